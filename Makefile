@@ -1,0 +1,50 @@
+# Two commands matter: `make demo` and `make test`. Each sets itself up; Python >= 3.11 and make are enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo up test check format lock clean help
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.laptop   ## start everything here, index the handbook, ask, edit, ask again
+	@$(BIN)/ragbus demo
+
+up: $(VENV)/.laptop     ## start everything here and keep it running
+	@$(BIN)/ragbus up
+
+test: $(VENV)/.dev      ## every test
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev    ## rewrite the code in house style
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ragbus needs Python 3.11 or newer; call make with PYTHON=python3.11 (or newer)")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.laptop: requirements/laptop.txt pyproject.toml | $(BIN)/python
+	@echo "Setting up .venv (once) ..."
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/laptop.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.laptop
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Needs uv (https://docs.astral.sh/uv/). Hashes, but no index address, go into the locks.
+lock:            ## resolve the locks anew from pyproject.toml
+	@sh requirements/lock.sh
+
+clean:           ## forget the virtual environment and the laptop's data
+	@rm -rf $(VENV) .ragbus

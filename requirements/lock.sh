@@ -1,0 +1,16 @@
+#!/bin/sh
+# Writes the hashed locks from pyproject.toml: dev.txt for everything, one file per image, one for the laptop.
+# All share the versions of dev.txt. No index address is recorded, so that any mirror can serve them.
+set -eu
+cd "$(dirname "$0")/.."
+compile() { # compile OUTPUT ARGUMENT...
+    out=$1; shift
+    uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
+        --no-annotate --no-header --quiet "$@" -o "requirements/$out"
+}
+compile dev.txt --all-extras
+for role in gateway retriever generator indexer; do
+    compile "$role.txt" --extra "$role" --extra azure -c requirements/dev.txt
+done
+compile laptop.txt --extra gateway --extra retriever --extra generator --extra indexer --extra ops \
+    --extra local --extra build -c requirements/dev.txt

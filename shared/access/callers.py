@@ -1,0 +1,119 @@
+"""`callers.yaml`: which door belongs to whom. A message carries no proof of its sender; its queue does.
+
+tenants:
+  larkfield: {tokens_per_minute: 60000}
+callers:
+  - name: welcome-app
+    tenant: larkfield
+    groups: [employees]
+    use_cases: [onboarding]
+    queue: ask                      # only this app has the right to send here
+    reply_queues: [answers]         # only these may be named in reply_to; the first is the default
+    api_keys: [sha256:9f86…]        # for the HTTP door
+"""
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.contracts.queues import CORE, OUTCOMES
+from shared.settings.files import read_yaml
+
+KEY_PREFIX = "sha256:"
+
+
+class _Strict(BaseModel):
+    # A misspelt right must not be read as "no restriction": unknown fields are errors here.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tenant(_Strict):
+    """What a tenant may spend."""
+
+    tokens_per_minute: int = Field(gt=0)
+
+
+class Caller(_Strict):
+    """An upstream app and its rights."""
+
+    name: str = Field(min_length=1, max_length=64)
+    tenant: str = Field(min_length=1, max_length=64)
+    groups: tuple[str, ...] = ()
+    use_cases: tuple[str, ...] = ()
+    queue: str | None = None
+    reply_queues: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_way_back(self) -> Self:
+        if self.queue and not self.reply_queues:
+            raise ValueError(f"caller {self.name} has a queue but no reply_queues: name at least one")
+        if any(not key.startswith(KEY_PREFIX) or len(key) != len(KEY_PREFIX) + 64 for key in self.api_keys):
+            raise ValueError(f"caller {self.name}: write api_keys as sha256:<64 hex digits>, never in the clear")
+        if OUTCOMES in self.reply_queues:
+            raise ValueError(f"caller {self.name}: {OUTCOMES} is the gateway's own queue, not a reply queue")
+        return self
+
+
+class Callers(_Strict):
+    """All doors of an installation."""
+
+    tenants: dict[str, Tenant] = {}
+    callers: tuple[Caller, ...] = ()
+
+    @model_validator(mode="after")
+    def _doors_belong_to_one(self) -> Self:
+        _once("name", [caller.name for caller in self.callers])
+        _once("queue", [caller.queue for caller in self.callers if caller.queue])
+        _once("reply queue", [queue for caller in self.callers for queue in set(caller.reply_queues)])
+        _once("api key", [key for caller in self.callers for key in caller.api_keys])
+        ours = {queue.name for queue in CORE}
+        for caller in self.callers:
+            if caller.tenant not in self.tenants:
+                raise ValueError(f"caller {caller.name}: tenant {caller.tenant} is not under tenants")
+            if ours & {caller.queue, *caller.reply_queues}:
+                raise ValueError(f"caller {caller.name}: {sorted(ours)} are internal queues, choose other names")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `callers.yaml`; raises `SettingsError`."""
+        return read_yaml(path, cls, "callers file")
+
+    def ingresses(self) -> Iterator[str]:
+        """The queues that callers send to."""
+        return (caller.queue for caller in self.callers if caller.queue)
+
+    def reply_queues(self) -> Iterator[str]:
+        """The queues that callers read outcomes from."""
+        return (queue for caller in self.callers for queue in caller.reply_queues)
+
+    def at_queue(self, queue: str) -> Caller | None:
+        """The caller whose door `queue` is."""
+        return next((caller for caller in self.callers if caller.queue == queue), None)
+
+    def with_key(self, key: str) -> Caller | None:
+        """The caller that holds `key`; every stored hash is compared, in constant time."""
+        hashed = hash_key(key)
+        found = None
+        for caller in self.callers:
+            for stored in caller.api_keys:
+                if hmac.compare_digest(stored, hashed):
+                    found = caller
+        return found
+
+
+def hash_key(key: str) -> str:
+    """How an API key is stored. Keys are 256 random bits, so a plain hash is enough."""
+    return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()
+
+
+def _once(what: str, values: list[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{what} given to more than one caller: {twice[0]}")

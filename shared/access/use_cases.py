@@ -1,0 +1,80 @@
+"""Use cases as data: callers get access to a use case, never to a raw model."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.contracts.ids import digest
+from shared.errors import SettingsError
+from shared.settings.base import existing
+from shared.settings.files import read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Deadline(_Strict):
+    """How long a caller may wait, in seconds."""
+
+    default: float = Field(default=60, gt=0)
+    longest: float = Field(default=300, gt=0)
+
+    def allowed(self, asked: timedelta | None) -> timedelta:
+        """What the caller gets: what it asked for, up to the longest; the default if it did not ask."""
+        longest = timedelta(seconds=self.longest)
+        return min(asked, longest) if asked is not None else min(timedelta(seconds=self.default), longest)
+
+
+class Retrieval(_Strict):
+    """How passages are looked for."""
+
+    candidates: int = Field(default=16, ge=1, le=100, description="ranked passages handed to the generator")
+    overfetch: int = Field(default=3, ge=1, le=10, description="times as many are fetched, for the generation filter")
+
+
+class CachePolicy(_Strict):
+    """Whether and how long answers are kept, in seconds; 0: never."""
+
+    ttl: int = Field(default=3600, ge=0)
+
+
+class UseCase(_Strict):
+    """One thing that callers may ask for."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    description: str = ""
+    collection: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    prompt: str = Field(min_length=1, description="the system prompt; the passages and the question are added")
+    deployments: tuple[str, ...] = Field(min_length=1, description="names in models.yaml that may answer")
+    regions: tuple[str, ...] = Field(default=(), description="regions that data may go to; empty: any")
+    context_window: int = Field(gt=0, description="tokens of prompt and answer together, at the most")
+    answer_tokens: int = Field(default=400, gt=0)
+    question_tokens: int = Field(default=800, gt=0)
+    deadline: Deadline = Deadline()
+    retrieval: Retrieval = Retrieval()
+    cache: CachePolicy = CachePolicy()
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.answer_tokens + self.question_tokens >= self.context_window:
+            raise ValueError(f"use case {self.name}: answer_tokens + question_tokens leave no room for passages")
+        return self
+
+    def version(self) -> str:
+        """Changes whenever an answer could change with it; part of every cache key."""
+        return digest(self.model_dump_json(exclude={"description", "deadline", "cache"}))[:12]
+
+
+def read_use_cases(folder: Path) -> dict[str, UseCase]:
+    """Every `*.yaml` in `folder`, by name; raises `SettingsError`."""
+    files = sorted(existing(folder, "use cases folder").glob("*.yaml"))
+    found = [read_yaml(file, UseCase, "use case") for file in files]
+    if not found:
+        raise SettingsError(f"{folder}: no use case (*.yaml) in it")
+    by_name = {use_case.name: use_case for use_case in found}
+    if len(by_name) != len(found):
+        raise SettingsError(f"{folder}: two use cases have the same name")
+    return by_name

@@ -1,0 +1,105 @@
+"""The budget of a tenant: one bucket in Redis that all replicas share, changed by one atomic script at a time.
+
+Check-then-add lets concurrent calls overspend together; reserving first cannot. A reservation whose worker
+died is never given back: spending is over-counted rather than under-counted.
+Without Redis each process falls back to a bucket of its own, a quarter of the size.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.budget.bucket import Bucket
+from shared.cache.redis import QuickRedis, RedisAway
+
+# A process cannot know how many others spend at the same time; with four replicas this is exact.
+FALLBACK_SHARE = 0.25
+# A reservation is forgotten after this long without being settled; its tokens stay spent.
+FORGET = 3600
+
+# KEYS: bucket, reservation   ARGV: tokens per minute, tokens, seconds to keep the reservation
+# Answers -1 when reserved (now or before), else the milliseconds until there are enough.
+_RESERVE = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local size, wanted = tonumber(ARGV[1]), tonumber(ARGV[2])
+local known = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level, at = tonumber(known[1] or size), tonumber(known[2] or now)
+level = math.min(size, level + math.max(0, now - at) * size / 60)
+local wait = -1
+if wanted <= level then
+  level = level - wanted
+  redis.call('SET', KEYS[2], wanted, 'EX', ARGV[3])
+else
+  wait = math.ceil((wanted - level) * 60000 / size)
+end
+redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', tostring(math.max(at, now)))
+redis.call('EXPIRE', KEYS[1], 3600)
+return wait
+"""
+
+# KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent
+_SETTLE = """
+local reserved = redis.call('GET', KEYS[2])
+if not reserved then return 0 end
+redis.call('DEL', KEYS[2])
+local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
+level = math.min(tonumber(ARGV[1]), level + tonumber(reserved) - tonumber(ARGV[2]))
+redis.call('HSET', KEYS[1], 'level', tostring(level))
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """There are not enough tokens; `retry_after` seconds from now there will be, or None if never."""
+
+    retry_after: float | None
+
+
+class TenantBudget:
+    """Reserve before, settle after; both are idempotent per request."""
+
+    def __init__(
+        self, redis: QuickRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`limits`: tokens per minute of a tenant."""
+        self._redis = redis
+        self._limits = limits
+        self._clock = clock
+        self._fallback: dict[str, Bucket] = {}
+
+    async def reserve(self, tenant: str, request: str, tokens: int) -> Refusal | None:
+        """Hold `tokens` for `request`; None when they are held, now or from an earlier delivery."""
+        limit = self._limits(tenant)
+        if tokens > limit:
+            return Refusal(None)
+        try:
+            wait = await self._redis.script(_RESERVE, _keys(tenant, request), [limit, tokens, FORGET])
+        except RedisAway:
+            return self._reserve_here(tenant, limit, tokens)
+        return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
+
+    async def settle(self, tenant: str, request: str, spent: int) -> None:
+        """Turn the reservation into what was really spent; 0 gives it all back."""
+        try:
+            await self._redis.script(_SETTLE, _keys(tenant, request), [self._limits(tenant), spent])
+        except RedisAway:
+            return  # stays reserved: over-counted, never under-counted
+
+    def _reserve_here(self, tenant: str, limit: int, tokens: int) -> Refusal | None:
+        now, share = self._clock(), limit * FALLBACK_SHARE
+        bucket = self._fallback.get(tenant) or Bucket(share, share, now)
+        if tokens > share:
+            # One request at a time must still be possible for a tenant with a small budget.
+            bucket = bucket.refilled(now)
+            if bucket.level < share:
+                return Refusal((share - bucket.level) * 60 / share)
+            tokens = int(share)
+        self._fallback[tenant], wait = bucket.reserve(tokens, now)
+        return None if wait is None else Refusal(wait)
+
+
+def _keys(tenant: str, request: str) -> list[str]:
+    return [f"ragbus:{{{tenant}}}:budget", f"ragbus:{{{tenant}}}:reserved:{request}"]

@@ -1,0 +1,1 @@
+"""The bus: a port of four small promises, and its adapters for Azure Service Bus and for tests."""

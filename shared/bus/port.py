@@ -1,0 +1,147 @@
+"""What the workers need of a message bus, and what it promises them.
+
+Outbox.send          returns when the broker has taken the message, never before
+Inbox.receive        hands out one locked delivery, or none within the wait
+Delivery.complete    returns when the broker has confirmed it; LockLost when the lock had passed on
+Browser.peek         shows messages without locking them or raising their delivery count
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+Property = str | int | float | bool
+
+# Application properties of ours. Everything else that a message carries is passed on untouched.
+ATTEMPT = "ragbus-attempt"
+ANSWER_BY = "ragbus-answer-by"
+ORIGIN = "ragbus-origin"
+ENQUEUED_AT = "ragbus-first-enqueued-at"
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+DIAGNOSTIC_ID = "Diagnostic-Id"
+
+
+class BusUnavailable(Exception):
+    """The broker cannot be reached or is too busy; nothing was decided."""
+
+
+class LockLost(Exception):
+    """The delivery is no longer ours: its lock expired, or it was settled before."""
+
+
+class MessageTooLarge(Exception):
+    """The broker refuses a message of this size (256 KiB on Standard and on the emulator)."""
+
+
+class UnknownQueue(Exception):
+    """There is no such queue, or we may not use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send. `time_to_live` counts from `enqueue_at`, or from now."""
+
+    queue: str
+    body: bytes
+    subject: str
+    message_id: str | None = None
+    correlation_id: str | None = None
+    session_id: str | None = None
+    reply_to: str | None = None
+    reply_to_session_id: str | None = None
+    time_to_live: timedelta | None = None
+    enqueue_at: datetime | None = None
+    content_type: str | None = "application/json"
+    properties: Mapping[str, Property] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as the broker shows it: body, native properties, and what the broker says of it."""
+
+    queue: str
+    body: bytes
+    subject: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    session_id: str | None = None
+    reply_to: str | None = None
+    reply_to_session_id: str | None = None
+    content_type: str | None = None
+    time_to_live: timedelta | None = None
+    enqueued_at: datetime | None = None
+    scheduled_for: datetime | None = None
+    sequence_number: int = 0
+    delivery_count: int = 0
+    dead_letter_reason: str | None = None
+    dead_letter_description: str | None = None
+    dead_letter_source: str | None = None
+    state: str = "active"
+    properties: Mapping[str, Property] = field(default_factory=dict)
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1; scheduled retries carry it, so that it outlives the delivery count."""
+        attempt = self.properties.get(ATTEMPT, 1)
+        return attempt if isinstance(attempt, int) and attempt >= 1 else 1
+
+
+class Delivery(Protocol):
+    """One locked message. Exactly one of the settling calls is made."""
+
+    @property
+    def message(self) -> Received: ...
+
+    @property
+    def locked_until(self) -> datetime: ...
+
+    async def complete(self) -> None:
+        """Remove it from its queue. Raises `LockLost`, `BusUnavailable`."""
+
+    async def dead_letter(self, reason: str, description: str) -> None:
+        """Move it to the dead-letter queue. Raises `LockLost`, `BusUnavailable`."""
+
+    async def abandon(self) -> None:
+        """Give it back at once; the delivery count rises. Raises `LockLost`, `BusUnavailable`."""
+
+    def forget(self) -> None:
+        """Leave it unsettled: its lock runs out and somebody else gets it."""
+
+    async def renew(self) -> datetime:
+        """Lock it anew and say until when. Raises `LockLost`, `BusUnavailable`."""
+
+
+class Inbox(Protocol):
+    """The deliveries of one queue."""
+
+    async def receive(self, wait: timedelta) -> Delivery | None:
+        """The next delivery, or None when `wait` has passed. Raises `BusUnavailable`, `UnknownQueue`."""
+
+    async def close(self) -> None:
+        """Stop receiving. Deliveries handed out before can still be settled until the bus closes."""
+
+
+class Outbox(Protocol):
+    """Where messages leave."""
+
+    async def send(self, message: Outgoing) -> None:
+        """Send one; safe from many tasks. Raises `BusUnavailable`, `MessageTooLarge`, `UnknownQueue`."""
+
+
+class Browser(Protocol):
+    """Looks at queues without touching what is in them."""
+
+    async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
+        """Up to `limit` messages with a sequence number above `after`; `dead`: of its dead-letter queue."""
+
+
+class Bus(Outbox, Browser, Protocol):
+    """A connection to a broker."""
+
+    def inbox(self, queue: str) -> Inbox:
+        """The inbox of `queue`."""
+
+    async def close(self) -> None:
+        """Close every connection."""

@@ -1,0 +1,93 @@
+"""The bus on Azure Service Bus: where it is, and the senders and receivers made from one client."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from azure.servicebus import ServiceBusSubQueue
+from azure.servicebus.aio import ServiceBusClient
+
+from shared.bus.port import Outgoing, Received
+from shared.bus.servicebus.connections import Connections
+from shared.bus.servicebus.inbox import SOCKET_TIMEOUT, SdkInbox
+from shared.bus.servicebus.sender import Sender
+from shared.bus.servicebus.translate import from_sdk, translated
+
+if TYPE_CHECKING:
+    from azure.identity.aio import DefaultAzureCredential
+
+# One attempt of an operation; without it a silent peer hangs a send or a link for ever.
+TRY_TIMEOUT = 5.0
+PEEK_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceBusAddress:
+    """Where the namespace is: a connection string, or a host name for the workload's own identity."""
+
+    connection_string: str | None = None
+    namespace: str | None = None
+
+
+class ServiceBus:
+    """A `Bus` on one namespace. Use it from one event loop and close it."""
+
+    def __init__(self, address: ServiceBusAddress, *, connections: int = 0) -> None:
+        self._credential: DefaultAzureCredential | None = None
+        self._client = self._connect(address)
+        self._connections = Connections(connections)
+        self._senders: dict[str, Sender] = {}
+        self._inboxes: list[SdkInbox] = []
+
+    async def send(self, message: Outgoing) -> None:
+        """Return when the broker has taken `message`."""
+        sender = self._senders.get(message.queue)
+        if sender is None:
+            queue = message.queue
+            sender = Sender(queue, lambda: self._client.get_queue_sender(queue), self._connections)
+            self._senders[queue] = sender
+        await sender.send(message)
+
+    def inbox(self, queue: str, *, patrol: timedelta | None = None) -> SdkInbox:
+        """The inbox of `queue`."""
+        inbox = SdkInbox(
+            queue,
+            # Prefetch 0: a slow handler must not hold locks on messages it has not looked at.
+            lambda: self._client.get_queue_receiver(queue, prefetch_count=0, socket_timeout=SOCKET_TIMEOUT),
+            self._connections,
+            patrol,
+        )
+        self._inboxes.append(inbox)
+        return inbox
+
+    async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
+        """Up to `limit` messages above sequence number `after`, unlocked."""
+        sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead else None
+        with translated(queue):
+            async with self._client.get_queue_receiver(queue, sub_queue=sub_queue) as receiver:
+                found = await receiver.peek_messages(
+                    max_message_count=limit, sequence_number=after + 1, timeout=PEEK_TIMEOUT
+                )
+        return [from_sdk(queue, message) for message in found]
+
+    async def close(self) -> None:
+        """Close all links, then the client and its credential."""
+        await asyncio.gather(*(sender.close() for sender in self._senders.values()))
+        await asyncio.gather(*(inbox.close() for inbox in self._inboxes))
+        with suppress(Exception):
+            await asyncio.wait_for(self._client.close(), 5)
+        if self._credential is not None:
+            await self._credential.close()
+
+    def _connect(self, address: ServiceBusAddress) -> ServiceBusClient:
+        if address.connection_string:
+            return ServiceBusClient.from_connection_string(address.connection_string, try_timeout=TRY_TIMEOUT)
+        if not address.namespace:
+            raise ValueError("a Service Bus address needs a connection string or a namespace")
+        from azure.identity.aio import DefaultAzureCredential  # the extra `azure`; a laptop has none
+
+        self._credential = DefaultAzureCredential()
+        return ServiceBusClient(address.namespace, self._credential, try_timeout=TRY_TIMEOUT)

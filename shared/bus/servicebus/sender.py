@@ -1,0 +1,165 @@
+"""One owner task per destination queue. The SDK's sender is not safe to share between tasks: concurrent sends
+race on a list, duplicate messages and hang (azure-sdk-for-python #36334). The owner sends whatever has
+gathered while the last send was under way as one batch: no timer, so no added latency when there is little.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus.aio import ServiceBusSender
+from azure.servicebus.exceptions import MessageSizeExceededError
+
+from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing
+from shared.bus.servicebus.connections import Connections
+from shared.bus.servicebus.translate import to_sdk, translated
+
+# A batch above this adds latency for its first message and saves little more CPU.
+MOST_AT_ONCE = 64
+# The bound of one send, all its attempts included; a silent peer must not hold a delivery for longer.
+SEND_TIMEOUT = 15.0
+# The backstop above it, for the attempts that the SDK does not bound.
+GIVE_UP = SEND_TIMEOUT + 5
+# Where connections are scarce, a sender closes after this long without work.
+IDLE = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    message: ServiceBusMessage
+    sent: "asyncio.Future[None]"
+
+
+class Sender:
+    """Sends to one queue, for any number of tasks."""
+
+    def __init__(self, queue: str, make: Callable[[], ServiceBusSender], connections: Connections) -> None:
+        self._queue = queue
+        self._make = make
+        self._connections = connections
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._sender: ServiceBusSender | None = None
+        self._busy = False
+        self._owner = asyncio.create_task(self._run(), name=f"sender:{queue}")
+
+    async def send(self, message: Outgoing) -> None:
+        """Return when the broker has taken `message`."""
+        waiting = _Waiting(to_sdk(message), asyncio.get_running_loop().create_future())
+        self._waiting.put_nowait(waiting)
+        await waiting.sent
+
+    def is_idle(self) -> bool:
+        return not self._busy and self._waiting.empty()
+
+    async def give_back(self) -> None:
+        await self._close()
+
+    async def close(self) -> None:
+        """Stop the owner and close the link; what still waits fails as unavailable."""
+        self._owner.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._owner
+        while not self._waiting.empty():
+            _fail(self._waiting.get_nowait(), BusUnavailable(f"{self._queue}: closing"))
+        await self._close()
+
+    async def _run(self) -> None:
+        while True:
+            first = await self._next()
+            if first is None:
+                await self._rest()
+                continue
+            self._busy = True
+            batch = [first, *self._gathered()]
+            try:
+                await self._send(batch)
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    _fail(waiting, BusUnavailable(f"{self._queue}: closing"))
+                raise
+            finally:
+                self._busy = False
+            await self._connections.now_idle(self)
+
+    async def _next(self) -> _Waiting | None:
+        if self._sender is None or not self._connections.limited:
+            return await self._waiting.get()
+        try:
+            return await asyncio.wait_for(self._waiting.get(), IDLE)
+        except TimeoutError:
+            return None
+
+    async def _rest(self) -> None:
+        if self._sender is not None:
+            await self._close()
+            await self._connections.free(self)
+
+    def _gathered(self) -> list[_Waiting]:
+        ready = min(self._waiting.qsize(), MOST_AT_ONCE - 1)
+        return [self._waiting.get_nowait() for _ in range(ready)]
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        """Send `batch`, in as many pieces as its size demands; each waiter learns its own fate."""
+        while batch:
+            piece = batch
+            try:
+                with translated(self._queue):
+                    sender = await self._open()
+                    piece, sendable = await asyncio.wait_for(self._fill(sender, batch), GIVE_UP)
+                    await asyncio.wait_for(sender.send_messages(sendable, timeout=SEND_TIMEOUT), GIVE_UP)
+            except MessageTooLarge as large:
+                piece = piece[:1]
+                _fail(piece[0], large)
+            except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+                for waiting in piece:
+                    _fail(waiting, failed)
+                await self._start_afresh()
+            else:
+                for waiting in piece:
+                    _succeed(waiting)
+            batch = batch[len(piece) :]
+
+    async def _fill(
+        self, sender: ServiceBusSender, batch: list[_Waiting]
+    ) -> tuple[list[_Waiting], ServiceBusMessage | ServiceBusMessageBatch]:
+        """The first messages of `batch` that fit together, as the SDK wants them."""
+        if len(batch) == 1:
+            return batch, batch[0].message
+        together = await sender.create_message_batch()
+        for count, waiting in enumerate(batch):
+            try:
+                together.add_message(waiting.message)
+            except MessageSizeExceededError:
+                # Alone it may still fit: the envelope of a batch costs a few bytes.
+                return (batch[:count], together) if count else (batch[:1], waiting.message)
+        return batch, together
+
+    async def _open(self) -> ServiceBusSender:
+        if self._sender is None:
+            await self._connections.take(self)
+            self._sender = self._make()
+        return self._sender
+
+    async def _start_afresh(self) -> None:
+        if self._sender is not None:
+            await self._close()
+            await self._connections.free(self)
+
+    async def _close(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            # A peer that no longer answers must not hold up the next attempt.
+            with suppress(Exception):
+                await asyncio.wait_for(sender.close(), 5)
+
+
+def _succeed(waiting: _Waiting) -> None:
+    if not waiting.sent.done():
+        waiting.sent.set_result(None)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.sent.done():
+        waiting.sent.set_exception(error)

@@ -1,0 +1,1 @@
+"""Redis: the quick connection to it, and the cache of answers."""

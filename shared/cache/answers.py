@@ -1,0 +1,134 @@
+"""The cache of answers, which knows what each answer was made of.
+
+An entry names the `document@generation` of every passage that its answer used. The indexer raises a *floor*
+for a document before it commits a new generation and again after: entries below the floor are evicted,
+refused when they are stored late, and never served. An answer of "not in the documents" depends on
+everything, so it lives only as long as the collection's *epoch*, which every commit advances.
+
+    ragbus:{tenant/collection}:answer:<key>    the entry
+    ragbus:{tenant/collection}:uses:<document> which entries used it
+    ragbus:{tenant/collection}:floor           document -> the least generation that may be served
+    ragbus:{tenant/collection}:epoch           how many commits there were
+
+The braces keep a collection's keys in one slot of a Redis cluster.
+"""
+
+import hmac
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.request import Turn
+
+# KEYS: entry, floor, epoch, a uses-set per document
+# ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then document, generation …
+_STORE = """
+local epoch = redis.call('GET', KEYS[3]) or '0'
+if ARGV[4] == '1' and epoch ~= ARGV[3] then return 0 end
+for i = 5, #ARGV, 2 do
+  local floor = redis.call('HGET', KEYS[2], ARGV[i])
+  if floor and tonumber(floor) > tonumber(ARGV[i + 1]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+for i = 4, #KEYS do
+  redis.call('SADD', KEYS[i], KEYS[1])
+  if redis.call('TTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+end
+return 1
+"""
+
+# KEYS: entry, floor, epoch
+_FIND = """
+local body = redis.call('GET', KEYS[1])
+if not body then return nil end
+local entry = cjson.decode(body)
+local fresh = not entry.bound or entry.epoch == (redis.call('GET', KEYS[3]) or '0')
+for _, used in ipairs(entry.uses) do
+  local floor = redis.call('HGET', KEYS[2], used[1])
+  if floor and tonumber(floor) > used[2] then fresh = false end
+end
+if fresh then return body end
+redis.call('DEL', KEYS[1])
+return nil
+"""
+
+# KEYS: uses, floor, epoch   ARGV: document, generation
+_INVALIDATE = """
+local floor = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if tonumber(ARGV[2]) > floor then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
+redis.call('INCR', KEYS[3])
+local entries = redis.call('SMEMBERS', KEYS[1])
+for _, entry in ipairs(entries) do redis.call('DEL', entry) end
+redis.call('DEL', KEYS[1])
+return #entries
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The part of the cache that belongs to one tenant's collection."""
+
+    tenant: str
+    collection: str
+
+    def key(self, *rest: str) -> str:
+        """A Redis key on this shelf."""
+        return ":".join((f"ragbus:{{{self.tenant}/{self.collection}}}", *rest))
+
+
+class AnswerCache:
+    """Finds, stores and invalidates answers. Every method raises `RedisAway` when Redis is away."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self._redis = redis
+
+    async def find(self, shelf: Shelf, key: str) -> AnswerReady | None:
+        """The answer under `key`, if every document it used is still at that generation."""
+        body = await self._redis.script(_FIND, [*self._keys(shelf, key)], [])
+        return AnswerReady.model_validate(json.loads(body)["answer"]) if body else None
+
+    async def store(self, shelf: Shelf, key: str, answer: AnswerReady, *, epoch: int, ttl: int) -> bool:
+        """Keep `answer` for `ttl` seconds, unless a document it used has changed since the search.
+
+        `epoch`: what `epoch()` said before the search.
+        """
+        uses = sorted({(citation.document, citation.version) for citation in answer.citations})
+        bound = answer.outcome is Outcome.NO_ANSWER
+        body = json.dumps({"answer": answer.model_dump(mode="json"), "uses": uses, "bound": bound, "epoch": str(epoch)})
+        keys = [*self._keys(shelf, key), *(shelf.key("uses", document) for document, _ in uses)]
+        pairs = [part for use in uses for part in use]
+        return bool(await self._redis.script(_STORE, keys, [body, ttl, epoch, int(bound), *pairs]))
+
+    async def epoch(self, tenant: str, collection: str) -> int:
+        """How many commits the collection has seen."""
+        return int(await self._redis.run(lambda redis: redis.get(Shelf(tenant, collection).key("epoch"))) or 0)
+
+    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> int:
+        """Evict what used `document` below `generation`, and refuse it from now on; says how many went."""
+        shelf = Shelf(tenant, collection)
+        keys = [shelf.key("uses", document), shelf.key("floor"), shelf.key("epoch")]
+        return int(await self._redis.script(_INVALIDATE, keys, [document, generation]))
+
+    @staticmethod
+    def _keys(shelf: Shelf, key: str) -> tuple[str, str, str]:
+        return shelf.key("answer", key), shelf.key("floor"), shelf.key("epoch")
+
+
+def answer_key(
+    secret: str, *, tenant: str, acl_class: str, use_case: str, version: str, question: str, turns: Sequence[Turn]
+) -> str:
+    """Where an answer is kept: the same only for callers who may see the same, asking the same, of the same.
+
+    A keyed hash, so that nobody who reads Redis can test guesses of what was asked.
+    """
+    conversation = [[turn.role, normalise(turn.text)] for turn in turns]
+    scope = json.dumps([tenant, acl_class, use_case, version, conversation, normalise(question)])
+    return hmac.new(secret.encode(), scope.encode(), "sha256").hexdigest()
+
+
+def normalise(text: str) -> str:
+    """Without what makes no difference: case, spacing, Unicode form, closing punctuation."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" ?!.")

@@ -1,0 +1,79 @@
+"""A Redis connection that never makes anybody wait: short timeouts, no retries, and a pause after a failure.
+
+redis-py's defaults turn a hung server into a minute of silence (10 retries of 5 s); here a request that meets
+a dead Redis loses a quarter of a second once, and the ones after it lose nothing until the pause is over.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+T = TypeVar("T")
+
+TIMEOUT = 0.25
+# How long nobody tries again after a failure.
+PAUSE = 1.0
+
+
+class RedisAway(Exception):
+    """Redis did not answer, or did not a moment ago."""
+
+
+class QuickRedis:
+    """Runs commands against one server; raises `RedisAway` at once or within `TIMEOUT`."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._clock = clock
+        self._away_until = 0.0
+        self._client: Redis | None = None
+        self._scripts: dict[str, Any] = {}
+
+    async def run(self, command: "Callable[[Redis], Awaitable[T]]") -> T:
+        """The result of `command`; raises `RedisAway`."""
+        return await self._guard(lambda: command(self._connected()))
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        """The result of a Lua script, run as one atomic step; raises `RedisAway`."""
+        return await self._guard(lambda: self._script(source)(keys=keys, args=args))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _guard(self, call: Callable[[], Awaitable[T]]) -> T:
+        from redis.exceptions import ConnectionError as Refused
+        from redis.exceptions import ReadOnlyError
+        from redis.exceptions import TimeoutError as TooSlow
+
+        if self._clock() < self._away_until:
+            raise RedisAway("Redis failed a moment ago")
+        try:
+            return await call()
+        except (Refused, TooSlow, ReadOnlyError, OSError) as error:
+            self._away_until = self._clock() + PAUSE
+            raise RedisAway(f"Redis: {error}") from error
+
+    def _connected(self) -> "Redis":
+        if self._client is None:
+            from redis.asyncio import Redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
+            self._client = Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+            )
+        return self._client
+
+    def _script(self, source: str) -> Any:
+        if source not in self._scripts:
+            self._scripts[source] = self._connected().register_script(source)
+        return self._scripts[source]

@@ -1,0 +1,117 @@
+"""`answer.v1`: the one outcome of a request."""
+
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import AwareDatetime, Field
+
+from shared.contracts.base import Message, Part
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Code(StrEnum):
+    """Why, in one stable word; `docs/reference/outcomes.md` explains each."""
+
+    OK = "Ok"
+    NOT_IN_DOCUMENTS = "NotInDocuments"
+    UNGROUNDED = "Ungrounded"
+    SCHEMA_INVALID = "SchemaInvalid"
+    SCHEMA_UNSUPPORTED = "SchemaUnsupported"
+    UNKNOWN_USE_CASE = "UnknownUseCase"
+    NOT_ALLOWED = "NotAllowed"
+    REPLY_TO_NOT_ALLOWED = "ReplyToNotAllowed"
+    QUESTION_TOO_LONG = "QuestionTooLong"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    NO_MODEL_FITS = "NoModelFits"
+    MODEL_REFUSED = "ModelRefused"
+    POISON_CONTENT = "PoisonContent"
+    PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    UNAUTHORIZED = "Unauthorized"
+    CRASHED = "Crashed"
+    CANCELLED = "Cancelled"
+
+
+class CacheState(StrEnum):
+    """What the answer cache had to do with it."""
+
+    HIT = "hit"
+    MISS = "miss"
+    OFF = "off"
+
+
+class Citation(Part):
+    """One passage that the answer rests on, checked against what was retrieved."""
+
+    marker: int = Field(ge=1, description="the n of [n] in the text")
+    document: str
+    version: int = Field(description="the document's generation in the index")
+    title: str
+    section: str = ""
+    page: int | None = None
+    start: int
+    end: int
+    quote: str = Field(description="the words of the passage that carry the answer")
+    score: float
+
+
+class Usage(Part):
+    """Tokens as the provider counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Cost(Part):
+    """What the model calls of this request cost."""
+
+    amount: float = 0.0
+    currency: str = "USD"
+
+
+class Plan(Part):
+    """Which deployment answered and why."""
+
+    deployment: str
+    model: str
+    region: str
+    context_window: int
+    passages_used: int
+    passages_offered: int
+    why: str
+
+
+class AnswerReady(Message):
+    """The outcome. Exactly one is sent per accepted request."""
+
+    kind: ClassVar[str] = "answer.v1"
+
+    request_id: str
+    correlation_id: str
+    use_case: str = ""
+    outcome: Outcome
+    code: Code
+    message: str = Field(default="", description="a sentence for a person")
+    retryable: bool = False
+    retry_after: float | None = Field(default=None, ge=0, description="seconds")
+    text: str = ""
+    citations: tuple[Citation, ...] = ()
+    usage: Usage = Usage()
+    cost: Cost = Cost()
+    cache: CacheState = CacheState.OFF
+    plan: Plan | None = None
+    trace_id: str = ""
+    run: str = ""
+    accepted_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None

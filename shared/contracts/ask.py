@@ -1,0 +1,25 @@
+"""`ask.v1`: an upstream app's question. The public door; everything but these fields is ignored."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from shared.contracts.base import Message
+from shared.contracts.request import Turn
+
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8_000)]
+
+
+class Ask(Message):
+    """A question for one use case.
+
+    The rest of the contract is in native properties: `message_id` (idempotency key), `correlation_id`,
+    `reply_to`, `reply_to_session_id`, `time_to_live` (the deadline).
+    """
+
+    kind: ClassVar[str] = "ask.v1"
+
+    question: Question
+    use_case: str | None = Field(default=None, max_length=64, description="may be left out by a caller of one use case")
+    conversation: tuple[Turn, ...] = Field(default=(), max_length=20)
+    cache: Literal["use", "refresh"] = Field(default="use", description="refresh: do not read the answer cache")

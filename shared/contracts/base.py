@@ -1,0 +1,103 @@
+"""What every message has in common: a kind with a version, a JSON body, and one way to read it."""
+
+import json
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import Reason, Unprocessable
+
+# The broker's own limit is 256 KiB with headers; a JSON deeper than this is an attack or a mistake.
+MAX_DEPTH = 64
+TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels"
+
+
+class Part(BaseModel):
+    """A frozen piece of a message; fields that a reader does not know are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Message(Part):
+    """A message on a queue. `kind` is its name and major version, and travels as the `subject`."""
+
+    kind: ClassVar[str]
+
+    def encode(self) -> bytes:
+        """The body as UTF-8 JSON."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Read a body; raises `Unprocessable` with `SchemaInvalid` or `PoisonContent`."""
+        try:
+            return cls.model_validate(read_json(body))
+        except ValidationError as invalid:
+            raise Unprocessable(Reason.SCHEMA_INVALID, explain(invalid, cls.kind)) from invalid
+
+
+def read_json(body: bytes) -> Any:
+    """Parse UTF-8 JSON strictly; raises `Unprocessable` for what is none (RFC 8259)."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as broken:
+        raise Unprocessable(Reason.POISON_CONTENT, f"the body is not UTF-8 text: {broken.reason}") from broken
+    try:
+        value = json.loads(text)
+    except ValueError as broken:
+        raise Unprocessable(Reason.SCHEMA_INVALID, f"the body is not JSON: {broken}") from broken
+    except RecursionError as broken:
+        raise Unprocessable(Reason.POISON_CONTENT, TOO_DEEP) from broken
+    # Fewer brackets than the limit cannot nest deeper than it; the scan is for the suspicious only.
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
+        raise Unprocessable(Reason.POISON_CONTENT, TOO_DEEP)
+    if _has_lone_surrogates(text):
+        raise Unprocessable(Reason.POISON_CONTENT, "the JSON holds half of a surrogate pair")
+    return value
+
+
+def explain(invalid: ValidationError, kind: str) -> str:
+    """Name the first wrong fields of a message, without quoting what they held."""
+    errors = invalid.errors(include_url=False, include_input=False, include_context=False)
+    wrong = [f"{'.'.join(str(step) for step in error['loc']) or 'the body'}: {error['msg']}" for error in errors]
+    return f"not a valid {kind}: " + "; ".join(wrong[:3])
+
+
+def check_version(subject: str, *known: type[Message]) -> type[Message]:
+    """Choose the class for `subject`; raises `SchemaUnsupported` for a name or version not in `known`."""
+    for message in known:
+        if message.kind == subject:
+            return message
+    supported = ", ".join(message.kind for message in known)
+    raise Unprocessable(
+        Reason.SCHEMA_UNSUPPORTED, f"{subject[:64]!r} is not read by this queue; send one of: {supported}"
+    )
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> list[Any]:
+    match value:
+        case dict():
+            return list(value.values())
+        case list():
+            return value
+        case _:
+            return []
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    if "\\u" not in text:
+        return False
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

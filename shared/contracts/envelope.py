@@ -1,0 +1,80 @@
+"""Where a message goes, under which id, and how long it is good for. Pure: handlers return these."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.contracts.answer import AnswerReady
+from shared.contracts.base import Message
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.ids import stage_id
+from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+
+# The sentinel comes this long after the deadline, so that an answer sent at the last moment wins; the
+# promise is `expired` at most 15 s after the deadline.
+SENTINEL_DELAY = timedelta(seconds=2)
+# How long an outcome waits on its queue to be fetched.
+KEEP_REPLY = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message with its address."""
+
+    queue: str
+    message_id: str
+    message: Message
+    correlation_id: str
+    session_id: str | None = None
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    request: Request | None = None
+
+
+def to_retriever(request: Request) -> Envelope:
+    """Ask the retriever for passages."""
+    return _work(RETRIEVE, RetrievePassages(request=request), request)
+
+
+def to_generator(task: GenerateAnswer) -> Envelope:
+    """Hand candidates to the generator."""
+    return _work(GENERATE, task, task.request)
+
+
+def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
+    """Send the outcome to the caller's reply queue (the gateway's own for HTTP)."""
+    return Envelope(
+        queue=request.reply_to.queue,
+        message_id=stage_id(request.request_id, "reply", request.run if request.rerun else ""),
+        message=answer,
+        correlation_id=request.correlation_id,
+        # `outcomes` has no sessions; a session id there is carried along and means nothing.
+        session_id=request.reply_to.session if request.reply_to.queue != OUTCOMES else None,
+        expires_at=now + KEEP_REPLY,
+        request=request,
+    )
+
+
+def at_deadline(request: Request) -> Envelope:
+    """Wake the gateway shortly after the deadline."""
+    return Envelope(
+        queue=OUTCOMES,
+        message_id=stage_id(request.request_id, "deadline", request.run),
+        message=DeadlinePassed(request=request),
+        correlation_id=request.correlation_id,
+        not_before=request.answer_by + SENTINEL_DELAY,
+        request=request,
+    )
+
+
+def _work(queue: str, message: Message, request: Request) -> Envelope:
+    return Envelope(
+        queue=queue,
+        message_id=stage_id(request.request_id, queue, request.run),
+        message=message,
+        correlation_id=request.correlation_id,
+        expires_at=request.answer_by,
+        request=request,
+    )

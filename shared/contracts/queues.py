@@ -1,0 +1,98 @@
+"""The topology, written once. The emulator's configuration, the local broker's, AsyncAPI and the KEDA triggers
+are generated from it or checked against it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+RETRIEVE = "retrieve"
+GENERATE = "generate"
+OUTCOMES = "outcomes"
+DEAD = "dead"
+BLOB_EVENTS = "blob-events"
+
+# The start-up check demands: window >= longest deadline + lock + clock skew.
+LOCK = timedelta(seconds=60)
+SKEW = timedelta(seconds=30)
+DUPLICATE_WINDOW = timedelta(minutes=10)
+# Azure keeps a message at most this long unless its sender says less.
+KEEP = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue and the properties that matter to us; all are peek-lock and unpartitioned."""
+
+    name: str
+    consumer: str
+    carries: tuple[str, ...]
+    forward_dead_letters_to: str | None = DEAD
+    sessions: bool = False
+    duplicate_window: timedelta | None = DUPLICATE_WINDOW
+    dead_letter_on_expiry: bool = True
+    max_delivery_count: int = 10
+    lock: timedelta = LOCK
+    time_to_live: timedelta = KEEP
+
+
+def ingress(name: str) -> Queue:
+    """A caller's door; its rights are bound to the queue by `callers.yaml`."""
+    return Queue(name, consumer="gateway", carries=("ask.v1",))
+
+
+def replies(name: str) -> Queue:
+    """A caller's own reply queue, with sessions. Nobody mourns an answer that nobody fetched."""
+    return Queue(
+        name,
+        consumer="caller",
+        carries=("answer.v1",),
+        forward_dead_letters_to=None,
+        sessions=True,
+        dead_letter_on_expiry=False,
+    )
+
+
+CORE = (
+    Queue(RETRIEVE, consumer="retriever", carries=("retrieve.v1",)),
+    Queue(GENERATE, consumer="generator", carries=("generate.v1",)),
+    Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1")),
+    Queue(BLOB_EVENTS, consumer="indexer", carries=("storage event",), forward_dead_letters_to=None),
+    # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay.
+    # Duplicate detection stays off, or the second death of a replayed message would vanish.
+    Queue(
+        DEAD,
+        consumer="gateway",
+        carries=("ask.v1", "retrieve.v1", "generate.v1", "answer.v1", "deadline.v1"),
+        forward_dead_letters_to=None,
+        duplicate_window=None,
+    ),
+)
+
+
+def topology(ingresses: Iterable[str], reply_queues: Iterable[str]) -> tuple[Queue, ...]:
+    """Every queue of an installation: the core ones and those that its callers bring."""
+    doors = tuple(ingress(name) for name in dict.fromkeys(ingresses))
+    boxes = tuple(replies(name) for name in dict.fromkeys(reply_queues) if name != OUTCOMES)
+    return doors + CORE + boxes
+
+
+def shortest_window(queues: Iterable[Queue]) -> timedelta:
+    """The shortest duplicate-detection window among the queues that have one."""
+    return min(queue.duplicate_window for queue in queues if queue.duplicate_window is not None)
+
+
+def longest_deadline(window: timedelta, lock: timedelta = LOCK) -> timedelta:
+    """How long a request may take so that a second outcome still meets the first one's id in the window."""
+    return window - lock - SKEW
+
+
+def within_emulator(queue: Queue) -> Queue:
+    """`queue` inside the limits of Microsoft's emulator: window <= 5 min, TTL <= 1 h, lock <= 5 min, count <= 10."""
+    cap = timedelta(minutes=5)
+    return replace(
+        queue,
+        duplicate_window=min(queue.duplicate_window, cap) if queue.duplicate_window else None,
+        time_to_live=min(queue.time_to_live, timedelta(hours=1)),
+        lock=min(queue.lock, cap),
+        max_delivery_count=min(queue.max_delivery_count, 10),
+    )

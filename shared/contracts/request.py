@@ -1,0 +1,46 @@
+"""What the gateway knows of a request once it is admitted; every later message carries it whole."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from shared.contracts.base import Part
+
+
+class Turn(Part):
+    """One earlier turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str = Field(max_length=8_000)
+
+
+class ReplyTo(Part):
+    """Where the outcome goes: a queue the caller is allowed to name, and a session on it."""
+
+    queue: str
+    session: str
+
+
+class Request(Part):
+    """An admitted request. Tenant, groups and reply queue come from the door, never from the body."""
+
+    request_id: str
+    tenant: str
+    caller: str
+    groups: tuple[str, ...]
+    use_case: str
+    question: str
+    conversation: tuple[Turn, ...] = ()
+    accepted_at: AwareDatetime
+    answer_by: AwareDatetime = Field(description="the deadline, absolute, UTC")
+    correlation_id: str
+    reply_to: ReplyTo
+    cache_key: str | None = Field(default=None, description="where the answer may be cached; none: nowhere")
+    reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until settled")
+    run: str = Field(default="", description="empty, or p{n} in the n-th replay")
+    rerun: bool = Field(default=False, description="a replay that may send a second outcome")
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return now >= self.answer_by

@@ -1,0 +1,48 @@
+"""Failures, named for what the worker does next.
+
+Exception
+├── TryLater        the work is good, the moment is bad      -> a scheduled copy
+├── Unprocessable   no redelivery can help                   -> the dead-letter queue
+└── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
+"""
+
+from datetime import timedelta
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a message was dead-lettered. The list is closed: people and alerts filter by it."""
+
+    SCHEMA_INVALID = "SchemaInvalid"
+    SCHEMA_UNSUPPORTED = "SchemaUnsupported"
+    UNAUTHORIZED = "Unauthorized"
+    PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    POISON_CONTENT = "PoisonContent"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    CRASHED = "Crashed"
+    # The broker's own two.
+    TTL_EXPIRED = "TTLExpiredException"
+    MAX_DELIVERY_COUNT = "MaxDeliveryCountExceeded"
+
+
+class TryLater(Exception):
+    """Good work at a bad moment; `after` is the least wait that the other side asked for."""
+
+    def __init__(self, why: str, *, after: timedelta = timedelta(0)) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class Unprocessable(Exception):
+    """Nothing that a redelivery could mend. `detail` is a sentence for the person who opens it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class SettingsError(Exception):
+    """A setting or a configuration file is wrong; the text names it and says what to do."""

@@ -1,0 +1,87 @@
+"""The ledger of outcomes, in Redis: one hash per request.
+
+    accepted ──claim──▶ claimed ──sent──▶ sent
+
+The first outcome that is claimed wins; it is stored before it is sent, so whoever comes later sends *that* one
+or nothing. Redis is the second guard, never the only one: the reply queue detects duplicates of
+`{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady
+from shared.contracts.request import Request
+
+# How long an outcome can be fetched with GET, and a repeated ask is recognised.
+KEEP = timedelta(days=1)
+
+# KEYS: the request   ARGV: answer, tenant, caller, seconds to keep
+_CLAIM = """
+local known = redis.call('HMGET', KEYS[1], 'answer', 'sent')
+if known[1] then return known end
+redis.call('HSET', KEYS[1], 'answer', ARGV[1], 'tenant', ARGV[2], 'caller', ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return {ARGV[1], false}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a request: whose it is, its outcome if it has one, and whether that was sent."""
+
+    tenant: str
+    caller: str
+    answer: AnswerReady | None
+    sent: bool
+
+
+class Ledger:
+    """Every method raises `RedisAway` when Redis is away."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self._redis = redis
+
+    async def accept(self, request: Request) -> None:
+        """Note that `request` was admitted, so that asking for it is answered with "not yet"."""
+        key = _key(key_of(request))
+        fields: Mapping[str, Any] = {"tenant": request.tenant, "caller": request.caller}
+
+        async def note(redis: Any) -> None:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.hset(key, mapping=fields)
+                pipe.expire(key, KEEP)
+                await pipe.execute()
+
+        await self._redis.run(note)
+
+    async def claim(self, request: Request, answer: AnswerReady) -> Entry:
+        """Make `answer` the outcome of `request` if it has none; says which one it has."""
+        args = [answer.encode(), request.tenant, request.caller, int(KEEP.total_seconds())]
+        body, sent = await self._redis.script(_CLAIM, [_key(key_of(request))], args)
+        return Entry(request.tenant, request.caller, AnswerReady.decode(body.encode()), bool(sent))
+
+    async def sent(self, request: Request) -> None:
+        """Note that the outcome is on its way, so that nobody sends it again."""
+        await self._redis.run(lambda redis: redis.hset(_key(key_of(request)), "sent", "1"))
+
+    async def find(self, key: str) -> Entry | None:
+        """What is known under a request id (or `{request}/p{n}` for a rerun)."""
+        fields = ("tenant", "caller", "answer", "sent")
+        found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *fields))
+        tenant, caller, body, sent = found
+        if tenant is None:
+            return None
+        return Entry(tenant, caller, AnswerReady.decode(body.encode()) if body else None, bool(sent))
+
+
+def key_of(request: Request) -> str:
+    """A rerun has an outcome of its own; every other replay shares the request's."""
+    return f"{request.request_id}/{request.run}" if request.rerun else request.request_id
+
+
+def _key(key: str) -> str:
+    return f"ragbus:request:{{{key}}}"

@@ -1,0 +1,43 @@
+"""What every worker is told: where the bus, Redis and its configuration are, and how hard it may work."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from shared.settings.base import Settings
+
+
+class WorkerSettings(Settings):
+    """Settings that all four workers share. Durations are in seconds."""
+
+    servicebus_connection_string: SecretStr | None = Field(
+        default=None, description="of the namespace; the laptop, the emulator, or Azure with a key"
+    )
+    servicebus_namespace: str | None = Field(
+        default=None, description="name.servicebus.windows.net, reached with the workload's own identity"
+    )
+    bus_connections: int = Field(
+        default=0, ge=0, description="the most AMQP connections this process may hold; 0: as many as it likes"
+    )
+    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="answers, ledger, budgets")
+    config: Path = Field(
+        default=Path("examples/onboarding"),
+        description="folder with callers.yaml, models.yaml, sources.yaml and use_cases/",
+    )
+    concurrency: int = Field(default=16, ge=1, le=256, description="deliveries in flight at once")
+    grace: float = Field(default=25, ge=0, description="how long work may finish in after SIGTERM")
+    attempts: int = Field(default=8, ge=1, le=100, description="tries of one delivery before it is dead-lettered")
+    health_host: str = Field(default="127.0.0.1", description="where /healthz, /readyz and /metrics listen")
+    health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which the log tells")
+    log_format: Literal["auto", "json", "pretty"] = Field(default="auto", description="auto: pretty on a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _one_way_to_the_bus(self) -> Self:
+        if bool(self.servicebus_connection_string) == bool(self.servicebus_namespace):
+            raise ValueError(
+                "set RAGBUS_SERVICEBUS_CONNECTION_STRING, or RAGBUS_SERVICEBUS_NAMESPACE for a workload identity "
+                "(exactly one of them); on a laptop `ragbus up` does it for you"
+            )
+        return self

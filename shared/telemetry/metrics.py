@@ -1,0 +1,84 @@
+"""The metrics, as one table. `/metrics` shows them to Prometheus; OTLP gets them when it is configured."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Counter, Histogram, MeterProvider, NoOpMeterProvider
+
+from shared.telemetry import names
+
+# Seconds. From a cache hit to a slow model.
+_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a worker counts."""
+
+    process_duration: Histogram
+    queue_time: Histogram
+    consumed: Counter
+    sent: Counter
+    retries: Counter
+    dead_letters: Counter
+    outcomes: Counter
+    cache_lookups: Counter
+    tokens: Counter
+    model_duration: Histogram
+    passages_embedded: Counter
+    index_lag: Histogram
+
+
+def make(provider: MeterProvider | None = None) -> Metrics:
+    """The instruments; without a provider they count nowhere."""
+    meter = (provider or NoOpMeterProvider()).get_meter("ragbus")
+
+    def seconds(name: str, what: str) -> Histogram:
+        return meter.create_histogram(name, unit="s", description=what, explicit_bucket_boundaries_advisory=_BUCKETS)
+
+    return Metrics(
+        process_duration=seconds(names.PROCESS_DURATION, "from receiving a delivery to settling it"),
+        queue_time=seconds(names.QUEUE_TIME, "how long a message waited on its queue"),
+        consumed=meter.create_counter(names.CONSUMED, description="deliveries received"),
+        sent=meter.create_counter(names.SENT, description="messages sent"),
+        retries=meter.create_counter(names.RETRIES, description="scheduled copies, by queue"),
+        dead_letters=meter.create_counter(names.DEAD_LETTERS, description="dead letters, by queue and reason"),
+        outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
+        cache_lookups=meter.create_counter(names.CACHE_LOOKUPS, description="answer cache lookups, by state"),
+        tokens=meter.create_counter(names.TOKENS, unit="{token}", description="tokens, by type and deployment"),
+        model_duration=seconds(names.MODEL_DURATION, "model calls, by deployment and result"),
+        passages_embedded=meter.create_counter(names.PASSAGES_EMBEDDED, description="passages that were embedded"),
+        index_lag=seconds(names.INDEX_LAG, "from a storage event to its commit in the index"),
+    )
+
+
+def configure(service: str) -> Metrics:
+    """Instruments that Prometheus can read, and OTLP too when the standard variables name an endpoint."""
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+
+    readers: list[MetricReader] = [PrometheusMetricReader()]
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"):
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    resource = Resource.create({"service.name": service, "service.namespace": "ragbus"})
+    provider = SdkMeterProvider(metric_readers=readers, resource=resource)
+    metrics.set_meter_provider(provider)
+    return make(provider)
+
+
+def exposition() -> tuple[bytes, str]:
+    """What `/metrics` answers: the body and its content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return generate_latest(), CONTENT_TYPE_LATEST
+
+
+def labels(**given: str) -> Mapping[str, str]:
+    """Attributes of a measurement; the set of values must stay small, so no ids here."""
+    return given

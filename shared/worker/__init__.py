@@ -1,0 +1,1 @@
+"""The life of a delivery: decode, recognise, handle, send, settle, emit."""

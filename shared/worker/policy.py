@@ -1,0 +1,83 @@
+"""What to do after a failure. Pure: facts in, decision out."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.errors import Reason, TryLater, Unprocessable
+
+# What a settlement and a hop to the next stage take; a retry later than that is too late to be answered.
+MARGIN = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential waits with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+
+    attempts: int = 8
+    base: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=60)
+
+    def wait(self, attempt: int, chance: float) -> timedelta:
+        """How long to wait after `attempt` (from 1) failed; `chance` is uniform in 0..1."""
+        # Twenty doublings of a second are twelve days; more would overflow before `longest` caps them.
+        ceiling = min(self.longest, self.base * (1 << min(attempt - 1, 20)))
+        return ceiling * chance
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send a copy that becomes visible at `at`."""
+
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Move it aside, with a reason from the closed list and a sentence."""
+
+    reason: Reason
+    detail: str
+
+
+def after_failure(
+    failure: BaseException,
+    *,
+    attempt: int,
+    now: datetime,
+    deadline: datetime | None,
+    policy: RetryPolicy,
+    chance: float,
+) -> Retry | DeadLetter:
+    """Choose between another attempt and the dead-letter queue."""
+    match failure:
+        case Unprocessable(reason=reason, detail=detail):
+            return DeadLetter(reason, detail)
+        case TryLater(after=asked):
+            return _later(failure, asked, attempt, now, deadline, policy, chance)
+        case TimeoutError() if deadline is not None and now >= deadline:
+            return DeadLetter(Reason.DEADLINE_EXCEEDED, "the deadline passed while it was being worked on")
+        case bug:
+            return DeadLetter(Reason.CRASHED, f"{type(bug).__name__}: {bug}"[:2000])
+
+
+def _later(
+    failure: TryLater,
+    asked: timedelta,
+    attempt: int,
+    now: datetime,
+    deadline: datetime | None,
+    policy: RetryPolicy,
+    chance: float,
+) -> Retry | DeadLetter:
+    if attempt >= policy.attempts:
+        return DeadLetter(Reason.RETRIES_EXHAUSTED, f"gave up after {attempt} attempts; the last: {failure}")
+    # Jitter goes on top of what the other side asked for, or all who were told the same come back together.
+    at = now + asked + policy.wait(attempt, chance)
+    if deadline is not None and at + MARGIN >= deadline:
+        wait = (at - now).total_seconds()
+        return DeadLetter(
+            Reason.RETRIES_EXHAUSTED,
+            f"attempt {attempt} failed and the next, {wait:.1f} s later, would miss the deadline: {failure}",
+        )
+    return Retry(at, str(failure))

@@ -1,0 +1,88 @@
+"""From envelopes to messages on the bus, and copies of a delivery for later."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.bus.port import ANSWER_BY, ATTEMPT, ENQUEUED_AT, ORIGIN, Outgoing, Property, Received
+from shared.contracts.envelope import Envelope
+from shared.contracts.ids import retry_id
+from shared.telemetry import traces
+
+# A message that expires this soon may as well live this long: its consumer checks the deadline itself.
+SHORTEST_LIFE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stays the same over all copies of a message: whose id its retries build on, until when it matters."""
+
+    base_id: str
+    origin: str | None = None
+    deadline: datetime | None = None
+
+
+def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
+    """The message for `envelope`, with the current trace in its properties."""
+    properties: dict[str, str] = {}
+    traces.inject(properties)
+    starts = max(now, envelope.not_before) if envelope.not_before else now
+    return Outgoing(
+        queue=envelope.queue,
+        body=envelope.message.encode(),
+        subject=envelope.message.kind,
+        message_id=envelope.message_id,
+        correlation_id=envelope.correlation_id,
+        session_id=envelope.session_id,
+        time_to_live=life(starts, envelope.expires_at),
+        enqueue_at=envelope.not_before,
+        properties=properties,
+    )
+
+
+def retry_copy(message: Received, identity: Identity, at: datetime) -> Outgoing:
+    """The next attempt at `message`, visible from `at`."""
+    attempt = message.attempt + 1
+    return _copy(message, identity, at, attempt, retry_id(identity.base_id, attempt))
+
+
+def handed_back(message: Received, identity: Identity, now: datetime) -> Outgoing:
+    """The same attempt again, for another worker: this one is leaving.
+
+    Abandoning it would count as a failed delivery. The sequence number keeps the id out of the duplicate window.
+    """
+    back = f"{retry_id(identity.base_id, message.attempt)}.{message.sequence_number}"
+    return _copy(message, identity, now, message.attempt, back)
+
+
+def life(now: datetime, expires_at: datetime | None) -> timedelta | None:
+    """The time to live from `now` to `expires_at`; never zero, which a broker may read as none."""
+    return None if expires_at is None else max(SHORTEST_LIFE, expires_at - now)
+
+
+def _copy(message: Received, identity: Identity, at: datetime, attempt: int, message_id: str) -> Outgoing:
+    return Outgoing(
+        queue=message.queue,
+        body=message.body,
+        subject=message.subject or "",
+        message_id=message_id,
+        correlation_id=message.correlation_id,
+        session_id=message.session_id,
+        reply_to=message.reply_to,
+        reply_to_session_id=message.reply_to_session_id,
+        time_to_live=life(at, identity.deadline),
+        enqueue_at=at,
+        content_type=message.content_type,
+        properties={**message.properties, **_marks(message, identity, attempt)},
+    )
+
+
+def _marks(message: Received, identity: Identity, attempt: int) -> Mapping[str, Property]:
+    marks: dict[str, Property] = {ATTEMPT: attempt}
+    if identity.origin is not None:
+        marks[ORIGIN] = identity.origin
+    if identity.deadline is not None:
+        marks[ANSWER_BY] = identity.deadline.isoformat()
+    if message.enqueued_at is not None:
+        marks.setdefault(ENQUEUED_AT, message.properties.get(ENQUEUED_AT, message.enqueued_at.isoformat()))
+    return marks

@@ -1,0 +1,308 @@
+"""The worker loop, and the steps of one delivery.
+
+    receive ─▶ decode ─▶ recognise ─▶ handle ─▶ send ─▶ settle ─▶ emit
+                  │           │          │         │
+                  │           │          │         └─ the broker did not take it: leave it, the lock runs out
+                  │           │          ├─ TryLater: send a scheduled copy, then complete
+                  │           │          └─ Unprocessable, a bug: dead-letter
+                  │           └─ it has its outcome: make sure that was sent, then complete
+                  └─ Unprocessable: dead-letter at the first delivery
+
+Sending comes before settling: a crash in between repeats work, which the ledger absorbs; the other order loses it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from shared.bus.port import Bus, BusUnavailable, Delivery, Inbox, LockLost, MessageTooLarge, Received, UnknownQueue
+from shared.contracts.answer import AnswerReady
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.request import Request
+from shared.errors import Reason, Unprocessable
+from shared.telemetry import names, traces
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics, make
+from shared.worker.lease import holding
+from shared.worker.outcomes import Outcomes
+from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
+from shared.worker.post import Identity, handed_back, outgoing, retry_copy
+
+Task = TypeVar("Task")
+log = get_logger()
+
+# How long one look into the queue waits; also the longest that a worker takes to notice that it should stop.
+LOOK = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[Task]):
+    """What a worker does with the deliveries of one queue."""
+
+    queue: str
+    decode: Callable[[Received], Task]
+    handle: Callable[[Task, int], Awaitable[Sequence[Envelope]]]
+    identify: Callable[[Received], Identity]
+    """Also for messages that cannot be decoded, so it may look at native properties only."""
+    request: Callable[[Task], Request | None] = lambda _task: None
+    """The admitted request that a task works for, if any; its deadline and its outcome are checked before."""
+    after_deadline: bool = False
+    """Whether the work still makes sense when the request is late (telling the caller that it is)."""
+    patrol: timedelta | None = None
+
+
+@dataclass(slots=True)
+class Worker(Generic[Task]):
+    """Receives, and works on up to `concurrency` deliveries at once."""
+
+    job: Job[Task]
+    bus: Bus
+    outcomes: Outcomes
+    concurrency: int = 16
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    metrics: Metrics = field(default_factory=make)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    chance: Callable[[], float] = random.random
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+    _running: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
+        """Work until `stopping` is set, then let what is in flight finish within `grace`."""
+        inbox = self.bus.inbox(self.job.queue)
+        slots = asyncio.Semaphore(self.concurrency)
+        try:
+            while not stopping.is_set():
+                await slots.acquire()
+                delivery = await self._next(inbox, stopping)
+                if delivery is None:
+                    slots.release()
+                    continue
+                self._start(delivery, slots)
+            await self._drain(grace)
+        finally:
+            await inbox.close()
+
+    async def process(self, delivery: Delivery) -> None:
+        """All steps of one delivery. Raises nothing but cancellation, which hands the delivery back."""
+        message = delivery.message
+        started = time.perf_counter()
+        with (
+            traces.consuming(f"{names.PROCESS} {message.queue}", message.properties, _attributes(message)) as span,
+            structlog.contextvars.bound_contextvars(
+                queue=message.queue, message_id=message.message_id, attempt=message.attempt, trace_id=traces.trace_id()
+            ),
+        ):
+            seen: list[Request] = []
+            done = await self._steps(delivery, seen)
+            span.set_attribute(names.DISPOSITION, done)
+            self._emit(message, done, time.perf_counter() - started, **_who(seen))
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are being worked on."""
+        return len(self._running)
+
+    # -- the loop
+
+    async def _next(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
+        try:
+            delivery = await inbox.receive(LOOK)
+        except (BusUnavailable, UnknownQueue) as away:
+            self.connected.clear()
+            log.warning("bus.unavailable", queue=self.job.queue, detail=str(away))
+            await _pause(stopping, 1 + 2 * self.chance())
+            return None
+        self.connected.set()
+        return delivery
+
+    def _start(self, delivery: Delivery, slots: asyncio.Semaphore) -> None:
+        task = asyncio.create_task(self.process(delivery), name=f"{self.job.queue}:{delivery.message.message_id}")
+        self._running.add(task)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._running.discard(task)
+            slots.release()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("worker.bug", queue=self.job.queue, error=repr(error))
+
+        task.add_done_callback(ended)
+
+    async def _drain(self, grace: timedelta) -> None:
+        if not self._running:
+            return
+        log.info("worker.draining", queue=self.job.queue, in_flight=len(self._running))
+        _, late = await asyncio.wait(self._running, timeout=grace.total_seconds())
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=10)
+
+    # -- the steps
+
+    async def _steps(self, delivery: Delivery, seen: list[Request]) -> str:
+        """Decode to settle; says what became of the delivery, in a word, and in `seen` whose it was."""
+        try:
+            return await holding(delivery, self._work(delivery, seen))
+        except LockLost as lost:
+            log.warning("delivery.lock_lost", detail=str(lost))
+            delivery.forget()
+            return "lock_lost"
+        except BusUnavailable as away:
+            # Nothing was settled, so nothing is lost: the lock runs out and the work is done again.
+            log.warning("delivery.left", detail=str(away))
+            delivery.forget()
+            return "left"
+        except asyncio.CancelledError:
+            await self._hand_back(delivery)
+            raise
+
+    async def _work(self, delivery: Delivery, seen: list[Request]) -> str:
+        try:
+            task = self.job.decode(delivery.message)
+            request = self.job.request(task)
+            if request is not None:
+                seen.append(request)
+                structlog.contextvars.bind_contextvars(**_who(seen))
+                traces.annotate(_spoken(request))
+                if await self._recognise(request):
+                    return await _settled(delivery.complete(), "known")
+            envelopes = await self._handle(task, request, delivery.message.attempt)
+            await self._send_all(envelopes)
+        except (LockLost, BusUnavailable):
+            raise
+        except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
+            return await self._after(failure, delivery)
+        return await _settled(delivery.complete(), "completed")
+
+    async def _recognise(self, request: Request) -> bool:
+        """Whether the request has its outcome already; then it is made sure that it was sent."""
+        entry = await self.outcomes.known(request)
+        if entry is None or entry.answer is None:
+            return False
+        if not entry.sent:
+            await self._send(to_caller(request, entry.answer, self.clock()))
+        return True
+
+    async def _handle(self, task: Task, request: Request | None, attempt: int) -> Sequence[Envelope]:
+        if request is None or self.job.after_deadline:
+            return await self.job.handle(task, attempt)
+        left = (request.answer_by - self.clock()).total_seconds()
+        if left <= 0:
+            raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"the answer was due at {request.answer_by:%X} UTC")
+        async with asyncio.timeout(left):
+            return await self.job.handle(task, attempt)
+
+    async def _send_all(self, envelopes: Sequence[Envelope]) -> None:
+        # In order, one after the other: a deadline sentinel must be scheduled before the work it guards.
+        for envelope in envelopes:
+            await self._send(envelope)
+
+    async def _send(self, envelope: Envelope) -> None:
+        if isinstance(envelope.message, AnswerReady):
+            answer = await self.outcomes.send(_traced(envelope), self._post)
+            if answer is not None:
+                self.metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
+                log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
+        else:
+            await self._post(envelope)
+
+    async def _post(self, envelope: Envelope) -> None:
+        attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
+        with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
+            try:
+                await self.bus.send(outgoing(envelope, self.clock()))
+            except MessageTooLarge as large:
+                raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
+        self.metrics.sent.add(1, {"queue": envelope.queue})
+
+    async def _after(self, failure: Exception, delivery: Delivery) -> str:
+        """Carry out what the policy decides."""
+        message = delivery.message
+        identity = self.job.identify(message)
+        decision = after_failure(
+            failure,
+            attempt=message.attempt,
+            now=self.clock(),
+            deadline=identity.deadline,
+            policy=self.policy,
+            chance=self.chance(),
+        )
+        match decision:
+            case Retry(at=at, why=why):
+                await self.bus.send(retry_copy(message, identity, at))
+                self.metrics.retries.add(1, {"queue": message.queue})
+                log.info("delivery.retried", until=at.isoformat(), detail=why)
+                return await _settled(delivery.complete(), "retried")
+            case DeadLetter(reason=reason, detail=detail):
+                self.metrics.dead_letters.add(1, {"queue": message.queue, "reason": reason})
+                trace = failure if reason is Reason.CRASHED else None
+                log.warning("delivery.dead_lettered", reason=reason, detail=detail, exc_info=trace)
+                return await _settled(delivery.dead_letter(reason, detail), "dead_lettered")
+
+    async def _hand_back(self, delivery: Delivery) -> None:
+        """The grace period is over: leave the work to another worker, at the same attempt."""
+        message = delivery.message
+        try:
+            await self.bus.send(handed_back(message, self.job.identify(message), self.clock()))
+            await delivery.complete()
+            log.info("delivery.handed_back")
+        except (BusUnavailable, LockLost) as away:
+            log.warning("delivery.left", detail=str(away))
+
+    def _emit(self, message: Received, done: str, seconds: float, **who: str) -> None:
+        self.metrics.consumed.add(1, {"queue": message.queue, "state": done})
+        self.metrics.process_duration.record(seconds, {"queue": message.queue})
+        if message.enqueued_at is not None:
+            waited = (self.clock() - message.enqueued_at).total_seconds() - seconds
+            self.metrics.queue_time.record(max(0.0, waited), {"queue": message.queue})
+        count = message.delivery_count
+        log.info("delivery.done", state=done, seconds=round(seconds, 4), delivery_count=count, **who)
+
+
+def _who(seen: Sequence[Request]) -> dict[str, str]:
+    return {"request_id": seen[-1].request_id, "tenant": seen[-1].tenant} if seen else {}
+
+
+def _spoken(request: Request) -> dict[str, str]:
+    return {names.REQUEST_ID: request.request_id, names.TENANT: request.tenant, names.USE_CASE: request.use_case}
+
+
+async def _settled(settling: Awaitable[Any], word: str) -> str:
+    await settling
+    return word
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        return
+
+
+def _traced(envelope: Envelope) -> Envelope:
+    """Write the trace into an outcome, so that the caller can name it."""
+    answer = envelope.message
+    trace = traces.trace_id()
+    if not isinstance(answer, AnswerReady) or answer.trace_id or not trace:
+        return envelope
+    return replace(envelope, message=answer.model_copy(update={"trace_id": trace}))
+
+
+def _attributes(message: Received) -> dict[str, str | int]:
+    return {
+        names.MESSAGING_SYSTEM: names.SERVICEBUS,
+        names.OPERATION_NAME: names.PROCESS,
+        names.OPERATION_TYPE: names.PROCESS,
+        names.DESTINATION: message.queue,
+        names.MESSAGE_ID: message.message_id or "",
+        names.CONVERSATION_ID: message.correlation_id or "",
+        names.DELIVERY_COUNT: message.delivery_count,
+        names.ATTEMPT: message.attempt,
+    }
