@@ -93,6 +93,11 @@ class Callers(_Strict):
         """The queues that callers read outcomes from."""
         return (queue for caller in self.callers for queue in caller.reply_queues)
 
+    def tokens_per_minute(self, tenant: str) -> int:
+        """What `tenant` may spend; a tenant that was removed meanwhile may spend nothing."""
+        known = self.tenants.get(tenant)
+        return known.tokens_per_minute if known is not None else 0
+
     def at_queue(self, queue: str) -> Caller | None:
         """The caller whose door `queue` is."""
         return next((caller for caller in self.callers if caller.queue == queue), None)

@@ -18,6 +18,9 @@ ATTEMPT = "ragbus-attempt"
 ANSWER_BY = "ragbus-answer-by"
 ORIGIN = "ragbus-origin"
 ENQUEUED_AT = "ragbus-first-enqueued-at"
+RUN = "ragbus-run"
+RERUN = "ragbus-rerun"
+REPLAY_OF = "ragbus-replay-of"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 DIAGNOSTIC_ID = "Diagnostic-Id"
@@ -140,8 +143,8 @@ class Browser(Protocol):
 class Bus(Outbox, Browser, Protocol):
     """A connection to a broker."""
 
-    def inbox(self, queue: str) -> Inbox:
-        """The inbox of `queue`."""
+    def inbox(self, queue: str, *, patrol: timedelta | None = None) -> Inbox:
+        """The inbox of `queue`; with `patrol`, where connections are scarce, it is only looked into that often."""
 
     async def close(self) -> None:
         """Close every connection."""

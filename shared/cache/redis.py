@@ -16,6 +16,8 @@ T = TypeVar("T")
 TIMEOUT = 0.25
 # How long nobody tries again after a failure.
 PAUSE = 1.0
+# A burst waits for one of these rather than opening hundreds at once, which a busy server would refuse.
+CONNECTIONS = 16
 
 
 class RedisAway(Exception):
@@ -23,10 +25,11 @@ class RedisAway(Exception):
 
 
 class QuickRedis:
-    """Runs commands against one server; raises `RedisAway` at once or within `TIMEOUT`."""
+    """Runs commands against one server; raises `RedisAway` at once or within `timeout` seconds."""
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
+        self._timeout = timeout
         self._clock = clock
         self._away_until = 0.0
         self._client: Redis | None = None
@@ -60,17 +63,20 @@ class QuickRedis:
 
     def _connected(self) -> "Redis":
         if self._client is None:
-            from redis.asyncio import Redis
+            from redis.asyncio import BlockingConnectionPool, Redis
+            from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
-            from redis.retry import Retry
 
-            self._client = Redis.from_url(
+            pool = BlockingConnectionPool.from_url(
                 self._url,
+                max_connections=CONNECTIONS,
+                timeout=PAUSE,
                 decode_responses=True,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
+                socket_timeout=self._timeout,
+                socket_connect_timeout=self._timeout,
                 retry=Retry(NoBackoff(), 0),
             )
+            self._client = Redis.from_pool(pool)
         return self._client
 
     def _script(self, source: str) -> Any:

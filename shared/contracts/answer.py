@@ -1,11 +1,12 @@
 """`answer.v1`: the one outcome of a request."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import AwareDatetime, Field
 
 from shared.contracts.base import Message, Part
+from shared.contracts.request import Request
 
 
 class Outcome(StrEnum):
@@ -112,6 +113,21 @@ class AnswerReady(Message):
     cache: CacheState = CacheState.OFF
     plan: Plan | None = None
     trace_id: str = ""
-    run: str = ""
+    run: str = Field(default="", description="p{n} when this is the outcome of a rerun")
     accepted_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+
+
+def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> AnswerReady:
+    """The outcome of `request`; `more` are further fields of `AnswerReady`."""
+    return AnswerReady(
+        request_id=request.request_id,
+        correlation_id=request.correlation_id,
+        use_case=request.use_case,
+        outcome=outcome,
+        code=code,
+        message=message,
+        run=request.run if request.rerun else "",
+        accepted_at=request.accepted_at,
+        **more,
+    )

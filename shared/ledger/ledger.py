@@ -64,6 +64,19 @@ class Ledger:
         body, sent = await self._redis.script(_CLAIM, [_key(key_of(request))], args)
         return Entry(request.tenant, request.caller, AnswerReady.decode(body.encode()), bool(sent))
 
+    async def file(self, answer: AnswerReady) -> None:
+        """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
+        key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
+
+        async def keep(redis: Any) -> None:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.hsetnx(key, "answer", answer.encode())
+                pipe.hset(key, "sent", "1")
+                pipe.expire(key, KEEP)
+                await pipe.execute()
+
+        await self._redis.run(keep)
+
     async def sent(self, request: Request) -> None:
         """Note that the outcome is on its way, so that nobody sends it again."""
         await self._redis.run(lambda redis: redis.hset(_key(key_of(request)), "sent", "1"))

@@ -55,6 +55,15 @@ def handed_back(message: Received, identity: Identity, now: datetime) -> Outgoin
     return _copy(message, identity, now, message.attempt, back)
 
 
+def when(value: Property | None) -> datetime | None:
+    """The moment in a property of ours; None for anything that is none."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
+
+
 def life(now: datetime, expires_at: datetime | None) -> timedelta | None:
     """The time to live from `now` to `expires_at`; never zero, which a broker may read as none."""
     return None if expires_at is None else max(SHORTEST_LIFE, expires_at - now)

@@ -36,6 +36,7 @@ from shared.worker.post import Identity, handed_back, outgoing, retry_copy
 
 Task = TypeVar("Task")
 log = get_logger()
+Clock = Callable[[], datetime]
 
 # How long one look into the queue waits; also the longest that a worker takes to notice that it should stop.
 LOOK = timedelta(seconds=1)
@@ -55,6 +56,40 @@ class Job(Generic[Task]):
     after_deadline: bool = False
     """Whether the work still makes sense when the request is late (telling the caller that it is)."""
     patrol: timedelta | None = None
+    """Where connections are scarce, the queue is looked into only this often."""
+    attempts: int | None = None
+    """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
+    archive: Callable[[Received], tuple[str, str]] | None = None
+    """Instead of completing, dead-letter what was handled, with this reason and description."""
+
+
+class Poster:
+    """Sends envelopes: outcomes after they were claimed, everything with the current trace."""
+
+    def __init__(self, bus: Bus, outcomes: Outcomes, metrics: Metrics, clock: Clock) -> None:
+        self._bus = bus
+        self._outcomes = outcomes
+        self._metrics = metrics
+        self._clock = clock
+
+    async def send(self, envelope: Envelope) -> None:
+        """Send one. Raises `BusUnavailable`, and `Unprocessable` when it is too large for the broker."""
+        if not isinstance(envelope.message, AnswerReady):
+            return await self._post(envelope)
+        answer = await self._outcomes.send(_traced(envelope), self._post)
+        if answer is not None:
+            self._metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
+            log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
+        return None
+
+    async def _post(self, envelope: Envelope) -> None:
+        attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
+        with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
+            try:
+                await self._bus.send(outgoing(envelope, self._clock()))
+            except MessageTooLarge as large:
+                raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
+        self._metrics.sent.add(1, {"queue": envelope.queue})
 
 
 @dataclass(slots=True)
@@ -67,14 +102,18 @@ class Worker(Generic[Task]):
     concurrency: int = 16
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     metrics: Metrics = field(default_factory=make)
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Clock = lambda: datetime.now(UTC)
     chance: Callable[[], float] = random.random
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
+    poster: Poster = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.poster = Poster(self.bus, self.outcomes, self.metrics, self.clock)
 
     async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
-        inbox = self.bus.inbox(self.job.queue)
+        inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol)
         slots = asyncio.Semaphore(self.concurrency)
         try:
             while not stopping.is_set():
@@ -171,14 +210,19 @@ class Worker(Generic[Task]):
                 structlog.contextvars.bind_contextvars(**_who(seen))
                 traces.annotate(_spoken(request))
                 if await self._recognise(request):
-                    return await _settled(delivery.complete(), "known")
+                    return await self._done(delivery, "known")
             envelopes = await self._handle(task, request, delivery.message.attempt)
             await self._send_all(envelopes)
         except (LockLost, BusUnavailable):
             raise
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             return await self._after(failure, delivery)
-        return await _settled(delivery.complete(), "completed")
+        return await self._done(delivery, "completed")
+
+    async def _done(self, delivery: Delivery, word: str) -> str:
+        if self.job.archive is None:
+            return await _settled(delivery.complete(), word)
+        return await _settled(delivery.dead_letter(*self.job.archive(delivery.message)), "archived")
 
     async def _recognise(self, request: Request) -> bool:
         """Whether the request has its outcome already; then it is made sure that it was sent."""
@@ -186,7 +230,7 @@ class Worker(Generic[Task]):
         if entry is None or entry.answer is None:
             return False
         if not entry.sent:
-            await self._send(to_caller(request, entry.answer, self.clock()))
+            await self.poster.send(to_caller(request, entry.answer, self.clock()))
         return True
 
     async def _handle(self, task: Task, request: Request | None, attempt: int) -> Sequence[Envelope]:
@@ -201,25 +245,7 @@ class Worker(Generic[Task]):
     async def _send_all(self, envelopes: Sequence[Envelope]) -> None:
         # In order, one after the other: a deadline sentinel must be scheduled before the work it guards.
         for envelope in envelopes:
-            await self._send(envelope)
-
-    async def _send(self, envelope: Envelope) -> None:
-        if isinstance(envelope.message, AnswerReady):
-            answer = await self.outcomes.send(_traced(envelope), self._post)
-            if answer is not None:
-                self.metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
-                log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
-        else:
-            await self._post(envelope)
-
-    async def _post(self, envelope: Envelope) -> None:
-        attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
-        with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
-            try:
-                await self.bus.send(outgoing(envelope, self.clock()))
-            except MessageTooLarge as large:
-                raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
-        self.metrics.sent.add(1, {"queue": envelope.queue})
+            await self.poster.send(envelope)
 
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""

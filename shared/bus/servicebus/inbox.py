@@ -121,6 +121,8 @@ class SdkInbox:
         if self._receiver is None:
             await self._connections.take()
             self._receiver = self._make()
+            # Opened here, or a short first look would end before the link is up and count as a failure.
+            await self._receiver.__aenter__()
         return self._receiver
 
     async def _after_failure(self) -> None:

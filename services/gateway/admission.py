@@ -1,0 +1,132 @@
+"""Admission: both doors lead here. Pure: an arrival and the rules in, a request or a refusal out.
+
+What the door knows (caller, tenant, groups, where replies may go) wins over anything a message says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.access.callers import Caller
+from shared.access.use_cases import UseCase
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.ask import Ask
+from shared.contracts.ids import MAX_ID, request_id
+from shared.contracts.request import ReplyTo, Request
+from shared.llm.tokens import count_tokens
+
+# A broker stamps a queue's default life on messages without one; nobody asks a question to wait for a day.
+NOT_A_DEADLINE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An ask as it came through a door. Only `caller` is trusted."""
+
+    caller: Caller
+    message_id: str
+    at: datetime
+    """When it reached the broker, or the HTTP door."""
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    reply_session: str | None = None
+    time_to_live: timedelta | None = None
+    answer_by: datetime | None = None
+    """The deadline that an earlier attempt was given."""
+    run: str = ""
+    rerun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Work to be done."""
+
+    request: Request
+    use_case: UseCase
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An outcome instead of work."""
+
+    request: Request
+    answer: AnswerReady
+
+
+def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: datetime) -> Admitted | Refused:
+    """Check everything that needs no other service."""
+    name = ask.use_case or _only(arrival.caller)
+    use_case = use_cases.get(name)
+    request = _request(ask, arrival, name, use_case, now)
+    refusal = _refusal(ask, arrival, name, use_case)
+    if refusal is not None:
+        return Refused(request, ending(request, Outcome.REFUSED, refusal[0], refusal[1], finished_at=now))
+    if request.is_late(now):
+        late = "the deadline had passed when the question was looked at"
+        return Refused(request, ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, finished_at=now))
+    assert use_case is not None
+    return Admitted(request, use_case)
+
+
+def reply_address(arrival: Arrival, request: str) -> ReplyTo:
+    """Where the caller is answered: the queue it asked for if it is its own, else its first."""
+    own = arrival.caller.reply_queues
+    queue = next((q for q in own if arrival.reply_to and q.lower() == _entity(arrival.reply_to)), own[0])
+    session = arrival.reply_session or request
+    return ReplyTo(queue=queue, session=session[:MAX_ID])
+
+
+def _refusal(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None) -> tuple[Code, str] | None:
+    if not name:
+        return Code.UNKNOWN_USE_CASE, f"name a use_case: one of {', '.join(arrival.caller.use_cases)}"
+    if use_case is None:
+        return Code.UNKNOWN_USE_CASE, f"there is no use case {name!r}"
+    if name not in arrival.caller.use_cases:
+        return Code.NOT_ALLOWED, f"{arrival.caller.name} may not use {name!r}"
+    if arrival.reply_to and _entity(arrival.reply_to) not in {q.lower() for q in arrival.caller.reply_queues}:
+        return Code.REPLY_TO_NOT_ALLOWED, "reply_to is not one of this caller's reply queues; answered here instead"
+    tokens = count_tokens(ask.question)
+    if tokens > use_case.question_tokens:
+        longest = use_case.question_tokens
+        return Code.QUESTION_TOO_LONG, f"the question has about {tokens} tokens, {longest} are allowed; shorten it"
+    return None
+
+
+def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:
+    caller = arrival.caller
+    identity = request_id(caller.tenant, caller.name, arrival.message_id)
+    return Request(
+        request_id=identity,
+        tenant=caller.tenant,
+        caller=caller.name,
+        groups=tuple(sorted(caller.groups)),
+        use_case=name,
+        question=ask.question,
+        conversation=ask.conversation,
+        accepted_at=now,
+        answer_by=_answer_by(arrival, use_case, now),
+        correlation_id=(arrival.correlation_id or arrival.message_id)[:MAX_ID],
+        reply_to=reply_address(arrival, identity),
+        run=arrival.run,
+        rerun=arrival.rerun,
+    )
+
+
+def _answer_by(arrival: Arrival, use_case: UseCase | None, now: datetime) -> datetime:
+    if use_case is None:
+        return now + timedelta(seconds=60)
+    asked = arrival.time_to_live
+    allowed = use_case.deadline.allowed(asked if asked is not None and asked < NOT_A_DEADLINE else None)
+    if arrival.answer_by is not None:
+        # A property may be forged, so it can shorten what the use case allows but not lengthen it.
+        return min(arrival.answer_by, now + timedelta(seconds=use_case.deadline.longest))
+    return arrival.at + allowed
+
+
+def _only(caller: Caller) -> str:
+    return caller.use_cases[0] if len(caller.use_cases) == 1 else ""
+
+
+def _entity(reply_to: str) -> str:
+    """The queue in a reply_to, which some libraries write as an address."""
+    return reply_to.rstrip("/").rsplit("/", 1)[-1].lower()

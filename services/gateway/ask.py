@@ -1,0 +1,84 @@
+"""The queue door: an `ask.v1` from a caller's ingress queue."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.gateway.admission import Arrival
+from services.gateway.desk import Answered, Desk
+from shared.access.callers import Callers
+from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
+from shared.contracts.ask import Ask
+from shared.contracts.base import check_version
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.ids import request_id, stage_id
+from shared.errors import Reason, Unprocessable
+from shared.worker.post import Identity, when
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """An ask and the door it came through."""
+
+    ask: Ask
+    arrival: Arrival
+
+
+class QueueDoor:
+    """Reads asks from ingress queues and takes them to the desk."""
+
+    def __init__(self, callers: Callers, desk: Desk, clock: Callable[[], datetime]) -> None:
+        self._callers = callers
+        self._desk = desk
+        self._clock = clock
+
+    def decode(self, message: Received) -> Knock:
+        """The ask in `message`; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
+        arrival = self.arrival(message)
+        check_version(message.subject or Ask.kind, Ask)
+        return Knock(Ask.decode(message.body), arrival)
+
+    def arrival(self, message: Received) -> Arrival:
+        """Who sent `message`, by its queue; raises `Unprocessable` for a queue that is nobody's."""
+        caller = self._callers.at_queue(message.queue)
+        if caller is None:
+            raise Unprocessable(Reason.UNAUTHORIZED, f"queue {message.queue} belongs to no caller in callers.yaml")
+        first = when(message.properties.get(ENQUEUED_AT)) or message.enqueued_at or self._clock()
+        return Arrival(
+            caller=caller,
+            message_id=origin(message),
+            at=first,
+            correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            reply_session=message.reply_to_session_id,
+            time_to_live=message.time_to_live,
+            answer_by=when(message.properties.get(ANSWER_BY)),
+            run=str(message.properties.get(RUN, "")),
+            rerun=message.properties.get(RERUN) is True,
+        )
+
+    def identify(self, message: Received) -> Identity:
+        """What the copies of `message` have in common."""
+        caller = self._callers.at_queue(message.queue)
+        name = (caller.tenant, caller.name) if caller else ("", message.queue)
+        base = stage_id(request_id(*name, origin(message)), "ask", str(message.properties.get(RUN, "")))
+        return Identity(base, origin(message), self._deadline(message))
+
+    async def handle(self, knock: Knock, attempt: int = 1) -> Sequence[Envelope]:
+        """Answer at once, or pass the work on."""
+        taken = await self._desk.take(knock.ask, knock.arrival)
+        if not isinstance(taken, Answered):
+            return taken.envelopes
+        return [] if taken.sent else [to_caller(taken.request, taken.answer, self._clock())]
+
+    def _deadline(self, message: Received) -> datetime | None:
+        said = when(message.properties.get(ANSWER_BY))
+        if said is not None or message.time_to_live is None or message.enqueued_at is None:
+            return said
+        return message.enqueued_at + message.time_to_live
+
+
+def origin(message: Received) -> str:
+    """The id under which the caller knows its message; without one, its place on the queue."""
+    known = message.properties.get(ORIGIN)
+    return str(known) if known else message.message_id or f"{message.queue}#{message.sequence_number}"

@@ -1,0 +1,123 @@
+"""The `dead` queue: what any queue on a request's path dead-lettered. The caller is told, the message archived.
+
+It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.gateway.admission import reply_address
+from services.gateway.ask import QueueDoor
+from shared.bus.port import Received
+from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.ids import request_id
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import Reason, Unprocessable
+from shared.telemetry.logs import get_logger
+
+log = get_logger()
+
+Settle = Callable[[str, str, int], Awaitable[None]]
+
+_INTERNAL: dict[str, type[RetrievePassages] | type[GenerateAnswer] | type[DeadlinePassed]] = {
+    kind.kind: kind for kind in (RetrievePassages, GenerateAnswer, DeadlinePassed)
+}
+# How a death is told. A caller can try again after what was a matter of time or of our making.
+_TOLD: dict[str, tuple[Outcome, Code, bool]] = {
+    Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
+    Reason.SCHEMA_UNSUPPORTED: (Outcome.FAILED, Code.SCHEMA_UNSUPPORTED, False),
+    Reason.UNAUTHORIZED: (Outcome.REFUSED, Code.UNAUTHORIZED, False),
+    Reason.PAYLOAD_TOO_LARGE: (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False),
+    Reason.DEADLINE_EXCEEDED: (Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, True),
+    Reason.RETRIES_EXHAUSTED: (Outcome.FAILED, Code.RETRIES_EXHAUSTED, True),
+    Reason.POISON_CONTENT: (Outcome.FAILED, Code.POISON_CONTENT, False),
+    Reason.BUDGET_EXCEEDED: (Outcome.REFUSED, Code.BUDGET_EXCEEDED, True),
+    Reason.TTL_EXPIRED: (Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, True),
+    Reason.MAX_DELIVERY_COUNT: (Outcome.FAILED, Code.CRASHED, True),
+}
+_UNKNOWN = (Outcome.FAILED, Code.CRASHED, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A dead message and the request it was about; None when nobody can be told."""
+
+    request: Request | None
+    reason: str
+    description: str
+
+
+class DeadDesk:
+    """Tells callers what became of their requests."""
+
+    def __init__(self, door: QueueDoor, settle: Settle, clock: Callable[[], datetime]) -> None:
+        """`settle`: gives a request's reserved tokens back."""
+        self._door = door
+        self._settle = settle
+        self._clock = clock
+
+    def decode(self, message: Received) -> Death:
+        """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
+        reason, description = epitaph(message)
+        return Death(self._request(message), reason, description)
+
+    async def handle(self, death: Death, attempt: int = 1) -> Sequence[Envelope]:
+        """Tell the caller; the worker archives the message."""
+        request = death.request
+        if request is None:
+            log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
+            return []
+        await self._settle(request.tenant, request.request_id, 0)
+        outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
+        now = self._clock()
+        answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
+        return [to_caller(request, answer, now)]
+
+    def _request(self, message: Received) -> Request | None:
+        try:
+            kind = _INTERNAL.get(message.subject or "")
+            return kind.decode(message.body).request if kind else self._asked(message)
+        except Unprocessable:
+            return None
+
+    def _asked(self, message: Received) -> Request | None:
+        """A request for an ask that was never admitted: enough of one to answer it."""
+        source = message.dead_letter_source
+        if source is None:
+            return None
+        arrival = self._door.arrival(_at(message, source))
+        identity = request_id(arrival.caller.tenant, arrival.caller.name, arrival.message_id)
+        now = self._clock()
+        return Request(
+            request_id=identity,
+            tenant=arrival.caller.tenant,
+            caller=arrival.caller.name,
+            groups=(),
+            use_case="",
+            question="",
+            accepted_at=now,
+            answer_by=now,
+            correlation_id=arrival.correlation_id or arrival.message_id,
+            reply_to=reply_address(arrival, identity),
+            run=arrival.run,
+            rerun=arrival.rerun,
+        )
+
+
+def epitaph(message: Received) -> tuple[str, str]:
+    """The reason and the description that a message died with."""
+    return message.dead_letter_reason or "Unknown", message.dead_letter_description or "no description"
+
+
+def _told(death: Death) -> str:
+    # What a bug said of itself is for us, not for the caller.
+    return "something went wrong on our side" if death.reason == Reason.CRASHED else death.description
+
+
+def _at(message: Received, queue: str) -> Received:
+    return replace(message, queue=queue)

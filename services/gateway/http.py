@@ -1,0 +1,286 @@
+"""The HTTP door.
+
+    POST /v1/{use_case}/ask        202 + Location, or 200 with the outcome (`?wait=` seconds)
+    GET  /v1/requests/{id}         200 with the outcome, 202 while it is being worked on, 404
+
+HTTP is just a caller whose replies go to `outcomes`. Errors are problem details (RFC 9457).
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from opentelemetry import context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic import Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from services.gateway.admission import Arrival
+from services.gateway.desk import Answered, Desk
+from services.gateway.outcomes import Waiting
+from shared.access.callers import Caller, Callers
+from shared.bus.port import BusUnavailable
+from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady, Code, Outcome
+from shared.contracts.ask import Ask
+from shared.contracts.base import Part, explain
+from shared.contracts.envelope import Envelope
+from shared.contracts.ids import MAX_ID
+from shared.contracts.queues import OUTCOMES
+from shared.ledger.ledger import Entry, Ledger
+from shared.telemetry import names, traces
+from shared.telemetry.logs import get_logger
+
+log = get_logger()
+
+MAX_BODY = 128 * 1024
+LONGEST_WAIT = 120.0
+# How long an HTTP caller is kept while the broker does not answer.
+SEND_WITHIN = 5.0
+RETRY_AFTER = 5
+# Another replica may have got the outcome; the ledger is asked in growing intervals.
+FIRST_LOOK, LONGEST_LOOK = 0.05, 0.5
+
+_STATUS = {
+    Code.UNKNOWN_USE_CASE: HTTPStatus.NOT_FOUND,
+    Code.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
+    Code.QUESTION_TOO_LONG: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
+}
+Send = Callable[[Envelope], Awaitable[None]]
+
+
+class AskBody(Part):
+    """What an HTTP caller posts: an `ask.v1` without its use case, which is in the path."""
+
+    question: str = Field(max_length=8_000)
+    conversation: tuple[Any, ...] = ()
+    cache: str = "use"
+
+
+class Problem(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: HTTPStatus, detail: str, code: str = "", headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or status.phrase.title().replace(" ", "")
+        self.headers = headers or {}
+
+
+class HttpDoor:
+    """What the routes do."""
+
+    def __init__(
+        self,
+        *,
+        callers: Callers,
+        desk: Desk,
+        ledger: Ledger,
+        waiting: Waiting,
+        send: Send,
+        connected: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`send` posts an envelope and claims outcomes; `connected` says whether the broker answers at the moment."""
+        self._callers = callers
+        self._desk = desk
+        self._ledger = ledger
+        self._waiting = waiting
+        self._send = send
+        self._connected = connected
+        self._clock = clock
+
+    def caller(self, authorization: str | None, api_key: str | None) -> Caller:
+        """Who is asking; raises 401."""
+        scheme, _, token = (authorization or "").partition(" ")
+        key = api_key or (token.strip() if scheme.lower() == "bearer" else "")
+        found = self._callers.with_key(key) if key else None
+        if found is None:
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise Problem(HTTPStatus.UNAUTHORIZED, "send a valid API key as a bearer token", headers=challenge)
+        return found
+
+    async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
+        """Admit, enqueue, and wait for up to `wait` seconds."""
+        arrival = Arrival(
+            # The reply queue of HTTP is ours, whatever reply queues the caller has for its messages.
+            caller=caller.model_copy(update={"reply_queues": (OUTCOMES,)}),
+            message_id=f"http/{key or uuid.uuid4().hex}",
+            at=self._clock(),
+            correlation_id=key,
+            time_to_live=timedelta(seconds=deadline) if deadline else None,
+        )
+        taken = await self._desk.take(ask, arrival)
+        if isinstance(taken, Answered):
+            return await self._at_once(taken)
+        await self._enqueue([*taken.envelopes])
+        answer = await self._outcome(taken.request.request_id, wait)
+        return _answered(answer) if answer is not None else _accepted(taken.request.request_id)
+
+    async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
+        """The outcome of a request of this caller; another's does not exist for it."""
+        entry = await self._entry(request_id)
+        if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
+            raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
+        answer = entry.answer or await self._outcome(request_id, wait)
+        return _answered(answer) if answer is not None else _accepted(request_id)
+
+    async def _at_once(self, taken: Answered) -> Response:
+        answer = taken.answer
+        status = _STATUS.get(answer.code)
+        if answer.outcome is Outcome.REFUSED and status is not None:
+            # It was never accepted, so it is an error of this call and no outcome to be fetched later.
+            wait = {"Retry-After": str(max(1, round(answer.retry_after)))} if answer.retry_after is not None else {}
+            raise Problem(status, answer.message, answer.code, wait)
+        with suppress(RedisAway):  # it is in the response; the ledger has it for those who ask again
+            await self._ledger.claim(taken.request, answer)
+            await self._ledger.sent(taken.request)
+        return _answered(answer)
+
+    async def _enqueue(self, envelopes: list[Envelope]) -> None:
+        if not self._connected():
+            raise _unavailable()
+        try:
+            async with asyncio.timeout(SEND_WITHIN):
+                for envelope in envelopes:
+                    await self._send(envelope)
+        except (BusUnavailable, TimeoutError) as away:
+            raise _unavailable() from away
+
+    async def _outcome(self, request_id: str, wait: float) -> AnswerReady | None:
+        """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger."""
+        loop = asyncio.get_running_loop()
+        until, look = loop.time() + wait, FIRST_LOOK
+        future = self._waiting.join(request_id)
+        try:
+            while (left := until - loop.time()) > 0:
+                done, _ = await asyncio.wait({future}, timeout=min(look, left))
+                if done:
+                    return future.result()
+                if (known := await self._stored(request_id)) is not None:
+                    return known
+                look = min(LONGEST_LOOK, look * 1.5)
+            return None
+        finally:
+            self._waiting.leave(request_id, future)
+
+    async def _stored(self, request_id: str) -> AnswerReady | None:
+        try:
+            entry = await self._ledger.find(request_id)
+        except RedisAway:
+            return None
+        return entry.answer if entry else None
+
+    async def _entry(self, request_id: str) -> Entry | None:
+        try:
+            return await self._ledger.find(request_id)
+        except RedisAway as away:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "outcomes cannot be read at the moment", headers=_retry()
+            ) from away
+
+
+def make_app(door: HttpDoor) -> FastAPI:
+    """The routes."""
+    app = FastAPI(title="ragbus", version="1", docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+
+    def caller(
+        authorization: Annotated[str | None, Header()] = None, x_api_key: Annotated[str | None, Header()] = None
+    ) -> Caller:
+        return door.caller(authorization, x_api_key)
+
+    known_caller = Annotated[Caller, Depends(caller)]
+    seconds = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for the outcome")]
+
+    @app.post("/v1/{use_case}/ask", status_code=202, response_model=None)
+    async def ask(
+        request: Request,
+        use_case: Annotated[str, Path(max_length=64)],
+        body: AskBody,
+        known: known_caller,
+        wait: seconds = 0,
+        deadline: Annotated[float | None, Query(gt=0, le=86_400, description="seconds until it is too late")] = None,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_ID - 8)] = None,
+    ) -> Response:
+        parent = TraceContextTextMapPropagator().extract(dict(request.headers))
+        token = context.attach(parent)
+        try:
+            with traces.calling(f"POST /v1/{use_case}/ask", {names.USE_CASE: use_case, names.TENANT: known.tenant}):
+                return await door.ask(known, _as_ask(body, use_case), idempotency_key, deadline, wait)
+        finally:
+            context.detach(token)
+
+    @app.get("/v1/requests/{request_id}", response_model=None)
+    async def request(
+        request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller, wait: seconds = 0
+    ) -> Response:
+        return await door.request(known, request_id, wait)
+
+    return app
+
+
+def _as_ask(body: AskBody, use_case: str) -> Ask:
+    try:
+        return Ask.model_validate({**body.model_dump(), "use_case": use_case})
+    except ValidationError as invalid:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, explain(invalid, Ask.kind), Code.SCHEMA_INVALID) from invalid
+
+
+def _answered(answer: AnswerReady) -> Response:
+    return Response(answer.encode(), media_type="application/json", headers={"Location": _location(answer.request_id)})
+
+
+def _accepted(request_id: str) -> Response:
+    return JSONResponse(
+        {"request_id": request_id, "status": "accepted"},
+        status_code=HTTPStatus.ACCEPTED,
+        headers={"Location": _location(request_id), "Retry-After": "1"},
+    )
+
+
+def _location(request_id: str) -> str:
+    return f"/v1/requests/{request_id}"
+
+
+def _retry() -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER)}
+
+
+def _unavailable() -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "the message broker is away; the request was not accepted", headers=_retry()
+    )
+
+
+def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _details(error.status, error.detail, error.code, error.headers)
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = [f"{'.'.join(str(step) for step in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return _details(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(wrong[:3]), Code.SCHEMA_INVALID, {})
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return _details(status, str(error.detail), status.phrase.title().replace(" ", ""), dict(error.headers or {}))
+
+
+def _details(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> Response:
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "code": code}
+    return JSONResponse(body, status.value, headers, media_type="application/problem+json")

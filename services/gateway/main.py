@@ -1,0 +1,132 @@
+"""Plugs the gateway together and runs it: `python -m services.gateway`."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.gateway.ask import QueueDoor
+from services.gateway.dead import DeadDesk, epitaph
+from services.gateway.desk import Desk
+from services.gateway.outcomes import OutcomeDesk, Waiting
+from services.gateway.server import http_server
+from services.gateway.settings import GatewaySettings
+from shared.access.callers import Callers
+from shared.access.use_cases import UseCase, read_use_cases
+from shared.budget.tenant import TenantBudget
+from shared.cache.answers import AnswerCache
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.queues import DEAD, LOCK, OUTCOMES
+from shared.errors import SettingsError
+from shared.settings.base import existing
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import Parts, internal_identity, run_worker
+from shared.worker.worker import Job, Poster
+
+# Where connections are scarce, the dead are looked after this often.
+PATROL = timedelta(seconds=20)
+
+
+async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
+    """All jobs of the gateway, and the HTTP server beside them; raises `SettingsError`."""
+    callers = Callers.read(settings.config / "callers.yaml")
+    use_cases = read_use_cases(settings.config / "use_cases")
+    check_deadlines(use_cases, settings)
+    check_rights(callers, use_cases)
+    budget = TenantBudget(parts.redis, callers.tokens_per_minute)
+    desk = Desk(
+        use_cases=use_cases,
+        ledger=parts.ledger,
+        cache=AnswerCache(parts.redis),
+        cache_secret=settings.cache_secret.get_secret_value(),
+        models_version=_models_version(settings),
+        budget=budget,
+        metrics=parts.metrics,
+        clock=_now,
+    )
+    door, waiting = QueueDoor(callers, desk, _now), Waiting()
+    parts.beside.append(_http(settings, parts, callers, desk, waiting))
+    return [
+        *(_ask_job(door, queue) for queue in callers.ingresses()),
+        _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),
+        _dead_job(DeadDesk(door, budget.settle, _now)),
+    ]
+
+
+def check_deadlines(use_cases: Mapping[str, UseCase], settings: GatewaySettings) -> None:
+    """A second outcome must meet the first one's id inside the duplicate window; raises `SettingsError`."""
+    longest = settings.duplicate_window - LOCK.total_seconds() - settings.clock_skew
+    for use_case in use_cases.values():
+        if use_case.deadline.longest > longest:
+            raise SettingsError(
+                f"use case {use_case.name}: deadline.longest is {use_case.deadline.longest:.0f} s, but a duplicate "
+                f"window of {settings.duplicate_window:.0f} s allows {longest:.0f} s (window - lock - clock skew); "
+                "shorten it, or widen the queues' window and RAGBUS_DUPLICATE_WINDOW"
+            )
+
+
+def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
+    """Every use case that a caller may use must exist; raises `SettingsError`."""
+    for caller in callers.callers:
+        unknown = set(caller.use_cases) - set(use_cases)
+        if unknown:
+            raise SettingsError(f"callers.yaml: caller {caller.name}: there is no use case {min(unknown)!r}")
+
+
+def _ask_job(door: QueueDoor, queue: str) -> Job[Any]:
+    return Job(queue=queue, decode=door.decode, handle=door.handle, identify=door.identify)
+
+
+def _outcomes_job(desk: OutcomeDesk) -> Job[Any]:
+    return Job(
+        queue=OUTCOMES,
+        decode=desk.decode,
+        handle=desk.handle,
+        identify=internal_identity,
+        request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
+        after_deadline=True,
+    )
+
+
+def _dead_job(desk: DeadDesk) -> Job[Any]:
+    return Job(
+        queue=DEAD,
+        decode=desk.decode,
+        handle=desk.handle,
+        identify=internal_identity,
+        request=lambda death: death.request,
+        after_deadline=True,
+        patrol=PATROL,
+        archive=epitaph,
+    )
+
+
+def _http(settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, waiting: Waiting) -> Any:
+    from services.gateway.http import HttpDoor, make_app
+
+    poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
+    door = HttpDoor(
+        callers=callers,
+        desk=desk,
+        ledger=parts.ledger,
+        waiting=waiting,
+        send=poster.send,
+        connected=lambda: any(worker.connected.is_set() for worker in parts.workers),
+        clock=_now,
+    )
+    return http_server(make_app(door), settings.http_host, settings.http_port)
+
+
+def _models_version(settings: GatewaySettings) -> str:
+    file = existing(settings.config / "models.yaml", "models file")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    asyncio.run(run_worker("gateway", GatewaySettings, make_jobs))

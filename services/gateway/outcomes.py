@@ -1,0 +1,76 @@
+"""The `outcomes` queue: the outcomes of HTTP callers, and deadline sentinels."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from shared.bus.port import Received
+from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.base import check_version
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_caller
+from shared.errors import TryLater
+from shared.ledger.ledger import Ledger
+
+# While Redis is away an outcome waits on its queue; this is how long between looks.
+WAIT_FOR_REDIS = timedelta(seconds=2)
+
+
+class Waiting:
+    """HTTP callers of this process that wait for an outcome."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[AnswerReady]]] = {}
+
+    def join(self, request_id: str) -> "asyncio.Future[AnswerReady]":
+        """A future for the outcome; leave again when it is no longer needed."""
+        future: asyncio.Future[AnswerReady] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(request_id, []).append(future)
+        return future
+
+    def leave(self, request_id: str, future: "asyncio.Future[AnswerReady]") -> None:
+        """Stop waiting."""
+        waiting = self._waiting.get(request_id, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._waiting.pop(request_id, None)
+
+    def tell(self, answer: AnswerReady) -> None:
+        """Hand `answer` to everybody who waits for it."""
+        for future in self._waiting.pop(answer.request_id, []):
+            if not future.done():
+                future.set_result(answer)
+
+
+class OutcomeDesk:
+    """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
+
+    def __init__(self, ledger: Ledger, waiting: Waiting, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._waiting = waiting
+        self._clock = clock
+
+    @staticmethod
+    def decode(message: Received) -> AnswerReady | DeadlinePassed:
+        """The outcome or the sentinel in `message`; raises `Unprocessable`."""
+        kind = check_version(message.subject or "", AnswerReady, DeadlinePassed)
+        return AnswerReady.decode(message.body) if kind is AnswerReady else DeadlinePassed.decode(message.body)
+
+    async def handle(self, task: AnswerReady | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
+        """Store first; the delivery is completed after."""
+        if isinstance(task, DeadlinePassed):
+            return [self._expired(task)]
+        self._waiting.tell(task)
+        try:
+            await self._ledger.file(task)
+        except RedisAway as away:
+            raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
+        return []
+
+    def _expired(self, task: DeadlinePassed) -> Envelope:
+        request, now = task.request, self._clock()
+        message = f"no answer was ready by {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
+        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, message, retryable=True, finished_at=now)
+        return to_caller(request, answer, now)

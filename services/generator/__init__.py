@@ -1,0 +1,1 @@
+"""The generator: candidates in, one verified answer out."""

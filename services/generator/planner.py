@@ -1,0 +1,81 @@
+"""Which deployment answers. Pure: the registry and the sizes in, an ordered list of choices out.
+
+The smallest and cheapest deployment that holds everything comes first, the others follow as fallbacks:
+
+    need 3,100 of [4K, 8K, 16K, 32K]  -> 4K, 8K, 16K, 32K
+    need 6,000                        -> 8K, 16K, 32K, then 4K with fewer passages
+    need 40,000                       -> 32K, 16K, 8K, 4K, each with fewer passages
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shared.access.use_cases import UseCase
+from shared.llm.deployments import Deployment, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Estimated tokens of what has to go into one call."""
+
+    fixed: int
+    """System prompt, question and the marks around them: without these there is no call."""
+    passages: int
+    """All candidates with their labels."""
+    answer: int
+
+    @property
+    def least(self) -> int:
+        """The smallest window that makes sense: one short passage beside what is fixed."""
+        return self.fixed + self.answer
+
+    @property
+    def all(self) -> int:
+        """The window that holds every candidate."""
+        return self.least + self.passages
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A deployment, the window to fill, and why it stands where it stands."""
+
+    deployment: Deployment
+    window: int
+    why: str
+
+
+def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> list[Choice]:
+    """Every deployment that may and can answer, in the order to try them; empty: none can."""
+    allowed = [deployment for deployment in deployments if _allowed(deployment, use_case)]
+    able = [deployment for deployment in allowed if _window(deployment, use_case) > need.least]
+    whole = [deployment for deployment in able if _window(deployment, use_case) >= need.all]
+    partly = [deployment for deployment in able if deployment not in whole]
+    whole.sort(key=lambda d: (d.priority, d.context_window, _price(d, need), d.name))
+    partly.sort(key=lambda d: (-_window(d, use_case), d.priority, _price(d, need), d.name))
+    return [_choice(deployment, use_case, need) for deployment in (*whole, *partly)]
+
+
+def at_attempt(choices: Sequence[Choice], attempt: int, tries: int) -> Sequence[Choice]:
+    """The choices left at `attempt` (from 1) when each gets `tries`; empty: all have had their tries."""
+    return choices[(attempt - 1) // tries :]
+
+
+def _allowed(deployment: Deployment, use_case: UseCase) -> bool:
+    in_region = not use_case.regions or deployment.region in use_case.regions
+    return deployment.kind is Kind.CHAT and deployment.name in use_case.deployments and in_region
+
+
+def _window(deployment: Deployment, use_case: UseCase) -> int:
+    return min(deployment.context_window, use_case.context_window)
+
+
+def _price(deployment: Deployment, need: Need) -> float:
+    price = deployment.price
+    return (need.fixed + need.passages) * price.input + need.answer * price.output
+
+
+def _choice(deployment: Deployment, use_case: UseCase, need: Need) -> Choice:
+    window = _window(deployment, use_case)
+    holds = "holds all candidates" if window >= need.all else "holds the best candidates"
+    why = f"{deployment.name} in {deployment.region}: {window} tokens, need {need.all}; {holds}"
+    return Choice(deployment, window, why)

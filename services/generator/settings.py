@@ -1,0 +1,15 @@
+"""The generator's settings."""
+
+from pydantic import Field, SecretStr
+
+from shared.settings.worker import WorkerSettings
+
+
+class GeneratorSettings(WorkerSettings):
+    """What the generator is told beyond what every worker is."""
+
+    model_timeout: float = Field(default=60, gt=0, description="seconds that one model call may take")
+    tries_per_deployment: int = Field(default=2, ge=1, description="attempts before the next deployment is tried")
+    cache_secret: SecretStr = Field(
+        default=SecretStr("laptop"), description="keys the answer cache; the same for gateway and generator"
+    )

@@ -1,0 +1,118 @@
+"""Plugs the indexer together. What is heavy to import is imported here, when it is needed."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from services.indexer import chunk, formats
+from services.indexer.edition import Maker
+from services.indexer.handler import Indexer
+from services.indexer.lake import Lake
+from services.indexer.parse import SandboxedParser
+from services.indexer.publish import Evictor, Publisher
+from services.indexer.reconcile import Reconciler
+from services.indexer.settings import IndexerSettings
+from shared.access.sources import Sources
+from shared.llm.client import make_client, translate
+from shared.llm.deployments import Deployment, Deployments, Kind, Provider
+from shared.settings.base import existing
+from shared.telemetry.metrics import Metrics
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def build(
+    settings: IndexerSettings, *, evictor: Evictor, metrics: Metrics, clock: Callable[[], datetime] = _now
+) -> AsyncIterator[Indexer]:
+    """An indexer ready to handle, whose connections and processes end with the context; raises `SettingsError`."""
+    sources = Sources.read(settings.config / "sources.yaml")
+    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+
+    from shared.embeddings.openai import OpenAIEmbedder
+    from shared.vectors.qdrant import connect
+    from shared.vectors.qdrant_passages import QdrantPassages
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+    async with AsyncExitStack() as closing:
+        lake = await open_lake(settings, sources, closing)
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        store = connect(settings.qdrant_url, api_key=key)
+        closing.push_async_callback(store.close)
+        model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout))
+        closing.push_async_callback(model.close)
+        parser = SandboxedParser(settings.limits(), settings.parsers)
+        closing.push_async_callback(parser.close)
+        embedder = OpenAIEmbedder(
+            model,
+            model=deployment.model,
+            dimensions=deployment.dimensions,
+            translate=translate,
+            ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
+        )
+        registry = QdrantRegistry(store)
+        publisher = Publisher(
+            passages=QdrantPassages(store, deployment.dimensions),
+            registry=registry,
+            embedder=embedder,
+            evictor=evictor,
+            metrics=metrics,
+        )
+        yield Indexer(
+            sources=sources,
+            lake=lake,
+            parser=parser,
+            registry=registry,
+            publisher=publisher,
+            maker=maker_of(settings, deployment, clock),
+            metrics=metrics,
+            clock=clock,
+            most_bytes=settings.document_bytes,
+            passage_tokens=settings.passage_tokens,
+        )
+
+
+@asynccontextmanager
+async def build_reconciler(
+    settings: IndexerSettings, *, clock: Callable[[], datetime] = _now
+) -> AsyncIterator[Reconciler]:
+    """Compares the lake with the index; raises `SettingsError`."""
+    sources = Sources.read(settings.config / "sources.yaml")
+    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+
+    from shared.vectors.qdrant import connect
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+    async with AsyncExitStack() as closing:
+        lake = await open_lake(settings, sources, closing)
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        store = connect(settings.qdrant_url, api_key=key)
+        closing.push_async_callback(store.close)
+        maker = maker_of(settings, deployment, clock)
+        yield Reconciler(lake=lake, registry=QdrantRegistry(store), sources=sources, maker=maker)
+
+
+def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> Maker:
+    """Makes editions; a document indexed under other rules than these is stale for the reconcile."""
+    space = deployment.vector_space()
+    pipeline = f"parse{formats.VERSION}-chunk{chunk.VERSION}-{settings.passage_tokens}-{space}"
+    return Maker(pipeline, space, clock, lambda: uuid4().hex)
+
+
+async def open_lake(settings: IndexerSettings, sources: Sources, closing: AsyncExitStack) -> Lake:
+    """The lake that the settings name."""
+    secret = settings.lake_connection_string
+    if not secret and not settings.lake_account_url:
+        from services.indexer.folder import FolderLake
+
+        return FolderLake({settings.lake_container: existing(settings.folder(), "lake folder")})
+
+    from services.indexer.azure_blob import AzureLake, connect
+
+    service = connect(secret.get_secret_value() if secret else None, settings.lake_account_url)
+    lake = AzureLake(service, {source.container for source in sources.sources})
+    closing.push_async_callback(lake.close)
+    return lake

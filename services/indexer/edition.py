@@ -1,0 +1,103 @@
+"""What an edition of a document consists of: its registry entry and its passages. Pure, given clock and names."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.indexer.chunk import Chunk
+from services.indexer.lake import Blob
+from shared.access.sources import Source
+from shared.vectors.port import Document, Passage, State, stable_id
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes editions. `pipeline` names everything that decides what becomes of a file, `vectors` their kind."""
+
+    pipeline: str
+    vectors: str
+    clock: Callable[[], datetime]
+    new_edition: Callable[[], str]
+
+    def is_up_to_date(self, entry: Document, source: Source) -> bool:
+        """Whether the same content would be indexed in the same way for the same readers."""
+        return entry.is_live and entry.pipeline == self.pipeline and entry.groups == frozenset(source.groups)
+
+    def edition(
+        self,
+        source: Source,
+        blob: Blob,
+        content_hash: str,
+        title: str,
+        chunks: Sequence[Chunk],
+        before: Document | None,
+    ) -> tuple[Document, list[Passage]]:
+        """The next generation of a document."""
+        entry = Document(
+            tenant=source.tenant,
+            collection=source.collection,
+            container=source.container,
+            path=blob.path,
+            generation=before.generation + 1 if before else 1,
+            edition=self.new_edition(),
+            state=State.LIVE,
+            groups=frozenset(source.groups),
+            etag=blob.etag,
+            content_hash=content_hash,
+            pipeline=self.pipeline,
+            title=title,
+            passages=len(chunks),
+            updated_at=self.clock(),
+        )
+        return entry, self._passages(entry, chunks)
+
+    def tombstone(self, entry: Document) -> Document:
+        """The generation in which the document is gone."""
+        return replace(
+            entry,
+            generation=entry.generation + 1,
+            edition=self.new_edition(),
+            state=State.DELETED,
+            etag="",
+            content_hash="",
+            passages=0,
+            updated_at=self.clock(),
+            settled=False,
+        )
+
+    def _passages(self, entry: Document, chunks: Sequence[Chunk]) -> list[Passage]:
+        seen: Counter[str] = Counter()
+        made: list[Passage] = []
+        for ordinal, chunk in enumerate(chunks):
+            words = _digest(entry.title, chunk.section, chunk.text)
+            seen[words] += 1
+            made.append(
+                Passage(
+                    # The same words in the same document keep their id through all editions.
+                    id=stable_id("passage", entry.id, words, str(seen[words])),
+                    document=entry.id,
+                    edition=entry.edition,
+                    generation=entry.generation,
+                    tenant=entry.tenant,
+                    collection=entry.collection,
+                    container=entry.container,
+                    path=entry.path,
+                    groups=entry.groups,
+                    title=entry.title,
+                    section=chunk.section,
+                    page=chunk.page,
+                    start=chunk.start,
+                    end=chunk.end,
+                    text=chunk.text,
+                    tokens=chunk.tokens,
+                    ordinal=ordinal,
+                    digest=_digest(self.vectors, words),
+                )
+            )
+        return made
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,100 @@
+"""`Lake` over folders of this machine: each container is a folder, each file in it a blob."""
+
+import asyncio
+import mimetypes
+import os
+import stat
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from services.indexer.lake import Blob, Changed, Vanished, is_noise
+from shared.errors import TryLater
+
+
+class FolderLake:
+    """`folders` says which folder is which container. Nothing outside of them is ever read.
+
+    A folder that is not there is a disk that is not mounted: `TryLater`, or all its documents would be removed.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = {container: folder.resolve() for container, folder in folders.items()}
+
+    async def head(self, container: str, path: str) -> Blob | None:
+        """See `Lake`."""
+        return await asyncio.to_thread(self._head, container, path)
+
+    async def read(self, container: str, path: str, if_match: str) -> bytes:
+        """See `Lake`."""
+        return await asyncio.to_thread(self._read, container, path, if_match)
+
+    async def blobs(self, container: str, prefix: str = "") -> AsyncIterator[Blob]:
+        """See `Lake`."""
+        for blob in await asyncio.to_thread(self._list, container, prefix):
+            yield blob
+
+    def _head(self, container: str, path: str) -> Blob | None:
+        file = self._file(container, path)
+        if file is None:
+            return None
+        try:
+            status = file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as broken:
+            raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
+        return _blob(path, status) if stat.S_ISREG(status.st_mode) else None
+
+    def _read(self, container: str, path: str, if_match: str) -> bytes:
+        file = self._file(container, path)
+        if file is None:
+            raise Vanished(path)
+        try:
+            with file.open("rb") as opened:
+                _require(path, os.fstat(opened.fileno()), if_match)
+                data = opened.read()
+                # Again: a file may also be overwritten in place while it is read.
+                _require(path, os.fstat(opened.fileno()), if_match)
+        except (FileNotFoundError, NotADirectoryError) as gone:
+            raise Vanished(path) from gone
+        except OSError as broken:
+            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
+        return data
+
+    def _list(self, container: str, prefix: str) -> list[Blob]:
+        root = self._root(container)
+        if root is None:
+            return []
+        found: list[Blob] = []
+        for folder, _, names in os.walk(root):
+            paths = ((Path(folder) / name).relative_to(root).as_posix() for name in names)
+            heads = (self._head(container, path) for path in paths if path.startswith(prefix))
+            found += [blob for blob in heads if blob is not None]
+        return sorted(found, key=lambda blob: blob.path)
+
+    def _file(self, container: str, path: str) -> Path | None:
+        """The file of a blob; none for what is noise, or would lead out of the folder, by `..` or by a link."""
+        root = self._root(container)
+        if root is None or is_noise(path) or "\0" in path:
+            return None
+        file = (root / path).resolve()
+        return file if file.is_relative_to(root) and file != root else None
+
+    def _root(self, container: str) -> Path | None:
+        root = self._folders.get(container)
+        if root is not None and not root.is_dir():
+            raise TryLater(f"the lake folder {root} is not there")
+        return root
+
+
+def _blob(path: str, status: os.stat_result) -> Blob:
+    return Blob(path, _etag(status), status.st_size, mimetypes.guess_type(path)[0] or "")
+
+
+def _etag(status: os.stat_result) -> str:
+    return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+
+
+def _require(path: str, status: os.stat_result, if_match: str) -> None:
+    if _etag(status) != if_match:
+        raise Changed(path)

@@ -1,0 +1,138 @@
+"""Which formats are read, and by what. Runs in the parser process; importing it loads no parser."""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+
+from services.indexer.document import ParsedDocument
+from services.indexer.office import DOCX, PDF, Unreadable, read_docx, read_pdf
+
+_MARKDOWN, _TEXT, _HTML = "text/markdown", "text/plain", "text/html"
+_BY_SUFFIX = {
+    ".md": _MARKDOWN,
+    ".markdown": _MARKDOWN,
+    ".txt": _TEXT,
+    ".text": _TEXT,
+    ".html": _HTML,
+    ".htm": _HTML,
+    ".pdf": PDF,
+    ".docx": DOCX,
+}
+# Goes into every registry entry: raising it re-indexes the lake at the next reconcile.
+VERSION = "1"
+SUPPORTED = "Markdown (.md), text (.txt), HTML (.html), PDF (.pdf) and Word (.docx)"
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_\-]{2,30})", re.IGNORECASE)
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a document and its parser may use; beyond that the document is refused."""
+
+    most_bytes: int = 32 * 1024 * 1024
+    most_pages: int = 2_000
+    most_characters: int = 5_000_000
+    # A Word document is a zip archive: this is what it may unpack to, in bytes and as a multiple of its size.
+    most_unpacked: int = 256 * 1024 * 1024
+    most_ratio: int = 200
+    memory_bytes: int = 1024 * 1024 * 1024
+    cpu_seconds: int = 60
+    wall_seconds: float = 90
+
+    def as_dict(self) -> Mapping[str, int | float]:
+        """As it is handed to the parser process."""
+        return asdict(self)
+
+
+def format_of(path: str, content_type: str = "") -> str | None:
+    """The format of a blob by its name, and by its content type only if the name has no ending."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix:
+        return _BY_SUFFIX.get(suffix)
+    mime = content_type.partition(";")[0].strip().lower()
+    return mime if mime in _BY_SUFFIX.values() else None
+
+
+def read(data: bytes, path: str, content_type: str, limits: Limits) -> ParsedDocument:
+    """Read a document of any supported format; raises `Unreadable` with a sentence."""
+    if len(data) > limits.most_bytes:
+        raise Unreadable(f"it has {len(data):,} bytes, more than the {limits.most_bytes:,} that are read")
+    mime = format_of(path, content_type)
+    if mime is None:
+        raise Unreadable(f"this type is not supported; supported are {SUPPORTED}")
+    document = _READERS[mime](data, limits)
+    if len(document.text) > limits.most_characters:
+        raise Unreadable(
+            f"it has {len(document.text):,} characters, more than the {limits.most_characters:,} that are indexed"
+        )
+    return document if document.title else replace(document, title=_title_from(path))
+
+
+def decode(data: bytes) -> str:
+    """Bytes as text: by byte order mark, as UTF-8, by what an HTML page declares, else as Windows has it."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    if b"\0" in data[:4096]:
+        raise Unreadable("it is a binary file and not text")
+    declared = _META_CHARSET.search(data[:2048])
+    for encoding in ("utf-8", declared[1].decode() if declared else "cp1252", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("latin-1")
+
+
+def _markdown(data: bytes, _: Limits) -> ParsedDocument:
+    from services.indexer.plain import read_markdown
+
+    return read_markdown(decode(data))
+
+
+def _text(data: bytes, _: Limits) -> ParsedDocument:
+    from services.indexer.plain import read_text
+
+    return read_text(decode(data))
+
+
+def _html(data: bytes, _: Limits) -> ParsedDocument:
+    from services.indexer.html import read_html
+
+    return read_html(decode(data))
+
+
+def _pdf(data: bytes, limits: Limits) -> ParsedDocument:
+    return read_pdf(data, most_pages=limits.most_pages)
+
+
+def _docx(data: bytes, limits: Limits) -> ParsedDocument:
+    _refuse_bomb(data, limits)
+    return read_docx(data)
+
+
+_READERS: Mapping[str, Callable[[bytes, Limits], ParsedDocument]] = {
+    _MARKDOWN: _markdown,
+    _TEXT: _text,
+    _HTML: _html,
+    PDF: _pdf,
+    DOCX: _docx,
+}
+
+
+def _refuse_bomb(data: bytes, limits: Limits) -> None:
+    """Refuse an archive that says it unpacks to too much; one that lies meets the process's memory limit."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile as broken:
+        raise Unreadable(f"it is not a Word document: {broken}") from broken
+    if unpacked > limits.most_unpacked or unpacked > limits.most_ratio * max(len(data), 1):
+        raise Unreadable(f"it unpacks from {len(data):,} to {unpacked:,} bytes, like a zip bomb")
+
+
+def _title_from(path: str) -> str:
+    return PurePosixPath(path).stem.replace("-", " ").replace("_", " ").strip() or path

@@ -1,0 +1,66 @@
+"""Plugs the indexer into a worker and runs it: `python -m services.indexer`."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from services.indexer.build import build
+from services.indexer.events import read_events
+from services.indexer.settings import IndexerSettings
+from shared.bus.port import ORIGIN, Received
+from shared.cache.answers import AnswerCache
+from shared.cache.redis import RedisAway
+from shared.contracts.ids import digest
+from shared.contracts.queues import BLOB_EVENTS
+from shared.contracts.storage import BlobChanged
+from shared.errors import TryLater
+from shared.worker.plumbing import Parts, run_worker
+from shared.worker.post import Identity
+from shared.worker.worker import Job
+
+# Nobody waits for a document as one waits for an answer: an outage of a day is waited out (a minute at a time).
+ATTEMPTS = 1_500
+WAIT_FOR_REDIS = timedelta(seconds=2)
+
+
+class CacheEvictor:
+    """Tells the answer cache; indexing waits while it cannot be told."""
+
+    def __init__(self, cache: AnswerCache) -> None:
+        self._cache = cache
+
+    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> int:
+        """Evict what used `document` below `generation`; raises `TryLater`."""
+        try:
+            return await self._cache.invalidate(tenant, collection, document, generation)
+        except RedisAway as away:
+            raise TryLater(f"the answer cache cannot be told: {away}", after=WAIT_FOR_REDIS) from away
+
+
+async def make_jobs(settings: IndexerSettings, parts: Parts) -> Sequence[Job[Sequence[BlobChanged]]]:
+    """All jobs of this service; raises `SettingsError`."""
+    stack = AsyncExitStack()
+    evictor = CacheEvictor(AnswerCache(parts.redis))
+    indexer = await stack.enter_async_context(build(settings, evictor=evictor, metrics=parts.metrics))
+    parts.closing.append(stack.aclose)
+    return [
+        Job(
+            queue=BLOB_EVENTS,
+            decode=lambda message: read_events(message.body),
+            handle=indexer.handle,
+            identify=identify,
+            attempts=ATTEMPTS,
+        )
+    ]
+
+
+def identify(message: Received) -> Identity:
+    """Event Grid's ids may be as long as ours may be, so retries build on a digest of them."""
+    origin = str(message.properties.get(ORIGIN) or message.message_id or message.sequence_number)
+    return Identity("e" + digest(message.queue, origin), origin)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    asyncio.run(run_worker("indexer", IndexerSettings, make_jobs))

@@ -1,0 +1,80 @@
+"""`python -m services.indexer.parser_process LIMITS`: parses hostile files where they can do no harm.
+
+On standard input, one after another: a line of JSON with path, content_type and size, then that many bytes.
+On standard output, first `{"ready": true}`, then per document a line of JSON: the document, or what is wrong
+with it. Memory and processor time are limited; who exceeds them dies, and the parent starts another.
+"""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+from services.indexer.formats import Limits, read
+from services.indexer.office import Unreadable
+
+
+def main() -> None:
+    """Serve until the parent closes our input."""
+    limits = Limits(**json.loads(sys.argv[1]))
+    answers = _private_output()
+    _confine(limits)
+    _answer(answers, {"ready": True})
+    while header := sys.stdin.buffer.readline():
+        asked = json.loads(header)
+        data = sys.stdin.buffer.read(asked["size"])
+        _allow_seconds(limits.cpu_seconds)
+        _answer(answers, _parse(data, asked["path"], asked["content_type"], limits))
+
+
+def _parse(data: bytes, path: str, content_type: str, limits: Limits) -> dict[str, object]:
+    try:
+        return {"document": asdict(read(data, path, content_type, limits))}
+    except Unreadable as refused:
+        return {"refused": str(refused)}
+    except (MemoryError, RecursionError) as exhausted:
+        return {"refused": f"reading it needs too much memory ({type(exhausted).__name__})"}
+    except Exception as bug:  # noqa: BLE001
+        # Whatever a parser trips over, it is this file's fault.
+        return {"refused": f"the parser failed: {bug!r}"[:500]}
+
+
+def _private_output() -> BinaryIO:
+    """Keep our output for answers: what native code prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _answer(answers: BinaryIO, value: dict[str, object]) -> None:
+    answers.write(json.dumps(value).encode() + b"\n")
+    answers.flush()
+
+
+def _confine(limits: Limits) -> None:
+    _limit(resource.RLIMIT_AS, limits.memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def _allow_seconds(seconds: int) -> None:
+    """Allow this document so many seconds more; the limit counts the whole life of the process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _limit(which: int, value: int) -> None:
+    # macOS knows RLIMIT_AS and refuses to set it; the wall clock still holds there.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(which, (value, value))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What the index lacks of the lake, as events: for the first filling, for lost events, for changed rules.
+
+The comparison is pure. Its result is only a list of places to look at, written as storage events: the indexer
+looks for itself, so an outdated comparison does no harm either.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import uuid4
+
+from services.indexer.edition import Maker
+from services.indexer.formats import format_of
+from services.indexer.lake import Blob, Lake
+from shared.access.sources import Sources
+from shared.vectors.port import Document, Registry
+
+# Tells these events from the storage account's own, in the logs and for whoever wonders.
+API = "Reconcile"
+
+
+class Why(StrEnum):
+    """What is wrong with the index in one place."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    RULES = "rules"
+    UNSETTLED = "unsettled"
+    ORPHANED = "orphaned"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One place where the index does not say what the lake says."""
+
+    why: Why
+    container: str
+    path: str
+
+
+def compare(
+    container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: Maker
+) -> Iterator[Finding]:
+    """Where index and lake differ in one container, in the order of the paths.
+
+    Blobs of a type that cannot be indexed, and blobs that are in no source, are not missed.
+    """
+    indexed: dict[str, list[Document]] = {}
+    for entry in entries:
+        indexed.setdefault(entry.path, []).append(entry)
+    there = {blob.path: blob for blob in blobs}
+    for path in sorted(there.keys() | indexed.keys()):
+        why = _difference(container, path, there.get(path), indexed.get(path, []), sources, maker)
+        if why is not None:
+            yield Finding(why, container, path)
+
+
+def _difference(
+    container: str, path: str, blob: Blob | None, entries: list[Document], sources: Sources, maker: Maker
+) -> Why | None:
+    source = sources.of(container, path) if blob else None
+    mine = [each for each in entries if source and (each.tenant, each.collection) == (source.tenant, source.collection)]
+    if any(each.is_live for each in entries if each not in mine):
+        return Why.ORPHANED
+    if any(not each.settled for each in entries):
+        return Why.UNSETTLED
+    if source is None or blob is None or format_of(path, blob.content_type) is None:
+        return None
+    live = next((each for each in mine if each.is_live), None)
+    if live is None:
+        return Why.MISSING
+    if not maker.is_up_to_date(live, source):
+        return Why.RULES
+    return Why.CHANGED if live.etag != blob.etag else None
+
+
+def event_of(finding: Finding, *, now: datetime, event_id: str) -> bytes:
+    """A storage event that makes the indexer look at the place; the body of a message to `blob-events`."""
+    event: Mapping[str, object] = {
+        "id": event_id,
+        "topic": "",
+        "subject": f"/blobServices/default/containers/{finding.container}/blobs/{finding.path}",
+        "eventType": f"Microsoft.Storage.Blob{'Deleted' if finding.why is Why.ORPHANED else 'Created'}",
+        "eventTime": now.isoformat(),
+        "data": {"api": API, "clientRequestId": finding.why.value},
+        "dataVersion": "",
+        "metadataVersion": "1",
+    }
+    return json.dumps(event).encode()
+
+
+class Reconciler:
+    """Compares whole containers."""
+
+    def __init__(self, *, lake: Lake, registry: Registry, sources: Sources, maker: Maker) -> None:
+        self._lake = lake
+        self._registry = registry
+        self._sources = sources
+        self._maker = maker
+
+    async def findings(self) -> list[Finding]:
+        """Every difference, in all containers that the sources name or the registry knows."""
+        # The registry first: what is indexed while we list shows up as up to date, not as orphaned.
+        indexed: dict[str, list[Document]] = {source.container: [] for source in self._sources.sources}
+        async for entry in self._registry.entries():
+            indexed.setdefault(entry.container, []).append(entry)
+        found: list[Finding] = []
+        for container, entries in indexed.items():
+            blobs = [blob async for blob in self._lake.blobs(container)]
+            found += compare(container, blobs, entries, self._sources, self._maker)
+        return found
+
+    async def events(
+        self,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> list[bytes]:
+        """The bodies of the messages to send."""
+        return [event_of(each, now=clock(), event_id=new_id()) for each in await self.findings()]

@@ -1,0 +1,1 @@
+"""Finds what the lake holds for a question: `retrieve.v1` in, `generate.v1` out."""

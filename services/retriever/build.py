@@ -1,0 +1,52 @@
+"""Plugs the retriever together. What is heavy to import is imported here, when it is needed."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from services.retriever.handler import Epochs, Retriever
+from services.retriever.settings import RetrieverSettings
+from shared.access.knowledge import Knowledge
+from shared.access.use_cases import read_use_cases
+from shared.llm.client import make_client, translate
+from shared.llm.deployments import Deployments, Kind, Provider
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def build(
+    settings: RetrieverSettings, *, epochs: Epochs, clock: Callable[[], datetime] = _now
+) -> AsyncIterator[Retriever]:
+    """A retriever ready to handle, whose connections close with the context; raises `SettingsError`."""
+    use_cases = read_use_cases(settings.config / "use_cases")
+    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+
+    from shared.embeddings.openai import OpenAIEmbedder
+    from shared.vectors.qdrant import connect
+    from shared.vectors.qdrant_passages import QdrantPassages
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    store = connect(settings.qdrant_url, api_key=key)
+    model = make_client(deployment, timeout=settings.embedding_timeout)
+    embedder = OpenAIEmbedder(
+        model,
+        model=deployment.model,
+        dimensions=deployment.dimensions,
+        translate=translate,
+        ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
+    )
+    try:
+        yield Retriever(
+            knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),
+            embedder=embedder,
+            epochs=epochs,
+            use_cases=use_cases,
+            clock=clock,
+        )
+    finally:
+        await model.close()
+        await store.close()

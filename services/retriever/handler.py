@@ -1,0 +1,101 @@
+"""The retriever's story: a question comes in, passages that may answer it go out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Protocol
+
+from services.retriever.select import distinct, fitting
+from shared.access.knowledge import Knowledge
+from shared.access.scope import TenantScope
+from shared.access.use_cases import UseCase
+from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome, ending
+from shared.contracts.envelope import Envelope, to_caller, to_generator
+from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.embeddings import sparse
+from shared.embeddings.port import Embedder
+from shared.errors import Reason, Unprocessable
+from shared.telemetry.logs import get_logger
+from shared.vectors.port import Query
+
+log = get_logger()
+
+NOTHING_FOUND = "The documents that you may read say nothing about this."
+
+
+class Epochs(Protocol):
+    """Counts the changes of a collection; the indexer moves it on, the answer cache depends on it."""
+
+    async def epoch(self, tenant: str, collection: str) -> int | None:
+        """The present epoch; none when nobody knows, and then the answer is not cached."""
+
+
+class Retriever:
+    """Handles `retrieve.v1`."""
+
+    def __init__(
+        self,
+        *,
+        knowledge: Knowledge,
+        embedder: Embedder,
+        epochs: Epochs,
+        use_cases: Mapping[str, UseCase],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._knowledge = knowledge
+        self._embedder = embedder
+        self._epochs = epochs
+        self._use_cases = use_cases
+        self._clock = clock
+
+    async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
+        """Hand the generator what may answer the question, or tell the caller that there is nothing."""
+        request = task.request
+        if request.is_late(self._clock()):
+            raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"the answer was due at {request.answer_by:%X} UTC")
+        use_case = self._use_case(request)
+        # Before the search: an answer from older passages must never be cached under a newer epoch.
+        epoch = await self._epochs.epoch(request.tenant, use_case.collection)
+        candidates = await self._search(request, use_case)
+        if not candidates:
+            return [to_caller(request, self._nothing_found(request), self._clock())]
+        found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
+        kept = len(found.candidates)
+        log.info("passages.found", candidates=kept, dropped=len(candidates) - kept, document=candidates[0].document)
+        return [to_generator(found)]
+
+    async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
+        asked = as_asked(request)
+        [dense] = await self._embedder.embed([asked])
+        wanted = use_case.retrieval.candidates
+        found = await self._knowledge.search(
+            TenantScope.of(request),
+            use_case.collection,
+            Query(dense, sparse.of_question(asked)),
+            wanted=wanted,
+            overfetch=use_case.retrieval.overfetch,
+        )
+        return list(islice(distinct(found), wanted))
+
+    def _use_case(self, request: Request) -> UseCase:
+        use_case = self._use_cases.get(request.use_case)
+        if use_case is None:
+            known = ", ".join(self._use_cases)
+            raise Unprocessable(Reason.SCHEMA_INVALID, f"no use case {request.use_case!r} here (known: {known})")
+        return use_case
+
+    def _nothing_found(self, request: Request) -> AnswerReady:
+        log.info("passages.none", use_case=request.use_case)
+        cache = CacheState.MISS if request.cache_key else CacheState.OFF
+        finished = self._clock()
+        return ending(
+            request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, NOTHING_FOUND, cache=cache, finished_at=finished
+        )
+
+
+def as_asked(request: Request) -> str:
+    """The words to search for: "and for part-timers?" means little without the question before it."""
+    before = [turn.text for turn in request.conversation if turn.role == "user" and turn.text.strip()]
+    return "\n".join([*before[-1:], request.question])

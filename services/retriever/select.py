@@ -1,0 +1,39 @@
+"""Which of the found passages travel on: no two alike, and no more than a message can carry. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from shared.contracts.generate import MAX_BODY, Candidate, GenerateAnswer
+from shared.errors import Reason, Unprocessable
+
+_GAPS = re.compile(r"\W+")
+# `,` between two candidates, and room for the epoch, which may be written later with more digits.
+_BETWEEN = 1
+_SPARE = 32
+
+
+def distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """The candidates without those that say word for word what a better one says."""
+    said: set[str] = set()
+    for candidate in candidates:
+        words = _GAPS.sub(" ", candidate.text.casefold()).strip()
+        if words not in said:
+            said.add(words)
+            yield candidate
+
+
+def fitting(task: GenerateAnswer, limit: int = MAX_BODY) -> GenerateAnswer:
+    """`task` with as many of its best candidates as `limit` bytes hold; raises `Unprocessable` if none fits."""
+    room = limit - _SPARE - len(task.model_copy(update={"candidates": ()}).encode())
+    kept: list[Candidate] = []
+    for candidate in task.candidates:
+        room -= len(candidate.model_dump_json(exclude_none=True).encode()) + _BETWEEN
+        if room < 0:
+            break
+        kept.append(candidate)
+    if task.candidates and not kept:
+        raise Unprocessable(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"question and conversation leave no room for a passage in {limit // 1024} KiB; shorten the conversation",
+        )
+    return task.model_copy(update={"candidates": tuple(kept)})

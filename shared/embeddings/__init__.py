@@ -1,0 +1,1 @@
+"""Texts as vectors: by meaning (dense, from a model) and by words (sparse, computed here)."""

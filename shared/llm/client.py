@@ -1,0 +1,101 @@
+"""The OpenAI client of a deployment, and what its errors mean. The SDK is imported when the first is made.
+
+`max_retries=0`: the SDK would wait up to two minutes inside the process, with the message's lock ticking and
+no budget watching. When to try again is decided by the worker.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from shared.errors import Reason, SettingsError, TryLater, Unprocessable
+from shared.llm.deployments import Deployment, Provider
+from shared.llm.errors import ContextTooLong, ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from openai import APIStatusError, AsyncOpenAI
+
+CONNECT = timedelta(seconds=5)
+_SCOPE = "https://cognitiveservices.azure.com/.default"
+_BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+_DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+
+
+def make_client(
+    deployment: Deployment, *, timeout: timedelta, environment: Mapping[str, str] = os.environ
+) -> "AsyncOpenAI":
+    """A client for `deployment` that gives up after `timeout` and never retries by itself; close it in the end."""
+    from openai import AsyncAzureOpenAI, AsyncOpenAI, Timeout
+
+    limits = Timeout(timeout.total_seconds(), connect=min(CONNECT, timeout).total_seconds())
+    key = _key(deployment, environment)
+    if deployment.provider is not Provider.AZURE:
+        return AsyncOpenAI(
+            # Servers that need no key still want the header to be there.
+            base_url=deployment.endpoint, api_key=key or "none", timeout=limits, max_retries=0
+        )  # fmt: skip
+    return AsyncAzureOpenAI(
+        azure_endpoint=deployment.endpoint,
+        api_version=deployment.api_version,
+        api_key=key,
+        azure_ad_token_provider=None if key else _entra_token(),
+        timeout=limits,
+        max_retries=0,
+    )
+
+
+def translate(error: Exception) -> Exception:
+    """What the SDK's `error` means for the work; raise the result `from` it. A bug is handed back as it is."""
+    import openai
+
+    match error:
+        case openai.APIConnectionError():  # timeouts are among them
+            return TryLater(f"the model cannot be reached: {error}")
+        case openai.APIStatusError():
+            return _from_status(error)
+        case openai.APIError():
+            # Without a status: the provider broke off inside a stream.
+            return TryLater(f"the model broke off: {error}")
+        case _:
+            return error
+
+
+def _from_status(error: "APIStatusError") -> Exception:
+    status = error.status_code
+    if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return TryLater(f"the model answered {status}", after=_asked_to_wait(error.response.headers))
+    if error.code == "context_length_exceeded":
+        return ContextTooLong(f"the prompt does not fit the model: {error.message}")
+    if error.code == "content_filter":
+        return ModelRefused("the provider's content filter refused the prompt")
+    if status in _DENIED:
+        return Unprocessable(Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env")
+    return Unprocessable(Reason.SCHEMA_INVALID, f"the model refused the request ({status}): {error.message}")
+
+
+def _asked_to_wait(headers: Mapping[str, str]) -> timedelta:
+    for name, unit in (("retry-after-ms", timedelta(milliseconds=1)), ("retry-after", timedelta(seconds=1))):
+        try:
+            return max(timedelta(0), float(headers[name]) * unit)
+        except (KeyError, ValueError, OverflowError):
+            continue  # absent, or a date: the worker's own pace is as good
+    return timedelta(0)
+
+
+def _key(deployment: Deployment, environment: Mapping[str, str]) -> str | None:
+    if deployment.key_env is None:
+        return None
+    key = environment.get(deployment.key_env)
+    if not key:
+        raise SettingsError(f"{deployment.key_env} is not set; deployment {deployment.name} takes its key from it")
+    return key
+
+
+def _entra_token() -> "Callable[[], Awaitable[str]]":
+    from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+
+    return get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)

@@ -1,0 +1,148 @@
+"""`models.yaml`: every deployment that may be called, what it costs and what it can take.
+
+deployments:
+  - name: small-4k                 # what use cases and settings refer to
+    provider: azure                # azure | openai | compatible (vLLM, Ollama, the laptop's stand-in)
+    endpoint: ${AZURE_OPENAI_ENDPOINT:-http://127.0.0.1:8090}
+    api_version: 2024-10-21        # azure only
+    model: gpt-4o-mini             # azure: the name of the deployment; else: the name of the model
+    kind: chat                     # chat | embedding
+    region: swedencentral
+    context_window: 4096
+    max_output: 1024
+    price: {input: 0.15, output: 0.60}      # USD per million tokens
+    tokens_per_minute: 60000
+    requests_per_minute: 300
+    priority: 1                    # smaller is tried first
+    key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shared.errors import SettingsError
+from shared.settings.files import read_yaml
+
+# ${NAME} or ${NAME:-default}, as in a shell.
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+class Provider(StrEnum):
+    """Which dialect of the OpenAI protocol the endpoint speaks."""
+
+    AZURE = "azure"
+    OPENAI = "openai"
+    COMPATIBLE = "compatible"
+
+
+class Kind(StrEnum):
+    """What a deployment does."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(_Strict):
+    """USD per million tokens."""
+
+    input: float = Field(default=0, ge=0)
+    output: float = Field(default=0, ge=0)
+
+
+class Deployment(_Strict):
+    """One deployment of a model."""
+
+    name: str = Field(min_length=1, max_length=64)
+    provider: Provider
+    endpoint: str = Field(min_length=1)
+    api_version: str | None = None
+    model: str = Field(min_length=1)
+    kind: Kind = Kind.CHAT
+    region: str = Field(min_length=1)
+    context_window: int = Field(gt=0)
+    max_output: int | None = Field(default=None, gt=0)
+    price: Price = Price()
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    priority: int = Field(default=100, ge=0, description="smaller is tried first")
+    dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")
+    key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="a name, never the key")
+
+    @field_validator("api_version", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        # YAML reads 2024-10-21 as a date.
+        return None if value is None else str(value)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kind is Kind.EMBEDDING and not self.dimensions:
+            raise ValueError(f"{self.name}: an embedding deployment needs dimensions")
+        if self.provider is Provider.AZURE and not self.api_version:
+            raise ValueError(f"{self.name}: an azure deployment needs api_version")
+        return self
+
+    def vector_space(self) -> str:
+        """Names the vectors of an embedding deployment: those of two spaces cannot be compared."""
+        return f"{self.model}/{self.dimensions}"
+
+    def at(self, environment: Mapping[str, str]) -> Self:
+        """The same with `${…}` in the endpoint replaced."""
+        endpoint = _VARIABLE.sub(lambda found: _value(found, environment, self.name), self.endpoint)
+        if urlsplit(endpoint).scheme not in ("http", "https"):
+            raise SettingsError(f"{self.name}: endpoint: {endpoint!r} is not an http(s) address")
+        return self.model_copy(update={"endpoint": endpoint})
+
+
+class Deployments(_Strict):
+    """The registry of deployments."""
+
+    deployments: tuple[Deployment, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [each.name for each in self.deployments]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"deployment {min(twice)} is listed twice")
+        return self
+
+    @classmethod
+    def read(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read `models.yaml`; raises `SettingsError` naming file and field."""
+        read = read_yaml(path, cls, "models file")
+        try:
+            return cls(deployments=tuple(each.at(environment) for each in read.deployments))
+        except (SettingsError, ValidationError) as wrong:
+            raise SettingsError(f"{path}: {wrong}") from wrong
+
+    def get(self, name: str, kind: Kind) -> Deployment:
+        """The deployment called `name`; raises `SettingsError` if it is not there or of another kind."""
+        for each in self.deployments:
+            if each.name == name and each.kind is kind:
+                return each
+        known = ", ".join(each.name for each in self.deployments if each.kind is kind) or "none"
+        raise SettingsError(f"no {kind} deployment is called {name!r} in the models file (there: {known})")
+
+    def chats(self) -> tuple[Deployment, ...]:
+        """The chat deployments, those to be tried first at the front."""
+        return tuple(sorted((d for d in self.deployments if d.kind is Kind.CHAT), key=lambda d: (d.priority, d.name)))
+
+
+def _value(found: "re.Match[str]", environment: Mapping[str, str], deployment: str) -> str:
+    name, default = found["name"], found["default"]
+    value = environment.get(name) or default
+    if not value:
+        raise SettingsError(f"{deployment}: endpoint: the environment variable {name} is not set")
+    return value

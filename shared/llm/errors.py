@@ -1,0 +1,22 @@
+"""What a model can refuse, beyond the moment being bad.
+
+Unprocessable
+├── ContextTooLong   the prompt does not fit the deployment's window   -> re-fit, or a larger deployment
+└── ModelRefused     the provider's content filter said no             -> tell the caller
+"""
+
+from shared.errors import Reason, Unprocessable
+
+
+class ContextTooLong(Unprocessable):
+    """The prompt and the answer do not fit the deployment's context window."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.PAYLOAD_TOO_LARGE, detail)
+
+
+class ModelRefused(Unprocessable):
+    """The provider's content filter refused the prompt or the answer."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.POISON_CONTENT, detail)

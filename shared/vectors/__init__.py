@@ -1,0 +1,1 @@
+"""Passages and documents: where the knowledge is kept, behind two small ports."""

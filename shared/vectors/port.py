@@ -1,0 +1,194 @@
+"""What is known of the lake: passages to search, and a registry that says which of them count.
+
+    indexer ──put──▶ passages of edition e2 ┐            ┌─ search ─▶ hits of e1 and e2
+                     (e1 still answers)     │            │
+            ──commit─▶ registry: document is at e2 ──────┴─ get ────▶ only hits of e2 count
+            ──collect▶ passages of e1 are gone
+
+A passage belongs to one *edition* of one document and is never changed afterwards; an edition is the unique
+name of one attempt to index the document. The registry names the edition that counts, in one compare-and-set
+on the document's generation. So a reader keeps a hit when its edition is the registry's and drops it
+otherwise: whatever writers do meanwhile, in whatever order they crash, it never sees half a document or two
+versions of one.
+
+(Stamping passages with `first_gen`/`last_gen` in place was tried on paper and given up: two writers that
+prepare the same next generation stamp each other's passages before either knows who wins.)
+"""
+
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID, uuid5
+
+_NAMESPACE = UUID("6f1d3c5e-0d4b-5a36-9c55-3d1f7a0c9a11")
+
+
+def stable_id(*parts: str) -> str:
+    """A UUID that stands for `parts`: the same in every process and for ever."""
+    return str(uuid5(_NAMESPACE, json.dumps(parts, ensure_ascii=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document as one edition of it has it. The identity of `id` is its words, not its edition."""
+
+    id: str
+    document: str
+    edition: str
+    generation: int
+    tenant: str
+    collection: str
+    container: str
+    path: str
+    groups: frozenset[str]
+    title: str
+    section: str
+    page: int | None
+    start: int
+    end: int
+    text: str
+    tokens: int
+    ordinal: int
+    digest: str
+    """Stands for the embedded text and the model that embedded it: equal digests, equal vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A passage with its two vectors: meaning (dense) and words (sparse, by term)."""
+
+    passage: Passage
+    dense: Sequence[float]
+    sparse: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as vectors; without words worth looking for `sparse` is empty."""
+
+    dense: Sequence[float]
+    sparse: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What a search may touch: one tenant's passages that at least one of `groups` may read."""
+
+    tenant: str
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found passage; a larger score is better and comparable only within one search."""
+
+    passage: Passage
+    score: float
+
+
+class State(StrEnum):
+    """Whether the document is there. A deleted one stays as a tombstone, so that generations only grow."""
+
+    LIVE = "live"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The registry's entry: which edition of a document counts, and what it was made from."""
+
+    tenant: str
+    collection: str
+    container: str
+    path: str
+    generation: int
+    edition: str
+    state: State
+    groups: frozenset[str]
+    etag: str
+    content_hash: str
+    pipeline: str
+    title: str
+    passages: int
+    updated_at: datetime
+    settled: bool = False
+    """Whether the caches were told of this generation and older passages were collected."""
+
+    @property
+    def id(self) -> str:
+        """The identity of the document through all its generations."""
+        return document_id(self.tenant, self.collection, self.container, self.path)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its passages may be read at all."""
+        return self.state is State.LIVE
+
+    def as_settled(self) -> "Document":
+        """The same entry once everything that follows a commit is done."""
+        return replace(self, settled=True)
+
+
+def document_id(tenant: str, collection: str, container: str, path: str) -> str:
+    """The registry id of a document; equal paths of two tenants are two documents."""
+    return stable_id("document", tenant, collection, container, path)
+
+
+class Passages(Protocol):
+    """Searchable passages, in one store per knowledge collection, which is made when it is first written to.
+
+    Raises `TryLater` when the store is away.
+    """
+
+    async def put(self, collection: str, passages: Sequence[Embedded]) -> None:
+        """Store passages durably; putting one again changes nothing."""
+
+    async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
+        """The best `limit` readable passages by meaning and by words, fused, best first; of *any* edition.
+
+        A collection that does not exist holds nothing.
+        """
+
+    async def vectors(self, collection: str, tenant: str, digests: Collection[str]) -> dict[str, list[float]]:
+        """The dense vectors that `tenant` already has for these digests: nobody pays twice for the same words."""
+
+    async def collect(self, collection: str, document: str, *, upto: int, keep: str) -> None:
+        """Remove the document's passages of generations up to `upto`, except those of the edition `keep`."""
+
+    async def discard(self, collection: str, document: str, edition: str) -> None:
+        """Remove what an attempt that lost has put."""
+
+
+class Registry(Protocol):
+    """The documents. Raises `TryLater` when the store is away."""
+
+    async def get(self, ids: Collection[str]) -> dict[str, Document]:
+        """The entries with these ids, as far as there are any."""
+
+    async def at(self, container: str, path: str) -> list[Document]:
+        """Every entry for a blob: more than one when the blob was given to another tenant or collection."""
+
+    def entries(
+        self,
+        *,
+        container: str | None = None,
+        tenant: str | None = None,
+        collection: str | None = None,
+        folder: str = "",
+    ) -> AsyncIterator[Document]:
+        """All entries that match; `folder` is a whole directory (`a/b/`) with everything below it."""
+
+    async def commit(self, document: Document, expected: int | None) -> bool:
+        """Store the entry if the document is at generation `expected` (none: not registered); tell whether it counts.
+
+        Exactly one of several writers with the same expectation and different editions is told yes.
+        """
+
+
+def folders_of(path: str) -> list[str]:
+    """Every directory above `path`: `a/b/c.md` is in `a/` and `a/b/`."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) + "/" for n in range(len(parts))]

@@ -1,0 +1,105 @@
+"""Reaching Qdrant over REST: the client, its errors in our words, and collections made on demand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from http import HTTPStatus
+
+from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from shared.errors import TryLater
+
+# Searches take milliseconds; a store that needs longer than this is not well, and the work is retried.
+PATIENCE = timedelta(seconds=10)
+# Read by one request; enough to page a large document, small enough to hold in memory.
+PAGE = 256
+_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+
+Schema = models.PayloadSchemaType | models.KeywordIndexParams
+
+
+class Missing(Exception):
+    """The collection is not there (yet)."""
+
+
+def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIENCE) -> AsyncQdrantClient:
+    """A client for `url`. The compatibility check is off because it blocks and merely warns."""
+    return AsyncQdrantClient(
+        url=url, api_key=api_key, timeout=int(patience.total_seconds()), check_compatibility=False, prefer_grpc=False
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say what Qdrant's errors mean: `TryLater`, `Missing`, or a bug of ours, which is let through."""
+    try:
+        yield
+    except ResourceExhaustedResponse as busy:
+        raise TryLater("Qdrant is busy", after=timedelta(seconds=busy.retry_after_s)) from busy
+    except ResponseHandlingException as unreachable:
+        if isinstance(unreachable.source, ValidationError):
+            raise
+        raise TryLater(f"Qdrant cannot be reached: {unreachable.source!r}") from unreachable
+    except UnexpectedResponse as answer:
+        status = answer.status_code or 0
+        if status == HTTPStatus.NOT_FOUND:
+            raise Missing from answer
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING:
+            raise TryLater(f"Qdrant answered {status}") from answer
+        raise
+    except ValueError as refused:
+        # The client's in-process mode has no status codes.
+        if "not found" in str(refused):
+            raise Missing from refused
+        raise
+
+
+class Collections:
+    """Collections that exist once they are needed, however many processes need them at the same moment."""
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+        self._known: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def ensure(self, name: str, create: Callable[[], Awaitable[object]], indexes: Mapping[str, Schema]) -> bool:
+        """Create the collection and its indexes, or tell no: this process knows that they are there."""
+        if name in self._known:
+            return False
+        async with self._lock:
+            await self._create(name, create)
+            for field, schema in indexes.items():
+                # Asked for again it changes nothing; so a creator that died half-way is helped out.
+                with translated():
+                    await self._client.create_payload_index(name, field, field_schema=schema, wait=True)
+            self._known.add(name)
+        return True
+
+    def forget(self, name: str) -> None:
+        """Look again next time: somebody removed it."""
+        self._known.discard(name)
+
+    async def _create(self, name: str, create: Callable[[], Awaitable[object]]) -> None:
+        with translated():
+            if await self._client.collection_exists(name):
+                return
+            try:
+                await create()
+            except (UnexpectedResponse, ValueError):
+                # Another process was quicker, which is as good; otherwise the refusal stands.
+                if not await self._client.collection_exists(name):
+                    raise
+
+
+def equals(field: str, value: str | int) -> models.FieldCondition:
+    """The condition that a payload field has this value (a list field: that one of its values is it)."""
+    return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+
+
+def any_of(field: str, values: list[str]) -> models.FieldCondition:
+    """The condition that a payload field has one of these values."""
+    return models.FieldCondition(key=field, match=models.MatchAny(any=values))

@@ -1,0 +1,103 @@
+"""What every worker's `main` does the same way: settings, telemetry, bus, Redis, signals, loop."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from shared.bus.port import ANSWER_BY, Bus, Received
+from shared.cache.redis import QuickRedis
+from shared.contracts.ids import digest
+from shared.errors import SettingsError
+from shared.ledger.ledger import Ledger
+from shared.settings.base import stop
+from shared.settings.worker import WorkerSettings
+from shared.telemetry import logs, metrics, traces
+from shared.telemetry.metrics import Metrics
+from shared.worker.lifecycle import Close, serve, stop_on_signals
+from shared.worker.outcomes import Outcomes
+from shared.worker.policy import RetryPolicy
+from shared.worker.post import Identity, when
+from shared.worker.worker import Job, Worker
+
+S = TypeVar("S", bound=WorkerSettings)
+MakeJobs = Callable[[S, "Parts"], Awaitable[Sequence[Job[Any]]]]
+
+
+@dataclass(slots=True)
+class Parts:
+    """What jobs are made from."""
+
+    bus: Bus
+    redis: QuickRedis
+    ledger: Ledger
+    metrics: Metrics
+    closing: list[Close] = field(default_factory=list)
+    """Called on the way out, first to last, before Redis and the bus are closed."""
+    beside: list[Callable[..., Awaitable[None]]] = field(default_factory=list)
+    """Run beside the workers until the event they are given is set."""
+    workers: list[Worker[Any]] = field(default_factory=list)
+
+
+async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[S]) -> None:
+    """Run a service until SIGTERM. A wrong setting ends the process with one line and status 2."""
+    try:
+        settings = settings_class.load()
+        logs.configure(service, settings.log_format, settings.log_level)
+        traces.configure(service)
+        parts = make_parts(settings, metrics.configure(service))
+        jobs = await make_jobs(settings, parts)
+    except SettingsError as wrong:
+        stop(wrong, service)
+        raise
+    parts.workers.extend(_worker(job, settings, parts) for job in jobs)
+    await serve(
+        parts.workers,
+        health=(settings.health_host, settings.health_port),
+        grace=settings.grace,
+        close=[*parts.closing, parts.redis.close, parts.bus.close],
+        stopping=stop_on_signals(),
+        beside=parts.beside,
+    )
+
+
+def make_parts(settings: WorkerSettings, counted: Metrics) -> Parts:
+    """Bus, Redis and ledger of `settings`."""
+    redis = QuickRedis(settings.redis_url.get_secret_value())
+    return Parts(bus=connect(settings), redis=redis, ledger=Ledger(redis), metrics=counted)
+
+
+def connect(settings: WorkerSettings) -> Bus:
+    """The bus that `settings` name."""
+    from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+
+    secret = settings.servicebus_connection_string
+    address = ServiceBusAddress(secret.get_secret_value() if secret else None, settings.servicebus_namespace)
+    try:
+        return ServiceBus(address, connections=settings.bus_connections)
+    except ValueError as wrong:
+        raise SettingsError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+
+
+def internal_identity(message: Received) -> Identity:
+    """The identity of a message that one of our workers sent: its own id, and the deadline it carries or lives to."""
+    base = message.message_id or digest(message.queue, str(message.sequence_number))
+    return Identity(base, deadline=_deadline(message))
+
+
+def _deadline(message: Received) -> datetime | None:
+    said = when(message.properties.get(ANSWER_BY))
+    if said is not None or message.enqueued_at is None or message.time_to_live is None:
+        return said
+    return message.enqueued_at + message.time_to_live
+
+
+def _worker(job: Job[Any], settings: WorkerSettings, parts: Parts) -> Worker[Any]:
+    return Worker(
+        job=job,
+        bus=parts.bus,
+        outcomes=Outcomes(parts.ledger),
+        concurrency=settings.concurrency,
+        policy=RetryPolicy(attempts=job.attempts or settings.attempts),
+        metrics=parts.metrics,
+    )

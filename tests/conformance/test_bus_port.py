@@ -1,0 +1,153 @@
+"""The bus port's promises, kept by every adapter: in memory, and the real SDK against the local broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from local.broker.testing import LocalBus
+from local.stack.broker_config import emulator_config
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Bus, Delivery, LockLost, MessageTooLarge, Outgoing, UnknownQueue
+from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+from shared.contracts.queues import Queue
+
+WAIT = timedelta(seconds=5)
+QUEUES = ("work", "dead")
+
+
+@pytest.fixture(params=["memory", "service bus"])
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    if request.param == "memory":
+        yield MemoryBus(*QUEUES, forward_dead_to="dead")
+        return
+    queues = [Queue("work", "", ()), Queue("dead", "", (), forward_dead_letters_to=None, duplicate_window=None)]
+    async with LocalBus(emulator_config(queues)) as broker:
+        connected = ServiceBus(ServiceBusAddress(broker.connection_string))
+        try:
+            yield connected
+        finally:
+            await connected.close()
+
+
+async def take(bus: Bus, queue: str = "work") -> Delivery:
+    delivery = await bus.inbox(queue).receive(WAIT)
+    assert delivery is not None
+    return delivery
+
+
+async def test_what_is_sent_arrives_whole(bus: Bus) -> None:
+    sent = Outgoing(
+        queue="work",
+        body=b'{"a": "\xc3\xa9"}',
+        subject="ask.v1",
+        message_id="m1",
+        correlation_id="c1",
+        reply_to="answers",
+        reply_to_session_id="s1",
+        time_to_live=timedelta(minutes=5),
+        properties={"ragbus-attempt": 3, "traceparent": "00-1-2-01", "flag": True},
+    )
+    await bus.send(sent)
+    got = (await take(bus)).message
+    assert (got.body, got.subject, got.message_id, got.correlation_id) == (sent.body, "ask.v1", "m1", "c1")
+    assert (got.reply_to, got.reply_to_session_id, got.content_type) == ("answers", "s1", "application/json")
+    assert got.time_to_live == timedelta(minutes=5)
+    assert dict(got.properties) == dict(sent.properties)
+    assert got.attempt == 3
+    assert (got.delivery_count, got.dead_letter_reason) == (0, None)
+    assert got.sequence_number > 0
+
+
+async def test_a_completed_delivery_is_gone(bus: Bus) -> None:
+    await bus.send(Outgoing("work", b"1", "x"))
+    delivery = await take(bus)
+    await delivery.complete()
+    assert await bus.peek("work") == []
+    with pytest.raises(LockLost):
+        await delivery.complete()
+
+
+async def test_an_abandoned_delivery_comes_back_with_a_higher_count(bus: Bus) -> None:
+    await bus.send(Outgoing("work", b"1", "x"))
+    inbox = bus.inbox("work")
+    first = await inbox.receive(WAIT)
+    assert first is not None
+    await first.abandon()
+    second = await inbox.receive(WAIT)
+    assert second is not None
+    assert second.message.delivery_count == 1
+
+
+async def test_dead_letters_are_forwarded_with_their_reason_and_where_they_died(bus: Bus) -> None:
+    await bus.send(Outgoing("work", b"1", "ask.v1", message_id="m1", properties={"kept": "yes"}))
+    await (await take(bus)).dead_letter("SchemaInvalid", "no question")
+    dead = (await take(bus, "dead")).message
+    assert (dead.dead_letter_reason, dead.dead_letter_description) == ("SchemaInvalid", "no question")
+    assert (dead.dead_letter_source, dead.message_id, dead.subject, dead.body) == ("work", "m1", "ask.v1", b"1")
+    assert dead.properties["kept"] == "yes"
+
+
+async def test_dead_letters_that_stay_can_be_seen(bus: Bus) -> None:
+    await bus.send(Outgoing("dead", b"1", "x"))
+    await (await take(bus, "dead")).dead_letter("Crashed", "once more")
+    [archived] = await bus.peek("dead", dead=True)
+    assert archived.dead_letter_reason == "Crashed"
+
+
+async def test_the_same_id_twice_is_taken_once(bus: Bus) -> None:
+    for _ in range(2):
+        await bus.send(Outgoing("work", b"1", "x", message_id="same"))
+    await bus.send(Outgoing("work", b"2", "x", message_id="other"))
+    assert [message.message_id for message in await bus.peek("work")] == ["same", "other"]
+
+
+async def test_a_scheduled_message_is_hidden_until_its_time(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    await bus.send(Outgoing("work", b"1", "x", enqueue_at=at))
+    await take(bus)
+    assert datetime.now(UTC) >= at - timedelta(milliseconds=50)
+
+
+async def test_many_tasks_may_send_at_once_and_each_message_arrives_once(bus: Bus) -> None:
+    await asyncio.gather(*(bus.send(Outgoing("work", b"1", "x", message_id=f"m{n}")) for n in range(200)))
+    found = await bus.peek("work", limit=250)
+    assert sorted(str(message.message_id) for message in found) == sorted(f"m{n}" for n in range(200))
+
+
+async def test_deliveries_are_settled_concurrently(bus: Bus) -> None:
+    await asyncio.gather(*(bus.send(Outgoing("work", b"1", "x")) for _ in range(20)))
+    inbox = bus.inbox("work")
+    deliveries = [await inbox.receive(WAIT) for _ in range(20)]
+    await asyncio.gather(*(delivery.complete() for delivery in deliveries if delivery is not None))
+    assert await bus.peek("work") == []
+
+
+async def test_a_lock_can_be_renewed(bus: Bus) -> None:
+    await bus.send(Outgoing("work", b"1", "x"))
+    delivery = await take(bus)
+    before = delivery.locked_until
+    assert await delivery.renew() >= before
+
+
+async def test_peeking_neither_locks_nor_counts(bus: Bus) -> None:
+    await bus.send(Outgoing("work", b"1", "x"))
+    await bus.send(Outgoing("work", b"2", "x"))
+    first, second = await bus.peek("work")
+    assert [message.body for message in await bus.peek("work", after=first.sequence_number)] == [second.body]
+    assert (await take(bus)).message.delivery_count == 0
+
+
+async def test_what_is_too_large_is_the_senders_error_and_spares_the_rest(bus: Bus) -> None:
+    large = bus.send(Outgoing("work", b"x" * 300_000, "x"))
+    small = bus.send(Outgoing("work", b"1", "x", message_id="small"))
+    results = await asyncio.gather(large, small, return_exceptions=True)
+    assert isinstance(results[0], MessageTooLarge)
+    assert results[1] is None
+    assert [message.message_id for message in await bus.peek("work")] == ["small"]
+
+
+async def test_an_unknown_queue_is_said_to_be_unknown(bus: Bus) -> None:
+    with pytest.raises(UnknownQueue, match="nowhere"):
+        await bus.send(Outgoing("nowhere", b"1", "x"))

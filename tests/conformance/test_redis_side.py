@@ -1,0 +1,194 @@
+"""Cache, budget and ledger on a real Redis: what their scripts promise."""
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.budget.bucket import Bucket
+from shared.budget.tenant import TenantBudget
+from shared.cache.answers import AnswerCache, Shelf, answer_key, normalise
+from shared.cache.redis import QuickRedis, RedisAway
+from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, ending
+from shared.ledger.ledger import Ledger
+from tests.making import a_request
+
+SHELF = Shelf("tessolund", "handbook")
+
+
+def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> AnswerReady:
+    cited = tuple(
+        Citation(marker=n, document=d, version=v, title="t", start=0, end=1, quote="q", score=1)
+        for n, (d, v) in enumerate(uses, 1)
+    )
+    return ending(a_request(), outcome, Code.OK, text="x", citations=cited)
+
+
+# -- the cache
+
+
+async def test_an_answer_is_found_until_a_document_it_used_changes(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    await cache.store(SHELF, "k1", an_answer(("a.md", 1), ("b.md", 3)), epoch=0, ttl=60)
+    await cache.store(SHELF, "k2", an_answer(("c.md", 1)), epoch=0, ttl=60)
+    assert await cache.invalidate("tessolund", "handbook", "b.md", 4) == 1
+    assert await cache.find(SHELF, "k1") is None
+    assert await cache.find(SHELF, "k2") is not None  # exactly the dependent ones go
+
+
+async def test_an_answer_that_was_made_before_a_change_is_not_stored_after_it(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    await cache.invalidate("tessolund", "handbook", "a.md", 2)
+    assert not await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    assert await cache.store(SHELF, "k", an_answer(("a.md", 2)), epoch=1, ttl=60)
+
+
+async def test_an_answer_below_the_floor_is_never_served(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    # As if the eviction had missed it.
+    await redis.run(lambda connection: connection.hset(SHELF.key("floor"), "a.md", "2"))
+    assert await cache.find(SHELF, "k") is None
+
+
+async def test_not_in_the_documents_holds_until_any_document_changes(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
+    assert await cache.find(SHELF, "k") is not None
+    await cache.invalidate("tessolund", "handbook", "new.md", 1)
+    assert await cache.find(SHELF, "k") is None
+    assert not await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
+
+
+async def test_collections_and_tenants_do_not_share_a_shelf(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    assert await cache.find(Shelf("other", "handbook"), "k") is None
+    await cache.invalidate("other", "handbook", "a.md", 9)
+    assert await cache.find(SHELF, "k") is not None
+
+
+SCOPE = {
+    "tenant": "t",
+    "acl_class": "employees",
+    "use_case": "onboarding",
+    "version": "1",
+    "question": "How many days?",
+}
+
+
+@given(field=st.sampled_from(sorted(SCOPE)), other=st.text(min_size=1))
+def test_keys_differ_when_anything_in_their_scope_differs(field: str, other: str) -> None:
+    if normalise(other) == normalise(SCOPE[field]):
+        return
+    assert answer_key("s", turns=(), **SCOPE) != answer_key("s", turns=(), **{**SCOPE, field: other})
+
+
+@pytest.mark.parametrize("same", ["how many  days", "How many days?!", " HOW MANY DAYS "])
+def test_keys_do_not_differ_for_what_makes_no_difference(same: str) -> None:
+    assert answer_key("s", turns=(), **SCOPE) == answer_key("s", turns=(), **{**SCOPE, "question": same})
+
+
+# -- the budget
+
+
+async def test_concurrent_requests_never_overspend(redis: QuickRedis) -> None:
+    budget = TenantBudget(redis, lambda _tenant: 10_000)
+    taken = await asyncio.gather(*(budget.reserve("t", f"r{n}", 900) for n in range(200)))
+    assert sum(refusal is None for refusal in taken) == 11  # 9,900; refilling 900 takes over five seconds
+    waits = [refusal.retry_after for refusal in taken if refusal is not None]
+    assert all(wait is not None and 0 < wait < 6 for wait in waits)
+
+
+async def test_reserving_and_settling_twice_counts_once(redis: QuickRedis) -> None:
+    budget = TenantBudget(redis, lambda _tenant: 1_000)
+    for _ in range(5):
+        assert await budget.reserve("t", "r1", 900) is None
+    for _ in range(5):
+        await budget.settle("t", "r1", 100)
+    assert await budget.reserve("t", "r2", 900) is None
+    assert await budget.reserve("t", "r3", 900) is not None
+
+
+async def test_what_can_never_fit_is_refused_for_good(redis: QuickRedis) -> None:
+    refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
+    assert refusal is not None
+    assert refusal.retry_after is None
+
+
+async def test_tenants_do_not_spend_each_others_tokens(redis: QuickRedis) -> None:
+    budget = TenantBudget(redis, lambda _tenant: 1_000)
+    assert await budget.reserve("a", "r", 1_000) is None
+    assert await budget.reserve("b", "r", 1_000) is None
+
+
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 1_500), st.none() | st.integers(0, 1_500)), max_size=30)
+)
+def test_a_bucket_never_lends_and_never_overflows(steps: list[tuple[float, int, int | None]]) -> None:
+    bucket, now, spent = Bucket(1_000, 1_000, 0), 0.0, 0.0
+    for gap, tokens, actual in steps:
+        now += gap
+        bucket, wait = bucket.reserve(tokens, now)
+        if wait is None:
+            used = tokens if actual is None else min(actual, tokens)
+            bucket = bucket.settle(tokens, used)
+            spent += used
+        assert 0 <= bucket.level <= 1_000
+        assert spent <= 1_000 + now * 1_000 / 60 + 1e-6
+
+
+# -- the ledger
+
+
+async def test_of_many_outcomes_the_first_is_the_outcome(redis: QuickRedis) -> None:
+    ledger, request = Ledger(redis), a_request()
+    texts = [f"answer {n}" for n in range(20)]
+    entries = await asyncio.gather(
+        *(ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text=text)) for text in texts)
+    )
+    assert len({entry.answer.text for entry in entries if entry.answer is not None}) == 1
+
+
+async def test_a_request_is_known_from_its_admission_on(redis: QuickRedis) -> None:
+    ledger, request = Ledger(redis), a_request()
+    assert await ledger.find("r1") is None
+    await ledger.accept(request)
+    entry = await ledger.find("r1")
+    assert entry is not None
+    assert (entry.tenant, entry.caller, entry.answer, entry.sent) == ("tessolund", "welcome-app", None, False)
+
+
+async def test_a_rerun_has_an_outcome_of_its_own(redis: QuickRedis) -> None:
+    ledger = Ledger(redis)
+    first = await ledger.claim(a_request(), ending(a_request(), Outcome.FAILED, Code.CRASHED))
+    rerun = a_request(run="p1", rerun=True)
+    second = await ledger.claim(rerun, ending(rerun, Outcome.ANSWERED, Code.OK, text="x"))
+    assert first.answer is not None
+    assert second.answer is not None
+    assert (first.answer.outcome, second.answer.outcome) == (Outcome.FAILED, Outcome.ANSWERED)
+
+
+# -- Redis away
+
+
+async def test_a_redis_that_refuses_costs_next_to_nothing() -> None:
+    away = QuickRedis("redis://127.0.0.1:1/0")
+    with pytest.raises(RedisAway):
+        await away.run(lambda connection: connection.get("k"))
+    await away.close()
+
+
+async def test_a_redis_that_hangs_is_asked_once_and_then_left_alone_for_a_while() -> None:
+    hung = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    now = [0.0]
+    redis = QuickRedis(f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}/0", clock=lambda: now[0])
+    started = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(RedisAway):
+            await redis.run(lambda connection: connection.get("k"))
+    assert time.monotonic() - started < 5  # fifty would take twelve seconds, redis-py's defaults an hour
+    await redis.close()
+    hung.close()

@@ -1,0 +1,237 @@
+"""What the gateway does with asks, sentinels and the dead; on a real Redis."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.gateway.ask import QueueDoor
+from services.gateway.dead import DeadDesk
+from services.gateway.desk import Desk
+from services.gateway.outcomes import OutcomeDesk, Waiting
+from shared.access.callers import Callers
+from shared.budget.tenant import TenantBudget
+from shared.bus.port import ORIGIN, Received
+from shared.cache.answers import AnswerCache, Shelf
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, CacheState, Citation, Code, Outcome, ending
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_retriever
+from shared.errors import Reason, TryLater, Unprocessable
+from shared.ledger.ledger import Ledger
+from shared.telemetry.metrics import make
+from tests.making import NOW, a_request, a_use_case
+
+CALLERS = Callers.model_validate(
+    {
+        "tenants": {"tessolund": {"tokens_per_minute": 8000}},
+        "callers": [
+            {
+                "name": name,
+                "tenant": "tessolund",
+                "groups": groups,
+                "use_cases": ["onboarding"],
+                "queue": queue,
+                "reply_queues": [replies],
+            }
+            for name, groups, queue, replies in (
+                ("welcome-app", ["employees"], "ask", "answers"),
+                ("hr-portal", ["employees", "managers"], "ask-hr", "answers-hr"),
+            )
+        ],
+    }
+)
+
+
+class Gateway:
+    def __init__(self, redis: QuickRedis) -> None:
+        self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
+        self.budget = TenantBudget(redis, CALLERS.tokens_per_minute)
+        self.desk = Desk(
+            use_cases={"onboarding": a_use_case()},
+            ledger=self.ledger,
+            cache=self.cache,
+            cache_secret="s",
+            models_version="1",
+            budget=self.budget,
+            metrics=make(),
+            clock=lambda: NOW,
+        )
+        self.door = QueueDoor(CALLERS, self.desk, lambda: NOW)
+        self.dead = DeadDesk(self.door, self.budget.settle, lambda: NOW)
+        self.waiting = Waiting()
+        self.outcomes = OutcomeDesk(self.ledger, self.waiting, lambda: NOW)
+
+    async def ask(self, **changes: Any) -> Sequence[Envelope]:
+        return await self.door.handle(self.door.decode(an_ask(**changes)))
+
+
+def an_ask(question: str = "How?", body: bytes | None = None, **changes: Any) -> Received:
+    given = {"queue": "ask", "subject": "ask.v1", "message_id": "m1", "enqueued_at": NOW, "sequence_number": 7}
+    return Received(body=body or json.dumps({"question": question}).encode(), **{**given, **changes})
+
+
+def the_answer(envelopes: Sequence[Envelope]) -> AnswerReady:
+    [envelope] = envelopes
+    assert isinstance(envelope.message, AnswerReady)
+    return envelope.message
+
+
+@pytest.fixture
+def gateway(redis: QuickRedis) -> Gateway:
+    return Gateway(redis)
+
+
+async def test_the_sentinel_is_sent_before_the_work_it_guards(gateway: Gateway) -> None:
+    sentinel, work = await gateway.ask()
+    assert isinstance(sentinel.message, DeadlinePassed)
+    assert sentinel.not_before is not None
+    assert NOW + timedelta(seconds=60) <= sentinel.not_before <= NOW + timedelta(seconds=75)
+    assert (work.queue, sentinel.queue) == ("retrieve", "outcomes")
+
+
+async def test_a_queue_that_is_nobodys_is_not_served(gateway: Gateway) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        await gateway.ask(queue="ask-elsewhere")
+    assert refused.value.reason is Reason.UNAUTHORIZED
+
+
+async def test_the_same_message_id_from_two_callers_is_two_requests(gateway: Gateway) -> None:
+    first, second = await gateway.ask(), await gateway.ask(queue="ask-hr")
+    assert {envelope.message_id for envelope in first}.isdisjoint(envelope.message_id for envelope in second)
+
+
+async def test_the_same_message_twice_is_one_request_and_reserved_once(gateway: Gateway) -> None:
+    first = await gateway.ask()
+    for _ in range(5):  # 8,000 tokens per minute would not last for more than two
+        again = await gateway.ask()
+    assert [envelope.message_id for envelope in first] == [envelope.message_id for envelope in again]
+
+
+async def test_a_retry_copy_is_the_same_request_as_its_original(gateway: Gateway) -> None:
+    first = await gateway.ask()
+    copy = await gateway.ask(message_id="whatever/r1", properties={ORIGIN: "m1"})
+    assert first[1].message_id == copy[1].message_id
+
+
+async def test_a_message_without_an_id_is_known_by_its_place(gateway: Gateway) -> None:
+    first = await gateway.ask(message_id=None)
+    second = await gateway.ask(message_id=None, sequence_number=8)
+    assert first[1].message_id != second[1].message_id
+
+
+@pytest.mark.parametrize("subject", ["ask.v2", "ask", "retrieve.v1"])
+async def test_an_unknown_version_is_said_to_be_unsupported(gateway: Gateway, subject: str) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        await gateway.ask(subject=subject)
+    assert refused.value.reason is Reason.SCHEMA_UNSUPPORTED
+    assert "ask.v1" in refused.value.detail
+
+
+async def test_the_budget_refuses_what_it_cannot_pay_and_says_when_it_can(gateway: Gateway) -> None:
+    for number in range(2):
+        assert len(await gateway.ask(message_id=f"m{number}")) == 2
+    answer = the_answer(await gateway.ask(message_id="m3"))
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.BUDGET_EXCEEDED, True)
+    assert answer.retry_after is not None
+    assert 0 < answer.retry_after <= 30.5  # 4,000 tokens at 8,000 a minute
+
+
+async def test_a_known_answer_comes_from_the_cache_and_costs_nothing(gateway: Gateway) -> None:
+    work = (await gateway.ask(message_id="a"))[1]
+    assert work.request is not None
+    assert work.request.cache_key is not None
+    cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
+    known = ending(work.request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
+    await gateway.cache.store(Shelf("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
+    answer = the_answer(await gateway.ask(question="  HOW? ", message_id="b"))
+    assert (answer.text, answer.cache, answer.usage.prompt_tokens) == ("24", CacheState.HIT, 0)
+    assert answer.request_id != known.request_id
+    managers = await gateway.ask(queue="ask-hr", message_id="c")  # who may see more, asks anew
+    assert len(managers) == 2
+
+
+async def test_an_answered_request_is_not_answered_again(gateway: Gateway) -> None:
+    request = (await gateway.ask())[1].request
+    assert request is not None
+    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="x"))
+    assert the_answer(await gateway.ask()).text == "x"  # claimed, but perhaps never sent
+    await gateway.ledger.sent(request)
+    assert await gateway.ask() == []
+
+
+async def test_without_redis_questions_are_taken_on_a_smaller_budget() -> None:
+    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    assert len(await gateway.ask(message_id="1")) == 2
+    assert the_answer(await gateway.ask(message_id="2")).code is Code.BUDGET_EXCEEDED
+
+
+async def test_a_deadline_that_passed_is_told(gateway: Gateway) -> None:
+    request = a_request()
+    answer = the_answer(await gateway.outcomes.handle(DeadlinePassed(request=request)))
+    assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
+
+
+async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
+    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    waiting = gateway.waiting.join("r1")
+    answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
+    with pytest.raises(TryLater):
+        await gateway.outcomes.handle(answer)
+    assert (await waiting).text == "x"  # whoever waits here has it all the same
+
+
+def a_dead(message: Received, reason: str, source: str) -> Received:
+    return replace(
+        message, queue="dead", dead_letter_reason=reason, dead_letter_description="why", dead_letter_source=source
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome", "code"),
+    [
+        ("SchemaInvalid", Outcome.FAILED, Code.SCHEMA_INVALID),
+        ("TTLExpiredException", Outcome.EXPIRED, Code.DEADLINE_EXCEEDED),
+        ("MaxDeliveryCountExceeded", Outcome.FAILED, Code.CRASHED),
+        ("SomethingNew", Outcome.FAILED, Code.CRASHED),
+    ],
+)
+async def test_the_sender_of_a_dead_ask_is_told_why(
+    gateway: Gateway, reason: str, outcome: Outcome, code: Code
+) -> None:
+    message = an_ask(body=b"{not json", reply_to="answers", reply_to_session_id="s1", correlation_id="c1")
+    death = gateway.dead.decode(a_dead(message, reason, "ask"))
+    [envelope] = await gateway.dead.handle(death)
+    assert (envelope.queue, envelope.session_id, envelope.correlation_id) == ("answers", "s1", "c1")
+    assert (the_answer([envelope]).outcome, the_answer([envelope]).code) == (outcome, code)
+
+
+async def test_a_dead_ask_cannot_name_a_queue_that_is_not_its_callers(gateway: Gateway) -> None:
+    death = gateway.dead.decode(a_dead(an_ask(body=b"{", reply_to="answers-hr"), "SchemaInvalid", "ask"))
+    [envelope] = await gateway.dead.handle(death)
+    assert envelope.queue == "answers"
+
+
+async def test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back(gateway: Gateway) -> None:
+    work = (await gateway.ask())[1]
+    assert work.request is not None
+    message = Received(queue="retrieve", body=work.message.encode(), subject="retrieve.v1")
+    death = gateway.dead.decode(a_dead(message, "RetriesExhausted", "retrieve"))
+    answer = the_answer(await gateway.dead.handle(death))
+    assert (answer.code, answer.retryable) == (Code.RETRIES_EXHAUSTED, True)
+    assert await gateway.budget.reserve("tessolund", "next", 8000) is None
+
+
+async def test_what_a_bug_said_is_not_told_to_callers(gateway: Gateway) -> None:
+    message = Received(queue="retrieve", body=to_retriever(a_request()).message.encode(), subject="retrieve.v1")
+    death = gateway.dead.decode(a_dead(message, "Crashed", "retrieve"))
+    assert "why" not in the_answer(await gateway.dead.handle(death)).message
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"{}"])
+async def test_unreadable_work_is_archived_without_a_word(gateway: Gateway, body: bytes) -> None:
+    message = Received(queue="retrieve", body=body, subject="retrieve.v1")
+    assert await gateway.dead.handle(gateway.dead.decode(a_dead(message, "SchemaInvalid", "retrieve"))) == []

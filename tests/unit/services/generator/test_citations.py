@@ -1,0 +1,50 @@
+"""Citations are checked against what was retrieved."""
+
+import pytest
+
+from services.generator.citations import supports, verify
+from tests.making import a_candidate
+
+LEAVE = a_candidate(
+    1, text="Annual leave is paid.\nNew employees in Portugal receive 24 days of annual leave per year."
+)
+TRAVEL = a_candidate(2, text="The per diem in Denmark is EUR 62. Receipts are needed from EUR 15.")
+PASSAGES = (LEAVE, TRAVEL)
+
+
+def test_a_true_citation_is_kept_with_the_words_it_rests_on() -> None:
+    found = verify("New employees in Portugal receive 24 days of annual leave [1].", PASSAGES)
+    [citation] = found.citations
+    assert citation.document == "leave-1.md"
+    assert citation.quote == "New employees in Portugal receive 24 days of annual leave per year."
+    start = LEAVE.text.index("New")
+    assert (citation.start, citation.end) == (100 + start, 100 + len(LEAVE.text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "New employees in Portugal receive 25 days of annual leave [1].",  # another number
+        "The canteen serves fish on Fridays [1].",  # other words
+        "New employees in Portugal receive 24 days of annual leave [3].",  # no such passage
+        "New employees in Portugal receive 24 days of annual leave [0].",
+        "New employees in Portugal receive 24 days of annual leave.",  # no mark
+        "[1]",
+        "",
+    ],
+)
+def test_a_citation_that_does_not_hold_is_taken_out(text: str) -> None:
+    found = verify(text, PASSAGES)
+    assert found.citations == ()
+    assert "[" not in found.text
+
+
+def test_each_sentence_is_checked_by_itself() -> None:
+    found = verify("Annual leave is paid [1][2]. The per diem in Denmark is EUR 62 [1, 2].", PASSAGES)
+    assert found.text == "Annual leave is paid. [1] The per diem in Denmark is EUR 62. [2]"
+    assert [citation.marker for citation in found.citations] == [1, 2]
+
+
+def test_numbers_count_as_they_are_written() -> None:
+    assert not supports("The limit is EUR 1,500.", "The limit is EUR 1,50")
+    assert supports("Core hours are 10:00 to 15:30.", "Core hours are 10:00 to 15:30.")

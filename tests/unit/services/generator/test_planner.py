@@ -1,0 +1,73 @@
+"""Which deployment answers."""
+
+from typing import Any
+
+import pytest
+
+from services.generator.planner import Need, at_attempt, plan
+from shared.llm.deployments import Deployment
+from tests.making import a_use_case
+
+
+def a_deployment(name: str, window: int, **changes: Any) -> Deployment:
+    given = {"provider": "openai", "endpoint": "http://x", "model": name, "region": "westeurope", **changes}
+    return Deployment.model_validate({"name": name, "context_window": window, **given})
+
+
+FOUR = [a_deployment(f"{size}k", size * 1000) for size in (16, 4, 32, 8)]
+ANY = a_use_case(deployments=("4k", "8k", "16k", "32k"), context_window=32_000)
+
+
+@pytest.mark.parametrize(
+    ("passages", "order"),
+    [
+        (2_600, ["4k", "8k", "16k", "32k"]),
+        (6_000, ["8k", "16k", "32k", "4k"]),
+        (12_000, ["16k", "32k", "8k", "4k"]),
+        (20_000, ["32k", "16k", "8k", "4k"]),
+        (50_000, ["32k", "16k", "8k", "4k"]),
+    ],
+)
+def test_the_smallest_window_that_holds_everything_comes_first(passages: int, order: list[str]) -> None:
+    choices = plan(ANY, FOUR, Need(fixed=600, passages=passages, answer=400))
+    assert [choice.deployment.name for choice in choices] == order
+
+
+def test_a_model_that_cannot_hold_the_question_is_no_choice() -> None:
+    choices = plan(ANY, FOUR, Need(fixed=7_800, passages=10, answer=400))
+    assert [choice.deployment.name for choice in choices] == ["16k", "32k"]
+
+
+def test_the_use_case_limits_what_may_be_filled() -> None:
+    [choice, *_] = plan(a_use_case(deployments=("32k",), context_window=4000), FOUR, Need(100, 2000, 400))
+    assert choice.window == 4000
+
+
+def test_data_never_leaves_the_allowed_regions() -> None:
+    deployments = [a_deployment("4k", 4000, region="eastus"), a_deployment("8k", 8000)]
+    use_case = a_use_case(deployments=("4k", "8k"), regions=("westeurope",))
+    assert [choice.deployment.name for choice in plan(use_case, deployments, Need(100, 100, 100))] == ["8k"]
+
+
+def test_only_named_chat_deployments_are_used() -> None:
+    deployments = [a_deployment("small", 4000), a_deployment("stranger", 4000)]
+    assert [c.deployment.name for c in plan(a_use_case(), deployments, Need(100, 100, 100))] == ["small"]
+
+
+def test_the_cheaper_of_two_alike_comes_first_unless_priority_says_otherwise() -> None:
+    dear = a_deployment("small", 4000, price={"input": 2, "output": 2})
+    cheap = a_deployment("other", 4000, price={"input": 1, "output": 1})
+    need = Need(100, 100, 100)
+    assert [c.deployment.name for c in plan(a_use_case(), [dear, cheap], need)] == ["other", "small"]
+    preferred = dear.model_copy(update={"priority": 1})
+    assert [c.deployment.name for c in plan(a_use_case(), [preferred, cheap], need)] == ["small", "other"]
+
+
+@pytest.mark.parametrize(("attempt", "left"), [(1, [1, 2]), (2, [1, 2]), (3, [2]), (4, [2]), (5, [])])
+def test_each_deployment_gets_its_tries(attempt: int, left: list[int]) -> None:
+    assert list(at_attempt([1, 2], attempt, 2)) == left  # type: ignore[arg-type]  # any sequence will do
+
+
+def test_the_plan_says_why() -> None:
+    [choice, *_] = plan(ANY, FOUR, Need(600, 2_600, 400))
+    assert "4k in westeurope" in choice.why

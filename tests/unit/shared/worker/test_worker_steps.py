@@ -1,0 +1,302 @@
+"""The steps of one delivery, on the bus in memory and a real Redis."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared.bus.memory import MemoryBus, MemoryDelivery
+from shared.bus.port import ATTEMPT, BusUnavailable, LockLost, Outgoing, Received
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.envelope import Envelope, to_caller, to_retriever
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import Reason, TryLater, Unprocessable
+from shared.ledger.ledger import Ledger
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import internal_identity
+from shared.worker.worker import Job, Worker
+from tests.making import NOW, a_request
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Scene:
+    """A worker on `retrieve`, and what it needs."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self.clock = Clock()
+        self.bus = MemoryBus("retrieve", "generate", "answers", "dead", clock=self.clock, forward_dead_to="dead")
+        self.ledger = Ledger(redis)
+        self.calls: list[tuple[Request, int]] = []
+        self.result: Any = lambda request: [to_caller(request, an_answer(request), self.clock())]
+
+    def worker(self, **changes: Any) -> Worker[RetrievePassages]:
+        job = Job(
+            queue="retrieve",
+            decode=lambda message: RetrievePassages.decode(message.body),
+            handle=self._handle,
+            identify=internal_identity,
+            request=lambda task: task.request,
+        )
+        return Worker(
+            job=job, bus=self.bus, outcomes=Outcomes(self.ledger), clock=self.clock, chance=lambda: 0.5, **changes
+        )
+
+    async def deliver(self, request: Request | None = None, body: bytes | None = None) -> MemoryDelivery:
+        request = request or a_request()
+        envelope = to_retriever(request)
+        await self.bus.send(
+            Outgoing("retrieve", body or envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
+        )
+        return await self.take("retrieve")
+
+    async def take(self, queue: str) -> MemoryDelivery:
+        delivery = await self.bus.inbox(queue).receive(timedelta(seconds=1))
+        assert delivery is not None
+        return delivery
+
+    async def queued(self, queue: str) -> list[Received]:
+        return list(await self.bus.peek(queue))
+
+    async def _handle(self, task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        self.calls.append((task.request, attempt))
+        result = self.result(task.request)
+        if isinstance(result, BaseException):
+            raise result
+        return list(result)
+
+
+def an_answer(request: Request, text: str = "24 days") -> AnswerReady:
+    return ending(request, Outcome.ANSWERED, Code.OK, text=text)
+
+
+@pytest.fixture
+def scene(redis: QuickRedis) -> Scene:
+    return Scene(redis)
+
+
+async def test_the_result_is_sent_and_then_the_delivery_completed(scene: Scene) -> None:
+    delivery = await scene.deliver()
+    await scene.worker().process(delivery)
+    [reply] = await scene.queued("answers")
+    assert (reply.message_id, reply.session_id, reply.correlation_id) == ("r1/reply", "s1", "c1")
+    assert delivery.settled == "completed"
+
+
+async def test_nothing_is_completed_that_was_not_sent(scene: Scene) -> None:
+    delivery = await scene.deliver()
+
+    class Away(MemoryBus):
+        async def send(self, message: Outgoing) -> None:
+            raise BusUnavailable(message.queue)
+
+    worker = scene.worker()
+    worker.poster._bus = Away()
+    await worker.process(delivery)
+    assert delivery.settled == "left"
+
+
+async def test_a_redelivered_message_sends_no_second_outcome(scene: Scene) -> None:
+    await scene.worker().process(await scene.deliver())
+    scene.bus._queue("retrieve").seen.clear()
+    scene.bus._queue("answers").seen.clear()  # even if the broker forgot
+    await scene.worker().process(await scene.deliver())
+    assert len(await scene.queued("answers")) == 1
+    assert len(scene.calls) == 1
+
+
+async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: Scene) -> None:
+    request = a_request()
+    await scene.ledger.claim(request, an_answer(request, "from before"))
+    await scene.worker().process(await scene.deliver(request))
+    [reply] = await scene.queued("answers")
+    assert AnswerReady.decode(reply.body).text == "from before"
+    assert scene.calls == []
+
+
+async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
+    request = a_request()
+
+    def lose_the_race(request: Request) -> list[Envelope]:
+        return [to_caller(request, an_answer(request, "late"), NOW)]
+
+    scene.result = lose_the_race
+    delivery = await scene.deliver(request)
+    known = scene.worker()
+
+    async def nobody_knew(_request: Request) -> None:
+        await scene.ledger.claim(request, an_answer(request, "first"))
+
+    known.outcomes.known = nobody_knew  # type: ignore[method-assign,assignment]  # the race, made certain
+    await known.process(delivery)
+    [reply] = await scene.queued("answers")
+    assert AnswerReady.decode(reply.body).text == "first"
+
+
+async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: Scene) -> None:
+    scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
+    delivery = await scene.deliver()
+    await scene.worker().process(delivery)
+    [copy] = await scene.queued("retrieve")
+    assert copy.message_id == "r1/retrieve/r1"
+    assert copy.properties[ATTEMPT] == 2
+    assert copy.scheduled_for == NOW + timedelta(seconds=5.5)  # half of a second's jitter
+    assert delivery.settled == "completed"
+
+
+async def test_a_redelivered_message_stays_hidden_until_its_time(scene: Scene) -> None:
+    scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
+    await scene.worker().process(await scene.deliver())
+    inbox = scene.bus.inbox("retrieve")
+    assert await inbox.receive(timedelta(0)) is None
+    scene.clock.now += timedelta(seconds=6)
+    again = await inbox.receive(timedelta(0))
+    assert again is not None
+    await scene.worker().process(again)
+    assert [attempt for _, attempt in scene.calls] == [1, 2]
+    assert [message.message_id for message in await scene.queued("retrieve")] == ["r1/retrieve/r2"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (Unprocessable(Reason.PAYLOAD_TOO_LARGE, "too much"), "PayloadTooLarge"),
+        (ZeroDivisionError("a bug"), "Crashed"),
+    ],
+)
+async def test_what_no_redelivery_can_help_is_dead_lettered_at_the_first(
+    scene: Scene, failure: Exception, reason: str
+) -> None:
+    scene.result = lambda _request: failure
+    await scene.worker().process(await scene.deliver())
+    [dead] = await scene.queued("dead")
+    assert (dead.dead_letter_reason, dead.dead_letter_source, dead.delivery_count) == (reason, "retrieve", 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\xff\xfe", "PoisonContent"),
+        (b"{", "SchemaInvalid"),
+        (b"[" * 100_000, "PoisonContent"),
+        (b'{"request": ' + b'{"a":' * 80 + b"1" + b"}" * 80 + b"}", "PoisonContent"),
+        (b'{"request": {"question": "\\ud800"}}', "PoisonContent"),
+        (b"{}", "SchemaInvalid"),
+        (b"null", "SchemaInvalid"),
+        (b"\x00" * 100, "SchemaInvalid"),
+    ],
+)
+async def test_poison_is_dead_lettered_and_the_worker_goes_on(scene: Scene, body: bytes, reason: str) -> None:
+    await scene.worker().process(await scene.deliver(body=body))
+    [dead] = await scene.queued("dead")
+    assert dead.dead_letter_reason == reason
+    assert dead.dead_letter_description
+    assert scene.calls == []
+
+
+async def test_late_work_is_not_done(scene: Scene) -> None:
+    request = a_request(answer_by=NOW - timedelta(seconds=1))
+    await scene.worker().process(await scene.deliver(request))
+    [dead] = await scene.queued("dead")
+    assert dead.dead_letter_reason == "DeadlineExceeded"
+    assert scene.calls == []
+
+
+async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
+    delivery = await scene.deliver()
+    cancelled = asyncio.Event()
+
+    async def endless(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return []
+
+    class Lost(MemoryDelivery):
+        async def renew(self) -> datetime:
+            raise LockLost("gone")
+
+        @property
+        def locked_until(self) -> datetime:
+            return datetime.now(NOW.tzinfo) + timedelta(milliseconds=30)
+
+    lost = Lost(scene.bus, "retrieve", delivery._held)
+    worker = scene.worker()
+    worker.job = Job("retrieve", worker.job.decode, endless, internal_identity, worker.job.request)
+    await asyncio.wait_for(worker.process(lost), 5)
+    assert cancelled.is_set()
+    assert lost.settled == "left"
+    assert await scene.queued("answers") == []
+
+
+async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_attempt(scene: Scene) -> None:
+    started, stopping = asyncio.Event(), asyncio.Event()
+
+    async def endless(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        started.set()
+        await asyncio.sleep(3600)
+        return []
+
+    envelope = to_retriever(a_request())
+    await scene.bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
+    worker = scene.worker()
+    worker.job = Job("retrieve", worker.job.decode, endless, internal_identity, worker.job.request)
+    running = asyncio.create_task(worker.run(stopping, timedelta(seconds=0.05)))
+    await asyncio.wait_for(started.wait(), 5)
+    stopping.set()
+    await asyncio.wait_for(running, 10)
+    [copy] = await scene.queued("retrieve")
+    assert copy.properties[ATTEMPT] == 1
+    assert copy.delivery_count == 0
+    assert copy.message_id is not None
+    assert copy.message_id.startswith("r1/retrieve/r0.")
+
+
+async def test_in_flight_work_is_bounded(scene: Scene) -> None:
+    most, now, release = 0, 0, asyncio.Event()
+
+    async def counting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await release.wait()
+        now -= 1
+        return []
+
+    for number in range(6):
+        envelope = to_retriever(a_request(request_id=f"r{number}"))
+        await scene.bus.send(
+            Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
+        )
+    worker = scene.worker(concurrency=2)
+    worker.job = Job("retrieve", worker.job.decode, counting, internal_identity, worker.job.request)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
+    while worker.in_flight < 2:
+        await asyncio.sleep(0.01)
+    release.set()
+    while await scene.queued("retrieve"):
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+    assert most == 2
+
+
+async def test_without_redis_the_outcome_is_sent_all_the_same(scene: Scene) -> None:
+    scene.ledger = Ledger(QuickRedis("redis://127.0.0.1:1/0"))
+    delivery = await scene.deliver()
+    await scene.worker().process(delivery)
+    assert len(await scene.queued("answers")) == 1
+    assert delivery.settled == "completed"
