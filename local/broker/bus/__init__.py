@@ -1,0 +1,1 @@
+"""What a queue does, without a protocol: messages, locks, sessions, time."""

@@ -1,0 +1,52 @@
+"""A lane: messages ready to leave in sequence order, and the receivers that take turns.
+
+A plain queue has one lane. A queue with sessions has one per session, with one receiver.
+"""
+
+from collections import deque
+from heapq import heappush
+from typing import Protocol
+
+from local.broker.bus.errors import BusError
+from local.broker.bus.message import Message
+
+
+class Consumer(Protocol):
+    """A receiver as the queue sees it."""
+
+    name: str
+    deletes: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has asked for a message and can be given one."""
+        ...
+
+    def deliver(self, message: Message, token: bytes | None, until: float | None) -> None:
+        """Take a message, with the lock that is on it unless it was deleted."""
+        ...
+
+    def lost(self, error: BusError) -> None:
+        """Learn that it may not receive here any more."""
+        ...
+
+
+class Lane:
+    """What is ready, and who is waiting."""
+
+    def __init__(self) -> None:
+        self.ready: list[int] = []
+        self.consumers: deque[Consumer] = deque()
+
+    def offer(self, sequence: int) -> None:
+        """Make a message ready; the lowest sequence number leaves first."""
+        heappush(self.ready, sequence)
+
+    def next_consumer(self) -> Consumer | None:
+        """Return the next receiver in turn that wants a message."""
+        for _ in range(len(self.consumers)):
+            consumer = self.consumers[0]
+            self.consumers.rotate(-1)
+            if consumer.ready:
+                return consumer
+        return None

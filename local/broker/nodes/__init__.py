@@ -1,0 +1,1 @@
+"""What an AMQP address can lead to: $cbs, $management, or a queue."""

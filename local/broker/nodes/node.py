@@ -1,0 +1,26 @@
+"""What a link leads to, as the container that routes events sees it."""
+
+from local.broker.amqp.endpoint import CreditChanged, MessageArrived, OutcomeArrived
+from local.broker.amqp.frames import Error
+from local.broker.bus.errors import BusError
+
+
+class Node:
+    """The broker's side of one link. Each kind overrides what it cares for."""
+
+    def on_message(self, event: MessageArrived) -> None:
+        """Take a message the peer sent."""
+
+    def on_credit(self, event: CreditChanged) -> None:
+        """Learn that the peer wants messages, or gives up wanting."""
+
+    def on_outcome(self, event: OutcomeArrived) -> None:
+        """Learn what the peer did with a message."""
+
+    def on_detached(self) -> None:
+        """Let go of everything this link held."""
+
+
+def error_of(refusal: BusError) -> Error:
+    """Say a refusal in the protocol's words."""
+    return Error(refusal.condition, refusal.description)

@@ -1,0 +1,151 @@
+"""Look at the folder: which files are there, whole and nameable as blobs."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local.lake.diff import File, Snapshot
+
+_TEMPORARY_STARTS = (".", "~$")
+_TEMPORARY_ENDS = (".tmp", ".part")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a file looks like from outside."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @classmethod
+    def of(cls, seen: os.stat_result) -> "Stat":
+        """From the operating system's answer."""
+        return cls(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+
+    def matches(self, file: File | None) -> bool:
+        """Is this the file we know, so that its digest need not be computed again?"""
+        return file is not None and self == Stat(file.size, file.modified, file.changed, file.inode)
+
+
+@dataclass
+class Found:
+    """One walk through the folder."""
+
+    files: dict[str, Stat] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)  # folders, as `name/`, and files
+    unnameable: list[str] = field(default_factory=list)  # not UTF-8, so no blob can be called that
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the folder holds, as far as it may be told."""
+
+    files: dict[str, File]
+    unsettled: dict[str, Stat]
+    unreadable: list[str]
+    unnameable: list[str]
+
+
+def look(root: Path, before: Snapshot, unsettled: dict[str, Stat], *, now: int, interval: int, omit: Path) -> Look:
+    """The folder's snapshot. A file still being written stays as it was in `before`, and so does what cannot be read.
+
+    `unsettled` is what the look before found unfinished; a file is finished when two looks find it alike, or when it
+    was last written longer ago than the interval between looks. Times are nanoseconds.
+    """
+    found = walk(root, omit)
+    files, still_open = _kept(before, found.unreadable), {}
+    for path, seen in found.files.items():
+        known = before.get(path)
+        if seen.matches(known):
+            files[path] = before[path]
+        elif unsettled.get(path) == seen or seen.modified <= now - interval:
+            _add(files, found, root, path, seen, known)
+        else:
+            still_open[path] = seen
+            files |= {path: known} if known else {}
+    return Look(files, still_open, found.unreadable, found.unnameable)
+
+
+def walk(root: Path, omit: Path) -> Found:
+    """Every file that counts. The root itself must be readable: a disk that went away is not an emptied lake."""
+    found, folders = Found(), [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            if not folder:
+                raise
+            continue  # removed while we looked
+        except PermissionError:
+            if not folder:
+                raise
+            found.unreadable.append(f"{folder}/")
+            continue
+        for entry in entries:
+            folders += _visit(entry, f"{folder}/{entry.name}".lstrip("/"), root, omit, found)
+    return found
+
+
+def ignored(name: str) -> bool:
+    """Hidden and temporary files are nobody's documents yet."""
+    return name.startswith(_TEMPORARY_STARTS) or name.lower().endswith(_TEMPORARY_ENDS)
+
+
+def nameable(path: str) -> bool:
+    """Can a blob be called that?"""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: Found) -> Iterator[str]:
+    """Note a file, hand back a folder."""
+    if ignored(entry.name) or Path(entry.path) == omit:
+        return
+    if not nameable(entry.name):
+        found.unnameable.append(path.encode("utf-8", "backslashreplace").decode())
+        return
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            yield path
+        elif not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root):
+            seen = entry.stat()
+            if stat.S_ISREG(seen.st_mode):
+                found.files[path] = Stat.of(seen)
+    except FileNotFoundError:
+        return  # removed while we looked, or a link to nowhere
+    except OSError:
+        found.unreadable.append(path)
+
+
+def _kept(before: Snapshot, unreadable: list[str]) -> dict[str, File]:
+    """What cannot be looked at is not gone."""
+    folders, files = tuple(one for one in unreadable if one.endswith("/")), set(unreadable)
+    return {path: file for path, file in before.items() if path in files or (folders and path.startswith(folders))}
+
+
+def _add(files: dict[str, File], found: Found, root: Path, path: str, seen: Stat, known: File | None) -> None:
+    try:
+        files[path] = File(seen.size, seen.modified, seen.changed, seen.inode, _digest(root / path))
+    except FileNotFoundError:
+        return
+    except OSError:
+        found.unreadable.append(path)
+        files |= {path: known} if known else {}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,275 @@
+"""The HTTP side: OpenAI's and Azure's paths, and `/control` for tests.
+
+A call goes through these steps: authenticate, read, find the deployment, meet the fault asked for, fit the window, pay
+the rate limits, answer.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from local.llm import faults, limits, reply, tokens, wire
+from local.llm.calls import Call, Calls, digest
+from local.llm.deployments import Deployment, Deployments
+from local.llm.embed import DIMENSIONS, Embedder, as_base64, as_floats
+from local.llm.faults import Fault, Faults
+from local.llm.wire import ApiError, Chat, Completion
+
+_CODES = {400: "invalid_request", 401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
+_HANG_LOOK = 0.05
+
+
+@dataclass
+class Model:
+    """Everything that lasts longer than one call."""
+
+    deployments: Deployments = field(default_factory=Deployments)
+    embedder: Embedder = field(default_factory=Embedder)
+    faults: Faults = field(default_factory=Faults)
+    calls: Calls = field(default_factory=Calls)
+    left: dict[str, limits.Limits] = field(default_factory=dict)
+
+    async def chat(self, request: Request) -> Response:
+        """`POST …/chat/completions`."""
+        body = await _enter(request)
+        chat = wire.read_chat(body, request.path_params.get("deployment"))
+        call = self.calls.open("chat", chat.model)
+        call.stream, call.prompt_tokens = chat.stream, chat.prompt_tokens
+        call.prompt_sha256, call.question = digest(chat.transcript), reply.question(chat.users)
+        with _noted(call):
+            deployment = self._deployment(chat.model, request)
+            fault = await self._meet_fault(request, call)
+            completion = _complete(call, chat, deployment)
+            headers = self._pay(deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens))
+            await asyncio.sleep(fault.latency)
+            call.status, call.completion_tokens = 200, completion.completion_tokens
+            return _chat_response(request, chat, completion, fault, headers | {"x-request-id": call.id})
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST …/embeddings`."""
+        body = await _enter(request)
+        texts, dimensions = wire.read_inputs(body), wire.read_dimensions(body, DIMENSIONS)
+        call = self.calls.open("embeddings", request.path_params.get("deployment") or wire.model_of(body))
+        call.prompt_tokens = sum(tokens.count(text) for text in texts)
+        call.prompt_sha256 = digest("\n".join(texts))
+        with _noted(call):
+            deployment = self._deployment(call.deployment, request)
+            fault = await self._meet_fault(request, call)
+            _fit_each(texts, deployment)
+            headers = self._pay(deployment, call.prompt_tokens)
+            await asyncio.sleep(fault.latency)
+            answer = await self._vectors(body, call, texts, dimensions)
+            call.status = 200
+            return _json_response(answer, fault, headers | {"x-request-id": call.id})
+
+    async def models(self, request: Request) -> Response:
+        """`GET …/models`."""
+        _authenticate(request)
+        return JSONResponse(wire.models_body(self.deployments.names()))
+
+    async def health(self, request: Request) -> Response:
+        """200 when everything can be answered at once; chat works before the embeddings are loaded."""
+        state = self.embedder.state
+        return JSONResponse({"status": state, "service": "local.llm"}, 200 if state == "ready" else 503)
+
+    async def control_faults(self, request: Request) -> Response:
+        """`POST` replaces the rules, `DELETE` clears them, `GET` shows what is left of them."""
+        try:
+            if request.method != "GET":
+                self.faults.set(faults.parse(await request.json()) if request.method == "POST" else [])
+        except ValueError as error:
+            raise ApiError(400, "invalid_fault", str(error)) from error
+        return JSONResponse(self.faults.left())
+
+    async def control_calls(self, request: Request) -> Response:
+        """`GET` lists the calls, `DELETE` forgets them."""
+        if request.method == "DELETE":
+            self.calls.clear()
+        return JSONResponse(self.calls.as_json())
+
+    def _deployment(self, name: str, request: Request) -> Deployment:
+        found = self.deployments.find(name)
+        if found is None:
+            raise wire.unknown_deployment(name, azure=request.url.path.startswith("/openai/"))
+        return found
+
+    async def _meet_fault(self, request: Request, call: Call) -> Fault:
+        """Fail as asked; a fault that spoils only the answer is handed on."""
+        fault = self.faults.next(call.deployment, call.kind)
+        call.fault = _name(fault)
+        if fault.hang:
+            await _until_gone(request)
+            raise ApiError(499, "client_closed_request", "The client went away.")
+        if fault.status is not None and fault.status != 200:
+            await asyncio.sleep(fault.latency)
+            raise _asked_for(fault, fault.status)
+        return fault
+
+    def _pay(self, deployment: Deployment, amount: int) -> dict[str, str]:
+        now = time.monotonic()
+        before = self.left.get(deployment.name) or limits.Limits.of(deployment.rpm, deployment.tpm, now)
+        after, refused = limits.admit(before, amount, now)
+        self.left[deployment.name] = after
+        if refused:
+            raise wire.too_fast(deployment.name, refused, after)
+        return limits.headers(after)
+
+    async def _vectors(self, body: Mapping[str, Any], call: Call, texts: list[str], dimensions: int) -> wire.Json:
+        if self.embedder.state.startswith("failed"):
+            raise ApiError(503, "model_unavailable", f"Embeddings {self.embedder.state}", type_="server_error")
+        rows = await self.embedder.embed(texts, dimensions)
+        encode = as_base64 if body.get("encoding_format") == "base64" else as_floats
+        return wire.embeddings_body(call.deployment, [encode(row) for row in rows], call.prompt_tokens)
+
+
+def create_app(model: Model) -> Starlette:
+    """All routes of one server."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        model.embedder.start()
+        yield
+        model.embedder.stop()
+
+    both = ("/v1", "/openai/v1", "/openai/deployments/{deployment}")
+    return Starlette(
+        routes=[
+            *(Route(f"{base}/chat/completions", model.chat, methods=["POST"]) for base in both),
+            *(Route(f"{base}/embeddings", model.embeddings, methods=["POST"]) for base in both),
+            *(Route(f"{base}/models", model.models, methods=["GET"]) for base in both[:2]),
+            Route("/health", model.health, methods=["GET"]),
+            Route("/control/faults", model.control_faults, methods=["GET", "POST", "DELETE"]),
+            Route("/control/calls", model.control_calls, methods=["GET", "DELETE"]),
+        ],
+        exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
+        lifespan=lifespan,
+    )
+
+
+class EventStream(Response):
+    """Server-sent events; `cut_after` chunks the connection breaks without an end."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: Iterator[str], headers: dict[str, str], cut_after: int | None) -> None:
+        super().__init__(headers=headers)
+        self._events, self._cut_after = events, cut_after
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; returning without the last empty body makes the server drop the connection."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for position, event in enumerate(self._events):
+            if position == self._cut_after:
+                return
+            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _enter(request: Request) -> dict[str, Any]:
+    _authenticate(request)
+    if "deployment" in request.path_params and not request.query_params.get("api-version"):
+        raise ApiError(404, "404", "Resource not found (Azure wants ?api-version=…)")
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "invalid_json", "The body must be a JSON object.")
+    return body
+
+
+def _authenticate(request: Request) -> None:
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    if not bearer and not request.headers.get("api-key"):
+        raise ApiError(401, "invalid_api_key", "You didn't provide an API key; any will do here.")
+
+
+@contextmanager
+def _noted(call: Call) -> Iterator[None]:
+    """Write into the log how a call failed."""
+    try:
+        yield
+    except ApiError as error:
+        call.status = error.status
+        error.headers["x-request-id"] = call.id
+        raise
+
+
+def _complete(call: Call, chat: Chat, deployment: Deployment) -> Completion:
+    room = deployment.context_window - chat.prompt_tokens
+    if room < (chat.max_tokens or 1):
+        raise wire.too_long(deployment.context_window, chat.prompt_tokens, chat.max_tokens or 0)
+    text, finish_reason = reply.shortened(reply.reply(chat.system, chat.users), chat.max_tokens or room)
+    used = tokens.count(text)
+    now = int(time.time())
+    return Completion(f"chatcmpl-{call.id}", chat.model, now, text, finish_reason, chat.prompt_tokens, used)
+
+
+def _fit_each(texts: list[str], deployment: Deployment) -> None:
+    longest = max(tokens.count(text) for text in texts)
+    if longest > deployment.context_window:
+        raise wire.too_long(deployment.context_window, longest, 0)
+
+
+def _chat_response(
+    request: Request, chat: Chat, completion: Completion, fault: Fault, headers: dict[str, str]
+) -> Response:
+    if not chat.stream:
+        return _json_response(wire.completion_body(completion), fault, headers)
+    azure = "deployment" in request.path_params
+    events = wire.chunks(completion, include_usage=chat.include_usage, azure=azure)
+    if fault.malformed:
+        events = iter(['data: {"id": "chatcmpl-\n\n', wire.CHUNK_DONE])
+    return EventStream(events, headers, fault.cut_stream_after)
+
+
+def _json_response(body: wire.Json, fault: Fault, headers: dict[str, str]) -> Response:
+    if fault.malformed:
+        return Response('{"id": "chatcmpl-', media_type="application/json", headers=headers)
+    return JSONResponse(body, headers=headers)
+
+
+def _asked_for(fault: Fault, status: int) -> ApiError:
+    headers = {} if fault.retry_after is None else wire.retry_headers(fault.retry_after)
+    code = fault.code or _CODES.get(status, "server_error")
+    type_ = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+    return ApiError(status, code, fault.message or f"{status} on request", type_=type_, headers=headers)
+
+
+def _name(fault: Fault) -> str | None:
+    named = {
+        "hang": fault.hang,
+        "status": fault.status not in (None, 200),
+        "malformed": fault.malformed,
+        "cut_stream": fault.cut_stream_after is not None,
+        "latency": fault.latency > 0,
+    }
+    return next((name for name, applies in named.items() if applies), None)
+
+
+async def _until_gone(request: Request) -> None:
+    while not await request.is_disconnected():  # noqa: ASYNC110 - ASGI offers no event for it once the body is read
+        await asyncio.sleep(_HANG_LOOK)
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse(ApiError(error.status_code, "not_found", message).body(), error.status_code)

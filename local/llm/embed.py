@@ -1,0 +1,88 @@
+"""Embeddings from wordllama: 256 numbers per text, weights inside the wheel, no network.
+
+`WordLlama.load()` looks for its tokenizer in the wrong folder and would download one; naming its own package as the
+cache directory is the way round. It also sets up the root logger on import, so ours must be set up before.
+"""
+
+import asyncio
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
+
+    Matrix = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
+
+DIMENSIONS = 256
+
+
+class Embedder:
+    """Loads the model in one background thread and embeds in the same."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._model: asyncio.Future[Any] | None = None
+
+    def start(self) -> None:
+        """Begin loading; importing numpy and the weights takes about a second."""
+        self._model = asyncio.get_running_loop().run_in_executor(self._thread, _load)
+
+    @property
+    def state(self) -> str:
+        """`loading`, `ready`, or `failed: …`."""
+        if self._model is None or not self._model.done():
+            return "loading"
+        error = self._model.exception()
+        return f"failed: {error}" if error else "ready"
+
+    async def embed(self, texts: list[str], dimensions: int = DIMENSIONS) -> "Matrix":
+        """A row of unit length per text, cut to the first `dimensions`."""
+        if self._model is None:
+            self.start()
+        assert self._model is not None
+        model = await asyncio.shield(self._model)
+        run = asyncio.get_running_loop().run_in_executor
+        return await run(self._thread, _embed, model, texts, dimensions)
+
+    def stop(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def as_floats(row: "Matrix") -> list[float]:
+    """`encoding_format: float`."""
+    found: list[float] = row.tolist()
+    return found
+
+
+def as_base64(row: "Matrix") -> str:
+    """`encoding_format: base64`: little-endian float32, what the SDK asks for unless told otherwise."""
+    return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
+
+
+def _load() -> Any:
+    import wordllama  # type: ignore[import-untyped]
+
+    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    model.tokenizer.no_padding()
+    return model
+
+
+def _embed(model: Any, texts: list[str], dimensions: int) -> "Matrix":
+    """The mean of each text's token vectors.
+
+    wordllama's own `embed` pads a batch to its longest text, which costs memory, and divides by zero on a text
+    without tokens.
+    """
+    import numpy
+
+    rows = numpy.zeros((len(texts), DIMENSIONS), dtype=numpy.float32)
+    for row, encoded in zip(rows, model.tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+        if encoded.ids:
+            row[:] = model.embedding[encoded.ids].mean(axis=0)
+    rows = rows[:, :dimensions]
+    lengths = numpy.linalg.norm(rows, axis=1, keepdims=True)
+    found: Matrix = rows / numpy.maximum(lengths, 1e-12)
+    return found

@@ -1,0 +1,93 @@
+"""Failures on request: rules that say which calls go wrong, how, and how often."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One rule. What is left out does not happen; `times=None` means until the rules are cleared."""
+
+    deployment: str = ANY
+    kind: str = ANY  # chat, embeddings
+    status: int | None = None
+    code: str | None = None
+    message: str | None = None
+    retry_after: float | None = None
+    latency: float = 0.0
+    times: int | None = None
+    cut_stream_after: int | None = None
+    hang: bool = False
+    malformed: bool = False
+
+    def concerns(self, deployment: str, kind: str) -> bool:
+        """Is a call of this deployment and kind meant?"""
+        return self.deployment in (ANY, deployment) and self.kind in (ANY, kind)
+
+
+NOTHING = Fault()
+
+
+class Faults:
+    """The rules in force, in order; the first that concerns a call and is not used up decides."""
+
+    def __init__(self) -> None:
+        self._rules: list[tuple[Fault, int | None]] = []
+
+    def set(self, rules: Sequence[Fault]) -> None:
+        """Replace all rules."""
+        self._rules = [(rule, rule.times) for rule in rules]
+
+    def next(self, deployment: str, kind: str) -> Fault:
+        """What happens to this call; uses the rule up by one."""
+        for position, (rule, left) in enumerate(self._rules):
+            if left != 0 and rule.concerns(deployment, kind):
+                self._rules[position] = (rule, None if left is None else left - 1)
+                return rule
+        return NOTHING
+
+    def left(self) -> list[dict[str, Any]]:
+        """The rules that still have something to do."""
+        return [_changed(rule) | {"times": left} for rule, left in self._rules if left != 0]
+
+
+def parse(document: object) -> list[Fault]:
+    """Rules from JSON: a list of objects, or one object. ValueError says which field is wrong."""
+    rules = [document] if isinstance(document, Mapping) else document
+    if not isinstance(rules, list):
+        raise ValueError("faults are a list of rules")
+    return [_rule(rule) for rule in rules]
+
+
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    "status": (int,), "times": (int,), "cut_stream_after": (int,), "retry_after": (int, float), "latency": (int, float)
+}  # fmt: skip
+_SWITCHES = ("hang", "malformed")
+
+
+def _rule(rule: object) -> Fault:
+    if not isinstance(rule, Mapping):
+        raise ValueError("a rule is an object")
+    known = {field.name for field in fields(Fault)}
+    for name, value in rule.items():
+        if name not in known:
+            raise ValueError(f"unknown field {name!r}; known: {', '.join(sorted(known))}")
+        if value is not None and not _fits(name, value):
+            raise ValueError(f"{name} cannot be {value!r}")
+    given = {name: value for name, value in rule.items() if value is not None}
+    return Fault(**given)
+
+
+def _fits(name: str, value: object) -> bool:
+    if name in _SWITCHES:
+        return isinstance(value, bool)
+    if name in _NUMBERS:
+        return isinstance(value, _NUMBERS[name]) and not isinstance(value, bool) and value >= 0  # type: ignore[operator]
+    return isinstance(value, str)
+
+
+def _changed(rule: Fault) -> dict[str, Any]:
+    return {field.name: value for field in fields(rule) if (value := getattr(rule, field.name)) != field.default}

@@ -1,0 +1,105 @@
+"""One part of the stack as a running process: started on a leash, its output in a file, stopped in earnest."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, STDOUT, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local.stack import leash
+from local.stack.ready import Check
+
+ROOT = Path(__file__).parents[2]
+# Between two looks whether a part is ready; one costs less than a millisecond.
+_LOOK = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What to run, when it counts as ready, and how long it may take to leave after SIGTERM."""
+
+    name: str
+    command: tuple[str, ...]
+    ready: Check
+    environment: Mapping[str, str] = field(default_factory=dict)
+    grace: float = 5.0
+
+
+class Child:
+    """The process of a part. It leads a session of its own, so that Ctrl-C reaches us and not it."""
+
+    def __init__(self, part: Part, log: Path) -> None:
+        self.part = part
+        self.log = log
+        self.expected = False
+        """Whether its end would be our doing."""
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the part; raises when it was never started."""
+        if self._process is None:
+            raise RuntimeError(f"{self.part.name} was not started")
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Run it; output is appended to the log."""
+        self.expected = False
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.part.command),
+                cwd=ROOT,
+                env=self.part.environment,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=STDOUT,
+                start_new_session=True,
+            )
+
+    async def is_ready(self) -> bool:
+        """Wait until it answers; false when it ended before."""
+        while self.alive:
+            if await self.part.ready.passes():
+                return True
+            await asyncio.sleep(_LOOK)
+        return False
+
+    async def wait(self) -> int:
+        """Wait for its end; minus the signal's number if it was killed."""
+        return await self._process.wait() if self._process is not None else 0
+
+    async def stop(self) -> None:
+        """Ask it to leave, wait as long as it may take, then do not ask any more."""
+        self.expected = True
+        self._tell(signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.wait(), self.part.grace)
+        self.kill()
+        await self.wait()
+
+    def kill(self) -> None:
+        """End it at once, with whatever it has started."""
+        self.expected = True
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def last_words(self, lines: int = 12) -> str:
+        """The end of its log."""
+        with suppress(OSError):
+            return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
+        return ""
+
+    def _tell(self, number: signal.Signals) -> None:
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)

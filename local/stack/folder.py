@@ -1,0 +1,81 @@
+"""The stack's folder: data, logs, the lake, and `stack.json`, which says where everything is.
+
+.ragbus/
+    lock         held while a stack runs here, so that there is only one
+    stack.json   addresses, environment and process ids; there while the stack runs
+    broker.json  the queues
+    logs/        one file per process
+    data/        what outlives a restart
+    lake/        the documents, copied from the example, to be edited at will
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from local.stack.errors import CannotStart
+
+
+class Folder:
+    """Paths under one folder, and the right to use it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.logs = self.path / "logs"
+        self.data = self.path / "data"
+        self.lake = self.path / "lake"
+        self.broker_config = self.path / "broker.json"
+        self.state = self.path / "stack.json"
+        self._lock: TextIO | None = None
+
+    def take(self) -> None:
+        """Make the folder ours until `release`, or until we die; raises `CannotStart` if it is somebody's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise CannotStart(
+                f"a stack runs in {self.path} already (process {owner}): stop it with Ctrl-C first"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others have it; nothing says any more that a stack runs here."""
+        self.state.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def prepare(self, documents: Path, *, reset: bool) -> None:
+        """Make what is missing; `reset`: throw away what was there, edited documents included."""
+        if reset:
+            for old in (self.data, self.lake, self.logs):
+                shutil.rmtree(old, ignore_errors=True)
+        for name in ("redis", "vectors"):
+            (self.data / name).mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
+        if not self.lake.exists() and documents.is_dir():
+            # Whole or not at all: a copy that was interrupted must not pass for the lake next time.
+            half = self.path / "lake.part"
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(documents, half)
+            half.rename(self.lake)
+        self.lake.mkdir(exist_ok=True)
+
+    def write(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write JSON that only we can read, in one piece: it may hold keys."""
+        new = path.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(content, file, indent=2)
+        new.replace(path)

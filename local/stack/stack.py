@@ -1,0 +1,348 @@
+"""The stack: starts the parts, watches over them, stops them in order.
+
+start        redis, broker, vectors, llm ─▶ broker ready ─▶ workers, lake ─▶ all ready
+watch        a part that ends by itself ends the whole stack, with a sentence about which and why
+stop         lake (nothing new) ─▶ workers (they drain) ─▶ broker, vectors, llm, redis
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from local.stack import ports, recipe
+from local.stack.broker_config import emulator_config
+from local.stack.child import ROOT, Child, Part
+from local.stack.errors import CannotStart, Died
+from local.stack.folder import Folder
+from local.stack.recipe import Addresses
+
+EXAMPLE = ROOT / "examples" / "onboarding"
+ONE_OF_EACH = dict.fromkeys(recipe.SERVICES, 1)
+# What may be used instead of a stand-in, and the variable that says so.
+INSTEAD = {"redis": "RAGBUS_REDIS_URL", "vectors": "RAGBUS_QDRANT_URL", "llm": "RAGBUS_MODEL_ENDPOINT"}
+_SCHEME = {"redis": "redis", "vectors": "http", "llm": "http"}
+
+T = TypeVar("T")
+Progress = Callable[[str, float], None]
+
+
+class Stack:
+    """The whole system on this machine, as separate processes.
+
+        async with Stack(folder, ports="free") as stack:
+            ... stack.connection_string ...
+
+    When a part dies, `wait` and `during` raise `Died` at once, and so does the end of the block.
+    """
+
+    def __init__(
+        self,
+        folder: Path = Path(".ragbus"),
+        *,
+        ports: Literal["usual", "free"] = "usual",
+        config: Path = EXAMPLE,
+        documents: Path = EXAMPLE / "handbook",
+        workers: Mapping[str, int] | None = None,
+        lake: bool = True,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
+        instead: Mapping[str, str] | None = None,
+        reset: bool = False,
+        patience: float = 90.0,
+        progress: Progress = lambda _name, _seconds: None,
+    ) -> None:
+        """`workers`: how many of each service (one). `settings`: variables by service or process name, `*`: all.
+
+        `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
+        `progress` hears of every part that is ready, and after how many seconds.
+        """
+        self.folder = Folder(folder)
+        self.children: dict[str, Child] = {}
+        self._usual = ports == "usual"
+        self._config = config.resolve()
+        self._documents = documents.resolve()
+        self._services = recipe.names(ONE_OF_EACH if workers is None else workers)
+        self._with_lake = lake
+        self._settings = settings or {}
+        self._instead = dict(instead or {})
+        self._reset = reset
+        self._patience = patience
+        self._progress = progress
+        self._began = time.monotonic()
+        self._addresses: Addresses | None = None
+        self._environment: dict[str, str] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._death: Died | None = None
+        self._died = asyncio.Event()
+
+    # -- where everything is
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the parts listen; known once the stack is started."""
+        if self._addresses is None:
+            raise RuntimeError("the stack is not started: use `async with Stack(...)`")
+        return self._addresses
+
+    @property
+    def connection_string(self) -> str:
+        """Of the broker, for any Azure Service Bus SDK."""
+        return self.addresses.connection_string
+
+    @property
+    def admin_url(self) -> str:
+        """The broker's administration port."""
+        return self.addresses.admin_url
+
+    @property
+    def redis_url(self) -> str:
+        """Redis."""
+        return self.addresses.redis_url
+
+    @property
+    def qdrant_url(self) -> str:
+        """Qdrant's REST API."""
+        return self.addresses.qdrant_url
+
+    @property
+    def llm_url(self) -> str:
+        """The models; `/control/…` makes them fail on request."""
+        return self.addresses.llm_url
+
+    @property
+    def gateway_url(self) -> str:
+        """The HTTP door of the first gateway."""
+        return f"http://{ports.HOST}:{self.addresses.http['gateway']}"
+
+    def health_url(self, name: str) -> str:
+        """Where a worker or the lake serves /healthz, /readyz and /metrics."""
+        return f"http://{ports.HOST}:{self.addresses.health[name]}"
+
+    @property
+    def lake(self) -> Path:
+        """The folder whose changes become storage events."""
+        return self.folder.lake
+
+    def process(self, name: str) -> Child:
+        """The process of a part; raises `KeyError`."""
+        return self.children[name]
+
+    def env(self, name: str = "") -> dict[str, str]:
+        """The settings that the process `name` runs with, or those that all have in common."""
+        service = self._services.get(name, name)
+        own = [self._settings.get(key, {}) for key in dict.fromkeys(("*", service, name))]
+        return {**self._environment, **{key: value for each in own for key, value in each.items()}}
+
+    # -- life
+
+    async def __aenter__(self) -> Self:
+        self._began = time.monotonic()
+        self.folder.take()
+        try:
+            self._plan()
+            await self.during(self._start())
+            self._announce()
+        except BaseException as failure:
+            await self._leave()
+            if isinstance(failure, Died):
+                raise CannotStart(str(failure)) from None
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leave()
+        if self._death is not None:
+            raise self._death
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; when a part dies first, `work` is cancelled and `Died` raised."""
+        working = asyncio.ensure_future(work)
+        dying = asyncio.ensure_future(self._died.wait())
+        try:
+            await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if self._death is not None:
+                raise self._death
+            return working.result()
+        finally:
+            for task in (working, dying):
+                task.cancel()
+            await asyncio.gather(working, dying, return_exceptions=True)
+
+    async def wait(self) -> None:
+        """Wait until a part dies, and raise `Died`."""
+        await self.during(asyncio.Event().wait())
+
+    # -- one part at a time
+
+    async def stop_one(self, name: str) -> None:
+        """Stop a part as a deployment would: SIGTERM, then its grace."""
+        await self.children[name].stop()
+
+    def kill(self, name: str) -> None:
+        """End a part at once (SIGKILL), as a node that burns down would."""
+        self.children[name].kill()
+
+    async def start_one(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        """Start a part that was stopped or killed, with `settings` on top of what it had; waits until it is ready."""
+        child = self.children[name]
+        await child.wait()
+        child.part = replace(child.part, environment={**child.part.environment, **(settings or {})})
+        await self._launch([child])
+        await self._ready([child])
+        self._announce()
+
+    async def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        """Stop a part (if it runs) and start it again."""
+        await self.stop_one(name)
+        await self.start_one(name, settings)
+
+    def hurry(self) -> None:
+        """Stop waiting for parts that take their time to leave."""
+        for child in self.children.values():
+            child.kill()
+
+    # -- planning
+
+    def _plan(self) -> None:
+        """Decide on addresses and environment, and write down what the parts will read."""
+        self._addresses = self._choose_addresses()
+        self.folder.prepare(self._documents, reset=self._reset)
+        self._environment = recipe.common(self._addresses, self._config, self.folder, secrets.token_urlsafe(32))
+        self.folder.write(self.folder.broker_config, emulator_config(_topology(self._config)))
+
+    def _choose_addresses(self) -> Addresses:
+        own = [name for name in INSTEAD if name not in self._instead]
+        gateways = [name for name, service in self._services.items() if service == "gateway"]
+        free = ports.free()
+        wanted = ["broker", "admin", *own, *gateways[:1]]
+        port = ports.usual(wanted) if self._usual else dict(zip(wanted, free, strict=False))
+        urls = {name: f"{_SCHEME[name]}://{ports.HOST}:{port[name]}" for name in own} | self._instead
+        return Addresses(
+            broker=port["broker"],
+            admin=port["admin"],
+            redis_url=urls["redis"],
+            qdrant_url=urls["vectors"],
+            llm_url=urls["llm"],
+            own={name: port[name] for name in own},
+            http={name: port.get(name) or next(free) for name in gateways},
+            health={name: next(free) for name in (*self._services, "lake")},
+        )
+
+    def _stand_ins(self) -> list[Part]:
+        made: dict[str, Callable[[int], Part]] = {
+            "redis": lambda port: recipe.redis(port, self.folder),
+            "vectors": lambda port: recipe.vectors(port, self.folder),
+            "llm": recipe.llm,
+        }
+        own = [made[name](port) for name, port in self.addresses.own.items()]
+        return [recipe.broker(self.addresses, self.folder), *own]
+
+    def _clients(self) -> list[Part]:
+        """The parts that talk to the broker."""
+        at = self.addresses
+        workers = [recipe.worker(name, service, at, self.env(name)) for name, service in self._services.items()]
+        return [*workers, *([recipe.lake(at, self.folder, self.env("lake"))] if self._with_lake else [])]
+
+    # -- starting and stopping
+
+    async def _start(self) -> None:
+        await self._launch(self._add(self._stand_ins()))
+        await self._ready([self.children["broker"]])
+        await self._launch(self._add(self._clients()))
+        await self._ready([child for name, child in self.children.items() if name != "broker"])
+
+    def _add(self, parts: Iterable[Part]) -> list[Child]:
+        added = {part.name: Child(part, self.folder.logs / f"{part.name}.log") for part in parts}
+        for child in added.values():
+            child.log.unlink(missing_ok=True)
+        self.children.update(added)
+        return list(added.values())
+
+    async def _launch(self, children: Iterable[Child]) -> None:
+        for child in children:
+            await child.start()
+            watcher = asyncio.create_task(self._watch(child), name=f"watch {child.part.name}")
+            self._watchers.add(watcher)
+            watcher.add_done_callback(self._watchers.discard)
+
+    async def _watch(self, child: Child) -> None:
+        code = await child.wait()
+        if not child.expected and self._death is None:
+            self._death = Died(f"{child.part.name} ended ({_spoken(code)}){_epitaph(child)}")
+            self._died.set()
+
+    async def _ready(self, children: Sequence[Child]) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.gather(*(self._one_ready(child) for child in children))
+        except TimeoutError:
+            late = [child for child in children if not await child.part.ready.passes()] or list(children)
+            name, epitaph = late[0].part.name, _epitaph(late[0])
+            raise CannotStart(f"{name} was not ready after {self._patience:.0f} s{epitaph}") from None
+
+    async def _one_ready(self, child: Child) -> None:
+        if not await child.is_ready():
+            raise CannotStart(f"{child.part.name} ended while starting{_epitaph(child)}")
+        self._progress(child.part.name, time.monotonic() - self._began)
+
+    async def _leave(self) -> None:
+        """Stop everything and let go of the folder; being cancelled meanwhile only makes it quicker."""
+        leaving = asyncio.ensure_future(self._stop_in_order())
+        while not leaving.done():
+            try:
+                await asyncio.shield(leaving)
+            except asyncio.CancelledError:
+                self.hurry()
+        self.folder.release()
+
+    async def _stop_in_order(self) -> None:
+        for child in self.children.values():
+            child.expected = True
+        for names in (["lake"], list(self._services), ["broker", "vectors", "llm"], ["redis"]):
+            await asyncio.gather(*(self.children[name].stop() for name in names if name in self.children))
+        await asyncio.gather(*self._watchers)
+
+    def _announce(self) -> None:
+        processes = {
+            name: {"pid": child.pid, "log": str(child.log)} for name, child in self.children.items() if child.alive
+        }
+        here: dict[str, Any] = {
+            "format": 1,
+            "pid": os.getpid(),
+            "processes": processes,
+            "environment": self._environment,
+        }
+        if self.addresses.http:
+            here["gateway_url"] = self.gateway_url
+        self.folder.write(self.folder.state, here)
+
+
+def from_environment() -> dict[str, str]:
+    """What the environment names to be used instead of a stand-in."""
+    return {name: os.environ[variable] for name, variable in INSTEAD.items() if os.environ.get(variable)}
+
+
+def _topology(config: Path) -> Any:
+    from shared.access.callers import Callers
+    from shared.contracts.queues import topology
+    from shared.errors import SettingsError
+
+    try:
+        callers = Callers.read(config / "callers.yaml")
+    except SettingsError as wrong:
+        raise CannotStart(str(wrong)) from wrong
+    return topology(callers.ingresses(), callers.reply_queues())
+
+
+def _spoken(code: int) -> str:
+    return f"status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _epitaph(child: Child) -> str:
+    said = child.last_words()
+    return f"; its last words ({child.log}):\n{said}" if said else f" without a word ({child.log})"

@@ -1,0 +1,103 @@
+"""Connections to a target: the plain SDK, our own bus, Redis, the registry, the callers file."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ops.problem import Problem
+from ops.target import Target
+
+if TYPE_CHECKING:
+    from azure.servicebus.aio import ServiceBusClient
+
+    from shared.access.callers import Callers
+    from shared.bus.servicebus import ServiceBus
+    from shared.cache.redis import QuickRedis
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+# Without it a silent peer hangs an operation for ever.
+TRY_TIMEOUT = 5.0
+
+
+@asynccontextmanager
+async def service_bus(target: Target) -> "AsyncIterator[ServiceBusClient]":
+    """The SDK's own client."""
+    from azure.servicebus.aio import ServiceBusClient
+
+    if target.connection_string:
+        async with _from(target.connection_string, ServiceBusClient) as client:
+            yield client
+        return
+    from azure.identity.aio import DefaultAzureCredential
+
+    async with (
+        DefaultAzureCredential() as credential,
+        ServiceBusClient(target.host, credential, retry_total=1, try_timeout=TRY_TIMEOUT) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
+    """Our own adapter, as the workers use it; its errors are raised as `Problem`."""
+    from shared.bus.port import BusUnavailable, UnknownQueue
+    from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+
+    try:
+        ours = ServiceBus(
+            ServiceBusAddress(target.connection_string, target.variables.get("RAGBUS_SERVICEBUS_NAMESPACE")),
+            connections=target.connections,
+        )
+    except ValueError as wrong:
+        raise Problem(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+    try:
+        yield ours
+    except UnknownQueue as unknown:
+        raise Problem(f"{unknown}; `ragbus queues` lists them (of one with sessions only --dead is shown)") from unknown
+    except BusUnavailable as away:
+        raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+    finally:
+        await ours.close()
+
+
+@asynccontextmanager
+async def redis(target: Target) -> "AsyncIterator[QuickRedis]":
+    """Redis, in no time or not at all."""
+    from shared.cache.redis import QuickRedis
+
+    ours = QuickRedis(target.redis_url)
+    try:
+        yield ours
+    finally:
+        await ours.close()
+
+
+@asynccontextmanager
+async def registry(target: Target) -> "AsyncIterator[QdrantRegistry]":
+    """The documents that are known."""
+    from shared.vectors.qdrant import connect
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+    client = connect(target.qdrant_url, api_key=target.variables.get("RAGBUS_QDRANT_API_KEY"))
+    try:
+        yield QdrantRegistry(client)
+    finally:
+        await client.close()
+
+
+def callers(target: Target) -> "Callers":
+    """Who may ask; raises `Problem`."""
+    from shared.access.callers import Callers
+    from shared.errors import SettingsError
+
+    try:
+        return Callers.read(target.config / "callers.yaml")
+    except SettingsError as wrong:
+        raise Problem(str(wrong)) from wrong
+
+
+def _from(connection_string: str, client: "type[ServiceBusClient]") -> "AbstractAsyncContextManager[ServiceBusClient]":
+    try:
+        return client.from_connection_string(connection_string, retry_total=1, try_timeout=TRY_TIMEOUT)
+    except ValueError as wrong:
+        raise Problem(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong

@@ -1,0 +1,220 @@
+"""`ragbus demo`: the whole system at work, with nothing but this machine; every step is checked.
+
+start ─▶ index the handbook ─▶ ask ─▶ ask again (from the cache) ─▶ edit ─▶ ask again (the new answer) ─▶ ask the
+unanswerable
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local.stack import Stack, StackError, from_environment
+from local.stack.signals import run
+from local.stack.stack import EXAMPLE
+from local.stack.usage import resident
+from ops import answers, say, script
+from ops.target import Target, read_stack
+from ops.upstream import Answer, NoReply, Upstream
+
+if TYPE_CHECKING:
+    from shared.vectors.port import Document
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+Show = Callable[[int], None]
+INDEX_WITHIN = 180.0
+REINDEX_WITHIN = 60.0
+_LOOK = 0.1
+_MEGABYTE = 1_000_000
+
+
+class Stuck(Exception):
+    """A step did not come to its end; the ones after it make no sense."""
+
+
+def demo(folder: Path, *, reset: bool) -> int:
+    """0 when every step held, else 1; 130 when it was stopped."""
+    performance = Demo(folder, reset=reset)
+    try:
+        finished = run(performance.play())
+    except (StackError, Stuck, NoReply) as failure:
+        performance.failures.append(str(failure))
+        finished = True
+    if finished is None:
+        say.aside("stopped; nothing is left running")
+        return 130
+    return performance.verdict()
+
+
+class Demo:
+    """One performance, and what went wrong in it."""
+
+    def __init__(self, folder: Path, *, reset: bool) -> None:
+        self.failures: list[str] = []
+        self._began = time.monotonic()
+        self._checks = 0
+        self._first_answer: float | None = None
+        self._memory = ""
+        self._documents = 0
+        self._questions = script.read(EXAMPLE / "questions.yaml")
+        # Our own stand-ins, or the checks would judge somebody else's model; any Redis will do.
+        redis = {name: url for name, url in from_environment().items() if name == "redis"}
+        self._stack = Stack(folder, ports="free", reset=reset, instead=redis, progress=self._tell)
+
+    async def play(self) -> bool:
+        """All steps, in order."""
+        self._title("Start: nine processes on this machine")
+        loading = asyncio.create_task(asyncio.to_thread(_load))
+        async with self._stack as stack:
+            await loading
+            say.console().print(f"  ready after [bold]{self._elapsed():.1f} s[/bold]")
+            await stack.during(self._steps())
+        return True
+
+    def verdict(self) -> int:
+        """Say how it went; the exit status."""
+        console = say.console()
+        console.print()
+        for failure in self.failures:
+            console.print(f"[red]failed[/red] {say.harmless(failure)}", markup=True)
+        if not self.failures:
+            console.print(f"[green]all {self._checks} checks held[/green]")
+        first = f"{self._first_answer:.1f} s" if self._first_answer is not None else "never"
+        console.print(f"first cited answer {first} after the start · {self._documents} documents{self._memory}")
+        return 1 if self.failures else 0
+
+    # -- the steps
+
+    async def _steps(self) -> None:
+        from ops.connect import registry, service_bus
+
+        target = self._target()
+        async with registry(target) as documents, service_bus(target) as bus, Upstream(bus) as app:
+            await self._index(documents)
+            await self._ask(app)
+            await self._change(app, documents)
+            await self._ask_the_unanswerable(app)
+        pids = [child.pid for child in self._stack.children.values()]
+        self._memory = f" · {resident(pids) / _MEGABYTE:.0f} MB resident in {len(pids)} processes"
+
+    async def _index(self, registry: "QdrantRegistry") -> None:
+        files = documents_in(self._stack.lake)
+        self._title(f"Index: {len(files)} documents of the handbook, told by blob events")
+        began = time.monotonic()
+        async with _progress(len(files)) as show:
+            while len(live := await _live(registry, files)) < len(files):
+                show(len(live))
+                if time.monotonic() - began > INDEX_WITHIN:
+                    raise Stuck(f"not indexed after {INDEX_WITHIN:.0f} s: {', '.join(sorted(files - live.keys()))}")
+                await asyncio.sleep(_LOOK)
+            show(len(live))
+        self._documents = len(live)
+        passages = sum(document.passages for document in live.values())
+        say.console().print(f"  {len(live)} documents, {passages} passages after {time.monotonic() - began:.1f} s")
+
+    async def _ask(self, app: Upstream) -> None:
+        self._title("Ask: an upstream app posts to its queue, with the plain azure-servicebus SDK")
+        answerable = [question for question in self._questions if question.answerable]
+        for question in answerable:
+            answer = await self._put(app, question.text)
+            self._check(script.faults(question, answer, cache="miss"))
+            if self._first_answer is None and answer.get("citations"):
+                self._first_answer = self._elapsed()
+        self._title("Ask the first one again: nobody pays twice")
+        self._check(script.faults(answerable[0], await self._put(app, answerable[0].text), cache="hit"))
+
+    async def _change(self, app: Upstream, registry: "QdrantRegistry") -> None:
+        for question in self._questions:
+            if question.edit is None:
+                continue
+            self._title(f"Edit {question.edit.document}: what depended on it is forgotten")
+            await self._edit(question.edit, registry)
+            answer = await self._put(app, question.text)
+            self._check(script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
+
+    async def _edit(self, edit: script.Edit, registry: "QdrantRegistry") -> None:
+        file = self._stack.lake / edit.document
+        before = (await _live(registry, {edit.document}))[edit.document].generation
+        say.console().print(f"  “{edit.replace}”\n  “{edit.by}”", markup=False)
+        try:
+            file.write_text(script.edited(file.read_text("utf-8"), edit), "utf-8")
+        except ValueError as changed:
+            raise Stuck(f"{changed}: run the demonstration without --keep-lake") from changed
+        began = time.monotonic()
+        while (now := (await _live(registry, {edit.document})).get(edit.document)) is None or now.generation <= before:
+            if time.monotonic() - began > REINDEX_WITHIN:
+                raise Stuck(f"{edit.document} was edited, but not indexed anew within {REINDEX_WITHIN:.0f} s")
+            await asyncio.sleep(_LOOK)
+        say.console().print(f"  version {now.generation} counts after {time.monotonic() - began:.2f} s")
+
+    async def _ask_the_unanswerable(self, app: Upstream) -> None:
+        self._title("Ask what the handbook does not say")
+        for question in self._questions:
+            if not question.answerable:
+                self._check(script.faults(question, await self._put(app, question.text)))
+
+    # -- helpers
+
+    async def _put(self, app: Upstream, text: str) -> Answer:
+        say.console().print(f"\n  [bold blue]?[/bold blue] {text}")
+        began = time.monotonic()
+        answer = await app.ask(text)
+        answers.show(answer, time.monotonic() - began)
+        return answer
+
+    def _check(self, wrong: Iterable[str]) -> None:
+        self._checks += 1
+        self.failures += wrong
+
+    def _target(self) -> Target:
+        target = read_stack(self._stack.folder.state)
+        if target is None:
+            raise Stuck(f"{self._stack.folder.state} is gone")
+        return target
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _tell(self, name: str, seconds: float) -> None:
+        say.console().print(f"  {name:<10} {seconds:5.1f} s", style="dim")
+
+    def _title(self, text: str) -> None:
+        say.console().print(f"\n[bold]{text}[/bold]")
+
+
+def documents_in(lake: Path) -> set[str]:
+    """The paths of all documents in a folder; hidden files are none."""
+    files = (file.relative_to(lake) for file in lake.rglob("*") if file.is_file())
+    return {file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)}
+
+
+async def _live(registry: "QdrantRegistry", wanted: set[str]) -> "dict[str, Document]":
+    """Which of the `wanted` documents can be found, with all that follows from a change done."""
+    from shared.errors import TryLater
+
+    try:
+        entries = [document async for document in registry.entries()]
+    except TryLater:
+        return {}
+    return {each.path: each for each in entries if each.path in wanted and each.is_live and each.settled}
+
+
+@asynccontextmanager
+async def _progress(total: int) -> "AsyncIterator[Show]":
+    """A bar on a terminal; elsewhere nothing, since a log is no place for one."""
+    if not say.console().is_terminal:
+        yield lambda _done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(" "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=say.console(), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _load() -> None:
+    """Import what is slow to import while the processes start."""
+    import shared.vectors.qdrant_registry  # noqa: F401

@@ -1,0 +1,171 @@
+"""`ragbus index`: what is in the lake, what is in the index, and bringing the two together."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ops import say
+from ops.connect import bus, registry
+from ops.problem import Problem
+from ops.target import Target
+from shared.errors import SettingsError, TryLater
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from services.indexer.reconcile import Finding, Reconciler
+    from shared.vectors.port import Document
+
+
+def put(target: Target, files: Sequence[Path], folder: str) -> None:
+    """Copy `files` into the lake; the event that follows gets them indexed."""
+    lake = lake_of(target)
+    for file in files:
+        if not file.is_file():
+            raise Problem(f"{file} is not a file")
+        name = (PurePosixPath(folder) / file.name).as_posix()
+        _copy(file, within(lake, name))
+        say.console().print(f"{name} is in the lake; `ragbus index status` shows when it counts", markup=False)
+
+
+def remove(target: Target, paths: Sequence[str]) -> None:
+    """Remove documents from the lake; the event that follows gets them out of the index."""
+    lake = lake_of(target)
+    for path in paths:
+        file = within(lake, path)
+        if not file.is_file():
+            raise Problem(f"the lake has no {path}; `ragbus index status` lists what is indexed")
+        file.unlink()
+        say.console().print(f"{path} is gone from the lake", markup=False)
+
+
+def status(target: Target, *, as_json: bool) -> None:
+    """Print what the registry knows."""
+    documents = asyncio.run(_documents(target))
+    if as_json:
+        say.as_json([{**asdict(document), "groups": sorted(document.groups)} for document in documents])
+    elif documents:
+        say.console().print(_table(documents, datetime.now(UTC)))
+    else:
+        say.console().print("nothing is indexed; `ragbus index reconcile` announces what is in the lake")
+
+
+def reconcile(target: Target, *, dry_run: bool) -> None:
+    """Announce what the index lacks of the lake."""
+    found = asyncio.run(reconciled(target, dry_run=dry_run))
+    for finding in found:
+        say.console().print(f"{finding.why:<10} {say.harmless(finding.path)}", markup=False)
+    if not found:
+        say.console().print("the index says what the lake says")
+    else:
+        say.aside(f"{len(found)} events {'would be ' if dry_run else ''}sent to blob-events")
+
+
+async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]":
+    """Where index and lake differ, after telling the indexer of it; raises `Problem`."""
+    from services.indexer.reconcile import event_of
+    from shared.bus.port import Outgoing
+    from shared.contracts.queues import BLOB_EVENTS
+
+    async with AsyncExitStack() as closing:
+        try:
+            found = await (await _reconciler(target, closing)).findings()
+        except SettingsError as wrong:
+            raise Problem(str(wrong)) from wrong
+        except TryLater as away:
+            raise Problem(f"{away}; `ragbus doctor` says more") from away
+        if found and not dry_run:
+            connected = await closing.enter_async_context(bus(target))
+            for finding in found:
+                event_id, now = str(uuid4()), datetime.now(UTC)
+                body = event_of(finding, now=now, event_id=event_id)
+                await connected.send(Outgoing(BLOB_EVENTS, body, subject="", message_id=event_id))
+        return found
+
+
+def lake_of(target: Target) -> Path:
+    """The folder that is the lake; raises `Problem` when the lake is a storage account."""
+    folder = target.variables.get("RAGBUS_LAKE_FOLDER")
+    if folder is None:
+        raise Problem(
+            "the lake is no folder here: upload to its container (`az storage blob upload`), the event follows"
+        )
+    if not Path(folder).is_dir():
+        raise Problem(f"RAGBUS_LAKE_FOLDER: {folder} is not a folder")
+    return Path(folder).resolve()
+
+
+def within(lake: Path, path: str) -> Path:
+    """The file for a document's path; raises `Problem` for a path that leads out of the lake."""
+    file = (lake / path).resolve()
+    if not file.is_relative_to(lake) or file == lake:
+        raise Problem(f"{path} is not a path inside the lake")
+    return file
+
+
+def _copy(source: Path, file: Path) -> None:
+    # Under a hidden name first: the watcher must not announce half a file.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_name(f".{file.name}.part")
+    shutil.copyfile(source, half)
+    half.replace(file)
+
+
+async def _documents(target: Target) -> "list[Document]":
+    try:
+        async with registry(target) as known:
+            return sorted([document async for document in known.entries()], key=lambda document: document.path)
+    except TryLater as away:
+        raise Problem(f"{away}; `ragbus doctor` says more") from away
+
+
+async def _reconciler(target: Target, closing: AsyncExitStack) -> "Reconciler":
+    from services.indexer.build import open_lake, pipeline_of
+    from services.indexer.edition import Maker
+    from services.indexer.reconcile import Reconciler
+    from services.indexer.settings import IndexerSettings
+    from shared.access.sources import Sources
+    from shared.llm.deployments import Deployments, Kind
+
+    os.environ.update(target.variables)
+    settings = IndexerSettings.load()
+    model = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING).model
+    sources = Sources.read(settings.config / "sources.yaml")
+    return Reconciler(
+        lake=await open_lake(settings, sources, closing),
+        registry=await closing.enter_async_context(registry(target)),
+        sources=sources,
+        maker=Maker(pipeline_of(settings, model), model, lambda: datetime.now(UTC), lambda: uuid4().hex),
+    )
+
+
+def _table(documents: "Sequence[Document]", now: datetime) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("document", "state", box=None, header_style="bold", pad_edge=False)
+    for name in ("version", "passages", "age"):
+        table.add_column(name, justify="right")
+    table.add_column("readers")
+    for document in documents:
+        cells: tuple[Any, ...] = (document.generation, document.passages, age(now - document.updated_at))
+        state = str(document.state) if document.settled else f"{document.state}, settling"
+        readers = ", ".join(sorted(document.groups))
+        table.add_row(Text(say.harmless(document.path)), state, *(str(cell) for cell in cells), readers)
+    return table
+
+
+def age(since: Any) -> str:
+    """A duration in its largest sensible unit."""
+    seconds = max(0, int(since.total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

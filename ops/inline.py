@@ -1,0 +1,89 @@
+"""One message through its worker's own handler, in this process: a breakpoint in the handler works.
+
+What leaves is printed instead of sent. Redis is kept out of it, so nothing is charged, cached or claimed; the model
+and Qdrant are called for real. A storage event is really indexed, which changes nothing that the lake does not say.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from ops import say
+from ops.connect import callers
+from ops.problem import Problem
+from ops.target import Target
+from shared.bus.port import Outgoing, Received
+from shared.contracts.envelope import Envelope
+from shared.contracts.queues import BLOB_EVENTS, topology
+from shared.errors import SettingsError, TryLater, Unprocessable
+from shared.telemetry import logs, metrics
+from shared.worker.plumbing import Parts, make_parts
+from shared.worker.worker import Job
+
+# Nobody listens on the discard port; the connection is refused at once.
+_NO_REDIS = "redis://127.0.0.1:9/0"
+
+
+async def run(target: Target, message: Outgoing) -> None:
+    """Decode and handle `message`, and print what the worker would send; raises `Problem`."""
+    os.environ.update(_variables(target, message.queue))
+    service = consumer(target, message.queue)
+    logs.configure(service, "pretty", "warning")
+    try:
+        parts, jobs = await _make(service)
+    except SettingsError as wrong:
+        raise Problem(f"{service}: {wrong}") from wrong
+    try:
+        job = next(job for job in jobs if job.queue == message.queue)
+        _print(await _handled(job, received(message)))
+    finally:
+        for close in (*parts.closing, parts.redis.close, parts.bus.close):
+            await close()
+
+
+def consumer(target: Target, queue: str) -> str:
+    """The service that receives from `queue`; raises `Problem`."""
+    known = callers(target)
+    for each in topology(known.ingresses(), known.reply_queues()):
+        if each.name == queue and each.consumer != "caller":
+            return each.consumer
+    raise Problem(f"no service of ours receives from {queue}")
+
+
+def received(message: Outgoing) -> Received:
+    """`message` as its receiver would see it."""
+    names = {field.name for field in fields(Received)} & {field.name for field in fields(Outgoing)}
+    same: dict[str, Any] = {name: getattr(message, name) for name in names}
+    return Received(**same, enqueued_at=datetime.now(UTC))
+
+
+async def _make(service: str) -> tuple[Parts, Sequence[Job[Any]]]:
+    module = importlib.import_module(f"services.{service}.settings")
+    settings = getattr(module, f"{service.title()}Settings").load()
+    parts = make_parts(settings, metrics.make())
+    return parts, await importlib.import_module(f"services.{service}.main").make_jobs(settings, parts)
+
+
+async def _handled(job: Job[Any], message: Received) -> Sequence[Envelope]:
+    try:
+        return await job.handle(job.decode(message), message.attempt)
+    except Unprocessable as hopeless:
+        raise Problem(f"the worker would dead-letter it: {hopeless.reason}: {hopeless.detail}") from hopeless
+    except TryLater as later:
+        raise Problem(f"the worker would try it later: {later}") from later
+
+
+def _print(envelopes: Sequence[Envelope]) -> None:
+    if not envelopes:
+        say.aside("handled; nothing would be sent")
+    for envelope in envelopes:
+        say.aside(f"would send {envelope.message.kind} to {envelope.queue} as {envelope.message_id}:")
+        say.as_json(envelope.message.model_dump(mode="json", exclude_none=True))
+
+
+def _variables(target: Target, queue: str) -> Mapping[str, str]:
+    dry = {} if queue == BLOB_EVENTS else {"RAGBUS_REDIS_URL": _NO_REDIS}
+    return {**target.variables, **dry}

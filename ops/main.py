@@ -1,0 +1,278 @@
+"""The command `ragbus`. Only signatures here: what a command needs is imported when it runs, so that help is quick."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from ops.problem import Problem
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="ragbus",
+    help="Retrieval-augmented answers over Azure Service Bus: run it here, ask, look inside, replay.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+_debug = False
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Folder = Annotated[Path, typer.Option(help="Where the laptop's stack keeps its state.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+    """Take the options that come before the command."""
+    global _debug
+    _debug = debug
+
+
+def plainly(work: Callable[P, None]) -> Callable[P, None]:
+    """Say what went wrong in a sentence and end with status 2."""
+
+    @functools.wraps(work)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            work(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except Exception as failure:
+            if _debug:
+                raise
+            _complain(failure)
+            raise typer.Exit(2) from None
+
+    return guarded
+
+
+def _complain(failure: Exception) -> None:
+    from ops.say import harmless
+
+    known = isinstance(failure, Problem)
+    said = str(failure) if known else f"unexpected: {failure!r} (`ragbus --debug …` shows where)"
+    sys.stderr.write(f"ragbus: {harmless(said)}\n")
+
+
+@app.command()
+@plainly
+def up(
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take any free ports, not the usual ones.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget data, logs and edited documents first.")] = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Start the whole system on this machine and keep it running."""
+    from ops.up import up
+
+    raise typer.Exit(up(folder, free_ports=free_ports, reset=reset))
+
+
+@app.command()
+@plainly
+def demo(
+    folder: Folder = Path(".ragbus/demo"),
+    keep: Annotated[bool, typer.Option("--keep-lake", help="Do not start from the handbook as it was.")] = False,
+) -> None:
+    """Start everything, index the handbook, ask, edit a document, ask again; status 0 only if all went as promised."""
+    from ops.demo import demo
+
+    raise typer.Exit(demo(folder, reset=not keep))
+
+
+@app.command()
+@plainly
+def ask(
+    question: str,
+    use_case: Annotated[
+        str | None, typer.Option(help="One of the caller's use cases; none needed if it has one.")
+    ] = None,
+    caller: Annotated[str | None, typer.Option("--as", help="A caller in callers.yaml; the first.")] = None,
+    http: Annotated[bool, typer.Option("--http", help="Ask the gateway, not its queue.")] = False,
+    session: Annotated[str | None, typer.Option(help="The session of the reply queue to be answered in.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it is too late.")] = 60,
+    json: AsJson = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Ask a question, as an upstream app would, and print the cited answer."""
+    from ops import ask as asking
+    from ops import say, target
+    from ops.answers import show
+
+    at = target.find(folder=folder)
+    say.aside(f"asking {at.gateway if http else at}")
+    question_ = asking.Question(question, use_case, caller, session, timeout)
+    answer, seconds = (asking.by_http if http else asking.by_queue)(at, question_)
+    if json:
+        say.as_json({**answer, "seconds": round(seconds, 4)})
+    else:
+        show(answer, seconds)
+    raise typer.Exit(0 if answer.get("outcome") in ("answered", "no_answer") else 1)
+
+
+@app.command()
+@plainly
+def queues(
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
+    json: AsJson = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Show how much waits, is dead and is scheduled in every queue."""
+    from ops import depths, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    depths.show(at, watch=watch, as_json=json)
+
+
+dlq = typer.Typer(help="Look at dead letters, without touching them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dlq, name="dlq")
+
+
+@dlq.command("ls")
+@plainly
+def dlq_ls(
+    queue: Annotated[
+        str, typer.Argument(help="Whose dead letters; `dead` holds those of all request queues.")
+    ] = "dead",
+    condition: Annotated[
+        str | None, typer.Option("--where", help="For example: reason==Crashed and tenant~=acme")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Look at no more than so many.")] = 1000,
+    alive: Annotated[bool, typer.Option("--alive", help="Look at the queue itself.")] = False,
+    json: AsJson = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """List dead letters, grouped by their reason."""
+    from ops import browse, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    browse.list_dead(at, browse.Place(queue, not alive), condition=condition, limit=limit, as_json=json)
+
+
+@dlq.command("show")
+@plainly
+def dlq_show(
+    sequence: Annotated[int, typer.Argument(help="The message's sequence number.")],
+    queue: Annotated[str, typer.Argument(help="Whose dead letters.")] = "dead",
+    alive: Annotated[bool, typer.Option("--alive", help="Look at the queue itself.")] = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Show one message whole: what the broker says of it, its properties, its body."""
+    from ops import browse, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    browse.show(at, browse.Place(queue, not alive), sequence)
+
+
+@app.command()
+@plainly
+def capture(
+    queue: str,
+    dead: Annotated[bool, typer.Option("--dead", help="Its dead letters.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("captured"),
+    limit: Annotated[int, typer.Option(min=1, help="Capture no more than so many.")] = 100,
+    request: Annotated[str | None, typer.Option(help="Only what belongs to this request id.")] = None,
+    condition: Annotated[str | None, typer.Option("--where", help="As in `ragbus dlq ls`.")] = None,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Write messages to files, one each, without taking them from the queue."""
+    from ops import browse, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    place = browse.Place(queue, dead)
+    if not browse.capture(at, place, out, request=request, condition=condition, limit=limit):
+        say.aside(f"nothing to capture in {place}")
+        raise typer.Exit(1)
+
+
+@app.command()
+@plainly
+def replay(
+    files: list[Path],
+    to: Annotated[str, typer.Option(help="Where to: `local`, or the namespace's name.")] = "local",
+    rerun: Annotated[bool, typer.Option("--rerun", help="Work it out again, even if it has its outcome.")] = False,
+    queue: Annotated[str | None, typer.Option(help="The queue to send to, if not the one it came from.")] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="Run the handler here, print what it would send.")] = False,
+    azure: Annotated[bool, typer.Option("--yes-send-to-azure", help="Really send to a namespace in Azure.")] = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Send captured messages again, as replays that are told from the originals."""
+    from ops import resend, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    resend.check_target(at, to, allowed=azure)
+    (resend.inline if inline else resend.replay)(at, files, rerun=rerun, queue=queue)
+
+
+index = typer.Typer(help="The documents: lake and index.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(index, name="index")
+
+
+@index.command("put")
+@plainly
+def index_put(
+    files: list[Path],
+    to: Annotated[str, typer.Option(help="The folder in the lake.")] = "",
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Copy documents into the lake; the index follows."""
+    from ops import index, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    index.put(at, files, to)
+
+
+@index.command("rm")
+@plainly
+def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
+    """Remove documents from the lake; the index follows."""
+    from ops import index, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    index.remove(at, paths)
+
+
+@index.command("status")
+@plainly
+def index_status(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
+    """List what is indexed: version, passages, state, age."""
+    from ops import index, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    index.status(at, as_json=json)
+
+
+@index.command("reconcile")
+@plainly
+def index_reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Compare lake and index, and send the events that are missing."""
+    from ops import index, say, target
+
+    at = target.find(folder=folder)
+    say.aside(f"target: {at}")
+    index.reconcile(at, dry_run=dry_run)
+
+
+@app.command()
+@plainly
+def doctor(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
+    """Check what usually goes wrong, and say how to mend it; status 1 when something is broken."""
+    from ops import doctor, target
+
+    raise typer.Exit(doctor.examine(target.found(folder=folder), as_json=json))

@@ -1,0 +1,68 @@
+"""The example in `examples/onboarding`, as compose and Kubernetes are configured with it."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import yaml
+
+from ops.reference.text import NOTICE, Files
+from shared.access.callers import Callers
+from shared.contracts.queues import Queue, longest_deadline, shortest_window, topology, within_emulator
+
+EXAMPLE = "examples/onboarding"
+CALLERS, MODELS, SOURCES = (f"{EXAMPLE}/{name}.yaml" for name in ("callers", "models", "sources"))
+USE_CASES = f"{EXAMPLE}/use_cases"
+COMPOSE = "deploy/compose"
+KUBERNETES = "deploy/k8s/base/config"
+# A round figure below what the emulator's duplicate window allows (see `longest_deadline`).
+COMPOSE_DEADLINE = timedelta(minutes=3)
+FOR_EMULATOR = "within the emulator's limits: one caller, deadlines that its duplicate window holds"
+FOR_CLUSTER = "without the laptop's API keys, which everybody knows"
+
+
+def only_first(callers: Callers) -> Callers:
+    """The installation with its first caller alone: every door and every reply queue costs emulator connections."""
+    first = callers.callers[0]
+    return Callers(tenants={first.tenant: callers.tenants[first.tenant]}, callers=(first,))
+
+
+def without_keys(callers: Callers) -> Callers:
+    """The installation with its HTTP door shut: the example's keys are printed in the documentation."""
+    shut = tuple(caller.model_copy(update={"api_keys": ()}) for caller in callers.callers)
+    return Callers(tenants=callers.tenants, callers=shut)
+
+
+def queues_of(callers: Callers) -> tuple[Queue, ...]:
+    """Every queue of the installation."""
+    return topology(callers.ingresses(), callers.reply_queues())
+
+
+def doors_of(callers: Callers) -> dict[str, str]:
+    """The first reply queue by ingress queue."""
+    return {caller.queue: caller.reply_queues[0] for caller in callers.callers if caller.queue}
+
+
+def files(callers: Callers, texts: Mapping[str, str]) -> Files:
+    """The configuration of compose and of Kubernetes; `texts`: the example's files."""
+    shortened = {path: _shortened(text) for path, text in texts.items() if path.startswith(USE_CASES)}
+    alone = {CALLERS: _callers(only_first(callers))}
+    keyless = {CALLERS: _callers(without_keys(callers))}
+    return _copies(COMPOSE, alone | shortened, FOR_EMULATOR) | _copies(KUBERNETES, {**texts, **keyless}, FOR_CLUSTER)
+
+
+def _shortened(use_case: str) -> str:
+    """The use case with a longest deadline that the emulator's duplicate window holds."""
+    most = longest_deadline(shortest_window(map(within_emulator, topology((), ()))))
+    longest = min(COMPOSE_DEADLINE, most).total_seconds()
+    return re.sub(r"(\blongest: *)([\d.]+)", lambda found: f"{found[1]}{min(float(found[2]), longest):g}", use_case)
+
+
+def _callers(callers: Callers) -> str:
+    document: dict[str, Any] = callers.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(document, sort_keys=False, width=110)
+
+
+def _copies(folder: str, texts: Mapping[str, str], how: str) -> Files:
+    return {path.replace(EXAMPLE, folder): f"# From {path}, {how}.\n# {NOTICE}\n{text}" for path, text in texts.items()}

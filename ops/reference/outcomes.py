@@ -1,0 +1,80 @@
+"""`outcomes.md`: a sentence for every outcome, code and dead-letter reason. A test sees to it that none is missing."""
+
+from collections.abc import Mapping
+
+from ops.reference.text import Files, markdown, table
+from shared.contracts.answer import CacheState, Code, Outcome
+from shared.errors import Reason
+
+PAGE = "docs/reference/outcomes.md"
+
+OUTCOMES: Mapping[Outcome, str] = {
+    Outcome.ANSWERED: "There is an answer, with at least one citation that was checked against the passage it names.",
+    Outcome.NO_ANSWER: "The question was worked on, and the documents this caller may read do not answer it.",
+    Outcome.REFUSED: "The request was not worked on: it asks for something that this caller may not have or spend.",
+    Outcome.EXPIRED: "The deadline passed first. It is said at most 15 s after the deadline.",
+    Outcome.FAILED: "It was worked on and could not be finished; `code` and `message` say why.",
+    Outcome.CANCELLED: "The caller cancelled it before it had an outcome.",
+}
+
+CODES: Mapping[Code, str] = {
+    Code.OK: "All is well; the answer is in `text`.",
+    Code.NOT_IN_DOCUMENTS: "No passage that this caller may read answers it. Ask otherwise, or add a document.",
+    Code.UNGROUNDED: "The model wrote something that could not be traced to a retrieved passage, so it is withheld.",
+    Code.SCHEMA_INVALID: "A message is not JSON or lacks a field; `message` names it. Mend it and send anew.",
+    Code.SCHEMA_UNSUPPORTED: "The `subject` names a kind or version that is not read here; `message` lists those read.",
+    Code.UNKNOWN_USE_CASE: "There is no use case of that name, or none was named by a caller that has several.",
+    Code.NOT_ALLOWED: "The use case exists, but this caller is not listed for it in `callers.yaml`.",
+    Code.REPLY_TO_NOT_ALLOWED: "`reply_to` is not one of this caller's reply queues; the outcome is in its first.",
+    Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
+    Code.BUDGET_EXCEEDED: "The tenant's tokens for this minute are spent; `retry_after` says when to come back.",
+    Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
+    Code.RETRIES_EXHAUSTED: "Something it depends on stayed away for all attempts, or until the next was too late.",
+    Code.NO_MODEL_FITS: "No deployment of the use case, in its regions, has a window for the question and its answer.",
+    Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again will not help.",
+    Code.POISON_CONTENT: "A body that no parser should be given: not UTF-8, nested too deeply, half a surrogate pair.",
+    Code.PAYLOAD_TOO_LARGE: "A message became larger than the broker takes (256 KiB with its properties).",
+    Code.UNAUTHORIZED: "The sender, or a service behind us, did not accept the credentials.",
+    Code.CRASHED: "A fault on our side; the message is kept for us to look at. Asking again may work.",
+    Code.CANCELLED: "Cancelled by the caller.",
+}
+
+CACHE: Mapping[CacheState, str] = {
+    CacheState.HIT: "The answer was given before, to a caller with the same rights, from documents that still stand.",
+    CacheState.MISS: "It was looked for and not there.",
+    CacheState.OFF: "The use case keeps no answers, the caller asked for a fresh one, or Redis is away.",
+}
+
+REASONS: Mapping[Reason, str] = {
+    Reason.SCHEMA_INVALID: "Not a valid message of its kind. Tell its sender; a replay of this body dies the same way.",
+    Reason.SCHEMA_UNSUPPORTED: "A kind or version that is not read here. Deploy readers before senders, then replay.",
+    Reason.UNAUTHORIZED: "The queue is no caller's, or our credentials were refused. Mend rights or keys, then replay.",
+    Reason.PAYLOAD_TOO_LARGE: "The next message is too large to be sent. Lower the use case's `retrieval.candidates`.",
+    Reason.DEADLINE_EXCEEDED: "Too late to be of use; the caller was told `expired`. Look at the age of the queue.",
+    Reason.RETRIES_EXHAUSTED: "A dependency stayed away; the description has the last failure. Replay when it is back.",
+    Reason.POISON_CONTENT: "A body or a document that must not be parsed again. Look at it with care.",
+    Reason.BUDGET_EXCEEDED: "The tenant's budget was spent. Raise `tokens_per_minute` in `callers.yaml`, or let it be.",
+    Reason.CRASHED: "A bug of ours. The log has the trace under the same message id; replay once it is mended.",
+    Reason.TTL_EXPIRED: "The broker's word: it lay there until its time to live ended. Its consumer was slow, or away.",
+    Reason.MAX_DELIVERY_COUNT: "The broker's word: worker after worker vanished while holding it. Look for kills.",
+}
+
+
+def files() -> Files:
+    """The page."""
+    return {
+        PAGE: markdown(
+            "Outcomes",
+            "Every accepted request gets one outcome, an `answer.v1`. `outcome` says how it ended, `code` why; both "
+            "are stable, `message` is for people. Repeat a request only if `retryable` is true, and then not before "
+            "`retry_after`.",
+            _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),
+            _section("Codes", "code", {str(key): text for key, text in CODES.items()}),
+            _section("Cache", "cache", {str(key): text for key, text in CACHE.items()}),
+            _section("Dead-letter reasons", "reason", {str(key): text for key, text in REASONS.items()}),
+        )
+    }
+
+
+def _section(title: str, column: str, rows: Mapping[str, str]) -> str:
+    return f"## {title}\n\n" + table((column, "meaning"), [(f"`{key}`", text) for key, text in rows.items()])

@@ -1,0 +1,53 @@
+"""`queues.md`: every queue of the example installation and what it promises."""
+
+from collections.abc import Sequence
+
+from ops.reference.text import Files, markdown, spoken, table
+from shared.contracts.queues import LOCK, SKEW, Queue, longest_deadline, shortest_window, within_emulator
+
+PAGE = "docs/reference/queues.md"
+_HEAD = ("queue", "carries", "consumer", "lock", "duplicates", "deliveries", "lives", "expired", "dead letters")
+
+
+def files(queues: Sequence[Queue]) -> Files:
+    """The page."""
+    return {PAGE: markdown("Queues", _intro(), table(_HEAD, map(_row, queues)), _deadlines(queues), _emulator(queues))}
+
+
+def _intro() -> str:
+    return (
+        "The topology is written once, in `shared/contracts/queues.py`. These are the queues of the example in "
+        "`examples/onboarding`: each caller in `callers.yaml` brings its own door and its own reply queues, the "
+        "others are always there. All are peek-lock and unpartitioned."
+    )
+
+
+def _row(queue: Queue) -> Sequence[str]:
+    return (
+        f"`{queue.name}`" + (" (sessions)" if queue.sessions else ""),
+        ", ".join(f"`{kind}`" for kind in queue.carries),
+        queue.consumer,
+        spoken(queue.lock),
+        spoken(queue.duplicate_window) if queue.duplicate_window else "off",
+        str(queue.max_delivery_count),
+        spoken(queue.time_to_live),
+        "dead-lettered" if queue.dead_letter_on_expiry else "dropped",
+        f"`{queue.forward_dead_letters_to}`" if queue.forward_dead_letters_to else "its own dead-letter queue",
+    )
+
+
+def _deadlines(queues: Sequence[Queue]) -> str:
+    window = shortest_window(queues)
+    return f"""## How long a deadline may be
+
+A second outcome must still meet the first one's message id at the broker, so the duplicate window must hold the
+longest deadline, a lock and the skew of clocks: {spoken(window)} - {spoken(LOCK)} - {spoken(SKEW)} =
+{spoken(longest_deadline(window))}. The gateway refuses to start with a use case that asks for more."""
+
+
+def _emulator(queues: Sequence[Queue]) -> str:
+    window = shortest_window([within_emulator(queue) for queue in queues])
+    return f"""## On Microsoft's emulator
+
+Its limits cap the duplicate window at {spoken(window)} and the life of a message at one hour, so deadlines end at
+{spoken(longest_deadline(window))}. `deploy/compose/Config.json` is written from the same topology with these limits."""

@@ -1,0 +1,178 @@
+"""Sending a captured message again: as a replay, which says so, and which is told from the original everywhere. Pure.
+
+    original                              n-th replay
+    {request}/{stage}, …/r2, …/p1         {request}/{stage}/p{n}        so that no broker takes it for a duplicate
+    request.run                           p{n}                          and everything that follows is named so too
+    answer_by, time to live               now + the original span       at least a minute
+    ragbus-attempt, …-first-enqueued-at   gone                          it starts from its first attempt
+    traceparent                           a new one                     the original's in ragbus-replay-trace
+
+An `ask.v1` keeps its first id in `ragbus-origin`: it is the same request. A request that has its outcome gets no
+second one, and the replay ends at the first worker, unless it is a rerun.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ops.capsule import Capsule
+from ops.problem import Problem
+from shared.access.callers import Caller, Callers
+from shared.bus import port
+from shared.bus.port import Outgoing, Property, Received
+from shared.contracts.answer import AnswerReady
+from shared.contracts.ask import Ask
+from shared.contracts.base import read_json
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.ids import digest, replay_run, request_id, stage_id
+from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import Unprocessable
+
+REPLAY_FROM = "ragbus-replay-from"
+REPLAY_TRACE = "ragbus-replay-trace"
+SHORTEST = timedelta(seconds=60)
+_STAGES: Mapping[str, tuple[str, type[RetrievePassages] | type[GenerateAnswer]]] = {
+    RetrievePassages.kind: (RETRIEVE, RetrievePassages),
+    GenerateAnswer.kind: (GENERATE, GenerateAnswer),
+}
+# What belongs to one sending of the message, not to the message.
+_OF_THE_FIRST = {
+    *(port.ATTEMPT, port.ANSWER_BY, port.ENQUEUED_AT, port.RUN, port.RERUN, port.REPLAY_OF, REPLAY_FROM, REPLAY_TRACE),
+    *(port.TRACEPARENT, port.TRACESTATE, port.DIAGNOSTIC_ID, "DeadLetterReason", "DeadLetterErrorDescription"),
+}
+_RUN = re.compile(r"p(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a captured message is about, and where it is worked on."""
+
+    queue: str
+    request_id: str
+    stage: str
+    origin: str | None = None
+    """Of an ask: the id that its caller gave it."""
+    request: Request | None = None
+    """Of an internal message: the request in its body."""
+    earlier: int = 0
+    """The number of the replay that the captured message is itself."""
+
+
+def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Work:
+    """Find out what to do with a captured message; raises `Problem` for one that is no work."""
+    message = capsule.message
+    if message.subject in _STAGES:
+        return _stage(message, queue)
+    source = queue or _source(message)
+    if source == BLOB_EVENTS:
+        return _event(message)
+    caller = callers.at_queue(source)
+    if caller is None:
+        raise Problem(_no_work(message, source))
+    return _ask(message, caller, source)
+
+
+def replayed(capsule: Capsule, work: Work, number: int, *, rerun: bool, now: datetime) -> Outgoing:
+    """The message to send as replay `number`."""
+    message = capsule.message
+    run = replay_run(number)
+    answer_by = now + span_of(message, work)
+    return Outgoing(
+        queue=work.queue,
+        body=_body(message, work, run, answer_by, rerun=rerun),
+        subject=message.subject or "",
+        message_id=stage_id(work.request_id, work.stage, run),
+        correlation_id=message.correlation_id,
+        session_id=message.session_id,
+        reply_to=message.reply_to,
+        reply_to_session_id=message.reply_to_session_id,
+        time_to_live=answer_by - now,
+        content_type=message.content_type,
+        properties=_properties(capsule, work, run, rerun=rerun),
+    )
+
+
+def span_of(message: Received, work: Work) -> timedelta:
+    """How long the original had, and at least a minute: nobody should have to hurry with a debugger."""
+    if work.request is not None:
+        return max(SHORTEST, work.request.answer_by - work.request.accepted_at)
+    life = message.time_to_live
+    return max(SHORTEST, life) if life is not None and life < timedelta(days=1) else SHORTEST
+
+
+def run_number(run: str) -> int:
+    """The n of `p{n}`; 0 for what is no replay."""
+    found = _RUN.fullmatch(run)
+    return int(found[1]) if found else 0
+
+
+def _stage(message: Received, queue: str | None) -> Work:
+    stage, kind = _STAGES[message.subject or ""]
+    request = _request(kind, message)
+    return Work(queue or stage, request.request_id, stage, request=request, earlier=run_number(request.run))
+
+
+def _ask(message: Received, caller: Caller, queue: str) -> Work:
+    if message.subject not in (None, "", Ask.kind):
+        raise Problem(_no_work(message, queue))
+    origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{queue}#{message.sequence_number}")
+    identity = request_id(caller.tenant, caller.name, origin)
+    earlier = run_number(str(message.properties.get(port.RUN, "")))
+    return Work(queue, identity, "ask", origin=origin, earlier=earlier)
+
+
+def _event(message: Received) -> Work:
+    # Storage events belong to no request; looking again at the lake is always harmless.
+    return Work(BLOB_EVENTS, "e" + digest(message.message_id or str(message.sequence_number)), "look")
+
+
+def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun: bool) -> bytes:
+    if work.request is None:
+        return message.body
+    # In the JSON, not in the model: fields that this version does not know must arrive too.
+    content = read_json(message.body)
+    content["request"] |= {"run": run, "rerun": rerun, "answer_by": answer_by.isoformat()}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _properties(capsule: Capsule, work: Work, run: str, *, rerun: bool) -> dict[str, Property]:
+    message = capsule.message
+    kept = {name: value for name, value in message.properties.items() if name not in _OF_THE_FIRST}
+    trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    lineage: dict[str, Property] = {
+        port.REPLAY_OF: message.message_id or "",
+        REPLAY_FROM: f"{capsule.namespace}/{capsule.place}",
+        port.TRACEPARENT: trace,
+        port.DIAGNOSTIC_ID: trace,
+    }
+    if port.TRACEPARENT in message.properties:
+        lineage[REPLAY_TRACE] = message.properties[port.TRACEPARENT]
+    if work.origin is not None:
+        lineage |= {port.ORIGIN: work.origin, port.RUN: run, port.RERUN: rerun}
+    return kept | lineage
+
+
+def _source(message: Received) -> str:
+    """The queue that the message was on before it died."""
+    return message.dead_letter_source or message.queue
+
+
+def _request(kind: type[RetrievePassages] | type[GenerateAnswer], message: Received) -> Request:
+    try:
+        return kind.decode(message.body).request
+    except Unprocessable as unreadable:
+        raise Problem(f"{message.message_id} cannot be replayed as it is: {unreadable.detail}; edit its file") from None
+
+
+def _no_work(message: Received, queue: str) -> str:
+    kind = message.subject or "a message without a subject"
+    if kind in (AnswerReady.kind, DeadlinePassed.kind):
+        return f"{kind} is an outcome or a reminder of one, not work: replay the ask.v1, retrieve.v1 or generate.v1"
+    where = "its dead-letter source is unknown" if queue in (DEAD, OUTCOMES) else f"{queue} is nobody's queue"
+    return f"{kind} cannot be replayed: {where} in callers.yaml; name a caller's queue with --queue"

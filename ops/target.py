@@ -1,0 +1,124 @@
+"""Which installation a command talks to: the environment's, or the stack that runs on this machine.
+
+`RAGBUS_SERVICEBUS_CONNECTION_STRING` or `RAGBUS_SERVICEBUS_NAMESPACE` in the environment wins; then
+`.ragbus/stack.json`, which `ragbus up` writes. Every command says which it took, and never shows a key.
+"""
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ops.problem import Problem
+
+FOLDER = Path(".ragbus")
+_CONNECTION = "RAGBUS_SERVICEBUS_CONNECTION_STRING"
+_NAMESPACE = "RAGBUS_SERVICEBUS_NAMESPACE"
+_GATEWAY = "http://127.0.0.1:8080"
+_EMULATOR_ADMIN_PORT = 5300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An installation, by the variables that a worker of it would be given."""
+
+    variables: Mapping[str, str]
+    source: str
+    gateway: str = _GATEWAY
+
+    @property
+    def connection_string(self) -> str | None:
+        """None: by the namespace's name and our own identity."""
+        return self.variables.get(_CONNECTION) or None
+
+    @property
+    def host(self) -> str:
+        """The namespace's host, with its port if it has one; fit to be printed."""
+        fields = dict(part.partition("=")[::2] for part in (self.connection_string or "").split(";"))
+        endpoint = fields.get("Endpoint") or f"sb://{self.variables.get(_NAMESPACE, '')}"
+        return urlsplit(endpoint).netloc
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine for certain."""
+        name = urlsplit(f"//{self.host}").hostname or ""
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return name == "localhost"
+
+    @property
+    def is_emulator(self) -> bool:
+        """Whether it is a stand-in that speaks plain TCP and HTTP."""
+        return "UseDevelopmentEmulator=true" in (self.connection_string or "")
+
+    @property
+    def admin_url(self) -> str:
+        """Where a stand-in is administered."""
+        name = urlsplit(f"//{self.host}").hostname
+        return self.variables.get("RAGBUS_ADMIN_URL") or f"http://{name}:{_EMULATOR_ADMIN_PORT}"
+
+    @property
+    def config(self) -> Path:
+        """The folder with callers.yaml and the rest."""
+        return Path(self.variables.get("RAGBUS_CONFIG") or "examples/onboarding")
+
+    @property
+    def redis_url(self) -> str:
+        """Redis."""
+        return self.variables.get("RAGBUS_REDIS_URL") or "redis://127.0.0.1:6379/0"
+
+    @property
+    def qdrant_url(self) -> str:
+        """Qdrant."""
+        return self.variables.get("RAGBUS_QDRANT_URL") or "http://127.0.0.1:6333"
+
+    @property
+    def connections(self) -> int:
+        """The most AMQP connections that we may hold; 0: any number."""
+        given = self.variables.get("RAGBUS_BUS_CONNECTIONS", "0")
+        if not given.isdigit():
+            raise Problem(f"RAGBUS_BUS_CONNECTIONS: {given!r} is not a number")
+        return int(given)
+
+    def __str__(self) -> str:
+        return f"{self.host} (from {self.source})"
+
+
+def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER) -> Target:
+    """The target; raises `Problem` when there is none."""
+    ours = {name: value for name, value in environment.items() if name.startswith("RAGBUS_") and value}
+    if _CONNECTION in ours or _NAMESPACE in ours:
+        return Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
+    running = read_stack(folder / "stack.json")
+    if running is None:
+        raise Problem(
+            f"nothing to talk to: start the laptop's stack with `ragbus up` in another terminal, "
+            f"or set {_CONNECTION} (or {_NAMESPACE})"
+        )
+    return running
+
+
+def read_stack(file: Path) -> Target | None:
+    """The stack that `file` tells of; None when it does not run (any more)."""
+    try:
+        told = json.loads(file.read_text("utf-8"))
+        variables, pid = dict(told["environment"]), int(told["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not _runs(pid):
+        return None
+    return Target(variables, str(file), gateway=str(told.get("gateway_url", _GATEWAY)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

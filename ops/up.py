@@ -1,0 +1,97 @@
+"""`ragbus up`: the stack, and how to use it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local.stack import Stack, StackError, from_environment
+from local.stack.signals import run
+from ops import say
+from ops.ask import LAPTOP_KEY
+from ops.problem import Problem
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_CURL = """\
+curl -s '{gateway}/v1/onboarding/ask?wait=30' \\
+     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
+     -d '{{"question": "What are the core hours for remote workers?"}}'"""
+_PYTHON = """\
+import json, uuid
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+bus = ServiceBusClient.from_connection_string("{connection_string}")
+session = str(uuid.uuid4())
+with bus.get_queue_sender("ask") as sender:
+    sender.send_messages(ServiceBusMessage(
+        json.dumps({{"question": "What are the core hours for remote workers?"}}), subject="ask.v1",
+        message_id=str(uuid.uuid4()), reply_to="answers", reply_to_session_id=session))
+with bus.get_queue_receiver("answers", session_id=session) as receiver:
+    for message in receiver.receive_messages(max_wait_time=60):
+        print(json.loads(str(message))["text"]); receiver.complete_message(message)"""
+
+
+def up(folder: Path, *, free_ports: bool, reset: bool) -> int:
+    """Run until told to stop; 1 when a part died. Raises `Problem` when it cannot start."""
+    if os.environ.get("RAGBUS_SERVICEBUS_NAMESPACE") or os.environ.get("RAGBUS_SERVICEBUS_CONNECTION_STRING"):
+        say.aside("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
+    try:
+        run(_up(folder, free_ports=free_ports, reset=reset))
+    except StackError as error:
+        raise Problem(str(error)) from error
+    say.aside("stopped; nothing is left running")
+    return 0
+
+
+async def _up(folder: Path, *, free_ports: bool, reset: bool) -> None:
+    stack = Stack(
+        folder,
+        ports="free" if free_ports else "usual",
+        reset=reset,
+        instead=from_environment(),
+        progress=lambda name, seconds: say.aside(f"  {name:<10} ready after {seconds:4.1f} s"),
+    )
+    say.aside("starting …")
+    async with stack:
+        _explain(stack)
+        await stack.wait()
+
+
+def _explain(stack: Stack) -> None:
+    console = say.console()
+    console.print(_table(stack))
+    console.print("\n[bold]Ask over HTTP[/bold]")
+    print_plain(_CURL.format(gateway=stack.gateway_url, key=LAPTOP_KEY))
+    console.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
+    print_plain(_PYTHON.format(connection_string=stack.connection_string))
+    console.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
+    console.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
+
+
+def print_plain(text: str) -> None:
+    """Print what is to be copied: unwrapped, unmarked."""
+    say.console().print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _table(stack: Stack) -> "Table":
+    from rich.table import Table
+
+    table = Table("what", "where", "process", box=None, header_style="bold", pad_edge=False)
+    for name, child in stack.children.items():
+        table.add_row(name, _where(stack, name), str(child.pid))
+    table.add_row("documents", str(stack.lake), "")
+    table.add_row("logs", str(stack.folder.logs), "")
+    return table
+
+
+def _where(stack: Stack, name: str) -> str:
+    at = stack.addresses
+    known = {
+        "broker": f"amqp://127.0.0.1:{at.broker}, administration {at.admin_url}",
+        "redis": at.redis_url,
+        "vectors": at.qdrant_url,
+        "llm": at.llm_url,
+    }
+    if name in at.http:
+        return f"http://127.0.0.1:{at.http[name]}, health {stack.health_url(name)}"
+    return known.get(name) or f"health {stack.health_url(name)}"
