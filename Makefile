@@ -16,13 +16,14 @@ up: $(VENV)/.laptop     ## start everything here and keep it running
 	@$(BIN)/ragbus up
 
 test: $(VENV)/.dev      ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
+	@$(BIN)/python -m ops.reference --check
 
 format: $(VENV)/.dev    ## rewrite the code in house style
 	@$(BIN)/ruff format .

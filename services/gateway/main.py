@@ -17,7 +17,7 @@ from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache
 from shared.contracts.deadline import DeadlinePassed
-from shared.contracts.queues import DEAD, LOCK, OUTCOMES
+from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
 from shared.errors import SettingsError
 from shared.settings.base import existing
 from shared.worker.outcomes import Outcomes
@@ -75,7 +75,13 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
 
 
 def _ask_job(door: QueueDoor, queue: str) -> Job[Any]:
-    return Job(queue=queue, decode=door.decode, handle=door.handle, identify=door.identify)
+    return Job(
+        queue=queue,
+        decode=door.decode,
+        handle=door.handle,
+        identify=door.identify,
+        ahead=(OUTCOMES, RETRIEVE),
+    )
 
 
 def _outcomes_job(desk: OutcomeDesk) -> Job[Any]:

@@ -1,6 +1,7 @@
 """The one file that knows how to talk to a chat model."""
 
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ class Chat:
             finally:
                 labels = {"deployment": deployment.name, "state": result}
                 self._metrics.model_duration.record(time.perf_counter() - started, labels)
+
+    def prepare(self, deployments: Iterable[Deployment]) -> None:
+        """Make the clients now rather than in the first call; raises `SettingsError` when a key is missing."""
+        for deployment in deployments:
+            self._client(deployment)
 
     async def close(self) -> None:
         """Close the HTTP clients."""

@@ -14,7 +14,7 @@ from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
 from shared.contracts.base import check_version
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.queues import GENERATE
+from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.llm.deployments import Deployments
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
@@ -25,9 +25,13 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
     callers = Callers.read(settings.config / "callers.yaml")
     chat = Chat(timedelta(seconds=settings.model_timeout), parts.metrics)
     parts.closing.append(chat.close)
+    use_cases = read_use_cases(settings.config / "use_cases")
+    deployments = Deployments.read(settings.config / "models.yaml").chats()
+    used = {name for use_case in use_cases.values() for name in use_case.deployments}
+    chat.prepare(deployment for deployment in deployments if deployment.name in used)
     generator = Generator(
-        use_cases=read_use_cases(settings.config / "use_cases"),
-        deployments=Deployments.read(settings.config / "models.yaml").chats(),
+        use_cases=use_cases,
+        deployments=deployments,
         model=chat,
         ledger=parts.ledger,
         budget=TenantBudget(parts.redis, callers.tokens_per_minute),
@@ -41,6 +45,7 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
         handle=generator.handle,
         identify=internal_identity,
         request=lambda task: task.request,
+        ahead=(*callers.reply_queues(), OUTCOMES),
     )
 
 

@@ -10,7 +10,7 @@ from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
 from shared.cache.redis import RedisAway
 from shared.contracts.base import check_version
-from shared.contracts.queues import RETRIEVE
+from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
@@ -42,6 +42,7 @@ async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[R
             handle=retriever.handle,
             identify=internal_identity,
             request=lambda task: task.request,
+            ahead=(GENERATE,),
         )
     ]
 

@@ -73,6 +73,9 @@ class MemoryBus:
         messages = found.dead if dead else [held.message for held in found.held]
         return [message for message in messages if message.sequence_number > after][:limit]
 
+    async def warm(self, queue: str) -> None:
+        """There is nothing to open."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -146,5 +146,8 @@ class Bus(Outbox, Browser, Protocol):
     def inbox(self, queue: str, *, patrol: timedelta | None = None) -> Inbox:
         """The inbox of `queue`; with `patrol`, where connections are scarce, it is only looked into that often."""
 
+    async def warm(self, queue: str) -> None:
+        """Open the way to `queue` ahead of the first message, unless connections are scarce. Never fails."""
+
     async def close(self) -> None:
         """Close every connection."""

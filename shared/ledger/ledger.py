@@ -15,6 +15,7 @@ from typing import Any
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady
 from shared.contracts.request import Request
+from shared.telemetry import traces
 
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.
 KEEP = timedelta(days=1)
@@ -60,6 +61,8 @@ class Ledger:
 
     async def claim(self, request: Request, answer: AnswerReady) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has."""
+        if not answer.trace_id:
+            answer = answer.model_copy(update={"trace_id": traces.trace_id()})
         args = [answer.encode(), request.tenant, request.caller, int(KEEP.total_seconds())]
         body, sent = await self._redis.script(_CLAIM, [_key(key_of(request))], args)
         return Entry(request.tenant, request.caller, AnswerReady.decode(body.encode()), bool(sent))

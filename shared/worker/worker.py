@@ -57,6 +57,8 @@ class Job(Generic[Task]):
     """Whether the work still makes sense when the request is late (telling the caller that it is)."""
     patrol: timedelta | None = None
     """Where connections are scarce, the queue is looked into only this often."""
+    ahead: tuple[str, ...] = ()
+    """Queues that it sends to as a rule; the way there is opened at the start."""
     attempts: int | None = None
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
     archive: Callable[[Received], tuple[str, str]] | None = None
@@ -116,6 +118,7 @@ class Worker(Generic[Task]):
         inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol)
         slots = asyncio.Semaphore(self.concurrency)
         try:
+            await asyncio.gather(*(self.bus.warm(queue) for queue in self.job.ahead))
             while not stopping.is_set():
                 await slots.acquire()
                 delivery = await self._next(inbox, stopping)

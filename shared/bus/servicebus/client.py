@@ -44,12 +44,12 @@ class ServiceBus:
 
     async def send(self, message: Outgoing) -> None:
         """Return when the broker has taken `message`."""
-        sender = self._senders.get(message.queue)
-        if sender is None:
-            queue = message.queue
-            sender = Sender(queue, lambda: self._client.get_queue_sender(queue), self._connections)
-            self._senders[queue] = sender
-        await sender.send(message)
+        await self._sender(message.queue).send(message)
+
+    async def warm(self, queue: str) -> None:
+        """Open the sender of `queue` now: a link takes half a second, which the first request need not wait for."""
+        if not self._connections.limited:
+            await self._sender(queue).warm()
 
     def inbox(self, queue: str, *, patrol: timedelta | None = None) -> SdkInbox:
         """The inbox of `queue`."""
@@ -81,6 +81,13 @@ class ServiceBus:
             await asyncio.wait_for(self._client.close(), 5)
         if self._credential is not None:
             await self._credential.close()
+
+    def _sender(self, queue: str) -> Sender:
+        sender = self._senders.get(queue)
+        if sender is None:
+            sender = Sender(queue, lambda: self._client.get_queue_sender(queue), self._connections)
+            self._senders[queue] = sender
+        return sender
 
     def _connect(self, address: ServiceBusAddress) -> ServiceBusClient:
         if address.connection_string:

@@ -50,6 +50,18 @@ class Sender:
         self._waiting.put_nowait(waiting)
         await waiting.sent
 
+    async def warm(self) -> None:
+        """Open the link if it is not open; a failure shows when something is sent."""
+        if self.is_idle() and self._sender is None:
+            self._busy = True
+            try:
+                sender = await self._open()
+                await asyncio.wait_for(sender.__aenter__(), GIVE_UP)
+            except Exception:  # noqa: BLE001 - the first send will meet it again, and say so
+                await self._start_afresh()
+            finally:
+                self._busy = False
+
     def is_idle(self) -> bool:
         return not self._busy and self._waiting.empty()
 
