@@ -1,0 +1,66 @@
+"""Laws of the ids: no two requests share one, no two copies of a message do, and the broker takes them all."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.contracts.ids import MAX_ID, replay_run, request_id, retry_id, stage_id
+from shared.contracts.queues import CORE
+
+# Anything a caller may send, separators of ours among them.
+names = st.text(st.characters() | st.sampled_from("/|:#\x00rp1"), max_size=150)
+triples = st.tuples(names, names, names)
+STAGES = ("ask", "reply", "deadline", *(queue.name for queue in CORE))
+
+
+@given(triples, triples)
+def test_different_requests_have_different_ids(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    assert (request_id(*one) == request_id(*other)) == (one == other)
+
+
+@given(st.text(st.sampled_from("ab/"), max_size=8), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
+def test_no_caller_reaches_anothers_request_by_moving_a_boundary(
+    text: str, first: int, second: int, third: int
+) -> None:
+    """`ab` + `c` is not `a` + `bc`: the same letters, cut elsewhere, are somebody else."""
+
+    def cut(at: int, then: int) -> tuple[str, str, str]:
+        low, high = sorted((at, then))
+        return text[:low], text[low:high], text[high:]
+
+    one, other = cut(first, second), cut(first, third)
+    assert (request_id(*one) == request_id(*other)) == (one == other)
+
+
+@given(triples, st.sampled_from(STAGES), st.integers(1, 10**9), st.integers(2, 10**6))
+def test_every_id_is_short_enough_for_the_broker(who: tuple[str, str, str], stage: str, run: int, attempt: int) -> None:
+    base = stage_id(request_id(*who), stage, replay_run(run))
+    sequence_number = 2**63 - 1
+    handed_back = f"{retry_id(base, attempt)}.{sequence_number}"
+    assert len(handed_back) <= MAX_ID
+
+
+@given(triples)
+def test_no_two_copies_of_a_request_share_an_id(who: tuple[str, str, str]) -> None:
+    """A duplicate-detecting queue swallows the second of two, silently."""
+    request = request_id(*who)
+    runs = ["", *map(replay_run, range(1, 4))]
+    copies = [
+        retry_id(stage_id(request, stage, run), attempt) if attempt > 1 else stage_id(request, stage, run)
+        for stage, run, attempt in itertools.product(STAGES, runs, range(1, 9))
+    ]
+    assert len(copies) == len(set(copies))
+
+
+@given(triples, st.sampled_from(STAGES), st.integers(2, 50), st.integers(2, 50))
+def test_a_retry_of_a_retry_builds_on_the_first_id(
+    who: tuple[str, str, str], stage: str, earlier: int, attempt: int
+) -> None:
+    base = stage_id(request_id(*who), stage)
+    assert retry_id(retry_id(base, earlier), attempt) == retry_id(base, attempt)
+
+
+@given(triples)
+def test_the_same_message_is_the_same_request(who: tuple[str, str, str]) -> None:
+    assert request_id(*who) == request_id(*who)

@@ -1,0 +1,92 @@
+"""What the protocol tests sit at: a local bus, and one queue with the real SDK open on it.
+
+Opening a sender or a receiver costs the SDK half a second, closing it as much again, whatever
+the broker. So a module opens one desk, everything on it at once, and its tests share it; each
+test leaves the queue as empty as it found it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.exceptions import ServiceBusError
+
+from local.broker.testing import LocalBus
+
+SOON = 5.0
+"""How long a test waits for what must come; it never comes to that."""
+
+
+def topology(**queues: dict[str, Any]) -> dict[str, Any]:
+    """Write a Config.json with these queues and their properties."""
+    listed = [{"Name": name, "Properties": properties} for name, properties in queues.items()]
+    namespace = {"Name": "sbemulatorns", "Queues": listed, "Topics": []}
+    return {"UserConfig": {"Namespaces": [namespace], "Logging": {"Type": "Console"}}}
+
+
+def client_of(bus: LocalBus, **options: Any) -> ServiceBusClient:
+    """Connect the unmodified SDK; a short socket time-out keeps settlements from waiting for reads."""
+    return ServiceBusClient.from_connection_string(
+        bus.connection_string, **{"socket_timeout": 0.02, "retry_total": 0} | options
+    )
+
+
+async def refusal(handler: ServiceBusSender | ServiceBusReceiver) -> ServiceBusError:
+    """Open what must be refused; return the error, and leave no socket behind as the SDK would."""
+    try:
+        await handler.__aenter__()
+    except ServiceBusError as error:
+        return error
+    finally:
+        await handler.close()
+    raise AssertionError(f"{handler} was let in")
+
+
+class Desk:
+    """One queue: a sender, a receiver, and a receiver for its dead letters."""
+
+    def __init__(self, bus: LocalBus, client: ServiceBusClient, queue: str) -> None:
+        self.bus = bus
+        self.client = client
+        self.queue = queue
+        self.sender: ServiceBusSender = client.get_queue_sender(queue)
+        self.receiver: ServiceBusReceiver = client.get_queue_receiver(queue)
+        self.graves: ServiceBusReceiver = client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+
+    async def send(self, *bodies: str, **properties: Any) -> None:
+        """Send messages one by one."""
+        for body in bodies:
+            await self.sender.send_messages(ServiceBusMessage(body, **properties))
+
+    async def next(self, receiver: ServiceBusReceiver | None = None) -> ServiceBusReceivedMessage:
+        """Receive one message that must be there or come soon."""
+        [message] = await (receiver or self.receiver).receive_messages(1, max_wait_time=SOON)
+        return message
+
+    async def buried(self) -> ServiceBusReceivedMessage:
+        """Receive one dead letter that must be there or come soon, and complete it."""
+        message = await self.next(self.graves)
+        await self.graves.complete_message(message)
+        return message
+
+    @property
+    def left(self) -> int:
+        """How many messages the queue holds, in any state but dead."""
+        counts = self.bus.counts(self.queue)
+        return counts.active + counts.scheduled
+
+
+@asynccontextmanager
+async def desk_at(bus: LocalBus, queue: str, *, receiver: bool = True, graves: bool = False) -> AsyncIterator[Desk]:
+    """Open a desk at a queue of a running bus, everything at once."""
+    async with client_of(bus) as client:
+        desk = Desk(bus, client, queue)
+        chosen = [desk.sender, *[desk.receiver] * receiver, *[desk.graves] * graves]
+        await asyncio.gather(*(handler.__aenter__() for handler in chosen))
+        try:
+            yield desk
+        finally:
+            await asyncio.gather(*(handler.close() for handler in chosen))

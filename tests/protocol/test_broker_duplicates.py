@@ -1,0 +1,90 @@
+"""Duplicate detection: the same message id within the window is accepted and forgotten."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+import pytest_asyncio
+from azure.servicebus import ServiceBusMessage
+
+from local.broker.testing import LocalBus, ManualClock
+from tests.protocol.broker_desk import Desk, desk_at, topology
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CLOCK = ManualClock()
+QUEUES = topology(once={"RequiresDuplicateDetection": True, "DuplicateDetectionHistoryTimeWindow": "PT1M"}, often={})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bus() -> AsyncIterator[LocalBus]:
+    async with LocalBus(QUEUES, clock=CLOCK) as bus:
+        yield bus
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def once(bus: LocalBus) -> AsyncIterator[Desk]:
+    async with desk_at(bus, "once") as desk:
+        yield desk
+
+
+async def take_all(desk: Desk) -> list[str]:
+    taken = []
+    while desk.left:
+        message = await desk.next()
+        await desk.receiver.complete_message(message)
+        taken.append(str(message))
+    return taken
+
+
+async def test_the_second_of_two_equal_ids_is_dropped_silently(once: Desk) -> None:
+    await once.send("first", message_id="a")
+    await once.send("second", message_id="a")
+    assert await take_all(once) == ["first"]
+
+
+async def test_an_id_is_remembered_after_its_message_is_completed(once: Desk) -> None:
+    await once.send("first", message_id="b")
+    assert await take_all(once) == ["first"]
+    await once.send("second", message_id="b")
+    assert once.left == 0
+
+
+async def test_an_id_is_forgotten_when_the_window_has_passed(once: Desk) -> None:
+    await once.send("first", message_id="c")
+    await once.bus.advance(59)
+    await once.send("too early", message_id="c")
+    await once.bus.advance(1)
+    await once.send("second", message_id="c")
+    assert await take_all(once) == ["first", "second"]
+
+
+async def test_duplicates_are_found_within_a_batch(once: Desk) -> None:
+    bodies = [("one", "d"), ("two", "e"), ("three", "d")]
+    await once.sender.send_messages([ServiceBusMessage(body, message_id=key) for body, key in bodies])
+    assert await take_all(once) == ["one", "two"]
+
+
+async def test_scheduling_counts_from_the_moment_it_is_asked(once: Desk) -> None:
+    due = datetime.fromtimestamp(CLOCK.now + 30, UTC)
+    [number] = await once.sender.schedule_messages(ServiceBusMessage("one", message_id="f"), due)
+    [same] = await once.sender.schedule_messages(ServiceBusMessage("two", message_id="f"), due)
+    await once.send("three", message_id="f")
+    assert number == same
+    await once.bus.advance(30)
+    assert await take_all(once) == ["one"]
+
+
+async def test_messages_without_an_id_are_never_duplicates(once: Desk) -> None:
+    anonymous = [ServiceBusMessage("x"), ServiceBusMessage("x")]
+    for message in anonymous:
+        message.message_id = None  # type: ignore[assignment]  # the SDK makes one up; other clients do not
+    await once.sender.send_messages(anonymous)
+    assert len(await take_all(once)) == 2
+
+
+async def test_a_queue_that_was_not_told_detects_nothing(bus: LocalBus) -> None:
+    async with desk_at(bus, "often") as often:
+        await asyncio.gather(often.send("x", "x", message_id="same"))
+        assert len(await take_all(often)) == 2

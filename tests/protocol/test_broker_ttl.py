@@ -1,0 +1,99 @@
+"""Time to live: what expires is dropped, or dead-lettered when the queue says so."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from local.broker.testing import LocalBus, ManualClock
+from tests.protocol.broker_desk import Desk, desk_at, topology
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+QUEUES = topology(
+    keeps={
+        "DefaultMessageTimeToLive": "PT1H",
+        "DeadLetteringOnMessageExpiration": True,
+        "LockDuration": "PT1M",
+        "MaxDeliveryCount": 10,
+    },
+    drops={"DefaultMessageTimeToLive": "PT10M"},
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bus() -> AsyncIterator[LocalBus]:
+    async with LocalBus(QUEUES, clock=ManualClock()) as bus:
+        yield bus
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def keeps(bus: LocalBus) -> AsyncIterator[Desk]:
+    async with desk_at(bus, "keeps", graves=True) as desk:
+        yield desk
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def drops(bus: LocalBus) -> AsyncIterator[Desk]:
+    async with desk_at(bus, "drops") as desk:
+        yield desk
+
+
+async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) -> None:
+    await keeps.send("brief", time_to_live=timedelta(seconds=10))
+    await keeps.bus.advance(10)
+    buried = await keeps.buried()
+    assert (str(buried), buried.dead_letter_reason) == ("brief", "TTLExpiredException")
+    assert keeps.left == 0
+
+
+async def test_without_dead_lettering_an_expired_message_is_gone(drops: Desk) -> None:
+    await drops.send("brief", time_to_live=timedelta(seconds=10))
+    await drops.bus.advance(10)
+    counts = drops.bus.counts("drops")
+    assert (counts.active, counts.dead_lettered) == (0, 0)
+
+
+async def test_the_queue_s_default_applies_and_is_the_ceiling(drops: Desk) -> None:
+    await drops.send("default")
+    await drops.send("asks for more", time_to_live=timedelta(hours=1))
+    first, second = await drops.next(), await drops.next()
+    assert first.time_to_live == second.time_to_live == timedelta(minutes=10)
+    for message in (first, second):
+        await drops.receiver.abandon_message(message)
+    await drops.bus.advance(600)
+    assert drops.left == 0
+
+
+async def test_a_locked_message_does_not_expire_under_its_receiver(keeps: Desk) -> None:
+    await keeps.send("in hand", time_to_live=timedelta(seconds=10))
+    message = await keeps.next()
+    await keeps.bus.advance(30)
+    await keeps.receiver.complete_message(message)
+    counts = keeps.bus.counts("keeps")
+    assert (counts.active, counts.dead_lettered) == (0, 0)
+
+
+async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keeps: Desk) -> None:
+    await keeps.send("too late", time_to_live=timedelta(seconds=10))
+    message = await keeps.next()
+    await keeps.bus.advance(30)
+    await keeps.receiver.abandon_message(message)
+    assert (await keeps.buried()).dead_letter_reason == "TTLExpiredException"
+
+
+async def test_expiry_is_told_to_the_receiver(keeps: Desk) -> None:
+    await keeps.send("dated", time_to_live=timedelta(seconds=10))
+    message = await keeps.next()
+    assert message.expires_at_utc is not None
+    assert message.enqueued_time_utc is not None
+    assert message.expires_at_utc - message.enqueued_time_utc == timedelta(seconds=10)
+    await keeps.receiver.complete_message(message)
+
+
+async def test_a_deferred_message_expires_too(keeps: Desk) -> None:
+    await keeps.send("forgotten", time_to_live=timedelta(seconds=10))
+    await keeps.receiver.defer_message(await keeps.next())
+    await keeps.bus.advance(10)
+    assert str(await keeps.buried()) == "forgotten"

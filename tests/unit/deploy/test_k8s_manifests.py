@@ -1,0 +1,279 @@
+"""The manifests against the code: queues, settings, probes, security. Plain YAML, so that it always runs."""
+
+import re
+
+import pytest
+
+from shared.access.callers import Callers
+from shared.contracts.queues import topology
+from shared.worker.policy import RetryPolicy
+from tests.unit.deploy.manifests import (
+    WORKERS,
+    config_folder,
+    container,
+    default,
+    documents,
+    image_environment,
+    known_to,
+    kustomization,
+    leaves,
+    literals,
+    of_kind,
+    own_environment,
+    pod,
+    read,
+)
+
+# Hand back what is left (10 s), close model, Redis and bus (10 s each at the most), flush traces: see
+# shared/worker/worker.py and lifecycle.py.
+AFTER_GRACE = 50
+# Trigger metadata that the scaler reads: KEDA 2.20, azure_servicebus_scaler.go.
+TRIGGER_KEYS = {"namespace", "queueName", "messageCount", "activationMessageCount", "operation", "cloud", "useRegex"}
+OPERATED = ("gateway",)
+
+
+def consumed(worker: str) -> set[str]:
+    callers = Callers.read(config_folder() / "callers.yaml")
+    return {q.name for q in topology(callers.ingresses(), callers.reply_queues()) if q.consumer == worker}
+
+
+def test_every_file_is_listed_and_every_kind_is_known() -> None:
+    kinds = [each["kind"] for each in documents()]
+    assert set(kinds) == {
+        "Namespace",
+        "ServiceAccount",
+        "Deployment",
+        "ScaledObject",
+        "TriggerAuthentication",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+    }
+    for kind in ("ServiceAccount", "Deployment", "ScaledObject"):
+        assert set(of_kind(kind)) == set(WORKERS)
+    assert set(kustomization()["resources"]) == {
+        "namespace.yaml",
+        "scaling.yaml",
+        "network.yaml",
+        *(f"{worker}.yaml" for worker in WORKERS),
+    }
+
+
+# -- queues and scaling
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_worker_is_scaled_by_every_queue_it_consumes_and_no_other(worker: str) -> None:
+    triggers = of_kind("ScaledObject")[worker]["spec"]["triggers"]
+    queues = [trigger["metadata"]["queueName"] for trigger in triggers]
+    assert sorted(queues) == sorted(consumed(worker))
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_triggers_say_only_what_the_scaler_reads(worker: str) -> None:
+    for trigger in of_kind("ScaledObject")[worker]["spec"]["triggers"]:
+        assert trigger["type"] == "azure-servicebus"
+        assert set(trigger["metadata"]) <= TRIGGER_KEYS
+        assert {"namespace", "queueName", "messageCount", "activationMessageCount"} <= set(trigger["metadata"])
+        assert all(isinstance(value, str) for value in trigger["metadata"].values())
+        assert trigger["authenticationRef"]["name"] in of_kind("TriggerAuthentication")
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_replica_is_added_when_the_ones_there_are_full(worker: str) -> None:
+    """The scaler counts locked messages too, so a target below a worker's concurrency would add idle replicas."""
+    concurrency = int(own_environment(worker).get("RAGBUS_CONCURRENCY") or default(worker, "RAGBUS_CONCURRENCY"))
+    for trigger in of_kind("ScaledObject")[worker]["spec"]["triggers"]:
+        assert int(trigger["metadata"]["messageCount"]) >= concurrency
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_only_the_http_door_is_never_closed(worker: str) -> None:
+    spec = of_kind("ScaledObject")[worker]["spec"]
+    assert spec["minReplicaCount"] == (1 if worker == "gateway" else 0)
+    assert spec["maxReplicaCount"] > spec["minReplicaCount"]
+    assert spec["scaleTargetRef"] == {"name": worker}
+    assert "replicas" not in of_kind("Deployment")[worker]["spec"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_no_worker_goes_away_while_retries_are_scheduled(worker: str) -> None:
+    """KEDA does not see scheduled messages."""
+    spec = of_kind("ScaledObject")[worker]["spec"]
+    longest_pause = RetryPolicy().longest.total_seconds()
+    assert spec["cooldownPeriod"] > longest_pause
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] > longest_pause
+    assert spec["fallback"]["failureThreshold"] >= 1
+
+
+# -- settings
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_what_a_worker_is_told_by_name_it_reads(worker: str) -> None:
+    assert set(own_environment(worker)) <= known_to(worker)
+
+
+def test_what_all_are_told_somebody_reads() -> None:
+    anybody = set().union(*map(known_to, WORKERS))
+    assert set(literals("ragbus-settings")) <= anybody
+    assert {name for name in image_environment() if name.startswith("RAGBUS_")} <= anybody
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_worker_has_the_settings_it_cannot_start_without(worker: str) -> None:
+    told = {*own_environment(worker), *literals("ragbus-settings"), *image_environment()}
+    assert {"RAGBUS_SERVICEBUS_NAMESPACE", "RAGBUS_REDIS_URL", "RAGBUS_CONFIG"} <= told
+    assert "RAGBUS_SERVICEBUS_CONNECTION_STRING" not in told
+    wanted = {name for name in known_to(worker) if name.startswith(("RAGBUS_QDRANT", "RAGBUS_CACHE_SECRET"))}
+    assert wanted <= told
+    if worker != "gateway":
+        assert {"RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_KEY"} <= told or worker == "gateway"
+
+
+def test_the_settings_are_of_the_values_their_classes_take() -> None:
+    assert not literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].startswith("sb://")
+    assert literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].endswith(".servicebus.windows.net")
+    for trigger in of_kind("ScaledObject")["generator"]["spec"]["triggers"]:
+        host = literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"]
+        assert host.startswith(trigger["metadata"]["namespace"] + ".")
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_the_configuration_is_where_the_worker_looks(worker: str) -> None:
+    (mount,) = [each for each in container(worker)["volumeMounts"] if each["name"] == "config"]
+    assert mount["mountPath"] == image_environment()["RAGBUS_CONFIG"]
+    assert mount["readOnly"]
+    (volume,) = [each for each in pod(worker)["volumes"] if each["name"] == "config"]
+    mounted = {item["path"] for item in volume["configMap"]["items"]}
+    there = {path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml")}
+    assert mounted == there
+    (generator,) = [each for each in kustomization()["configMapGenerator"] if each["name"] == "ragbus-config"]
+    assert {path.removeprefix("config/") for path in generator["files"]} == there
+
+
+def test_secrets_come_from_a_secret_that_is_not_here() -> None:
+    assert not of_kind("Secret")
+    for worker in WORKERS:
+        for variable in container(worker)["env"]:
+            if any(word in variable["name"] for word in ("KEY", "SECRET", "REDIS_URL")):
+                assert variable["valueFrom"]["secretKeyRef"]["name"] == "ragbus-secrets"
+
+
+def test_nothing_looks_like_a_secret() -> None:
+    suspicious = re.compile(
+        r"(AccountKey|SharedAccessKey|password)=|rediss?://[^/\s]*:[^/\s]*@|sk-[A-Za-z0-9]{16}", re.I
+    )
+    everything = [*documents(), kustomization(), *map(read, sorted(config_folder().rglob("*.yaml")))]
+    assert not [(path, value) for each in everything for path, value in leaves(each) if suspicious.search(str(value))]
+
+
+# -- probes and the end
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_probes_ask_the_health_port(worker: str) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(worker)["ports"]}
+    assert ports["health"] == int(image_environment()["RAGBUS_HEALTH_PORT"])
+    assert image_environment()["RAGBUS_HEALTH_HOST"] == "0.0.0.0"
+    paths = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    for probe, path in paths.items():
+        assert container(worker)[probe]["httpGet"] == {"path": path, "port": "health"}
+
+
+def test_the_http_door_is_where_the_service_looks() -> None:
+    ports = {port["name"]: port["containerPort"] for port in container("gateway")["ports"]}
+    assert ports["http"] == default("gateway", "RAGBUS_HTTP_PORT")
+    (port,) = of_kind("Service")["gateway"]["spec"]["ports"]
+    assert port["targetPort"] == "http"
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_pod_is_not_killed_while_it_keeps_its_promise(worker: str) -> None:
+    grace = float(own_environment(worker).get("RAGBUS_GRACE") or default(worker, "RAGBUS_GRACE"))
+    first = container(worker).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert pod(worker)["terminationGracePeriodSeconds"] >= first + grace + AFTER_GRACE
+
+
+def test_a_paid_model_call_may_finish() -> None:
+    assert float(own_environment("generator")["RAGBUS_GRACE"] or 0) > default("generator", "RAGBUS_MODEL_TIMEOUT")
+
+
+# -- security: the restricted pod security standard, and a little more
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_pods_are_restricted(worker: str) -> None:
+    spec, only = pod(worker), container(worker)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert only["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"} & set(spec)
+    assert all(set(volume) - {"name"} <= {"configMap", "emptyDir", "projected"} for volume in spec["volumes"])
+    assert all("hostPort" not in port for port in only["ports"])
+
+
+def test_the_namespace_enforces_it() -> None:
+    assert of_kind("Namespace")["ragbus"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_worker_is_itself_in_azure_and_nobody_in_kubernetes(worker: str) -> None:
+    account = of_kind("ServiceAccount")[worker]
+    template = of_kind("Deployment")[worker]["spec"]["template"]
+    assert pod(worker)["serviceAccountName"] == worker
+    assert "azure.workload.identity/client-id" in account["metadata"]["annotations"]
+    assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    assert account["automountServiceAccountToken"] is False
+    assert pod(worker)["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_no_services_variable_is_read_as_a_setting(worker: str) -> None:
+    """A Service `ragbus-http` would set RAGBUS_HTTP_PORT=tcp://…"""
+    assert pod(worker)["enableServiceLinks"] is False
+    assert not [name for name in of_kind("Service") if name.startswith("ragbus")]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_resources_are_asked_for_and_memory_is_bounded(worker: str) -> None:
+    resources = container(worker)["resources"]
+    assert set(resources["requests"]) == {"cpu", "memory"}
+    assert "memory" in resources["limits"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_labels_select_what_they_should(worker: str) -> None:
+    spec = of_kind("Deployment")[worker]["spec"]
+    chosen = spec["selector"]["matchLabels"].items()
+    assert chosen <= spec["template"]["metadata"]["labels"].items()
+    assert container(worker)["image"].startswith(f"ragbus/{worker}:")
+
+
+def test_the_network_is_shut_but_for_what_is_listed() -> None:
+    policies = of_kind("NetworkPolicy")
+    shut = policies["default-deny"]["spec"]
+    assert shut == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in policies.values():
+        for rule in policy["spec"].get("egress", []):
+            assert rule["to"], "an egress rule without a destination allows everything"
+            assert rule["ports"]
+            for peer in rule["to"]:
+                if "ipBlock" in peer:
+                    assert "169.254.0.0/16" in peer["ipBlock"]["except"], "the node's metadata service is open"
+        for rule in policy["spec"].get("ingress", []):
+            assert rule["from"]
+            assert rule["ports"]
+
+
+@pytest.mark.parametrize("worker", OPERATED)
+def test_a_drain_takes_one_at_a_time_and_is_never_blocked(worker: str) -> None:
+    budget = of_kind("PodDisruptionBudget")[worker]["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"]["matchLabels"] == {"app.kubernetes.io/name": worker}

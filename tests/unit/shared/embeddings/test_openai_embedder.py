@@ -1,0 +1,82 @@
+"""The embedding adapter, against a client that only pretends to call out."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shared.embeddings.openai import BATCH, OpenAIEmbedder
+from shared.errors import SettingsError, TryLater
+
+
+class Service:
+    """Answers embeddings in reverse order; a vector says which text it is for."""
+
+    def __init__(self, *, length: int = 2, lose: int = 0, error: Exception | None = None) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.embeddings = self
+        self._length, self._lose, self._error = length, lose, error
+
+    async def create(self, **asked: Any) -> SimpleNamespace:
+        self.calls.append(asked)
+        if self._error:
+            raise self._error
+        data = [
+            SimpleNamespace(index=n, embedding=[float(text), *[0.0] * (self._length - 1)])
+            for n, text in enumerate(asked["input"])
+        ]
+        return SimpleNamespace(data=data[self._lose :][::-1])
+
+
+def embedder(service: Any, **more: Any) -> OpenAIEmbedder:
+    def translate(error: Exception) -> Exception:
+        return TryLater(str(error))
+
+    return OpenAIEmbedder(service, model="m", dimensions=2, translate=translate, **more)
+
+
+async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -> None:
+    service = Service()
+    texts = [str(n) for n in range(2 * BATCH + 1)]
+    vectors = await embedder(service).embed(texts)
+    assert [vector[0] for vector in vectors] == [float(n) for n in range(2 * BATCH + 1)]
+    assert [len(call["input"]) for call in service.calls] == [BATCH, BATCH, 1]
+
+
+async def test_the_length_is_asked_for_unless_the_model_cannot_choose() -> None:
+    able, unable = Service(), Service()
+    await embedder(able).embed(["1"])
+    await embedder(unable, ask_for_dimensions=False).embed(["1"])
+    assert able.calls[0]["dimensions"] == 2
+    assert "dimensions" not in unable.calls[0]
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+async def test_an_empty_text_is_refused_before_anything_is_paid(text: str) -> None:
+    service = Service()
+    with pytest.raises(ValueError, match="empty text"):
+        await embedder(service).embed(["1", text])
+    assert not service.calls
+
+
+async def test_errors_of_the_sdk_are_translated_and_kept_as_the_cause() -> None:
+    cause = RuntimeError("busy")
+    with pytest.raises(TryLater, match="busy") as raised:
+        await embedder(Service(error=cause)).embed(["1"])
+    assert raised.value.__cause__ is cause
+
+
+async def test_an_answer_with_vectors_missing_is_tried_again() -> None:
+    with pytest.raises(TryLater, match="1 vectors for 2 texts"):
+        await embedder(Service(lose=1)).embed(["1", "2"])
+
+
+async def test_vectors_of_another_length_than_configured_are_a_wrong_setting() -> None:
+    with pytest.raises(SettingsError, match="3 dimensions"):
+        await embedder(Service(length=3)).embed(["1"])
+
+
+async def test_nothing_to_embed_calls_nobody() -> None:
+    service = Service()
+    assert await embedder(service).embed([]) == []
+    assert not service.calls

@@ -1,0 +1,99 @@
+"""The client of a deployment, and what the SDK's errors mean to a worker."""
+
+from datetime import timedelta
+
+import httpx2
+import openai
+import pytest
+
+from shared.errors import Reason, SettingsError, TryLater, Unprocessable
+from shared.llm.client import make_client, translate
+from shared.llm.deployments import Deployment, Provider
+from shared.llm.errors import ContextTooLong, ModelRefused
+
+REQUEST = httpx2.Request("POST", "https://x.example/chat/completions")
+TEN_SECONDS = timedelta(seconds=10)
+
+
+def deployment(provider: Provider, **more: object) -> Deployment:
+    return Deployment.model_validate(
+        {
+            "name": "d",
+            "provider": provider,
+            "endpoint": "https://x.example",
+            "model": "m",
+            "region": "r",
+            "context_window": 4000,
+            "api_version": "2024-10-21",
+            **more,
+        }
+    )
+
+
+def status(code: int, *, headers: dict[str, str] | None = None, error: str | None = None) -> openai.APIStatusError:
+    response = httpx2.Response(code, headers=headers, request=REQUEST)
+    kind = openai.RateLimitError if code == 429 else openai.BadRequestError if code == 400 else openai.APIStatusError
+    return kind("refused", response=response, body={"code": error})
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (status(429), 0),
+        (status(429, headers={"retry-after": "7"}), 7),
+        (status(429, headers={"retry-after": "7", "retry-after-ms": "250"}), 0.25),
+        (status(429, headers={"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}), 0),
+        (status(429, headers={"retry-after": "-3"}), 0),
+        (status(500), 0),
+        (status(503, headers={"retry-after": "2"}), 2),
+        (status(408), 0),
+        (openai.APITimeoutError(REQUEST), 0),
+        (openai.APIConnectionError(request=REQUEST), 0),
+        (openai.APIError("broke off", REQUEST, body=None), 0),
+    ],
+)
+def test_a_bad_moment_means_try_later(error: Exception, after: float) -> None:
+    meant = translate(error)
+    assert isinstance(meant, TryLater)
+    assert meant.after == timedelta(seconds=after)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (status(400, error="context_length_exceeded"), ContextTooLong, Reason.PAYLOAD_TOO_LARGE),
+        (status(400, error="content_filter"), ModelRefused, Reason.POISON_CONTENT),
+        (status(400), Unprocessable, Reason.SCHEMA_INVALID),
+        (status(404), Unprocessable, Reason.SCHEMA_INVALID),
+        (status(401), Unprocessable, Reason.UNAUTHORIZED),
+    ],
+)
+def test_what_no_retry_can_mend_is_named(error: Exception, kind: type[Unprocessable], reason: Reason) -> None:
+    meant = translate(error)
+    assert type(meant) is kind
+    assert meant.reason is reason
+
+
+def test_a_bug_stays_a_bug() -> None:
+    bug = KeyError("x")
+    assert translate(bug) is bug
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+async def test_no_client_retries_by_itself(provider: Provider) -> None:
+    client = make_client(deployment(provider, key_env="KEY"), timeout=TEN_SECONDS, environment={"KEY": "k"})
+    assert client.max_retries == 0
+    assert client.api_key == "k"
+    assert isinstance(client, openai.AsyncAzureOpenAI) is (provider is Provider.AZURE)
+    await client.close()
+
+
+async def test_a_server_without_keys_needs_none() -> None:
+    client = make_client(deployment(Provider.COMPATIBLE), timeout=TEN_SECONDS, environment={})
+    assert str(client.base_url).rstrip("/") == "https://x.example"
+    await client.close()
+
+
+def test_a_missing_key_is_named_but_never_shown() -> None:
+    with pytest.raises(SettingsError, match="OPENAI_KEY is not set; deployment d"):
+        make_client(deployment(Provider.OPENAI, key_env="OPENAI_KEY"), timeout=TEN_SECONDS, environment={})
