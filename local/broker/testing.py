@@ -90,6 +90,10 @@ class LocalBus:
         """How many messages a queue holds; a path such as `orders/$DeadLetterQueue` works too."""
         return self._broker.namespace.find(queue).counts()
 
+    def waiting(self, queue: str) -> int:
+        """How many receivers of a queue have asked for a message and wait for it."""
+        return self._broker.namespace.find(queue).waiting
+
     def waiting_for_session(self, queue: str) -> int:
         """How many receivers wait in line for any session of a queue."""
         return self._broker.namespace.find(queue).sessions.waiting

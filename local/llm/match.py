@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import commonprefix
 
 from local.llm import words
 from local.llm.passages import Passage
@@ -99,10 +98,14 @@ class Rarity:
         self._seen = Counter(stem for candidate in among for stem in candidate.offers)
         self._units = len(among)
         self._most = math.log(1 + 2 * self._units)
+        self._known: dict[str, float] = {}
 
     def __call__(self, stem: str) -> float:
         """0 … 1."""
-        return math.log(1 + self._units / max(self._seen[stem], 0.5)) / self._most
+        known = self._known.get(stem)
+        if known is None:
+            known = self._known[stem] = math.log(1 + self._units / max(self._seen[stem], 0.5)) / self._most
+        return known
 
     def worth(self, weights: dict[str, float]) -> dict[str, float]:
         """Weights scaled by rarity."""
@@ -221,6 +224,6 @@ def _family(offers: dict[str, float], stem: str) -> Iterable[float]:
         return
     for other, counts in offers.items():
         if other.startswith(stem[:_FAMILY_SHARES]):
-            shared = len(commonprefix((stem, other)))
-            if shared >= 0.7 * max(len(stem), len(other)):
+            shared = math.ceil(0.7 * max(len(stem), len(other)))
+            if stem[:shared] == other[:shared]:
                 yield counts

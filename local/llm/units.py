@@ -75,6 +75,7 @@ _SHORT_SENTENCE = 3  # words
 _LONGEST_LIST = 12
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]*_]*\s+(?=[^\sa-zà-ÿ])")
+_LONGEST_ABBREVIATION = 12
 _NUMBER_SIGN = re.compile(r"\bnos?\.$", re.IGNORECASE)  # only before a number: "No." may also be a whole answer
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|approx|vs|cf|art|sec|fig|mr|mrs|ms|dr|prof|inc|ltd|st|a\.m|p\.m|max|min|incl|excl)"
@@ -97,7 +98,8 @@ def sentences(text: str) -> list[str]:
     parts: list[str] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if not _abbreviated(text[start : match.start()], text[match.end()]):
+        tail = text[max(start, match.start() - _LONGEST_ABBREVIATION) : match.start()]
+        if not _abbreviated(tail, text[match.end()]):
             parts.append(text[start : match.end()].strip())
             start = match.end()
     return [part for part in [*parts, text[start:].strip()] if part]

@@ -34,7 +34,7 @@ async def _keep(options: argparse.Namespace) -> None:
     stack = Stack(
         options.folder,
         ports="free" if options.free_ports else "usual",
-        workers=dict.fromkeys(options.workers, 1),
+        workers={service: int(service in options.workers) for service in SERVICES},
         lake=not options.no_lake,
         instead=from_environment(),
         reset=options.reset,

@@ -18,7 +18,8 @@ from local.stack.ports import HOST
 from local.stack.ready import http_ok, redis_pong
 from local.stack.redis import command as redis_command
 
-SERVICES = ("gateway", "retriever", "generator", "indexer")
+# The slowest to start first: where cores are few, they decide when everything is ready.
+SERVICES = ("indexer", "retriever", "gateway", "generator")
 CONTAINER = "handbook"
 # Longer than the workers' own grace (RAGBUS_GRACE), so that they are never killed while they hand work back.
 _WORKER_GRACE = 30.0

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -24,6 +25,7 @@ from local.stack.recipe import Addresses
 
 EXAMPLE = ROOT / "examples" / "onboarding"
 ONE_OF_EACH = dict.fromkeys(recipe.SERVICES, 1)
+NO_WORKERS = dict.fromkeys(recipe.SERVICES, 0)
 # What may be used instead of a stand-in, and the variable that says so.
 INSTEAD = {"redis": "RAGBUS_REDIS_URL", "vectors": "RAGBUS_QDRANT_URL", "llm": "RAGBUS_MODEL_ENDPOINT"}
 _SCHEME = {"redis": "redis", "vectors": "http", "llm": "http"}
@@ -54,11 +56,13 @@ class Stack:
         instead: Mapping[str, str] | None = None,
         reset: bool = False,
         patience: float = 90.0,
+        lock: timedelta | None = None,
         progress: Progress = lambda _name, _seconds: None,
     ) -> None:
-        """`workers`: how many of each service (one). `settings`: variables by service or process name, `*`: all.
+        """`workers`: how many of a service, if not one. `settings`: variables by service or process name, `*`: all.
 
         `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
+        `lock`: how long a delivery is locked, if not as the topology says; short, a killed worker's work is back soon.
         `progress` hears of every part that is ready, and after how many seconds.
         """
         self.folder = Folder(folder)
@@ -66,12 +70,13 @@ class Stack:
         self._usual = ports == "usual"
         self._config = config.resolve()
         self._documents = documents.resolve()
-        self._services = recipe.names(ONE_OF_EACH if workers is None else workers)
+        self._services = recipe.names({**ONE_OF_EACH, **(workers or {})})
         self._with_lake = lake
         self._settings = settings or {}
         self._instead = dict(instead or {})
         self._reset = reset
         self._patience = patience
+        self._lock = lock
         self._progress = progress
         self._began = time.monotonic()
         self._addresses: Addresses | None = None
@@ -190,6 +195,8 @@ class Stack:
     async def start_one(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Start a part that was stopped or killed, with `settings` on top of what it had; waits until it is ready."""
         child = self.children[name]
+        if child.alive and not child.expected:
+            raise RuntimeError(f"{name} is running: stop or kill it first, or use restart")
         await child.wait()
         child.part = replace(child.part, environment={**child.part.environment, **(settings or {})})
         await self._launch([child])
@@ -213,7 +220,7 @@ class Stack:
         self._addresses = self._choose_addresses()
         self.folder.prepare(self._documents, reset=self._reset)
         self._environment = recipe.common(self._addresses, self._config, self.folder, secrets.token_urlsafe(32))
-        self.folder.write(self.folder.broker_config, emulator_config(_topology(self._config)))
+        self.folder.write(self.folder.broker_config, emulator_config(_topology(self._config, self._lock)))
 
     def _choose_addresses(self) -> Addresses:
         own = [name for name in INSTEAD if name not in self._instead]
@@ -327,7 +334,7 @@ def from_environment() -> dict[str, str]:
     return {name: os.environ[variable] for name, variable in INSTEAD.items() if os.environ.get(variable)}
 
 
-def _topology(config: Path) -> Any:
+def _topology(config: Path, lock: timedelta | None) -> Any:
     from shared.access.callers import Callers
     from shared.contracts.queues import topology
     from shared.errors import SettingsError
@@ -336,7 +343,11 @@ def _topology(config: Path) -> Any:
         callers = Callers.read(config / "callers.yaml")
     except SettingsError as wrong:
         raise CannotStart(str(wrong)) from wrong
-    return topology(callers.ingresses(), callers.reply_queues())
+    queues = topology(callers.ingresses(), callers.reply_queues())
+    if lock is None:
+        return queues
+    # The lock of a session is its caller's affair.
+    return tuple(queue if queue.sessions else replace(queue, lock=lock) for queue in queues)
 
 
 def _spoken(code: int) -> str:

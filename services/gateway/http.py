@@ -21,6 +21,8 @@ from opentelemetry import context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
 
 from services.gateway.admission import Arrival
 from services.gateway.desk import Answered, Desk
@@ -54,7 +56,7 @@ _STATUS = {
     Code.QUESTION_TOO_LONG: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
 }
-Send = Callable[[Envelope], Awaitable[None]]
+Post = Callable[[Envelope], Awaitable[None]]
 
 
 class AskBody(Part):
@@ -86,7 +88,7 @@ class HttpDoor:
         desk: Desk,
         ledger: Ledger,
         waiting: Waiting,
-        send: Send,
+        send: Post,
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
@@ -229,6 +231,33 @@ def make_app(door: HttpDoor) -> FastAPI:
         return await door.request(known, request_id, wait)
 
     return app
+
+
+def with_problems(app: ASGIApp) -> ASGIApp:
+    """`app`, whose only answer that is no problem document (413, from Starlette's body limit) becomes one."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        too_large = _details(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body is larger than {MAX_BODY} bytes",
+            Code.PAYLOAD_TOO_LARGE,
+            {"Connection": "close"},
+        )
+        replaced = False
+
+        async def instead(message: AsgiMessage) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] == too_large.status_code:
+                replaced = True
+                await too_large(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        return await app(scope, receive, instead)
+
+    return wrapped
 
 
 def _as_ask(body: AskBody, use_case: str) -> Ask:

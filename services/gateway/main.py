@@ -109,7 +109,7 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
 
 
 def _http(settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, waiting: Waiting) -> Any:
-    from services.gateway.http import HttpDoor, make_app
+    from services.gateway.http import HttpDoor, make_app, with_problems
 
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     door = HttpDoor(
@@ -121,7 +121,7 @@ def _http(settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk,
         connected=lambda: any(worker.connected.is_set() for worker in parts.workers),
         clock=_now,
     )
-    return http_server(make_app(door), settings.http_host, settings.http_port)
+    return http_server(with_problems(make_app(door)), settings.http_host, settings.http_port)
 
 
 def _models_version(settings: GatewaySettings) -> str:

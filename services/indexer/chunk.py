@@ -66,13 +66,20 @@ def _pack(pieces: Iterable[_Piece], text: str, most: int) -> Iterator[_Piece]:
     for piece in pieces:
         if packed is None:
             packed = piece
-        elif not piece.lead and count_tokens(packed.lead + text[packed.start : piece.end]) <= most:
+        elif (
+            _are_neighbours(packed, piece, text) and count_tokens(packed.lead + text[packed.start : piece.end]) <= most
+        ):
             packed = replace(packed, end=piece.end)
         else:
             yield packed
             packed = piece
     if packed is not None:
         yield packed
+
+
+def _are_neighbours(before: _Piece, after: _Piece, text: str) -> bool:
+    """Whether nothing stands between two pieces, such as a rule or the same heading once more."""
+    return not after.lead and not text[before.end : after.start].strip()
 
 
 def _split(block: Block, text: str, most: int) -> Iterator[_Piece]:
@@ -82,8 +89,13 @@ def _split(block: Block, text: str, most: int) -> Iterator[_Piece]:
     elif block.kind is Kind.TABLE:
         yield from _split_table(block, body, most)
     else:
-        for offset, part in _parts(body, most):
-            yield _Piece(block.page, block.start + offset, block.start + offset + len(part))
+        yield from _cut(block, 0, body, most)
+
+
+def _cut(block: Block, offset: int, body: str, most: int) -> Iterator[_Piece]:
+    start = block.start + offset
+    for at, part in _parts(body, most):
+        yield _Piece(block.page, start + at, start + at + len(part))
 
 
 def _parts(body: str, most: int) -> Iterator[tuple[int, str]]:
@@ -102,24 +114,34 @@ def _parts(body: str, most: int) -> Iterator[tuple[int, str]]:
 
 
 def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
-    """Rows together as long as they fit under their header. A row that does not fit even alone stays whole."""
+    """Rows together as long as they fit under their header; a row that does not fit even alone is cut like text."""
     lines = body.splitlines(keepends=True)
     head = 2 if len(lines) > 2 and set(lines[1].strip()) <= set("|-: ") else 1
     header = "".join(lines[:head])
-    room = max(1, most - count_tokens(header))
-    start = end = block.start + len(header)
+    room = most - count_tokens(header)
+    if room < most // 2:
+        yield from _cut(block, 0, body, most)
+        return
+    start = end = len(header)
     lead = ""
     for row in lines[head:]:
-        if end > start and count_tokens(body[start - block.start : end - block.start] + row) > room:
-            yield _row_piece(block, start, end, lead, header)
+        if end > start and count_tokens(body[start:end] + row) > room:
+            yield _rows(block, start, end, lead, header)
             start, lead = end, header
+        if count_tokens(row) > room:
+            # Cut together with the header, unless that was told before.
+            whole = 0 if not lead else start
+            yield from _cut(block, whole, body[whole : end + len(row)], most)
+            start, lead = end + len(row), header
         end += len(row)
-    yield _row_piece(block, start, end, lead, header)
+    if end > start or not lead:
+        yield _rows(block, start, end, lead, header)
 
 
-def _row_piece(block: Block, start: int, end: int, lead: str, header: str) -> _Piece:
+def _rows(block: Block, start: int, end: int, lead: str, header: str) -> _Piece:
     # The first part has the header as it stands in the text; the others are led by a copy.
-    return _Piece(block.page, start if lead else start - len(header), end, lead)
+    first = start if lead else start - len(header)
+    return _Piece(block.page, block.start + first, block.start + end, lead)
 
 
 def _chunk(piece: _Piece, section: str, text: str) -> Chunk:

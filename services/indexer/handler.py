@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.indexer.chunk import MOST_TOKENS, chunk
+from services.indexer.chunk import MOST_TOKENS, Chunk, chunk
+from services.indexer.document import ParsedDocument
 from services.indexer.edition import Maker
 from services.indexer.lake import Blob, Changed, Lake, Vanished
 from services.indexer.parse import Parser
@@ -30,6 +31,8 @@ log = get_logger()
 _LOOKS = 5
 # Documents of one directory that are looked at side by side.
 _SIDE_BY_SIDE = 4
+# Characters that are cut in about 20 ms.
+_QUICKLY_CUT = 20_000
 
 Place = tuple[str, str]
 
@@ -143,12 +146,17 @@ class Indexer:
         if entry and self._maker.is_up_to_date(entry, source) and entry.content_hash == content_hash:
             return await self._publisher.refresh(replace(entry, etag=blob.etag)) and await self._settled(entry)
         document = await self._parser.parse(data, blob.path, blob.content_type)
-        # In a thread: a book takes a second to cut, and the message's lock must be renewed meanwhile.
-        chunks = await asyncio.to_thread(chunk, document, self._passage_tokens)
+        chunks = await self._cut(document)
         if not chunks:
             log.warning("document.empty", document=blob.path)
         made, passages = self._maker.edition(source, blob, content_hash, document.title, chunks, entry)
         return await self._publisher.publish(made, passages, before=entry.generation if entry else None)
+
+    async def _cut(self, document: ParsedDocument) -> list[Chunk]:
+        if len(document.text) <= _QUICKLY_CUT:
+            return chunk(document, self._passage_tokens)
+        # A book takes a second, and meanwhile the locks of all deliveries must be renewed.
+        return await asyncio.to_thread(chunk, document, self._passage_tokens)
 
     async def _settled(self, entry: Document) -> bool:
         """Finish what a crash after the commit left undone."""

@@ -54,6 +54,10 @@ class _Page(HTMLParser):
         self._main_depth = 0 if only_main else 1
 
     def finish(self) -> ParsedDocument:
+        while self._tables:
+            self._end_table()
+        self._item()
+        self._lists.clear()
         self._flush()
         return self._writer.done(self._title)
 

@@ -1,20 +1,24 @@
 """What the protocol tests sit at: a local bus, and one queue with the real SDK open on it.
 
 Opening a sender or a receiver costs the SDK half a second, closing it as much again, whatever
-the broker. So a module opens one desk, everything on it at once, and its tests share it; each
-test leaves the queue as empty as it found it.
+the broker. So a module opens its desks at once and closes them at once, and its tests share
+them; each test leaves the queue as empty as it found it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
 
 from local.broker.testing import LocalBus
+
+Handler = ServiceBusSender | ServiceBusReceiver
+Opened = TypeVar("Opened", ServiceBusSender, ServiceBusReceiver)
 
 SOON = 5.0
 """How long a test waits for what must come; it never comes to that."""
@@ -27,22 +31,18 @@ def topology(**queues: dict[str, Any]) -> dict[str, Any]:
     return {"UserConfig": {"Namespaces": [namespace], "Logging": {"Type": "Console"}}}
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until the broker has seen what was sent to it."""
+    async with asyncio.timeout(SOON):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def client_of(bus: LocalBus, **options: Any) -> ServiceBusClient:
     """Connect the unmodified SDK; a short socket time-out keeps settlements from waiting for reads."""
     return ServiceBusClient.from_connection_string(
         bus.connection_string, **{"socket_timeout": 0.02, "retry_total": 0} | options
     )
-
-
-async def refusal(handler: ServiceBusSender | ServiceBusReceiver) -> ServiceBusError:
-    """Open what must be refused; return the error, and leave no socket behind as the SDK would."""
-    try:
-        await handler.__aenter__()
-    except ServiceBusError as error:
-        return error
-    finally:
-        await handler.close()
-    raise AssertionError(f"{handler} was let in")
 
 
 class Desk:
@@ -55,6 +55,24 @@ class Desk:
         self.sender: ServiceBusSender = client.get_queue_sender(queue)
         self.receiver: ServiceBusReceiver = client.get_queue_receiver(queue)
         self.graves: ServiceBusReceiver = client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        self._opened: list[Handler] = []
+
+    async def open(self, handler: Opened) -> Opened:
+        """Open one more sender or receiver; it is closed with the desk."""
+        self._opened.append(handler)
+        await handler.__aenter__()
+        return handler
+
+    async def refusal(self, handler: Handler) -> ServiceBusError:
+        """Open what must be refused; return the error."""
+        self._opened.append(handler)
+        with pytest.raises(ServiceBusError) as caught:
+            await handler.__aenter__()
+        return caught.value
+
+    async def close(self) -> None:
+        """Close everything at once."""
+        await asyncio.gather(*(handler.close() for handler in self._opened))
 
     async def send(self, *bodies: str, **properties: Any) -> None:
         """Send messages one by one."""
@@ -84,9 +102,19 @@ async def desk_at(bus: LocalBus, queue: str, *, receiver: bool = True, graves: b
     """Open a desk at a queue of a running bus, everything at once."""
     async with client_of(bus) as client:
         desk = Desk(bus, client, queue)
-        chosen = [desk.sender, *[desk.receiver] * receiver, *[desk.graves] * graves]
-        await asyncio.gather(*(handler.__aenter__() for handler in chosen))
+        receivers = [*[desk.receiver] * receiver, *[desk.graves] * graves]
         try:
+            await asyncio.gather(desk.open(desk.sender), *(desk.open(each) for each in receivers))
             yield desk
         finally:
-            await asyncio.gather(*(handler.close() for handler in chosen))
+            await desk.close()
+
+
+@asynccontextmanager
+async def desks_at(bus: LocalBus, **graves: bool) -> AsyncIterator[list[Desk]]:
+    """Open a desk at each of these queues; where it says so, with a receiver for dead letters."""
+    desks = [desk_at(bus, queue, graves=wanted) for queue, wanted in graves.items()]
+    try:
+        yield await asyncio.gather(*(desk.__aenter__() for desk in desks))
+    finally:
+        await asyncio.gather(*(desk.__aexit__(None, None, None) for desk in desks))

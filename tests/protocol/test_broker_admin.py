@@ -1,8 +1,9 @@
 """The admin port: health, connections, and what the SDK's administration client reads."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -34,7 +35,7 @@ QUEUES = topology(
 )
 
 
-class PlainHttp(AioHttpTransport):
+class PlainHttp(AioHttpTransport):  # type: ignore[misc]  # azure-core loads its transports lazily, untyped
     """The administration client insists on https; the local broker has no certificate."""
 
     async def send(self, request: Any, **options: Any) -> Any:
@@ -42,7 +43,7 @@ class PlainHttp(AioHttpTransport):
         return await super().send(request, **options)
 
 
-class SyncPlainHttp(RequestsTransport):
+class SyncPlainHttp(RequestsTransport):  # type: ignore[misc]  # the same
     """The same for the synchronous client."""
 
     def send(self, request: Any, **options: Any) -> Any:
@@ -70,8 +71,6 @@ async def admin(bus: LocalBus) -> AsyncIterator[ServiceBusAdministrationClient]:
 
 
 async def fetch(bus: LocalBus, path: str, method: str = "GET") -> Any:
-    import asyncio
-
     def read() -> Any:
         with urlopen(Request(bus.admin_url + path, method=method), timeout=5) as response:
             return response.status, json.load(response)
@@ -89,11 +88,13 @@ async def test_connections_are_counted_and_named(bus: LocalBus, dead: Desk) -> N
     assert seen["current"] == 2
     assert seen["peak"] >= 2
     assert sorted(name.partition("-")[0] for name in seen["containers"]) == ["SBReceiver", "SBSender"]
-    async with dead.client.get_queue_sender("orders"):
-        pass
-    assert (await fetch(bus, "/connections"))[1]["peak"] == 3
+    _, reader = await asyncio.gather(
+        dead.open(dead.client.get_queue_sender("orders")), dead.open(dead.client.get_queue_sender("orders"))
+    )
+    await reader.close()
+    assert (await fetch(bus, "/connections"))[1]["peak"] == 4
     _, after = await fetch(bus, "/connections/reset-peak", "POST")
-    assert after["peak"] == after["current"] == 2
+    assert after["peak"] == after["current"] == 3
 
 
 async def test_the_properties_of_a_queue_are_those_of_the_configuration(
@@ -126,8 +127,6 @@ async def test_runtime_properties_count_messages_where_they_are(
     await dead.sender.send_messages([ServiceBusMessage("x" * 100) for _ in range(4)])
     await dead.receiver.dead_letter_message(await dead.next(), reason="r")
     locked = await dead.next()
-    from datetime import UTC, datetime
-
     later = datetime.now(UTC) + timedelta(hours=1)
     await dead.sender.schedule_messages(ServiceBusMessage("later"), later)
     runtime = await admin.get_queue_runtime_properties("dead")
@@ -148,8 +147,6 @@ async def test_a_queue_that_is_not_there_is_not_found(admin: ServiceBusAdministr
 
 
 async def test_the_synchronous_client_reads_the_same(bus: LocalBus) -> None:
-    import asyncio
-
     def read() -> list[str]:
         with SyncAdministrationClient.from_connection_string(
             bus.admin_connection_string, transport=SyncPlainHttp()

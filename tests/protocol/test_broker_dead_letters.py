@@ -9,7 +9,7 @@ import pytest_asyncio
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 
 from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desk_at, refusal, topology
+from tests.protocol.broker_desk import Desk, desks_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,21 +33,24 @@ async def bus() -> AsyncIterator[LocalBus]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "orders", graves=True) as desk:
-        yield desk
+async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
+    async with desks_at(bus, orders=True, work=False, dead=True) as desks:
+        yield desks
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def work(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "work") as desk:
-        yield desk
+@pytest.fixture(scope="module")
+def orders(desks: list[Desk]) -> Desk:
+    return desks[0]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def dead(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "dead", graves=True) as desk:
-        yield desk
+@pytest.fixture(scope="module")
+def work(desks: list[Desk]) -> Desk:
+    return desks[1]
+
+
+@pytest.fixture(scope="module")
+def dead(desks: list[Desk]) -> Desk:
+    return desks[2]
 
 
 async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: Desk) -> None:
@@ -151,14 +154,17 @@ async def test_an_archived_dead_letter_never_expires(work: Desk, dead: Desk) -> 
     assert (str(buried), buried.dead_letter_source, buried.dead_letter_reason) == ("kept", "work", "Seen")
 
 
-async def test_a_queue_may_forward_everything(bus: LocalBus) -> None:
-    async with desk_at(bus, "door", receiver=False) as door:
-        async with door.client.get_queue_receiver("room") as room:
-            await door.send("through")
-            got = await door.next(room)
-            await room.complete_message(got)
-            assert (str(got), door.left) == ("through", 0)
-        assert "forwards its messages" in str(await refusal(door.receiver))
+async def test_a_queue_may_forward_everything(orders: Desk) -> None:
+    door, room, refused = await asyncio.gather(
+        orders.open(orders.client.get_queue_sender("door")),
+        orders.open(orders.client.get_queue_receiver("room")),
+        orders.refusal(orders.client.get_queue_receiver("door")),
+    )
+    await door.send_messages(ServiceBusMessage("through"))
+    got = await orders.next(room)
+    await room.complete_message(got)
+    assert (str(got), orders.bus.counts("door").active) == ("through", 0)
+    assert "'door' forwards its messages to 'room'" in str(refused)
 
 
 async def test_dead_letters_keep_coming_when_many_die_at_once(orders: Desk) -> None:

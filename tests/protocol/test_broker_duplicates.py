@@ -1,6 +1,5 @@
 """Duplicate detection: the same message id within the window is accepted and forgotten."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -9,7 +8,7 @@ import pytest_asyncio
 from azure.servicebus import ServiceBusMessage
 
 from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desk_at, topology
+from tests.protocol.broker_desk import Desk, desks_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,9 +23,14 @@ async def bus() -> AsyncIterator[LocalBus]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def once(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "once") as desk:
-        yield desk
+async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
+    async with desks_at(bus, once=False, often=False) as desks:
+        yield desks
+
+
+@pytest.fixture(scope="module")
+def once(desks: list[Desk]) -> Desk:
+    return desks[0]
 
 
 async def take_all(desk: Desk) -> list[str]:
@@ -79,12 +83,12 @@ async def test_scheduling_counts_from_the_moment_it_is_asked(once: Desk) -> None
 async def test_messages_without_an_id_are_never_duplicates(once: Desk) -> None:
     anonymous = [ServiceBusMessage("x"), ServiceBusMessage("x")]
     for message in anonymous:
-        message.message_id = None  # type: ignore[assignment]  # the SDK makes one up; other clients do not
+        message.message_id = None  # the SDK makes one up; other clients do not
     await once.sender.send_messages(anonymous)
     assert len(await take_all(once)) == 2
 
 
-async def test_a_queue_that_was_not_told_detects_nothing(bus: LocalBus) -> None:
-    async with desk_at(bus, "often") as often:
-        await asyncio.gather(often.send("x", "x", message_id="same"))
-        assert len(await take_all(often)) == 2
+async def test_a_queue_that_was_not_told_detects_nothing(desks: list[Desk]) -> None:
+    often = desks[1]
+    await often.send("x", "x", message_id="same")
+    assert len(await take_all(often)) == 2

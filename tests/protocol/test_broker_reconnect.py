@@ -1,6 +1,9 @@
 """Connections break; the SDK comes back, and nothing is lost but locks and time."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -14,6 +17,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 QUEUES = topology(orders={"LockDuration": "PT1M", "MaxDeliveryCount": 10}, answers={"RequiresSession": True})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_the_sockets_of_the_sdk() -> Iterator[None]:
+    """The SDK never closes a transport that was cut; collect them here, without their complaints."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bus() -> AsyncIterator[LocalBus]:
     async with LocalBus(QUEUES, clock=ManualClock()) as bus:
@@ -24,8 +36,9 @@ async def bus() -> AsyncIterator[LocalBus]:
 async def orders(bus: LocalBus) -> AsyncIterator[Desk]:
     async with client_of(bus, retry_total=5, retry_backoff_factor=0.01) as client:
         desk = Desk(bus, client, "orders")
-        async with desk.sender, desk.receiver:
-            yield desk
+        await asyncio.gather(desk.open(desk.sender), desk.open(desk.receiver))
+        yield desk
+        await desk.close()
 
 
 async def test_sending_and_receiving_go_on_after_the_connections_were_cut(orders: Desk) -> None:
@@ -54,14 +67,11 @@ async def test_a_message_in_hand_comes_back_when_its_lock_ends_elsewhere(orders:
     await orders.receiver.complete_message(again)
 
 
-async def test_a_session_is_free_again_after_a_cut(bus: LocalBus) -> None:
-    async with client_of(bus) as client:
-        receiver = client.get_queue_receiver("answers", session_id="s")
-        await receiver.__aenter__()
-        assert bus.drop_connections("SBReceiver") >= 1
-        async with client.get_queue_receiver("answers", session_id="s") as second:
-            assert second.session.session_id == "s"
-        await receiver.close()
+async def test_a_session_is_free_again_after_a_cut(orders: Desk) -> None:
+    await orders.open(orders.client.get_queue_receiver("answers", session_id="s"))
+    assert orders.bus.drop_connections("SBReceiver") == 2
+    second = await orders.open(orders.client.get_queue_receiver("answers", session_id="s"))
+    assert second.session.session_id == "s"
 
 
 async def test_the_broker_may_stop_and_come_back(orders: Desk) -> None:

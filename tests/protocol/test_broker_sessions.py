@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,7 @@ from azure.servicebus.exceptions import (
 )
 
 from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desk_at, refusal, topology
+from tests.protocol.broker_desk import Desk, desk_at, eventually, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,8 +37,14 @@ async def answers(bus: LocalBus) -> AsyncIterator[Desk]:
         yield desk
 
 
-def session(desk: Desk, session_id: Any, **options: Any) -> ServiceBusReceiver:
-    return desk.client.get_queue_receiver(desk.queue, session_id=session_id, **options)
+def in_(seconds: float) -> datetime:
+    """A moment by the clock of the bus."""
+    return datetime.fromtimestamp(int((CLOCK.now + seconds) * 1000) / 1000, UTC)
+
+
+async def accept(desk: Desk, session_id: Any, **options: Any) -> ServiceBusReceiver:
+    """Open a receiver on a session; it is closed with the desk."""
+    return await desk.open(desk.client.get_queue_receiver("answers", session_id=session_id, **options))
 
 
 async def say(desk: Desk, session_id: str, *bodies: str) -> None:
@@ -59,117 +64,117 @@ async def test_a_session_delivers_its_own_messages_in_order(answers: Desk) -> No
     await say(answers, "a", "a1", "a2")
     await say(answers, "b", "b1")
     await say(answers, "a", "a3")
-    async with session(answers, "a") as a, session(answers, "b") as b:
-        assert await take(answers, a, 3) == ["a1", "a2", "a3"]
-        assert await take(answers, b, 1) == ["b1"]
+    a, b = await asyncio.gather(accept(answers, "a"), accept(answers, "b"))
+    assert await take(answers, a, 3) == ["a1", "a2", "a3"]
+    assert await take(answers, b, 1) == ["b1"]
 
 
 async def test_a_session_may_be_awaited_before_it_has_messages(answers: Desk) -> None:
-    async with session(answers, "early") as early:
-        assert early.session.session_id == "early"
-        await say(answers, "early", "at last")
-        assert await take(answers, early, 1) == ["at last"]
+    early = await accept(answers, "early")
+    assert early.session.session_id == "early"
+    await say(answers, "early", "at last")
+    assert await take(answers, early, 1) == ["at last"]
 
 
-async def test_a_session_is_locked_remembers_and_is_renewed(answers: Desk) -> None:
-    async with session(answers, "kept") as first:
-        assert first.session.locked_until_utc == datetime.fromtimestamp(int((CLOCK.now + 60) * 1000) / 1000, UTC)
-        assert await first.session.get_state() is None
-        await first.session.set_state(b"\x01half way")
-        await answers.bus.advance(59)
-        until = await first.session.renew_lock()
-        assert until == datetime.fromtimestamp(int((CLOCK.now + 60) * 1000) / 1000, UTC)
-        await answers.bus.advance(59)
-        assert isinstance(await refusal(session(answers, "kept")), SessionCannotBeLockedError)
-    async with session(answers, "kept") as second:
-        assert await second.session.get_state() == b"\x01half way"
-        await second.session.set_state(None)
-        assert await second.session.get_state() is None
+async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
+    first = await accept(answers, "locked")
+    assert first.session.locked_until_utc == in_(60)
+    await answers.bus.advance(59)
+    assert await first.session.renew_lock() == in_(60)
+    await answers.bus.advance(59)
+    second = answers.client.get_queue_receiver("answers", session_id="locked")
+    assert isinstance(await answers.refusal(second), SessionCannotBeLockedError)
+
+
+async def test_a_session_remembers(answers: Desk) -> None:
+    first = await accept(answers, "kept")
+    assert await first.session.get_state() is None
+    await first.session.set_state(b"\x01half way")
+    await first.close()
+    second = await accept(answers, "kept")
+    assert await second.session.get_state() == b"\x01half way"
+    await second.session.set_state(None)
+    assert await second.session.get_state() is None
 
 
 async def test_next_available_is_the_session_that_has_waited_longest(answers: Desk) -> None:
     for name in ("x", "y", "z"):
         await say(answers, name, f"for {name}")
-    async with AsyncExitStack() as stack:
-        receivers = [session(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5) for _ in range(3)]
-        for receiver in receivers:
-            await stack.enter_async_context(receiver)
-        assert [receiver.session.session_id for receiver in receivers] == ["x", "y", "z"]
-        taken = await asyncio.gather(*(take(answers, receiver, 1) for receiver in receivers))
-        assert taken == [["for x"], ["for y"], ["for z"]]
+    receivers = [await accept(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5) for _ in range(3)]
+    assert [receiver.session.session_id for receiver in receivers] == ["x", "y", "z"]
+    taken = await asyncio.gather(*(take(answers, receiver, 1) for receiver in receivers))
+    assert taken == [["for x"], ["for y"], ["for z"]]
 
 
 async def test_who_waits_for_any_session_gets_the_first_that_comes(answers: Desk) -> None:
-    receiver = session(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5)
-    opening = asyncio.create_task(receiver.__aenter__())
-    while answers.bus.waiting_for_session("answers") == 0:
-        await asyncio.sleep(0.01)
+    opening = asyncio.create_task(accept(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5))
+    await eventually(lambda: answers.bus.waiting_for_session("answers") > 0)
     await say(answers, "fresh", "hello")
-    await opening
+    receiver = await opening
     assert receiver.session.session_id == "fresh"
     assert await take(answers, receiver, 1) == ["hello"]
-    await receiver.close()
 
 
 async def test_waiting_for_any_session_ends_with_a_time_out(answers: Desk) -> None:
-    opening = asyncio.create_task(refusal(session(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5)))
-    while answers.bus.waiting_for_session("answers") == 0:
-        await asyncio.sleep(0.01)
+    waiting = answers.client.get_queue_receiver("answers", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=5)
+    opening = asyncio.create_task(answers.refusal(waiting))
+    await eventually(lambda: answers.bus.waiting_for_session("answers") > 0)
     await answers.bus.advance(5)
     assert isinstance(await opening, OperationTimeoutError)
 
 
 async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answers: Desk) -> None:
     await say(answers, "slow", "s1", "s2")
-    async with session(answers, "slow") as loser:
-        held = await answers.next(loser)
-        await answers.bus.advance(60)
-        with pytest.raises(SessionLockLostError):
-            await loser.complete_message(held)
-    async with session(answers, "slow") as winner:
-        again = await answers.next(winner)
-        assert (str(again), again.delivery_count) == ("s1", 1)
-        await winner.complete_message(again)
-        assert await take(answers, winner, 1) == ["s2"]
+    loser = await accept(answers, "slow")
+    held = await answers.next(loser)
+    await answers.bus.advance(60)
+    with pytest.raises(SessionLockLostError):
+        await loser.complete_message(held)
+    winner = await accept(answers, "slow")
+    again = await answers.next(winner)
+    assert (str(again), again.delivery_count) == ("s1", 1)
+    await winner.complete_message(again)
+    assert await take(answers, winner, 1) == ["s2"]
 
 
 async def test_a_receiver_that_leaves_frees_its_session_uncounted(answers: Desk) -> None:
     await say(answers, "shared", "one", "two")
-    async with session(answers, "shared") as first:
-        await answers.next(first)
-    async with session(answers, "shared") as second:
-        again = await answers.next(second)
-        assert (str(again), again.delivery_count) == ("one", 0)
-        await second.complete_message(again)
-        assert await take(answers, second, 1) == ["two"]
+    first = await accept(answers, "shared")
+    await answers.next(first)
+    await first.close()
+    second = await accept(answers, "shared")
+    again = await answers.next(second)
+    assert (str(again), again.delivery_count) == ("one", 0)
+    await second.complete_message(again)
+    assert await take(answers, second, 1) == ["two"]
 
 
 async def test_messages_of_a_session_are_abandoned_deferred_and_dead_lettered(answers: Desk) -> None:
     await say(answers, "all", "abandon", "defer", "bury")
-    async with session(answers, "all") as receiver:
-        await receiver.abandon_message(await answers.next(receiver))
-        await receiver.complete_message(await answers.next(receiver))
-        later = await answers.next(receiver)
-        await receiver.defer_message(later)
-        [deferred] = await receiver.receive_deferred_messages([later.sequence_number or 0])
-        await receiver.complete_message(deferred)
-        await receiver.dead_letter_message(await answers.next(receiver), reason="why")
+    receiver = await accept(answers, "all")
+    await receiver.abandon_message(await answers.next(receiver))
+    await receiver.complete_message(await answers.next(receiver))
+    later = await answers.next(receiver)
+    await receiver.defer_message(later)
+    [deferred] = await receiver.receive_deferred_messages([later.sequence_number or 0])
+    await receiver.complete_message(deferred)
+    await receiver.dead_letter_message(await answers.next(receiver), reason="why")
     counts = answers.bus.counts("answers")
     assert (counts.active, counts.dead_lettered) == (0, 1)
 
 
 async def test_sessions_with_messages_or_state_are_listed(answers: Desk) -> None:
     await say(answers, "listed-1", "x")
-    async with session(answers, "listed-2") as receiver:
-        await receiver.session.set_state(b"s")
+    receiver = await accept(answers, "listed-2")
+    await receiver.session.set_state(b"s")
     listed = {name async for name in answers.client.list_queue_sessions("answers")}
     assert listed == {"listed-1", "listed-2"}
 
 
 async def test_the_kind_of_receiver_must_fit_the_queue(answers: Desk) -> None:
     without, unwanted = await asyncio.gather(
-        refusal(answers.client.get_queue_receiver("answers")),
-        refusal(answers.client.get_queue_receiver("plain", session_id="a")),
+        answers.refusal(answers.client.get_queue_receiver("answers")),
+        answers.refusal(answers.client.get_queue_receiver("plain", session_id="a")),
     )
     assert "'answers' requires sessions" in str(without)
     assert "'plain' does not require sessions" in str(unwanted)
@@ -181,6 +186,6 @@ async def test_a_message_without_a_session_is_refused(answers: Desk) -> None:
 
 
 async def test_a_session_may_have_the_empty_name(answers: Desk) -> None:
-    async with session(answers, "") as receiver:
-        await say(answers, "", "nameless")
-        assert await take(answers, receiver, 1) == ["nameless"]
+    receiver = await accept(answers, "")
+    await say(answers, "", "nameless")
+    assert await take(answers, receiver, 1) == ["nameless"]

@@ -74,9 +74,9 @@ async def test_a_message_above_the_limit_is_refused_and_the_link_lives_on(orders
 async def test_large_messages_are_received_by_prefetch(orders: Desk) -> None:
     for number in range(6):
         await orders.sender.send_messages(ServiceBusMessage(bytes([number]) * 200_000))
-    async with orders.client.get_queue_receiver("orders", prefetch_count=10) as greedy:
-        for number in range(6):
-            message = await orders.next(greedy)
-            await greedy.complete_message(message)
-            assert b"".join(message.body) == bytes([number]) * 200_000
+    greedy = await orders.open(orders.client.get_queue_receiver("orders", prefetch_count=10))
+    for number in range(6):
+        message = await orders.next(greedy)
+        await greedy.complete_message(message)
+        assert b"".join(message.body) == bytes([number]) * 200_000
     assert orders.left == 0

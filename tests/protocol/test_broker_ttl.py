@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desk_at, topology
+from tests.protocol.broker_desk import Desk, desks_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -29,15 +29,19 @@ async def bus() -> AsyncIterator[LocalBus]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def keeps(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "keeps", graves=True) as desk:
-        yield desk
+async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
+    async with desks_at(bus, keeps=True, drops=False) as desks:
+        yield desks
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def drops(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "drops") as desk:
-        yield desk
+@pytest.fixture(scope="module")
+def keeps(desks: list[Desk]) -> Desk:
+    return desks[0]
+
+
+@pytest.fixture(scope="module")
+def drops(desks: list[Desk]) -> Desk:
+    return desks[1]
 
 
 async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) -> None:

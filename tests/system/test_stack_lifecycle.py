@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local.stack import CannotStart, Died, Stack
+from local.stack import NO_WORKERS, CannotStart, Died, Stack
 from local.stack.ports import HOST, USUAL, free
 
 PATIENCE = 30.0
@@ -118,7 +118,7 @@ def test_a_taken_port_is_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.
     with listening() as port:
         monkeypatch.setitem(USUAL, "broker", port)
         with pytest.raises(CannotStart, match=rf"^port {port} \(broker\) is in use: .*--free-ports$"):
-            asyncio.run(enter(Stack(tmp_path, workers={}, lake=False)))
+            asyncio.run(enter(Stack(tmp_path, workers=NO_WORKERS, lake=False)))
 
 
 async def test_documents_edited_in_the_lake_survive_until_reset(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def running(folder: Path) -> Iterator[Started]:
 
 
 def stand_ins(folder: Path, **options: Any) -> Stack:
-    nothing_more: dict[str, Any] = {"workers": {}, "lake": False, "instead": {"llm": NO_MODEL}}
+    nothing_more: dict[str, Any] = {"workers": NO_WORKERS, "lake": False, "instead": {"llm": NO_MODEL}}
     return Stack(folder, ports="free", patience=PATIENCE, **nothing_more, **options)
 
 

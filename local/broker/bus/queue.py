@@ -122,6 +122,11 @@ class Queue:
             size=self.size + (0 if self.is_dead_letter_queue else self.dead_letters.size),
         )
 
+    @property
+    def waiting(self) -> int:
+        """How many receivers have asked for a message and wait for it."""
+        return sum(consumer.ready for consumer in self._lane.consumers)
+
     # ------------------------------------------------------------------ coming in
 
     def check(self, message: Message) -> None:

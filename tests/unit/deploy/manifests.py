@@ -1,5 +1,6 @@
-"""The deployment files as data, for the tests beside this."""
+"""The deployment files as data, for the tests beside this. Each is read once; copy before you change."""
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,14 @@ WORKERS = settings.WORKERS
 Document = dict[str, Any]
 
 
+@functools.cache
 def documents() -> list[Document]:
     """Every resource of the base, as it is written."""
     files = (path for path in sorted(BASE.glob("*.yaml")) if path.name != "kustomization.yaml")
     return [each for path in files for each in yaml.safe_load_all(path.read_text("utf-8")) if each]
 
 
+@functools.cache
 def of_kind(kind: str) -> dict[str, Document]:
     """The resources of a kind, by name."""
     return {each["metadata"]["name"]: each for each in documents() if each["kind"] == kind}
@@ -41,6 +44,7 @@ def compose() -> Document:
     return read(ROOT / "docker-compose.yml")
 
 
+@functools.cache
 def read(path: Path) -> Document:
     """One YAML document."""
     document: Document = yaml.safe_load(path.read_text("utf-8"))
@@ -72,6 +76,7 @@ def own_environment(worker: str) -> dict[str, str | None]:
     return {each["name"]: each.get("value") for each in container(worker)["env"]}
 
 
+@functools.cache
 def known_to(worker: str) -> set[str]:
     """The variables that a worker reads: its settings, and what the example's models file refers to."""
     models = settings.models_variables((ROOT / MODELS).read_text("utf-8"))

@@ -163,7 +163,7 @@ def test_secrets_come_from_a_secret_that_is_not_here() -> None:
 
 def test_nothing_looks_like_a_secret() -> None:
     suspicious = re.compile(
-        r"(AccountKey|SharedAccessKey|password)=|rediss?://[^/\s]*:[^/\s]*@|sk-[A-Za-z0-9]{16}", re.I
+        r"(AccountKey|SharedAccessKey|password)=|rediss?://[^/\s]*:[^/\s]*@|sk-[A-Za-z0-9]{16}", re.IGNORECASE
     )
     everything = [*documents(), kustomization(), *map(read, sorted(config_folder().rglob("*.yaml")))]
     assert not [(path, value) for each in everything for path, value in leaves(each) if suspicious.search(str(value))]

@@ -39,7 +39,7 @@ async def nothing(_: str) -> None:
 
 
 class MemoryLake:
-    """Containers of blobs. `hook` is called before every look and every read."""
+    """Containers of blobs. `hook` is called before and after every look, and before every read."""
 
     def __init__(self) -> None:
         self.blobs_of: dict[str, dict[str, tuple[bytes, str]]] = {"handbook": {}}
@@ -62,6 +62,7 @@ class MemoryLake:
         await self.hook("head")
         self.looks += 1
         found = self.blobs_of.get(container, {}).get(path)
+        await self.hook("seen")
         return Blob(path, found[1], len(found[0])) if found else None
 
     async def read(self, container: str, path: str, if_match: str) -> bytes:
@@ -113,9 +114,10 @@ class Evictions:
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
         self.fails: Exception | None = None
+        self.fails_after = 0
 
     async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> None:
-        if self.fails:
+        if self.fails and len(self.told) >= self.fails_after:
             raise self.fails
         self.told.append((document, generation))
 

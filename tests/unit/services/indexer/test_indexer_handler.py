@@ -238,20 +238,10 @@ async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_loo
     world.lake.put("leave.md", "# Leave\n\nNew.")
     calls = len(world.evictions.told)
 
-    class Dies(Exception):
-        pass
-
-    original = world.evictions.invalidate
-
-    async def die_after_commit(*args: object) -> None:
-        if len(world.evictions.told) == calls + 1:
-            raise Dies
-        await original(*args)  # type: ignore[arg-type]
-
-    world.evictions.invalidate = die_after_commit  # type: ignore[method-assign]
-    with pytest.raises(Dies):
+    world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), calls + 1
+    with pytest.raises(KeyError):
         await indexer.handle([changed("leave.md")])
-    world.evictions.invalidate = original  # type: ignore[method-assign]
+    world.evictions.fails = None
     assert await world.texts() == ["New."]
     await indexer.handle([changed("leave.md")])
     entry = await world.entry("leave.md")
@@ -322,6 +312,23 @@ async def test_two_events_on_one_document_at_once_are_worked_on_one_after_the_ot
     indexer = world.indexer()
     await asyncio.gather(*(indexer.handle([changed("leave.md")]) for _ in range(5)))
     assert world.parser.parsed == 1
+
+
+async def test_an_outdated_look_cannot_undo_what_another_process_saw_later(world: World) -> None:
+    slow, quick = world.indexer(), world.indexer()
+    world.lake.put("leave.md", LEAVE)
+    await slow.handle([changed("leave.md")])
+    world.lake.delete("leave.md")
+    written = iter(["# Leave\n\nWritten after the deletion."])
+
+    async def overtake(step: str) -> None:
+        if step == "seen" and (text := next(written, None)):
+            world.lake.put("leave.md", text)
+            await quick.handle([changed("leave.md")])
+
+    world.lake.hook = overtake
+    await slow.handle([changed("leave.md", Change.DELETED)])
+    assert await world.texts() == ["Written after the deletion."]
 
 
 async def test_a_lake_that_is_away_is_waited_for(world: World) -> None:

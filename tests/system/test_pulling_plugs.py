@@ -1,0 +1,159 @@
+"""The whole system while parts of it fail: every accepted request gets its one outcome."""
+
+import asyncio
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import App, until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("plugs"), pytest.mark.timeout(240)]
+
+MANY = 12
+
+
+async def ask_many(app: App, about: str, count: int = MANY, **properties: Any) -> str:
+    """Post `count` different questions whose answers come in one session."""
+    session = f"session-{about}"
+    for number in range(count):
+        body = {"question": f"What are the core hours for remote workers? ({about} {number})", "cache": "refresh"}
+        await app.post(body, message_id=f"{about}-{number}", reply_to_session_id=session, **properties)
+    return session
+
+
+async def outcomes_of(app: App, session: str, count: int = MANY, quiet: float = 8) -> Counter[str]:
+    """How the requests of a session ended; fails when one has two outcomes or none."""
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 100
+    while len(found) < count and time.monotonic() < deadline:
+        found += await app.answers(session, wait=30, more=quiet)
+    requests = [answer["request_id"] for answer in found]
+    assert len(requests) == len(set(requests)), "a second outcome"
+    assert len(requests) == count, "an outcome is missing"
+    return Counter(answer["outcome"] for answer in found)
+
+
+@pytest.mark.parametrize("worker", ["gateway", "retriever", "generator"])
+async def test_a_worker_killed_in_mid_flight_loses_nothing(app: App, worker: str) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 0.3})
+    posting = asyncio.create_task(ask_many(app, f"kill-{worker}"))
+    await asyncio.sleep(0.4)  # somewhere in the middle: which requests are where does not matter
+    app.stack.kill(worker)
+    session = await posting
+    await app.stack.start_one(worker)
+    assert await outcomes_of(app, session) == {"answered": MANY}
+
+
+async def test_an_indexer_killed_in_mid_flight_loses_no_document(app: App) -> None:
+    for number in range(6):
+        (app.stack.lake / f"plug-{number}.md").write_text(f"# Plug {number}\n\nPlug number {number} is green.\n")
+    await asyncio.sleep(0.5)
+    app.stack.kill("indexer")
+    await app.stack.start_one("indexer")
+
+    async def all_indexed() -> bool:
+        return {f"plug-{number}.md" for number in range(6)} <= set(await app.documents())
+
+    await until(all_indexed)
+    for number in range(6):
+        (app.stack.lake / f"plug-{number}.md").unlink()
+
+
+async def test_a_rolling_restart_under_load_loses_and_repeats_nothing(app: App) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 0.3})
+    posting = asyncio.create_task(ask_many(app, "rolling"))
+    await app.stack.restart("generator")
+    session = await posting
+    assert await outcomes_of(app, session) == {"answered": MANY}
+
+
+async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(app: App) -> None:
+    await app.stack.stop_one("generator")
+    asked = time.monotonic()
+    session = await ask_many(app, "deadline", 3, time_to_live=timedelta(seconds=4))
+    try:
+        assert await outcomes_of(app, session, 3, quiet=2) == {"expired": 3}
+        assert time.monotonic() - asked < 4 + 15
+    finally:
+        await app.stack.start_one("generator")
+
+
+async def test_a_model_that_says_429_is_asked_again_when_it_said(app: App) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "status": 429, "retry_after": 1, "times": 4})
+    session = await ask_many(app, "throttled", 4)
+    assert await outcomes_of(app, session, 4) == {"answered": 4}
+    assert not [dead for dead in await app.dead() if str(dead.correlation_id).startswith("throttled")]
+
+
+async def test_the_second_deployment_answers_when_the_first_does_not(app: App) -> None:
+    await app.fail({"deployment": "onboarding-4k", "kind": "chat", "status": 500})
+    session = await ask_many(app, "failover", 1)
+    [answer] = await app.answers(session)
+    assert (answer["outcome"], answer["plan"]["deployment"]) == ("answered", "onboarding-4k-north")
+
+
+async def test_when_no_deployment_answers_there_is_a_clear_end(app: App) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "status": 503})
+    session = await ask_many(app, "no-model", 1)
+    [answer] = await app.answers(session)
+    assert (answer["outcome"], answer["code"], answer["retryable"]) == ("failed", "RetriesExhausted", True)
+
+
+async def test_a_tenant_cannot_spend_more_than_its_tokens(app: App) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 3})
+    body = {"question": "What are the core hours for remote workers?", "cache": "refresh"}
+
+    async def ask() -> Any:
+        return await app.http.post("/v1/onboarding/ask", json=body, headers=app.key())
+
+    replies = await asyncio.gather(*(ask() for _ in range(40)))  # 4,000 tokens each of 120,000 a minute
+    refused = [reply for reply in replies if reply.status_code == 429]
+    accepted = [reply for reply in replies if reply.status_code == 202]
+    assert len(refused) + len(accepted) == 40
+    assert 20 <= len(accepted) <= 36
+    assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
+    assert refused[0].json()["code"] == "BudgetExceeded"
+    for reply in accepted:
+        outcome = await app.http.get(f"{reply.headers['Location']}?wait=50", headers=app.key())
+        assert outcome.json()["outcome"] == "answered"
+
+
+async def test_without_redis_questions_are_answered_all_the_same(app: App) -> None:
+    app.stack.kill("redis")
+    try:
+        session = await ask_many(app, "no-redis", 3)
+        assert await outcomes_of(app, session, 3) == {"answered": 3}
+    finally:
+        await app.stack.start_one("redis")
+
+
+async def test_without_vectors_a_question_waits_and_is_never_answered_from_nothing(app: App) -> None:
+    app.stack.kill("vectors")
+    session = await ask_many(app, "no-vectors", 2)
+    await asyncio.sleep(2)  # long enough for a first attempt to fail
+    await app.stack.start_one("vectors")
+    assert await outcomes_of(app, session, 2) == {"answered": 2}
+
+
+async def test_without_a_broker_http_says_so_and_workers_come_back_with_it(app: App) -> None:
+    app.stack.kill("broker")
+    body = {"question": "What are the core hours for remote workers?"}
+
+    async def refused() -> Any:
+        reply = await app.http.post("/v1/onboarding/ask", json={**body, "cache": "refresh"}, headers=app.key())
+        return reply if reply.status_code == 503 else None
+
+    reply = await until(refused)
+    assert int(reply.headers["Retry-After"]) >= 1
+    await app.stack.start_one("broker")
+    back = time.monotonic()
+
+    async def answered() -> bool:
+        reply = await app.http.post("/v1/onboarding/ask?wait=20", json={**body, "cache": "refresh"}, headers=app.key())
+        return reply.status_code == 200 and reply.json()["outcome"] == "answered"
+
+    await until(answered)
+    assert time.monotonic() - back < 40

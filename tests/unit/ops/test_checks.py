@@ -1,0 +1,110 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from azure.servicebus.management import QueueProperties
+
+from ops.checks import Level, entity, redis_version, skew, topology_faults
+from ops.doctor import _split
+from shared.contracts.queues import DEAD, Queue, topology
+
+WINDOW = timedelta(minutes=10)
+QUEUES = {queue.name: queue for queue in topology(["ask"], ["answers"])}
+
+
+def deployed(queue: Queue, **more: Any) -> QueueProperties:
+    """`queue` as Azure would describe it."""
+    forward = queue.forward_dead_letters_to
+    given: dict[str, Any] = {
+        "requires_session": queue.sessions,
+        "requires_duplicate_detection": queue.duplicate_window is not None,
+        "duplicate_detection_history_time_window": queue.duplicate_window or timedelta(minutes=10),
+        "dead_lettering_on_message_expiration": queue.dead_letter_on_expiry,
+        "forward_dead_lettered_messages_to": f"https://shop.servicebus.windows.net/{forward}" if forward else None,
+        "lock_duration": queue.lock,
+        "max_delivery_count": queue.max_delivery_count,
+    }
+    nothing = dict.fromkeys(_FIELDS)
+    return QueueProperties(queue.name, **{**nothing, **given, **more})
+
+
+_FIELDS = (
+    "authorization_rules auto_delete_on_idle dead_lettering_on_message_expiration default_message_time_to_live "
+    "duplicate_detection_history_time_window availability_status enable_batched_operations enable_express "
+    "enable_partitioning lock_duration max_delivery_count max_size_in_megabytes requires_duplicate_detection "
+    "requires_session status forward_to user_metadata forward_dead_lettered_messages_to "
+    "max_message_size_in_kilobytes"
+).split()
+
+
+def test_the_topology_as_it_is_meant_has_no_faults() -> None:
+    actual = {name: deployed(queue) for name, queue in QUEUES.items()}
+    assert list(topology_faults(QUEUES.values(), actual, WINDOW)) == []
+
+
+def test_a_missing_queue_is_named() -> None:
+    actual = {name: deployed(queue) for name, queue in QUEUES.items() if name != DEAD}
+    [fault] = topology_faults(QUEUES.values(), actual, WINDOW)
+    assert (fault.level, fault.said) == (Level.FAIL, "dead is missing")
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "said"),
+    [
+        ({"requires_session": True}, Level.FAIL, "requires sessions: on, must be off"),
+        ({"requires_duplicate_detection": False}, Level.FAIL, "duplicate detection: off, must be on"),
+        ({"forward_dead_lettered_messages_to": None}, Level.FAIL, "forwards dead letters to: nowhere, must be dead"),
+        ({"dead_lettering_on_message_expiration": False}, Level.FAIL, "dead-lettering on expiry: off, must be on"),
+        ({"duplicate_detection_history_time_window": timedelta(minutes=5)}, Level.FAIL, "duplicate window 0:05:00"),
+        ({"lock_duration": timedelta(seconds=30)}, Level.WARN, "lock 0:00:30, meant to be 0:01:00"),
+        ({"max_delivery_count": 3}, Level.WARN, "max delivery count 3, meant to be 10"),
+    ],
+)
+def test_a_queue_that_is_set_up_otherwise_is_named(changed: dict[str, Any], level: Level, said: str) -> None:
+    queue = QUEUES["retrieve"]
+    [fault] = topology_faults([queue], {"retrieve": deployed(queue, **changed)}, WINDOW)
+    assert fault.level is level
+    assert fault.said.startswith(f"retrieve: {said}")
+
+
+def test_a_short_window_is_no_fault_when_the_gateway_knows_of_it() -> None:
+    short = replace(QUEUES["retrieve"], duplicate_window=timedelta(minutes=5))
+    assert list(topology_faults([short], {"retrieve": deployed(short)}, timedelta(minutes=5))) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ("5.0.7", Level.FAIL),
+        ("6.0.16", Level.FAIL),
+        ("6.2.0", Level.OK),
+        ("7.2.4", Level.OK),
+        ("10.0", Level.OK),
+        ("?", Level.FAIL),
+    ],
+)
+def test_redis_must_be_new_enough(version: str, level: Level) -> None:
+    assert redis_version(version).level is level
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"), [(0, Level.OK), (-29, Level.OK), (29, Level.OK), (31, Level.FAIL), (-3600, Level.FAIL)]
+)
+def test_clocks_may_not_be_far_apart(seconds: int, level: Level) -> None:
+    now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC) + timedelta(seconds=seconds)
+    assert skew("Sun, 22 Nov 2026 12:00:00 GMT", now, "the broker").level is level
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [("https://x.servicebus.windows.net/dead", "dead"), ("dead", "dead"), ("sb://h/a/", "a"), (None, "")],
+)
+def test_an_address_ends_in_its_queue(address: str | None, name: str) -> None:
+    assert entity(address) == name
+
+
+def test_what_is_wrong_and_the_fix_are_told_apart() -> None:
+    assert _split("it is gone; start it: now") == ("it is gone", "start it: now")
+    assert _split("it is gone: start it") == ("it is gone", "start it")
+    assert _split("it is gone") == ("it is gone", "")

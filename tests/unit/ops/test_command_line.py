@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {
+    "azure",
+    "pydantic",
+    "redis",
+    "qdrant_client",
+    "yaml",
+    "rich",
+    "structlog",
+    "asyncio",
+    "shared",
+    "local",
+    "services",
+}
+COMMANDS = "up demo ask queues dlq capture replay index doctor".split()
+
+
+def ragbus(*arguments: str, folder: Path, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, *flags, "-m", "ops", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=60)
+
+
+def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    shown = ragbus("--help", folder=tmp_path, flags=("-X", "importtime"))
+    assert shown.returncode == 0
+    assert all(f"  {command} " in shown.stdout for command in COMMANDS)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.stderr.splitlines()}
+    assert imported & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("ask", "hello"), ("queues",), ("dlq", "ls"), ("dlq", "show", "1"), ("capture", "dead"), ("index", "status")],
+)
+def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    told = ragbus(*arguments, folder=tmp_path)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert told.stderr.startswith("ragbus: nothing to talk to: start the laptop's stack with `ragbus up`")
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in ragbus("--debug", "queues", folder=tmp_path).stderr
+
+
+def test_doctor_fails_without_a_target(tmp_path: Path) -> None:
+    told = ragbus("doctor", "--json", folder=tmp_path)
+    assert told.returncode == 1
+    assert '"what": "target"' in told.stdout
+
+
+def test_the_upstream_app_needs_nothing_of_ours() -> None:
+    text = (ROOT / "ops" / "upstream.py").read_text("utf-8")
+    imports = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
+    assert not any(word in line for line in imports for word in ("shared", "ops", "local", "services"))

@@ -1,0 +1,48 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ops.index import age, lake_of, put, remove, within
+from ops.problem import Problem
+from ops.target import Target
+
+
+def target(**variables: str) -> Target:
+    return Target(variables, "a test")
+
+
+def test_a_document_is_put_into_the_lake_and_taken_out_again(tmp_path: Path) -> None:
+    lake, file = tmp_path / "lake", tmp_path / "new.md"
+    lake.mkdir()
+    file.write_text("# New")
+    at = target(RAGBUS_LAKE_FOLDER=str(lake))
+    put(at, [file], "policies/2026")
+    assert [path.relative_to(lake).as_posix() for path in lake.rglob("*") if path.is_file()] == ["policies/2026/new.md"]
+    remove(at, ["policies/2026/new.md"])
+    assert not (lake / "policies/2026/new.md").exists()
+
+
+@pytest.mark.parametrize("path", ["../x.md", "a/../../x.md", "/etc/passwd", "", "."])
+def test_nothing_outside_the_lake_is_touched(tmp_path: Path, path: str) -> None:
+    with pytest.raises(Problem, match="not a path inside the lake"):
+        within(tmp_path.resolve(), path)
+
+
+def test_removing_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"the lake has no gone\.md"):
+        remove(target(RAGBUS_LAKE_FOLDER=str(tmp_path)), ["gone.md"])
+
+
+def test_a_lake_that_is_a_storage_account_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="az storage blob upload"):
+        lake_of(target())
+    with pytest.raises(Problem, match="is not a folder"):
+        lake_of(target(RAGBUS_LAKE_FOLDER=str(tmp_path / "gone")))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (7200, "2 h"), (90_000, "1 d")]
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: int, said: str) -> None:
+    assert age(timedelta(seconds=seconds)) == said

@@ -1,0 +1,83 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.problem import Problem
+from ops.target import Target, find
+
+LOCAL = "Endpoint=sb://127.0.0.1:25672;SharedAccessKeyName=n;SharedAccessKey=very=secret;UseDevelopmentEmulator=true"
+AZURE = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=very=secret"
+
+
+def stack_file(folder: Path, pid: int) -> None:
+    told = {"pid": pid, "environment": {"RAGBUS_SERVICEBUS_CONNECTION_STRING": LOCAL}, "gateway_url": "http://here:1"}
+    (folder / "stack.json").write_text(json.dumps(told))
+
+
+def target(connection_string: str, **more: str) -> Target:
+    return Target({"RAGBUS_SERVICEBUS_CONNECTION_STRING": connection_string, **more}, "a test")
+
+
+def test_the_environment_wins_over_a_running_stack(tmp_path: Path) -> None:
+    stack_file(tmp_path, os.getpid())
+    found = find({"RAGBUS_SERVICEBUS_CONNECTION_STRING": AZURE}, tmp_path)
+    assert (found.host, found.source) == ("shop.servicebus.windows.net", "the environment")
+
+
+def test_a_running_stack_is_found(tmp_path: Path) -> None:
+    stack_file(tmp_path, os.getpid())
+    found = find({}, tmp_path)
+    assert (found.host, found.gateway) == ("127.0.0.1:25672", "http://here:1")
+
+
+def test_a_stack_that_was_killed_is_not_taken_for_running(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stack_file(tmp_path, gone.pid)
+    with pytest.raises(Problem, match="nothing to talk to"):
+        find({}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 1, "environment": 5}'])
+def test_a_damaged_stack_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stack.json").write_text(text)
+    with pytest.raises(Problem, match="ragbus up"):
+        find({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "local"),
+    [
+        ("127.0.0.1:5672", True),
+        ("127.9.9.9", True),
+        ("localhost", True),
+        ("[::1]:5672", True),
+        ("10.0.0.1", False),
+        ("shop.servicebus.windows.net", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+    ],
+)
+def test_only_loopback_is_this_machine(endpoint: str, local: bool) -> None:
+    assert target(f"Endpoint=sb://{endpoint};SharedAccessKey=x").is_local is local
+
+
+@pytest.mark.parametrize("connection_string", [LOCAL, AZURE])
+def test_a_target_never_shows_its_key(connection_string: str) -> None:
+    assert "secret" not in str(target(connection_string))
+    assert "secret" not in target(connection_string).host
+
+
+def test_an_emulator_is_administered_on_its_own_port() -> None:
+    assert target(LOCAL).admin_url == "http://127.0.0.1:5300"
+    assert target(LOCAL, RAGBUS_ADMIN_URL="http://127.0.0.1:9").admin_url == "http://127.0.0.1:9"
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    with pytest.raises(Problem, match="RAGBUS_BUS_CONNECTIONS: 'many' is not a number"):
+        _ = target(LOCAL, RAGBUS_BUS_CONNECTIONS="many").connections

@@ -1,0 +1,225 @@
+"""The lake's adapters: what is there, and nothing beyond."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError, ServiceRequestError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.indexer.azure_blob import AzureLake
+from services.indexer.folder import FolderLake
+from services.indexer.lake import Blob, Changed, Lake, Vanished, is_noise
+from shared.errors import TryLater
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Give a folder that is a container, with something beside it that is none of our business."""
+    folder = tmp_path / "handbook"
+    (folder / "a").mkdir(parents=True)
+    (folder / "leave.md").write_text("leave")
+    (folder / "a" / "b c.md").write_text("b")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("x")
+    (folder / "draft.md~").write_text("x")
+    (tmp_path / "secret.md").write_text("secret")
+    (folder / "link.md").symlink_to(tmp_path / "secret.md")
+    return folder
+
+
+async def paths(lake: Lake, prefix: str = "") -> list[str]:
+    return [blob.path async for blob in lake.blobs("handbook", prefix)]
+
+
+async def test_a_folder_is_listed_without_what_is_hidden_unfinished_or_elsewhere(root: Path) -> None:
+    lake = FolderLake({"handbook": root})
+    assert await paths(lake) == ["a/b c.md", "leave.md"]
+    assert await paths(lake, "a/") == ["a/b c.md"]
+    assert [blob async for blob in lake.blobs("other")] == []
+
+
+async def test_a_file_is_read_only_as_it_was_looked_at(root: Path) -> None:
+    lake = FolderLake({"handbook": root})
+    blob = await lake.head("handbook", "leave.md")
+    assert blob
+    assert (blob.size, blob.content_type) == (5, "text/markdown")
+    assert await lake.read("handbook", "leave.md", blob.etag) == b"leave"
+    (root / "leave.md").write_text("longer than before")
+    with pytest.raises(Changed):
+        await lake.read("handbook", "leave.md", blob.etag)
+    (root / "leave.md").unlink()
+    with pytest.raises(Vanished):
+        await lake.read("handbook", "leave.md", blob.etag)
+    assert await lake.head("handbook", "leave.md") is None
+
+
+async def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another(root: Path) -> None:
+    lake = FolderLake({"handbook": root})
+    before = await lake.head("handbook", "leave.md")
+    status = (root / "leave.md").stat()
+    (root / "new").write_text("lease")
+    os.utime(root / "new", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (root / "new").replace(root / "leave.md")
+    after = await lake.head("handbook", "leave.md")
+    assert before
+    assert after
+    assert before.etag != after.etag
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret.md", "a/../../secret.md", "/etc/passwd", "link.md", "a", "", ".", ".git/config", "a/\0", "draft.md~"],
+)
+async def test_nothing_outside_of_the_folder_is_ever_read(root: Path, path: str) -> None:
+    lake = FolderLake({"handbook": root})
+    assert await lake.head("handbook", path) is None
+    with pytest.raises((Vanished, Changed, TryLater)):
+        await lake.read("handbook", path, '"x"')
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "leave.md", "/", "~", "", "secret.md", "handbook"]), max_size=6))
+def test_no_path_leads_out_of_the_folder(steps: list[str]) -> None:
+    lake = FolderLake({"handbook": Path("/")})
+    inner = FolderLake({"handbook": Path("/usr")})
+    file = inner._file("handbook", "/".join(steps))
+    assert file is None or file.is_relative_to(Path("/usr").resolve())
+    assert lake._file("other", "/".join(steps)) is None
+
+
+async def test_a_folder_that_is_not_mounted_is_no_empty_folder(root: Path) -> None:
+    lake = FolderLake({"handbook": root / "missing"})
+    with pytest.raises(TryLater, match="is not there"):
+        await lake.head("handbook", "leave.md")
+    with pytest.raises(TryLater):
+        await paths(lake)
+
+
+@pytest.mark.parametrize(
+    ("path", "noise"),
+    [
+        ("a/b.md", False),
+        ("a.b/c.md", False),
+        ("~$report.docx", True),
+        ("a/.hidden", True),
+        (".git/x.md", True),
+        ("a.md.TMP", True),
+        ("dir/", True),
+        ("x.crdownload", True),
+    ],
+)
+def test_noise(path: str, noise: bool) -> None:
+    assert is_noise(path) is noise
+
+
+class Account:
+    """What we use of BlobServiceClient: answers or fails as it is told."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def get_container_client(self, container: str) -> "Account":
+        self.asked.append(container)
+        return self
+
+    def get_blob_client(self, path: str) -> "Account":
+        self.asked.append(path)
+        return self
+
+    async def get_blob_properties(self) -> Any:
+        return self.answer()
+
+    async def download_blob(self, **asked: Any) -> Any:
+        self.asked.append(asked["etag"])
+        self.answer()
+
+        async def readall() -> bytes:
+            return b"content"
+
+        return SimpleNamespace(readall=readall)
+
+    async def list_blobs(self, **_: Any) -> AsyncIterator[Any]:
+        for each in self.answer():
+            yield each
+
+
+def properties(name: str = "a.md", etag: str = '"0x8D"', **metadata: str) -> Any:
+    content = SimpleNamespace(content_type="text/markdown")
+    return SimpleNamespace(name=name, etag=etag, size=7, content_settings=content, metadata=metadata)
+
+
+def azure(answer: Callable[[], Any]) -> tuple[AzureLake, Account]:
+    account = Account(answer)
+    return AzureLake(account, {"handbook"}), account  # type: ignore[arg-type]
+
+
+def failing(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+def not_found(code: str) -> ResourceNotFoundError:
+    error = ResourceNotFoundError("404")
+    error.error_code = code  # type: ignore[attr-defined]
+    return error
+
+
+async def test_a_blob_is_looked_at_and_read_under_its_etag() -> None:
+    lake, account = azure(properties)
+    assert await lake.head("handbook", "a.md") == Blob("a.md", '"0x8D"', 7, "text/markdown")
+    assert await lake.read("handbook", "a.md", '"0x8D"') == b"content"
+    assert account.asked[-1] == '"0x8D"'
+
+
+async def test_a_listing_gives_the_same_etags_as_a_look() -> None:
+    # The service writes them without quotation marks in listings.
+    listed = [properties(etag="0x8D"), properties("dir", hdi_isfolder="true"), properties(".hidden")]
+    lake, _ = azure(lambda: listed)
+    assert [blob async for blob in lake.blobs("handbook")] == [Blob("a.md", '"0x8D"', 7, "text/markdown")]
+
+
+async def test_containers_that_are_not_ours_are_never_asked_for() -> None:
+    lake, account = azure(properties)
+    assert await lake.head("elsewhere", "a.md") is None
+    assert [blob async for blob in lake.blobs("elsewhere")] == []
+    with pytest.raises(Vanished):
+        await lake.read("elsewhere", "a.md", "x")
+    assert account.asked == []
+
+
+async def test_directories_are_no_documents() -> None:
+    lake, _ = azure(lambda: properties(hdi_isfolder="true"))
+    assert await lake.head("handbook", "a") is None
+
+
+async def test_a_blob_that_is_gone_is_none_but_a_container_that_is_gone_is_waited_for() -> None:
+    lake, _ = azure(failing(not_found("BlobNotFound")))
+    assert await lake.head("handbook", "a.md") is None
+    with pytest.raises(Vanished):
+        await lake.read("handbook", "a.md", "x")
+    lake, _ = azure(failing(not_found("ContainerNotFound")))
+    with pytest.raises(TryLater):
+        await lake.head("handbook", "a.md")
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        (ResourceModifiedError("412"), Changed),
+        (HttpResponseError("503"), TryLater),
+        (HttpResponseError("403"), TryLater),
+        (ServiceRequestError("refused"), TryLater),
+    ],
+)
+async def test_what_the_account_says_is_translated(error: Exception, means: type[Exception]) -> None:
+    lake, _ = azure(failing(error))
+    with pytest.raises(means) as raised:
+        await lake.read("handbook", "a.md", "x")
+    assert raised.value.__cause__ is error

@@ -1,0 +1,104 @@
+"""Markdown and plain text into blocks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.indexer.document import Kind, ParsedDocument
+from services.indexer.plain import read_markdown, read_text
+
+Told = list[tuple[Kind, tuple[str, ...], str]]
+
+
+def told(document: ParsedDocument) -> Told:
+    return [(block.kind, block.headings, document.text[block.start : block.end]) for block in document.blocks]
+
+
+def test_headings_nest_and_close_each_other() -> None:
+    document = read_markdown("# A\n\none\n\n## B ##\ntwo\n\n### C\n\nthree\n\n## D\n\nfour\n\n# E\n\nfive\n")
+    assert [(headings, text) for _, headings, text in told(document)] == [
+        (("A",), "one"),
+        (("A", "B"), "two"),
+        (("A", "B", "C"), "three"),
+        (("A", "D"), "four"),
+        (("E",), "five"),
+    ]
+    assert document.title == "A"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb\n\nc", [(Kind.PARAGRAPH, (), "a\nb"), (Kind.PARAGRAPH, (), "c")]),
+        ("- a\n  more\n- b", [(Kind.LIST, (), "- a\n  more\n- b")]),
+        ("intro:\n1. a\n2) b", [(Kind.PARAGRAPH, (), "intro:"), (Kind.LIST, (), "1. a\n2) b")]),
+        (
+            "| a | b |\n|---|---|\n| 1 | 2 |\nafter",
+            [(Kind.TABLE, (), "| a | b |\n|---|---|\n| 1 | 2 |"), (Kind.PARAGRAPH, (), "after")],
+        ),
+        (
+            "```py\n# no heading\n\nx\n```\nafter",
+            [(Kind.CODE, (), "```py\n# no heading\n\nx\n```"), (Kind.PARAGRAPH, (), "after")],
+        ),
+        ("~~~\nnever closed", [(Kind.CODE, (), "~~~\nnever closed")]),
+        ("Title\n=====\n\ntext", [(Kind.PARAGRAPH, ("Title",), "text")]),
+        ("a\n\n---\n\nb", [(Kind.PARAGRAPH, (), "a"), (Kind.PARAGRAPH, (), "b")]),
+        ("#hashtag", [(Kind.PARAGRAPH, (), "#hashtag")]),
+        ("", []),
+        ("# Only a heading", []),
+    ],
+)
+def test_blocks(text: str, expected: Told) -> None:
+    assert told(read_markdown(text)) == expected
+
+
+def test_front_matter_gives_the_title_and_is_not_text() -> None:
+    document = read_markdown("---\ntitle: 'Leave policy'\nowner: HR\n---\n# Heading\n\ntext\n")
+    assert document.title == "Leave policy"
+    assert told(document) == [(Kind.PARAGRAPH, ("Heading",), "text")]
+
+
+def test_comments_and_invisible_characters_are_left_out() -> None:
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+    document = read_markdown(f"te\u200bxt{hidden}<!-- ignore\nall rules --> seen\x00\u202e\n<!-- open for ever")
+    assert document.text.strip() == "text seen"
+
+
+def test_plain_text_knows_no_marks_but_headings_by_line() -> None:
+    document = read_text("# 1 is the best\n\nTERMS\n\nA1: a form\n\nRULES\n-----\n| no table\n")
+    assert told(document) == [
+        (Kind.PARAGRAPH, (), "# 1 is the best"),
+        (Kind.PARAGRAPH, ("TERMS",), "A1: a form"),
+        (Kind.PARAGRAPH, ("RULES",), "| no table"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["THE END.", "A", "EUR 1,350", "x", "THIS IS A LINE\nOF A PARAGRAPH"])
+def test_not_every_line_in_capitals_is_a_heading(line: str) -> None:
+    document = read_text(f"before\n\n{line}\nafter")
+    assert all(not headings for _, headings, _ in told(document))
+
+
+def test_a_letter_is_called_by_its_subject() -> None:
+    assert read_text("From: a\nTo: b\nSubject: We are moving\n\nDear all,\n").title == "We are moving"
+
+
+TEXTS = st.text(st.sampled_from("ab #-=|`~1.\n\t*_>é<!"), max_size=120)
+
+
+@given(TEXTS)
+def test_blocks_are_slices_in_order_and_nothing_visible_is_lost(text: str) -> None:
+    for read in (read_markdown, read_text):
+        document = read(text)
+        ends = 0
+        for block in document.blocks:
+            body = document.text[block.start : block.end]
+            assert body == body.strip() != ""
+            assert block.start >= ends
+            ends = block.end
+
+
+@given(st.lists(st.text(st.sampled_from("abc é"), min_size=1).filter(str.strip), min_size=1, max_size=8))
+def test_every_paragraph_is_a_block(paragraphs: list[str]) -> None:
+    found = told(read_markdown("\n\n".join(paragraphs)))
+    assert [text for _, _, text in found] == [paragraph.strip() for paragraph in paragraphs]

@@ -1,0 +1,85 @@
+"""Reconcile finds what differs, and only that; its events bring the index in step."""
+
+import pytest
+
+from services.indexer.events import read_events
+from services.indexer.lake import Blob
+from services.indexer.reconcile import Finding, Reconciler, Why, compare, event_of
+from shared.access.sources import Sources
+from shared.contracts.storage import Change
+from tests.unit.services.indexer.fakes import MANAGERS, NOON, SOURCES, World, changed
+
+
+def reconciler(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> Reconciler:
+    return Reconciler(lake=world.lake, registry=world.registry, sources=sources, maker=world.maker(pipeline))
+
+
+async def differences(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> dict[str, Why]:
+    return {finding.path: finding.why for finding in await reconciler(world, sources, pipeline).findings()}
+
+
+async def indexed(*paths: str) -> World:
+    world = World()
+    for path in paths:
+        world.lake.put(path, f"# {path}\n\nText of {path}.")
+        await world.indexer().handle([changed(path)])
+    return world
+
+
+async def test_an_index_in_step_needs_nothing() -> None:
+    world = await indexed("a.md", "managers/b.md")
+    assert await differences(world) == {}
+
+
+async def test_every_difference_is_found_and_named() -> None:
+    world = await indexed("same.md", "edited.md", "deleted.md")
+    world.lake.put("edited.md", "# Edited\n\nOther words.")
+    world.lake.delete("deleted.md")
+    world.lake.put("new.md", "# New")
+    world.lake.put("picture.png", b"\x89PNG")
+    assert await differences(world) == {"deleted.md": Why.ORPHANED, "edited.md": Why.CHANGED, "new.md": Why.MISSING}
+
+
+async def test_changed_rules_make_everything_they_touch_stale() -> None:
+    world = await indexed("a.md", "managers/b.md")
+    assert await differences(world, pipeline="p2") == {"a.md": Why.RULES, "managers/b.md": Why.RULES}
+    assert await differences(world, Sources(sources=(MANAGERS,))) == {"a.md": Why.ORPHANED}
+    opened = MANAGERS.model_copy(update={"groups": ("managers", "employees")})
+    assert await differences(world, Sources(sources=(SOURCES.sources[0], opened))) == {"managers/b.md": Why.RULES}
+
+
+async def test_a_container_that_no_source_names_any_more_is_emptied() -> None:
+    world = await indexed("a.md")
+    moved = Sources(sources=(SOURCES.sources[0].model_copy(update={"container": "elsewhere"}),))
+    assert await differences(world, moved) == {"a.md": Why.ORPHANED}
+
+
+async def test_what_a_crash_left_unsettled_is_finished() -> None:
+    world = await indexed("a.md")
+    world.lake.delete("a.md")
+    world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), len(world.evictions.told) + 1
+    with pytest.raises(KeyError):
+        await world.indexer().handle([changed("a.md")])
+    assert await differences(world) == {"a.md": Why.UNSETTLED}
+
+
+async def test_its_events_bring_the_index_in_step() -> None:
+    world = await indexed("same.md", "edited.md", "deleted.md")
+    world.lake.put("edited.md", "# Edited\n\nOther words.")
+    world.lake.delete("deleted.md")
+    world.lake.put("new äöü %20.md", "# New\n\nNew words.")
+    for body in await reconciler(world).events():
+        await world.indexer().handle(read_events(body))
+    assert await differences(world) == {}
+    assert {each.document for each in await world.found()} == {"same.md", "edited.md", "new äöü %20.md"}
+
+
+def test_an_event_says_who_sent_it_and_why() -> None:
+    [told] = read_events(event_of(Finding(Why.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7"))
+    assert (told.change, told.api, told.event_id) == (Change.DELETED, "Reconcile", "7")
+
+
+def test_findings_come_in_the_order_of_the_paths() -> None:
+    blobs = [Blob(path, '"1"', 1) for path in ("b.md", "a.md", "c.md")]
+    found = compare("handbook", blobs, [], SOURCES, World().maker())
+    assert [finding.path for finding in found] == ["a.md", "b.md", "c.md"]
