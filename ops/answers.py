@@ -45,7 +45,7 @@ def circumstances(answer: Answer, seconds: float) -> list[str]:
 
 def _print(text: str, style: str) -> None:
     console = say.console()
-    width = max(console.width, 40) if console.is_terminal else 10_000
+    width = max(console.width, 40)
     for line in say.harmless(text).splitlines():
         wrapped = textwrap.fill(line, width, initial_indent="  ", subsequent_indent="  ")
         console.print(wrapped, style=style, markup=False)

@@ -57,7 +57,6 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
     caller = _caller(target, question.caller)
     if caller.queue is None:
         raise Problem(f"{caller.name} has no queue of its own; ask with --http")
-    thrifty = 0 < target.connections < 2
     try:
         async with (
             service_bus(target) as bus,
@@ -66,7 +65,7 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
                 queue=caller.queue,
                 replies=caller.reply_queues[0],
                 session=question.session,
-                one_connection=thrifty,
+                one_connection=target.connections > 0,
             ) as app,
         ):
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Connections to a target: the plain SDK, our own bus, Redis, the registry, the callers file."""
+"""Connections to a target: the plain SDK, our own bus, Redis, the callers file."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from shared.access.callers import Callers
     from shared.bus.servicebus import ServiceBus
     from shared.cache.redis import QuickRedis
-    from shared.vectors.qdrant_registry import QdrantRegistry
 
 # Without it a silent peer hangs an operation for ever.
 TRY_TIMEOUT = 5.0
@@ -53,8 +52,10 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
     try:
         yield ours
     except UnknownQueue as unknown:
-        raise Problem(f"{unknown}; `ragbus queues` lists them (of one with sessions only --dead is shown)") from unknown
+        raise Problem(f"{unknown}; `ragbus queues` lists them") from unknown
     except BusUnavailable as away:
+        if "requires sessions" in str(away):
+            raise Problem("that queue has sessions, so only its dead letters can be looked at") from away
         raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
     finally:
         await ours.close()
@@ -70,19 +71,6 @@ async def redis(target: Target) -> "AsyncIterator[QuickRedis]":
         yield ours
     finally:
         await ours.close()
-
-
-@asynccontextmanager
-async def registry(target: Target) -> "AsyncIterator[QdrantRegistry]":
-    """The documents that are known."""
-    from shared.vectors.qdrant import connect
-    from shared.vectors.qdrant_registry import QdrantRegistry
-
-    client = connect(target.qdrant_url, api_key=target.variables.get("RAGBUS_QDRANT_API_KEY"))
-    try:
-        yield QdrantRegistry(client)
-    finally:
-        await client.close()
 
 
 def callers(target: Target) -> "Callers":

@@ -16,12 +16,12 @@ from local.stack.signals import run
 from local.stack.stack import EXAMPLE
 from local.stack.usage import resident
 from ops import answers, say, script
+from ops.problem import Problem
 from ops.target import Target, read_stack
 from ops.upstream import Answer, NoReply, Upstream
 
 if TYPE_CHECKING:
     from shared.vectors.port import Document
-    from shared.vectors.qdrant_registry import QdrantRegistry
 
 Show = Callable[[int], None]
 INDEX_WITHIN = 180.0
@@ -30,7 +30,7 @@ _LOOK = 0.1
 _MEGABYTE = 1_000_000
 
 
-class Stuck(Exception):
+class Stuck(Problem):
     """A step did not come to its end; the ones after it make no sense."""
 
 
@@ -39,7 +39,7 @@ def demo(folder: Path, *, reset: bool) -> int:
     performance = Demo(folder, reset=reset)
     try:
         finished = run(performance.play())
-    except (StackError, Stuck, NoReply) as failure:
+    except (StackError, Problem, NoReply) as failure:
         performance.failures.append(str(failure))
         finished = True
     if finished is None:
@@ -81,30 +81,30 @@ class Demo:
             console.print(f"[red]failed[/red] {say.harmless(failure)}", markup=True)
         if not self.failures:
             console.print(f"[green]all {self._checks} checks held[/green]")
-        first = f"{self._first_answer:.1f} s" if self._first_answer is not None else "never"
-        console.print(f"first cited answer {first} after the start · {self._documents} documents{self._memory}")
+        if self._first_answer is not None:
+            first = f"first cited answer {self._first_answer:.1f} s after the start"
+            console.print(f"{first} · {self._documents} documents{self._memory}")
         return 1 if self.failures else 0
 
     # -- the steps
 
     async def _steps(self) -> None:
-        from ops.connect import registry, service_bus
+        from ops.connect import service_bus
 
-        target = self._target()
-        async with registry(target) as documents, service_bus(target) as bus, Upstream(bus) as app:
-            await self._index(documents)
+        async with service_bus(self._target()) as bus, Upstream(bus) as app:
+            await self._index()
             await self._ask(app)
-            await self._change(app, documents)
+            await self._change(app)
             await self._ask_the_unanswerable(app)
         pids = [child.pid for child in self._stack.children.values()]
         self._memory = f" · {resident(pids) / _MEGABYTE:.0f} MB resident in {len(pids)} processes"
 
-    async def _index(self, registry: "QdrantRegistry") -> None:
+    async def _index(self) -> None:
         files = documents_in(self._stack.lake)
         self._title(f"Index: {len(files)} documents of the handbook, told by blob events")
         began = time.monotonic()
         async with _progress(len(files)) as show:
-            while len(live := await _live(registry, files)) < len(files):
+            while len(live := await self._live(files)) < len(files):
                 show(len(live))
                 if time.monotonic() - began > INDEX_WITHIN:
                     raise Stuck(f"not indexed after {INDEX_WITHIN:.0f} s: {', '.join(sorted(files - live.keys()))}")
@@ -125,25 +125,25 @@ class Demo:
         self._title("Ask the first one again: nobody pays twice")
         self._check(script.faults(answerable[0], await self._put(app, answerable[0].text), cache="hit"))
 
-    async def _change(self, app: Upstream, registry: "QdrantRegistry") -> None:
+    async def _change(self, app: Upstream) -> None:
         for question in self._questions:
             if question.edit is None:
                 continue
             self._title(f"Edit {question.edit.document}: what depended on it is forgotten")
-            await self._edit(question.edit, registry)
+            await self._edit(question.edit)
             answer = await self._put(app, question.text)
             self._check(script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
 
-    async def _edit(self, edit: script.Edit, registry: "QdrantRegistry") -> None:
+    async def _edit(self, edit: script.Edit) -> None:
         file = self._stack.lake / edit.document
-        before = (await _live(registry, {edit.document}))[edit.document].generation
-        say.console().print(f"  “{edit.replace}”\n  “{edit.by}”", markup=False)
+        before = (await self._live({edit.document}))[edit.document].generation
+        say.console().print(f"  - {edit.replace}\n  + {edit.by}", markup=False)
         try:
             file.write_text(script.edited(file.read_text("utf-8"), edit), "utf-8")
         except ValueError as changed:
             raise Stuck(f"{changed}: run the demonstration without --keep-lake") from changed
         began = time.monotonic()
-        while (now := (await _live(registry, {edit.document})).get(edit.document)) is None or now.generation <= before:
+        while (now := (await self._live({edit.document})).get(edit.document)) is None or now.generation <= before:
             if time.monotonic() - began > REINDEX_WITHIN:
                 raise Stuck(f"{edit.document} was edited, but not indexed anew within {REINDEX_WITHIN:.0f} s")
             await asyncio.sleep(_LOOK)
@@ -168,6 +168,13 @@ class Demo:
         self._checks += 1
         self.failures += wrong
 
+    async def _live(self, wanted: set[str]) -> "dict[str, Document]":
+        """Which of the `wanted` documents can be found, with all that follows from a change done."""
+        from ops.registry import documents
+
+        entries = await documents(self._target())
+        return {each.path: each for each in entries if each.path in wanted and each.is_live and each.settled}
+
     def _target(self) -> Target:
         target = read_stack(self._stack.folder.state)
         if target is None:
@@ -190,17 +197,6 @@ def documents_in(lake: Path) -> set[str]:
     return {file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)}
 
 
-async def _live(registry: "QdrantRegistry", wanted: set[str]) -> "dict[str, Document]":
-    """Which of the `wanted` documents can be found, with all that follows from a change done."""
-    from shared.errors import TryLater
-
-    try:
-        entries = [document async for document in registry.entries()]
-    except TryLater:
-        return {}
-    return {each.path: each for each in entries if each.path in wanted and each.is_live and each.settled}
-
-
 @asynccontextmanager
 async def _progress(total: int) -> "AsyncIterator[Show]":
     """A bar on a terminal; elsewhere nothing, since a log is no place for one."""
@@ -217,4 +213,6 @@ async def _progress(total: int) -> "AsyncIterator[Show]":
 
 def _load() -> None:
     """Import what is slow to import while the processes start."""
-    import shared.vectors.qdrant_registry  # noqa: F401
+    import azure.servicebus.aio  # noqa: F401
+
+    import ops.registry  # noqa: F401

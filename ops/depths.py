@@ -32,15 +32,17 @@ class Depth:
 @contextmanager
 def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]":
     """The SDK's management client; its errors are raised as `Problem`."""
-    from azure.core.exceptions import AzureError, ClientAuthenticationError
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError
 
+    where = target.admin_url if target.is_emulator else target.host
     try:
         with _client(target) as client:
             yield client
     except ClientAuthenticationError as refused:
         raise Problem(f"{target.host} refuses our credentials; queue counts need the right to manage") from refused
+    except DeserializationError as odd:
+        raise Problem(f"the administration of {where} answers what the SDK cannot read: {_cause(odd)}") from odd
     except AzureError as away:
-        where = target.admin_url if target.is_emulator else target.host
         raise Problem(f"the administration of {where} does not answer: {_first_line(away)}") from away
 
 
@@ -128,5 +130,12 @@ def _emulated(connection_string: str, target: Target) -> "ServiceBusAdministrati
     return ServiceBusAdministrationClient.from_connection_string(there, transport=PlainHttp(), retry_total=1)
 
 
-def _first_line(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
+    """The innermost error's words: the SDK wraps one into another."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]

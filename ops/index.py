@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -12,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ops import say
-from ops.connect import bus, registry
+from ops.connect import bus
 from ops.problem import Problem
+from ops.registry import documents
 from ops.target import Target
+from shared.bus.port import Outgoing
+from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import SettingsError, TryLater
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from services.indexer.reconcile import Finding, Reconciler
+    from services.indexer.reconcile import Finding
     from shared.vectors.port import Document
 
 
@@ -48,11 +50,11 @@ def remove(target: Target, paths: Sequence[str]) -> None:
 
 def status(target: Target, *, as_json: bool) -> None:
     """Print what the registry knows."""
-    documents = asyncio.run(_documents(target))
+    known = asyncio.run(documents(target))
     if as_json:
-        say.as_json([{**asdict(document), "groups": sorted(document.groups)} for document in documents])
-    elif documents:
-        say.console().print(_table(documents, datetime.now(UTC)))
+        say.as_json([{**asdict(document), "groups": sorted(document.groups)} for document in known])
+    elif known:
+        say.console().print(_table(known, datetime.now(UTC)))
     else:
         say.console().print("nothing is indexed; `ragbus index reconcile` announces what is in the lake")
 
@@ -70,24 +72,30 @@ def reconcile(target: Target, *, dry_run: bool) -> None:
 
 async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]":
     """Where index and lake differ, after telling the indexer of it; raises `Problem`."""
-    from services.indexer.reconcile import event_of
-    from shared.bus.port import Outgoing
-    from shared.contracts.queues import BLOB_EVENTS
+    from services.indexer.build import build_reconciler
+    from services.indexer.settings import IndexerSettings
 
-    async with AsyncExitStack() as closing:
-        try:
-            found = await (await _reconciler(target, closing)).findings()
-        except SettingsError as wrong:
-            raise Problem(str(wrong)) from wrong
-        except TryLater as away:
-            raise Problem(f"{away}; `ragbus doctor` says more") from away
-        if found and not dry_run:
-            connected = await closing.enter_async_context(bus(target))
-            for finding in found:
-                event_id, now = str(uuid4()), datetime.now(UTC)
-                body = event_of(finding, now=now, event_id=event_id)
-                await connected.send(Outgoing(BLOB_EVENTS, body, subject="", message_id=event_id))
-        return found
+    os.environ.update(target.variables)
+    try:
+        async with build_reconciler(IndexerSettings.load()) as reconciler:
+            found = await reconciler.findings()
+    except SettingsError as wrong:
+        raise Problem(str(wrong)) from wrong
+    except TryLater as away:
+        raise Problem(f"{away}; `ragbus doctor` says more") from away
+    if found and not dry_run:
+        await _announce(target, found)
+    return found
+
+
+async def _announce(target: Target, found: "Sequence[Finding]") -> None:
+    from services.indexer.reconcile import event_of
+
+    async with bus(target) as connected:
+        for finding in found:
+            event_id = str(uuid4())
+            body = event_of(finding, now=datetime.now(UTC), event_id=event_id)
+            await connected.send(Outgoing(BLOB_EVENTS, body, subject="", message_id=event_id))
 
 
 def lake_of(target: Target) -> Path:
@@ -118,35 +126,7 @@ def _copy(source: Path, file: Path) -> None:
     half.replace(file)
 
 
-async def _documents(target: Target) -> "list[Document]":
-    try:
-        async with registry(target) as known:
-            return sorted([document async for document in known.entries()], key=lambda document: document.path)
-    except TryLater as away:
-        raise Problem(f"{away}; `ragbus doctor` says more") from away
-
-
-async def _reconciler(target: Target, closing: AsyncExitStack) -> "Reconciler":
-    from services.indexer.build import open_lake, pipeline_of
-    from services.indexer.edition import Maker
-    from services.indexer.reconcile import Reconciler
-    from services.indexer.settings import IndexerSettings
-    from shared.access.sources import Sources
-    from shared.llm.deployments import Deployments, Kind
-
-    os.environ.update(target.variables)
-    settings = IndexerSettings.load()
-    model = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING).model
-    sources = Sources.read(settings.config / "sources.yaml")
-    return Reconciler(
-        lake=await open_lake(settings, sources, closing),
-        registry=await closing.enter_async_context(registry(target)),
-        sources=sources,
-        maker=Maker(pipeline_of(settings, model), model, lambda: datetime.now(UTC), lambda: uuid4().hex),
-    )
-
-
-def _table(documents: "Sequence[Document]", now: datetime) -> "Table":
+def _table(known: "Sequence[Document]", now: datetime) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -154,7 +134,7 @@ def _table(documents: "Sequence[Document]", now: datetime) -> "Table":
     for name in ("version", "passages", "age"):
         table.add_column(name, justify="right")
     table.add_column("readers")
-    for document in documents:
+    for document in known:
         cells: tuple[Any, ...] = (document.generation, document.passages, age(now - document.updated_at))
         state = str(document.state) if document.settled else f"{document.state}, settling"
         readers = ", ".join(sorted(document.groups))

@@ -4,11 +4,14 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
 from ops.problem import Problem
+
+if TYPE_CHECKING:
+    from ops.target import Target
 
 P = ParamSpec("P")
 
@@ -50,6 +53,15 @@ def plainly(work: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(2) from None
 
     return guarded
+
+
+def _target(folder: Path) -> "Target":
+    """What the command talks to; says so."""
+    from ops import say, target
+
+    found = target.find(folder=folder)
+    say.aside(f"target: {found}")
+    return found
 
 
 def _complain(failure: Exception) -> None:
@@ -123,10 +135,9 @@ def queues(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Show how much waits, is dead and is scheduled in every queue."""
-    from ops import depths, say, target
+    from ops import depths
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     depths.show(at, watch=watch, as_json=json)
 
 
@@ -149,10 +160,9 @@ def dlq_ls(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """List dead letters, grouped by their reason."""
-    from ops import browse, say, target
+    from ops import browse
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     browse.list_dead(at, browse.Place(queue, not alive), condition=condition, limit=limit, as_json=json)
 
 
@@ -165,10 +175,9 @@ def dlq_show(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Show one message whole: what the broker says of it, its properties, its body."""
-    from ops import browse, say, target
+    from ops import browse
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     browse.show(at, browse.Place(queue, not alive), sequence)
 
 
@@ -184,10 +193,9 @@ def capture(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Write messages to files, one each, without taking them from the queue."""
-    from ops import browse, say, target
+    from ops import browse, say
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     place = browse.Place(queue, dead)
     if not browse.capture(at, place, out, request=request, condition=condition, limit=limit):
         say.aside(f"nothing to capture in {place}")
@@ -206,10 +214,9 @@ def replay(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Send captured messages again, as replays that are told from the originals."""
-    from ops import resend, say, target
+    from ops import resend
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     resend.check_target(at, to, allowed=azure)
     (resend.inline if inline else resend.replay)(at, files, rerun=rerun, queue=queue)
 
@@ -226,10 +233,9 @@ def index_put(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Copy documents into the lake; the index follows."""
-    from ops import index, say, target
+    from ops import index
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     index.put(at, files, to)
 
 
@@ -237,10 +243,9 @@ def index_put(
 @plainly
 def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
     """Remove documents from the lake; the index follows."""
-    from ops import index, say, target
+    from ops import index
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     index.remove(at, paths)
 
 
@@ -248,10 +253,9 @@ def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
 @plainly
 def index_status(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
     """List what is indexed: version, passages, state, age."""
-    from ops import index, say, target
+    from ops import index
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     index.status(at, as_json=json)
 
 
@@ -262,10 +266,9 @@ def index_reconcile(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Compare lake and index, and send the events that are missing."""
-    from ops import index, say, target
+    from ops import index
 
-    at = target.find(folder=folder)
-    say.aside(f"target: {at}")
+    at = _target(folder)
     index.reconcile(at, dry_run=dry_run)
 
 
@@ -273,6 +276,6 @@ def index_reconcile(
 @plainly
 def doctor(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
     """Check what usually goes wrong, and say how to mend it; status 1 when something is broken."""
-    from ops import doctor, target
+    from ops import doctor
 
-    raise typer.Exit(doctor.examine(target.found(folder=folder), as_json=json))
+    raise typer.Exit(doctor.examine(folder, as_json=json))

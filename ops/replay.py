@@ -74,7 +74,7 @@ def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Wor
         return _event(message)
     caller = callers.at_queue(source)
     if caller is None:
-        raise Problem(_no_work(message, source))
+        raise Problem(_no_work(message, source, ours=False))
     return _ask(message, caller, source)
 
 
@@ -120,7 +120,7 @@ def _stage(message: Received, queue: str | None) -> Work:
 
 def _ask(message: Received, caller: Caller, queue: str) -> Work:
     if message.subject not in (None, "", Ask.kind):
-        raise Problem(_no_work(message, queue))
+        raise Problem(_no_work(message, queue, ours=True))
     origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{queue}#{message.sequence_number}")
     identity = request_id(caller.tenant, caller.name, origin)
     earlier = run_number(str(message.properties.get(port.RUN, "")))
@@ -170,9 +170,11 @@ def _request(kind: type[RetrievePassages] | type[GenerateAnswer], message: Recei
         raise Problem(f"{message.message_id} cannot be replayed as it is: {unreadable.detail}; edit its file") from None
 
 
-def _no_work(message: Received, queue: str) -> str:
+def _no_work(message: Received, queue: str, *, ours: bool) -> str:
     kind = message.subject or "a message without a subject"
     if kind in (AnswerReady.kind, DeadlinePassed.kind):
         return f"{kind} is an outcome or a reminder of one, not work: replay the ask.v1, retrieve.v1 or generate.v1"
+    if ours:
+        return f"{kind} is not a kind that {queue} takes: correct `subject` in the file"
     where = "its dead-letter source is unknown" if queue in (DEAD, OUTCOMES) else f"{queue} is nobody's queue"
     return f"{kind} cannot be replayed: {where} in callers.yaml; name a caller's queue with --queue"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+_NEVER_WRAPPED = 1_000
 _KEEP = "\n\t"
 _console: "Console | None" = None
 
@@ -18,7 +19,8 @@ def console() -> "Console":
         from rich.console import Console
 
         # Into a pipe or a log a line is as long as it is.
-        _console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+        seen = sys.stdout.isatty()
+        _console = Console(width=None if seen else _NEVER_WRAPPED, soft_wrap=not seen, highlight=False)
     return _console
 
 

@@ -1,10 +1,13 @@
 """`ragbus up`: the stack, and how to use it."""
 
+import asyncio
 import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local.stack import Stack, StackError, from_environment
+from local.stack import CannotStart, Died, Stack, from_environment
 from local.stack.signals import run
 from ops import say
 from ops.ask import LAPTOP_KEY
@@ -32,13 +35,16 @@ with bus.get_queue_receiver("answers", session_id=session) as receiver:
 
 
 def up(folder: Path, *, free_ports: bool, reset: bool) -> int:
-    """Run until told to stop; 1 when a part died. Raises `Problem` when it cannot start."""
+    """Run until told to stop: 0; 1 when a part died. Raises `Problem` when it cannot start."""
     if os.environ.get("RAGBUS_SERVICEBUS_NAMESPACE") or os.environ.get("RAGBUS_SERVICEBUS_CONNECTION_STRING"):
         say.aside("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
     try:
         run(_up(folder, free_ports=free_ports, reset=reset))
-    except StackError as error:
+    except CannotStart as error:
         raise Problem(str(error)) from error
+    except Died as error:
+        say.aside(f"ragbus: {error}\neverything was stopped")
+        return 1
     say.aside("stopped; nothing is left running")
     return 0
 
@@ -52,9 +58,29 @@ async def _up(folder: Path, *, free_ports: bool, reset: bool) -> None:
         progress=lambda name, seconds: say.aside(f"  {name:<10} ready after {seconds:4.1f} s"),
     )
     say.aside("starting …")
+    first_time = not stack.folder.data.exists() or reset
     async with stack:
         _explain(stack)
+        if not first_time:
+            await stack.during(_catch_up(folder))
         await stack.wait()
+
+
+async def _catch_up(folder: Path) -> None:
+    """Announce again what the last run announced but may not have indexed: its broker's queues are gone.
+
+    In a process of its own, so that what this needs does not stay in our memory.
+    """
+    command = (sys.executable, "-m", "ops", "index", "reconcile", "--folder", str(folder))
+    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=PIPE)
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        say.aside(f"the documents could not be compared with the index: {said.decode().strip()}")
 
 
 def _explain(stack: Stack) -> None:

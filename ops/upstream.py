@@ -6,6 +6,7 @@
 One sender and one session of the reply queue stay open, because opening either takes half a second.
 """
 
+import asyncio
 import json
 import uuid
 from contextlib import suppress
@@ -48,15 +49,13 @@ class Upstream:
 
     async def __aenter__(self) -> "Upstream":
         if not self._thrifty:
-            await self._open_sender()
-            await self._open_receiver()
+            await asyncio.gather(self._open_sender(), self._open_receiver())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close_sender()
-        await self._close_receiver()
+        await asyncio.gather(self._close_sender(), self._close_receiver())
 
     async def ask(
         self,

@@ -13,6 +13,8 @@ from shared.errors import Unprocessable
 Filter = Callable[[Received], bool]
 
 _CLAUSE = re.compile(r"\s*(?P<field>[\w.-]+)\s*(?P<op>==|!=|~=)\s*(?P<value>.*?)\s*", re.DOTALL)
+_OPERATOR = re.compile(r"[=!~]=")
+_QUOTED = re.compile(r"^(['\"]).*\1$", re.DOTALL)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "==": lambda found, wanted: found == wanted,
     "!=": lambda found, wanted: found != wanted,
@@ -83,7 +85,7 @@ def pretty(message: Received) -> str:
 
 def _clause(text: str) -> Filter:
     found = _CLAUSE.fullmatch(text)
-    if found is None:
+    if found is None or _OPERATOR.search(_QUOTED.sub("", found["value"])):
         raise Problem(
             f"--where: {text!r} is not FIELD==VALUE, FIELD!=VALUE or FIELD~=PART (fields: {', '.join(_FIELDS)})"
         )

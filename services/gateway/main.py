@@ -12,7 +12,7 @@ from services.gateway.desk import Desk
 from services.gateway.outcomes import OutcomeDesk, Waiting
 from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
-from shared.access.callers import Callers
+from shared.access.callers import Caller, Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache
@@ -24,8 +24,10 @@ from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job, Poster
 
-# Where connections are scarce, the dead are looked after this often.
-PATROL = timedelta(seconds=20)
+# Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the
+# first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.
+PATROL_OUTCOMES = timedelta(seconds=2)
+PATROL_DEAD = timedelta(seconds=5)
 
 
 async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
@@ -48,7 +50,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     door, waiting = QueueDoor(callers, desk, _now), Waiting()
     parts.beside.append(_http(settings, parts, callers, desk, waiting))
     return [
-        *(_ask_job(door, queue) for queue in callers.ingresses()),
+        *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
         _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),
         _dead_job(DeadDesk(door, budget.settle, _now)),
     ]
@@ -74,13 +76,13 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
             raise SettingsError(f"callers.yaml: caller {caller.name}: there is no use case {min(unknown)!r}")
 
 
-def _ask_job(door: QueueDoor, queue: str) -> Job[Any]:
+def _ask_job(door: QueueDoor, caller: Caller) -> Job[Any]:
     return Job(
-        queue=queue,
+        queue=caller.queue or "",
         decode=door.decode,
         handle=door.handle,
         identify=door.identify,
-        ahead=(OUTCOMES, RETRIEVE),
+        ahead=(OUTCOMES, RETRIEVE, *caller.reply_queues),
     )
 
 
@@ -92,6 +94,7 @@ def _outcomes_job(desk: OutcomeDesk) -> Job[Any]:
         identify=internal_identity,
         request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
         after_deadline=True,
+        patrol=PATROL_OUTCOMES,
     )
 
 
@@ -103,7 +106,7 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
         identify=internal_identity,
         request=lambda death: death.request,
         after_deadline=True,
-        patrol=PATROL,
+        patrol=PATROL_DEAD,
         archive=epitaph,
     )
 

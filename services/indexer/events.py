@@ -141,6 +141,8 @@ def _checked(container: str, path: str) -> tuple[str, str]:
         raise _invalid(f"not a blob's name: {path[:80]!r}")
     if any(step in (".", "..") for step in path.split("/")):
         raise _invalid(f"a path with steps up or to itself: {path[:80]!r}")
+    if not path.strip("/"):
+        raise _invalid("its path is empty")
     return container, path.rstrip("/")
 
 

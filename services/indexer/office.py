@@ -129,7 +129,9 @@ def _without_furniture(nodes: list[_Node]) -> list[_Node]:
 def _pattern(node: _Node) -> str:
     if node.kind == "table" or len(node.text) > _LONGEST_FURNITURE:
         return ""
-    return _DIGITS.sub("#", " ".join(node.text.split()))
+    line = " ".join(node.text.split())
+    # "Section 1", "Section 2" may well begin their pages; a heading is furniture only if it is always the same.
+    return line if node.kind == "heading" else _DIGITS.sub("#", line)
 
 
 def _rejoin(nodes: list[_Node]) -> Iterator[_Node]:

@@ -18,6 +18,8 @@ _START_SECONDS = 20
 # The process sees no setting and no secret of ours.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 _ROOM_FOR_JSON = 8
+_MODULE = "services.indexer.parser_process"
+_COMMAND = f"python -m {_MODULE}"
 
 
 class Parser(Protocol):
@@ -128,9 +130,11 @@ class SandboxedParser:
 
 async def _start(limits: Limits) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.indexer.parser_process", json.dumps(limits.as_dict()),
+        sys.executable, "-m", _MODULE, json.dumps(limits.as_dict()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        # It may write no file, and standard error may be one.
+        stderr=asyncio.subprocess.DEVNULL,
         env=_environment(os.environ),
         # Ctrl-C is for us; we end the process when we are done.
         start_new_session=True,
@@ -143,7 +147,9 @@ async def _start(limits: Limits) -> asyncio.subprocess.Process:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         code = await process.wait()
-        raise TryLater(f"the parser process cannot be started (exit code {code})") from broken
+        raise TryLater(
+            f"the parser process cannot be started (exit code {code}); see what `{_COMMAND} '{{}}'` says"
+        ) from broken
     return process
 
 

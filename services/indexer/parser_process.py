@@ -44,7 +44,7 @@ def _parse(data: bytes, path: str, content_type: str, limits: Limits) -> dict[st
 
 
 def _private_output() -> BinaryIO:
-    """Keep our output for answers: what native code prints goes to standard error."""
+    """Keep our output for answers: what native code prints goes where standard error goes."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers

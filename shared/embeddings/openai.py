@@ -47,6 +47,9 @@ class OpenAIEmbedder:
         try:
             # No encoding_format: the SDK's default, base64, costs a tenth of decoding floats from JSON.
             answer = await self._client.embeddings.create(model=self._name, input=texts, **self._asked)
+        except ValueError as unreadable:
+            # So the SDK says that an answer is cut off or holds no vectors.
+            raise TryLater(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
         except Exception as error:
             raise self._translate(error) from error
         vectors = [each.embedding for each in sorted(answer.data, key=lambda each: each.index)]

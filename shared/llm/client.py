@@ -4,6 +4,7 @@
 no budget watching. When to try again is decided by the worker.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -60,6 +61,9 @@ def translate(error: Exception) -> Exception:
         case openai.APIError():
             # Without a status: the provider broke off inside a stream.
             return TryLater(f"the model broke off: {error}")
+        case json.JSONDecodeError():
+            # The SDK lets it through: half an answer, or a proxy's error page.
+            return TryLater("the model's answer is no JSON")
         case _:
             return error
 

@@ -20,6 +20,8 @@ _INDEXES: dict[str, Schema] = {
     "container": _KEYWORD,
     "path": _KEYWORD,
     "folders": _KEYWORD,
+    # Asked for by the compare-and-set; a Qdrant in strict mode refuses conditions on fields without an index.
+    "generation": models.PayloadSchemaType.INTEGER,
 }
 # With replicas, an entry is written by one leader in order and read from most of them; alone, it costs nothing.
 _ORDERED = models.WriteOrdering.STRONG

@@ -47,6 +47,7 @@ async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[
         traces.configure(service)
         parts = make_parts(settings, metrics.configure(service))
         jobs = await make_jobs(settings, parts)
+        check_connections(jobs, settings.bus_connections)
     except SettingsError as wrong:
         stop(wrong, service)
         raise
@@ -77,6 +78,14 @@ def connect(settings: WorkerSettings) -> Bus:
         return ServiceBus(address, connections=settings.bus_connections)
     except ValueError as wrong:
         raise SettingsError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+
+
+def check_connections(jobs: Sequence[Job[Any]], limit: int) -> None:
+    """A queue always listened to, the patrols together, and the senders together need one each."""
+    patrols = [job for job in jobs if job.patrol is not None]
+    needed = len(jobs) - len(patrols) + bool(patrols) + 1
+    if 0 < limit < needed:
+        raise SettingsError(f"RAGBUS_BUS_CONNECTIONS: {limit} is too few, this worker needs {needed} (or 0: no limit)")
 
 
 def internal_identity(message: Received) -> Identity:

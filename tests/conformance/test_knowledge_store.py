@@ -95,9 +95,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     client = connect(url) if url else AsyncQdrantClient(":memory:")
     other = connect(url) if url else client
     name = f"registry{next(_numbers)}"
-    yield Store(
-        QdrantPassages(client, DIMENSIONS), QdrantRegistry(client, name), QdrantRegistry(other, name)
-    )
+    yield Store(QdrantPassages(client, DIMENSIONS), QdrantRegistry(client, name), QdrantRegistry(other, name))
     await client.close()
     await other.close()
 
@@ -345,4 +343,3 @@ class TestQdrant:
             await passages.put(collection, [one])
         await passages.put(collection, [one])
         await client.close()
-

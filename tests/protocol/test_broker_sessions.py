@@ -69,11 +69,13 @@ async def test_a_session_delivers_its_own_messages_in_order(answers: Desk) -> No
     assert await take(answers, b, 1) == ["b1"]
 
 
-async def test_a_session_may_be_awaited_before_it_has_messages(answers: Desk) -> None:
-    early = await accept(answers, "early")
-    assert early.session.session_id == "early"
-    await say(answers, "early", "at last")
-    assert await take(answers, early, 1) == ["at last"]
+async def test_a_session_may_be_awaited_before_it_has_messages_and_have_any_name(answers: Desk) -> None:
+    names = ["early", "", "ünïcode / $x"]
+    receivers = await asyncio.gather(*(accept(answers, name) for name in names))
+    for name, receiver in zip(names, receivers, strict=True):
+        assert receiver.session.session_id == name
+        await say(answers, name, f"for {name}")
+        assert await take(answers, receiver, 1) == [f"for {name}"]
 
 
 async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
@@ -86,11 +88,11 @@ async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
     assert isinstance(await answers.refusal(second), SessionCannotBeLockedError)
 
 
-async def test_a_session_remembers(answers: Desk) -> None:
+async def test_what_a_session_remembers_outlives_its_receiver(answers: Desk) -> None:
     first = await accept(answers, "kept")
     assert await first.session.get_state() is None
     await first.session.set_state(b"\x01half way")
-    await first.close()
+    await answers.bus.advance(60)
     second = await accept(answers, "kept")
     assert await second.session.get_state() == b"\x01half way"
     await second.session.set_state(None)
@@ -183,9 +185,3 @@ async def test_the_kind_of_receiver_must_fit_the_queue(answers: Desk) -> None:
 async def test_a_message_without_a_session_is_refused(answers: Desk) -> None:
     with pytest.raises(ServiceBusError, match="SessionId was not set"):
         await answers.send("for nobody")
-
-
-async def test_a_session_may_have_the_empty_name(answers: Desk) -> None:
-    receiver = await accept(answers, "")
-    await say(answers, "", "nameless")
-    assert await take(answers, receiver, 1) == ["nameless"]

@@ -101,7 +101,7 @@ def _count_details(counts: Counts) -> str:
 
 def iso_duration(seconds: float) -> str:
     """Write a duration as ISO 8601; for ever is .NET's longest one."""
-    return _NEVER if isinf(seconds) else f"PT{seconds:g}S"
+    return _NEVER if isinf(seconds) else f"PT{seconds:.7f}".rstrip("0").rstrip(".") + "S"
 
 
 def _xml(elements: Sequence[tuple[str, str]]) -> str:

@@ -12,7 +12,7 @@ their first two bytes, it steps over them.
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 from local.broker.amqp.types import (
     DecodeError,
@@ -45,98 +45,98 @@ class FramingError(DecodeError):
 class Open(NamedTuple):
     """Negotiate the connection."""
 
-    container_id: Any = None
-    hostname: Any = None
-    max_frame_size: Any = None
-    channel_max: Any = None
-    idle_time_out: Any = None
+    container_id: str | None = None
+    hostname: str | None = None
+    max_frame_size: int | None = None
+    channel_max: int | None = None
+    idle_time_out: int | None = None
     outgoing_locales: Any = None
     incoming_locales: Any = None
     offered_capabilities: Any = None
     desired_capabilities: Any = None
-    properties: Any = None
+    properties: dict[Any, Any] | None = None
 
 
 class Begin(NamedTuple):
     """Begin a session on a channel."""
 
-    remote_channel: Any = None
-    next_outgoing_id: Any = None
-    incoming_window: Any = None
-    outgoing_window: Any = None
-    handle_max: Any = None
+    remote_channel: int | None = None
+    next_outgoing_id: int | None = None
+    incoming_window: int | None = None
+    outgoing_window: int | None = None
+    handle_max: int | None = None
     offered_capabilities: Any = None
     desired_capabilities: Any = None
-    properties: Any = None
+    properties: dict[Any, Any] | None = None
 
 
 class Attach(NamedTuple):
     """Attach a link to a session."""
 
-    name: Any = None
-    handle: Any = None
-    role: Any = None
-    snd_settle_mode: Any = None
-    rcv_settle_mode: Any = None
+    name: str | None = None
+    handle: int | None = None
+    role: bool | None = None
+    snd_settle_mode: int | None = None
+    rcv_settle_mode: int | None = None
     source: Any = None
     target: Any = None
-    unsettled: Any = None
-    incomplete_unsettled: Any = None
-    initial_delivery_count: Any = None
-    max_message_size: Any = None
+    unsettled: dict[Any, Any] | None = None
+    incomplete_unsettled: bool | None = None
+    initial_delivery_count: int | None = None
+    max_message_size: int | None = None
     offered_capabilities: Any = None
     desired_capabilities: Any = None
-    properties: Any = None
+    properties: dict[Any, Any] | None = None
 
 
 class Flow(NamedTuple):
     """Update link credit and session windows."""
 
-    next_incoming_id: Any = None
-    incoming_window: Any = None
-    next_outgoing_id: Any = None
-    outgoing_window: Any = None
-    handle: Any = None
-    delivery_count: Any = None
-    link_credit: Any = None
-    available: Any = None
-    drain: Any = None
-    echo: Any = None
-    properties: Any = None
+    next_incoming_id: int | None = None
+    incoming_window: int | None = None
+    next_outgoing_id: int | None = None
+    outgoing_window: int | None = None
+    handle: int | None = None
+    delivery_count: int | None = None
+    link_credit: int | None = None
+    available: int | None = None
+    drain: bool | None = None
+    echo: bool | None = None
+    properties: dict[Any, Any] | None = None
 
 
 class Transfer(NamedTuple):
     """Carry a message, or a part of one."""
 
-    handle: Any = None
-    delivery_id: Any = None
-    delivery_tag: Any = None
-    message_format: Any = None
-    settled: Any = None
-    more: Any = None
-    rcv_settle_mode: Any = None
+    handle: int | None = None
+    delivery_id: int | None = None
+    delivery_tag: bytes | None = None
+    message_format: int | None = None
+    settled: bool | None = None
+    more: bool | None = None
+    rcv_settle_mode: int | None = None
     state: Any = None
-    resume: Any = None
-    aborted: Any = None
-    batchable: Any = None
+    resume: bool | None = None
+    aborted: bool | None = None
+    batchable: bool | None = None
 
 
 class Disposition(NamedTuple):
     """Tell the peer what became of deliveries."""
 
-    role: Any = None
-    first: Any = None
-    last: Any = None
-    settled: Any = None
+    role: bool | None = None
+    first: int | None = None
+    last: int | None = None
+    settled: bool | None = None
     state: Any = None
-    batchable: Any = None
+    batchable: bool | None = None
 
 
 class Detach(NamedTuple):
     """Detach a link from its session."""
 
-    handle: Any = None
-    closed: Any = None
+    handle: int | None = None
+    closed: bool | None = None
     error: Any = None
 
 
@@ -161,16 +161,16 @@ class SaslMechanisms(NamedTuple):
 class SaslInit(NamedTuple):
     """Choose a mechanism."""
 
-    mechanism: Any = None
-    initial_response: Any = None
-    hostname: Any = None
+    mechanism: str | None = None
+    initial_response: bytes | None = None
+    hostname: str | None = None
 
 
 class SaslOutcome(NamedTuple):
     """Tell how the authentication ended."""
 
-    code: Any = None
-    additional_data: Any = None
+    code: int | None = None
+    additional_data: bytes | None = None
 
 
 Performative = (
@@ -202,7 +202,22 @@ _CODES: dict[type, int] = {
     SaslInit: 0x41,
     SaslOutcome: 0x44,
 }
+
+
+def _kind(annotation: Any) -> type:
+    """Return the class a decoded field must have: that of `dict[Any, Any] | None` is dict."""
+    if annotation is Any:
+        return object
+    first = get_args(annotation)[0]
+    kind: type = get_origin(first) or first
+    return kind
+
+
 _BY_CODE: dict[int, Any] = {code: performative for performative, code in _CODES.items()}
+# what each field must decode to; `object` where anything may come
+_KINDS: dict[int, list[type]] = {
+    code: [_kind(annotation) for annotation in kind.__annotations__.values()] for code, kind in _BY_CODE.items()
+}
 _MISSING: dict[int, list[list[None]]] = {
     code: [[None] * (len(kind._fields) - count) for count in range(len(kind._fields) + 1)]
     for code, kind in _BY_CODE.items()
@@ -418,8 +433,19 @@ def parse(body: bytes) -> tuple[Performative, bytes]:
     missing = _MISSING[code]
     if len(fields) >= len(missing):
         raise DecodeError(f"{kind.__name__} has {len(fields)} fields")
+    _check_kinds(kind, fields, _KINDS[code])
     performative: Performative = kind._make(fields + missing[len(fields)])
     return performative, body[at:]
+
+
+_LOOSE: dict[type, type] = {object: object, str: str}  # a symbol will do for a string
+
+
+def _check_kinds(performative: Any, fields: list[Any], kinds: list[type]) -> None:
+    for number, (field, kind) in enumerate(zip(fields, kinds, strict=False)):
+        if field is not None and type(field) is not kind and not isinstance(field, _LOOSE.get(kind, ())):
+            name = performative._fields[number]
+            raise DecodeError(f"{name} of {performative.__name__} must be {kind.__name__}")
 
 
 def _long_descriptor(body: bytes) -> tuple[Any, int]:

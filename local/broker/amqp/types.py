@@ -226,11 +226,13 @@ def _items(buffer: bytes, at: int, count: int) -> tuple[list[Any], int]:
 
 
 def _decode_list8(buffer: bytes, at: int) -> tuple[list[Any], int]:
-    return _items(buffer, at + 2, buffer[at + 1])
+    values, after = _items(buffer, at + 2, buffer[at + 1])
+    return values, _at_end(after, at + 1 + buffer[at])
 
 
 def _decode_list32(buffer: bytes, at: int) -> tuple[list[Any], int]:
-    return _items(buffer, at + 8, _UINT32.unpack_from(buffer, at + 4)[0])
+    values, after = _items(buffer, at + 8, _UINT32.unpack_from(buffer, at + 4)[0])
+    return values, _at_end(after, at + 4 + int(_UINT32.unpack_from(buffer, at)[0]))
 
 
 def _decode_map8(buffer: bytes, at: int) -> tuple[dict[Any, Any], int]:
@@ -290,7 +292,7 @@ def _described_elements(buffer: bytes, at: int, end: int, count: int) -> tuple[A
 
 def _at_end(at: int, end: int) -> int:
     if at != end:
-        raise DecodeError(f"an array ends at byte {at}, its size says {end}")
+        raise DecodeError(f"a compound value ends at byte {at}, its size says {end}")
     return at
 
 

@@ -1,7 +1,11 @@
 """A budget of AMQP connections. Every sender and receiver of the SDK opens one of its own.
 
 Azure allows thousands per namespace and the budget is without end; Microsoft's emulator allows ten in all, so
-there a process gets a few, receivers keep theirs, and senders pass one around.
+there a process gets a few:
+
+    one for each queue that is always listened to
+    one that the patrols share: queues that are looked into now and then, one after the other
+    one that the senders share
 """
 
 import asyncio
@@ -24,6 +28,8 @@ class Connections:
         self._held = 0
         self._lenders: dict[Lender, None] = {}  # in order of use, the longest unused first
         self._changed = asyncio.Condition()
+        # Two patrols at once could hold every connection while both need one to send what they found.
+        self.patrolling = asyncio.Lock()
 
     @property
     def limited(self) -> bool:

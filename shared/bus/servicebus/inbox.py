@@ -116,9 +116,13 @@ class SdkInbox:
             with suppress(Exception):
                 await asyncio.wait_for(receiver.close(), 5)
             await self._connections.free()
+            if self._patrol is not None:
+                self._connections.patrolling.release()
 
     async def _open(self) -> ServiceBusReceiver:
         if self._receiver is None:
+            if self._patrol is not None:
+                await self._connections.patrolling.acquire()
             await self._connections.take()
             self._receiver = self._make()
             # Opened here, or a short first look would end before the link is up and count as a failure.

@@ -46,6 +46,11 @@ def test_what_repeats_in_the_middle_stays() -> None:
     assert _without_furniture(nodes) == nodes
 
 
+def test_numbered_headings_that_begin_their_pages_stay() -> None:
+    nodes = [_Node("heading", f"Section {n}", n, level=1) for n in (1, 2, 3)]
+    assert _without_furniture(nodes) == nodes
+
+
 def test_a_document_of_one_page_has_no_furniture() -> None:
     nodes = [paragraph("Only line")]
     assert _without_furniture(nodes) == nodes

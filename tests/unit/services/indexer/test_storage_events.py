@@ -136,6 +136,7 @@ def test_several_events_in_one_message_are_all_read() -> None:
         (body({**CREATED, "subject": "/blobServices/default/containers/docs"}), Reason.SCHEMA_INVALID),
         (body({**CREATED, "subject": None}), Reason.SCHEMA_INVALID),
         (body(event(path="a/../../etc/passwd")), Reason.SCHEMA_INVALID),
+        (body(event(path="///")), Reason.SCHEMA_INVALID),
         (body(event(path="a\nb")), Reason.SCHEMA_INVALID),
         (body(event(path="x" * 2000)), Reason.SCHEMA_INVALID),
         (body({**CREATED, "subject": "/blobServices/default/containers/D%2Fx/blobs/a"}), Reason.SCHEMA_INVALID),

@@ -76,6 +76,11 @@ async def test_vectors_of_another_length_than_configured_are_a_wrong_setting() -
         await embedder(Service(length=3)).embed(["1"])
 
 
+async def test_an_answer_that_the_sdk_cannot_read_is_tried_again() -> None:
+    with pytest.raises(TryLater, match="No embedding data received"):
+        await embedder(Service(error=ValueError("No embedding data received"))).embed(["1"])
+
+
 async def test_nothing_to_embed_calls_nobody() -> None:
     service = Service()
     assert await embedder(service).embed([]) == []

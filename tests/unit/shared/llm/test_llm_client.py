@@ -1,5 +1,6 @@
 """The client of a deployment, and what the SDK's errors mean to a worker."""
 
+import json
 from datetime import timedelta
 
 import httpx2
@@ -50,6 +51,7 @@ def status(code: int, *, headers: dict[str, str] | None = None, error: str | Non
         (openai.APITimeoutError(REQUEST), 0),
         (openai.APIConnectionError(request=REQUEST), 0),
         (openai.APIError("broke off", REQUEST, body=None), 0),
+        (json.JSONDecodeError("half an answer", "{", 1), 0),
     ],
 )
 def test_a_bad_moment_means_try_later(error: Exception, after: float) -> None:

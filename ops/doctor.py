@@ -1,0 +1,68 @@
+"""`ragbus doctor`: what usually goes wrong, checked in the order in which one thing needs another."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ops import checks, say, target
+from ops.checks import Finding, Level
+from ops.problem import Problem
+from ops.target import Target
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+def examine(folder: Path, *, as_json: bool) -> int:
+    """Print what was found; 1 when something is broken."""
+    found = list(_findings(folder))
+    if as_json:
+        say.as_json([asdict(finding) for finding in found])
+    else:
+        say.console().print(_table(found))
+    return 1 if any(finding.level is Level.FAIL for finding in found) else 0
+
+
+def _findings(folder: Path) -> Iterator[Finding]:
+    yield from checks.python()
+    try:
+        at = target.find(folder=folder)
+    except Problem as problem:
+        yield Finding(Level.FAIL, "target", *_split(str(problem)))
+        yield from checks.ports()
+        return
+    yield Finding(Level.OK, "target", str(at))
+    for what, check in checks.OF_A_TARGET.items():
+        yield from _safely(what, check, at)
+
+
+def _safely(what: str, check: Callable[[Target], Iterable[Finding]], at: Target) -> Iterator[Finding]:
+    try:
+        yield from list(check(at))
+    except Problem as problem:
+        yield Finding(Level.FAIL, what, *_split(str(problem)))
+    except Exception as odd:  # noqa: BLE001 - one check that cannot be made must not hide the others
+        yield Finding(Level.WARN, what, f"could not be checked: {odd!r}", "ragbus --debug queues may say more")
+
+
+def _split(sentence: str) -> tuple[str, str]:
+    """What is wrong, and the fix after the first colon or semicolon that has one."""
+    for mark in ("; ", ": "):
+        said, found, fix = sentence.partition(mark)
+        if found:
+            return said, fix
+    return sentence, ""
+
+
+def _table(found: Sequence[Finding]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "what", "found", "fix", box=None, header_style="bold", pad_edge=False)
+    for finding in found:
+        level = Text(finding.level.value, style=_COLOURS[finding.level])
+        table.add_row(level, finding.what, Text(say.harmless(finding.said)), Text(say.harmless(finding.fix)))
+    return table

@@ -1,0 +1,178 @@
+"""The retriever's story: candidates for the generator, or an honest "nothing" for the caller."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.retriever.handler import Retriever, as_asked
+from shared.access.scope import TenantScope
+from shared.access.use_cases import Retrieval, UseCase
+from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome
+from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.queues import GENERATE
+from shared.contracts.request import ReplyTo, Request, Turn
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import Reason, TryLater, Unprocessable
+from shared.vectors.port import Query
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+USE_CASE = UseCase(
+    name="onboarding",
+    collection="handbook",
+    prompt="Answer.",
+    deployments=("d",),
+    context_window=4000,
+    retrieval=Retrieval(candidates=3, overfetch=2),
+)
+
+
+def request(**changes: Any) -> Request:
+    base = Request(
+        request_id="r1",
+        tenant="larkfield",
+        caller="app",
+        groups=("employees",),
+        use_case="onboarding",
+        question="How long is leave?",
+        accepted_at=NOON,
+        answer_by=NOON + timedelta(seconds=60),
+        correlation_id="c1",
+        reply_to=ReplyTo(queue="answers", session="s1"),
+    )
+    return base.model_copy(update=changes)
+
+
+def candidate(text: str, score: float = 1.0) -> Candidate:
+    return Candidate(
+        passage_id=text,
+        document="leave.md",
+        generation=2,
+        title="Leave",
+        start=0,
+        end=9,
+        text=text,
+        tokens=5,
+        score=score,
+    )
+
+
+class Known:
+    """Stands in for `Knowledge`; remembers what it was asked."""
+
+    def __init__(self, *texts: str) -> None:
+        self.candidates = [candidate(text) for text in texts]
+        self.asked: list[tuple[TenantScope, str, Query, int, int]] = []
+
+    async def search(
+        self, scope: TenantScope, collection: str, query: Query, *, wanted: int, overfetch: int
+    ) -> list[Candidate]:
+        self.asked.append((scope, collection, query, wanted, overfetch))
+        return self.candidates
+
+
+class Embeds:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.texts += texts
+        return [[1.0] for _ in texts]
+
+
+class Epoch:
+    """Counts how often the search had been asked when the epoch was."""
+
+    def __init__(self, value: int | None, known: Known) -> None:
+        self.value, self.known = value, known
+
+    async def epoch(self, tenant: str, collection: str) -> int | None:
+        assert not self.known.asked, "the epoch must be read before the search"
+        assert (tenant, collection) == ("larkfield", "handbook")
+        return self.value
+
+
+def retriever(known: Known, embeds: Embeds | None = None, epoch: int | None = 7, now: datetime = NOON) -> Retriever:
+    use_cases: Mapping[str, UseCase] = {"onboarding": USE_CASE}
+    return Retriever(
+        knowledge=known,  # type: ignore[arg-type]
+        embedder=embeds or Embeds(),
+        epochs=Epoch(epoch, known),
+        use_cases=use_cases,
+        clock=lambda: now,
+    )
+
+
+async def test_the_best_candidates_go_to_the_generator_with_the_epoch_before_the_search() -> None:
+    known = Known("one", "two", "three", "four")
+    [out] = await retriever(known).handle(RetrievePassages(request=request()))
+    assert (out.queue, out.message_id, out.expires_at) == (GENERATE, "r1/generate", request().answer_by)
+    assert isinstance(out.message, GenerateAnswer)
+    assert [each.text for each in out.message.candidates] == ["one", "two", "three"]
+    assert out.message.index_epoch == 7
+    [(scope, collection, query, wanted, overfetch)] = known.asked
+    assert scope == TenantScope("larkfield", frozenset({"employees"}))
+    assert (collection, query.dense, wanted, overfetch) == ("handbook", [1.0], 3, 2)
+    assert len(query.sparse) == 2
+
+
+async def test_an_unknown_epoch_is_handed_on_as_unknown() -> None:
+    [out] = await retriever(Known("one"), epoch=None).handle(RetrievePassages(request=request()))
+    assert isinstance(out.message, GenerateAnswer)
+    assert out.message.index_epoch is None
+
+
+@pytest.mark.parametrize(("key", "cache"), [("k", CacheState.MISS), (None, CacheState.OFF)])
+async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str | None, cache: CacheState) -> None:
+    asked = request(cache_key=key)
+    [out] = await retriever(Known()).handle(RetrievePassages(request=asked))
+    assert (out.queue, out.session_id, out.message_id) == ("answers", "s1", "r1/reply")
+    assert isinstance(out.message, AnswerReady)
+    assert (out.message.outcome, out.message.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
+    assert out.message.cache is cache
+    assert out.message.message
+
+
+async def test_a_late_question_is_not_even_embedded() -> None:
+    embeds = Embeds()
+    with pytest.raises(Unprocessable) as raised:
+        await retriever(Known("one"), embeds, now=NOON + timedelta(minutes=2)).handle(
+            RetrievePassages(request=request())
+        )
+    assert raised.value.reason is Reason.DEADLINE_EXCEEDED
+    assert embeds.texts == []
+
+
+async def test_a_use_case_that_is_not_here_is_named() -> None:
+    with pytest.raises(Unprocessable, match=r"'other'.*known: onboarding"):
+        await retriever(Known()).handle(RetrievePassages(request=request(use_case="other")))
+
+
+async def test_a_busy_model_is_left_to_the_worker() -> None:
+    class Busy(Embeds):
+        async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+            raise TryLater("429", after=timedelta(seconds=3))
+
+    with pytest.raises(TryLater):
+        await retriever(Known("one"), Busy()).handle(RetrievePassages(request=request()))
+
+
+def turn(role: Any, text: str) -> Turn:
+    return Turn(role=role, text=text)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "words"),
+    [
+        ((), "And for part-timers?"),
+        (
+            (turn("user", "How long is leave?"), turn("assistant", "30 days.")),
+            "How long is leave?\nAnd for part-timers?",
+        ),
+        ((turn("user", "a"), turn("user", "b"), turn("assistant", "c")), "b\nAnd for part-timers?"),
+        ((turn("assistant", "Hello"), turn("user", " ")), "And for part-timers?"),
+    ],
+)
+def test_a_question_is_asked_together_with_the_one_before(conversation: tuple[Turn, ...], words: str) -> None:
+    assert as_asked(request(question="And for part-timers?", conversation=conversation)) == words

@@ -1,0 +1,188 @@
+"""Knowledge through a scope: whose, of which edition, and how deep it is looked for."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.access.knowledge import Knowledge
+from shared.access.scope import TenantScope
+from shared.vectors.memory import MemoryPassages, MemoryRegistry
+from shared.vectors.port import Document, Embedded, Hit, Passage, Query, Readable, State, stable_id
+
+ANYTHING = Query([1.0, 0.0], {})
+TENANTS = ["larkfield", "heron", "", "larkfield "]
+GROUPS = ["employees", "managers", "*", ""]
+
+
+def document(tenant: str = "larkfield", path: str = "a.md", generation: int = 1, **changes: object) -> Document:
+    base = Document(
+        tenant=tenant,
+        collection="c",
+        container="handbook",
+        path=path,
+        generation=generation,
+        edition=f"e{generation}",
+        state=State.LIVE,
+        groups=frozenset({"employees"}),
+        etag="",
+        content_hash="",
+        pipeline="",
+        title="",
+        passages=1,
+        updated_at=datetime(2026, 5, 4, tzinfo=UTC),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def passage(entry: Document, text: str = "text", **changes: object) -> Embedded:
+    base = Passage(
+        id=stable_id(text),
+        document=entry.id,
+        edition=entry.edition,
+        generation=entry.generation,
+        tenant=entry.tenant,
+        collection=entry.collection,
+        container=entry.container,
+        path=entry.path,
+        groups=entry.groups,
+        title="",
+        section="",
+        page=None,
+        start=0,
+        end=4,
+        text=text,
+        tokens=1,
+        ordinal=0,
+        digest="",
+    )
+    return Embedded(replace(base, **changes), [1.0, 0.0], {})  # type: ignore[arg-type]
+
+
+class Counting(MemoryPassages):
+    """Remembers how deep it was searched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[int] = []
+
+    async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
+        self.limits.append(limit)
+        return await super().search(collection, query, readable, limit)
+
+
+async def search(
+    passages: MemoryPassages, registry: MemoryRegistry, scope: TenantScope, wanted: int = 10, overfetch: int = 3
+) -> list[str]:
+    knowledge = Knowledge(passages, registry)
+    found = await knowledge.search(scope, "c", ANYTHING, wanted=wanted, overfetch=overfetch)
+    return [candidate.text for candidate in found]
+
+
+EMPLOYEE = TenantScope("larkfield", frozenset({"employees"}))
+
+
+async def test_who_is_in_no_group_causes_no_search() -> None:
+    passages = Counting()
+    assert await search(passages, MemoryRegistry(), TenantScope("larkfield", frozenset())) == []
+    assert passages.limits == []
+
+
+async def test_the_registry_has_the_last_word_on_who_may_read() -> None:
+    passages, registry = MemoryPassages(), MemoryRegistry()
+    entry = document()
+    await passages.put("c", [passage(entry)])
+    await registry.commit(entry, None)
+    assert await search(passages, registry, EMPLOYEE) == ["text"]
+    # Rights were taken away, and the passages have not followed yet.
+    await registry.commit(document(generation=1, groups=frozenset({"managers"})), 1)
+    assert await search(passages, registry, EMPLOYEE) == []
+
+
+async def test_passages_of_an_unregistered_or_deleted_document_do_not_count() -> None:
+    passages, registry = MemoryPassages(), MemoryRegistry()
+    entry = document()
+    await passages.put("c", [passage(entry)])
+    assert await search(passages, registry, EMPLOYEE) == []
+    await registry.commit(replace(entry, state=State.DELETED), None)
+    assert await search(passages, registry, EMPLOYEE) == []
+
+
+async def test_it_looks_deeper_when_too_much_does_not_count() -> None:
+    passages, registry = Counting(), MemoryRegistry()
+    entry = document()
+    await registry.commit(entry, None)
+    unfinished = [passage(entry, f"unfinished {n}", edition="e2", generation=2) for n in range(20)]
+    await passages.put("c", [*unfinished, *(passage(entry, f"text {n}") for n in range(3))])
+    assert len(await search(passages, registry, EMPLOYEE, wanted=3, overfetch=2)) == 3
+    assert passages.limits == [6, 24]
+
+
+async def test_it_does_not_look_deeper_than_there_is_anything() -> None:
+    passages, registry = Counting(), MemoryRegistry()
+    entry = document()
+    await registry.commit(entry, None)
+    await passages.put("c", [passage(entry)])
+    assert await search(passages, registry, EMPLOYEE) == ["text"]
+    assert passages.limits == [30]
+
+
+async def test_leftovers_that_nobody_collects_cost_one_look_and_no_more() -> None:
+    passages, registry = Counting(), MemoryRegistry()
+    entry = document(generation=2)
+    await registry.commit(entry, None)
+    await passages.put("c", [passage(entry), passage(entry, "left over", edition="e1", generation=1)])
+    assert await search(passages, registry, EMPLOYEE, wanted=1) == ["text"]
+    assert passages.limits == [3, 3]
+
+
+class Committing(MemoryRegistry):
+    """A registry in which another process commits while somebody searches."""
+
+    def __init__(self, passages: MemoryPassages) -> None:
+        super().__init__()
+        self.passages = passages
+        self.coming: Document | None = None
+
+    async def get(self, ids: Collection[str]) -> dict[str, Document]:
+        if self.coming:
+            entry, self.coming = self.coming, None
+            await self.passages.put("c", [passage(entry, "new")])
+            await self.commit(entry, 1)
+            await self.passages.collect("c", entry.id, upto=2, keep="e2")
+        return await super().get(ids)
+
+
+async def test_a_document_that_changes_during_the_search_is_found_as_it_is_now() -> None:
+    passages = Counting()
+    registry = Committing(passages)
+    await passages.put("c", [passage(document(), "old")])
+    await registry.commit(document(), None)
+    registry.coming = document(generation=2)
+    assert await search(passages, registry, EMPLOYEE) == ["new"]
+
+
+GROUP_SETS = st.frozensets(st.sampled_from(GROUPS), max_size=3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(TENANTS), GROUP_SETS, GROUP_SETS, st.booleans()), max_size=8),
+    st.sampled_from([tenant for tenant in TENANTS if tenant]),
+    GROUP_SETS,
+)
+async def test_nobody_ever_finds_what_is_not_theirs(
+    owned: list[tuple[str, frozenset[str], frozenset[str], bool]], tenant: str, groups: frozenset[str]
+) -> None:
+    """Whatever tenants, groups and half-updated rights there are: only passages with a group in common."""
+    passages, registry = MemoryPassages(), MemoryRegistry()
+    allowed = set()
+    for number, (owner, said, stored, live) in enumerate(owned):
+        entry = document(owner, f"{number}.md", groups=said, state=State.LIVE if live else State.DELETED)
+        await registry.commit(entry, None)
+        await passages.put("c", [passage(entry, f"text {number}", groups=stored)])
+        if owner == tenant and live and groups & said and groups & stored:
+            allowed.add(f"text {number}")
+    assert set(await search(passages, registry, TenantScope(tenant, groups))) == allowed
