@@ -17,6 +17,7 @@ from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
 from shared.errors import Reason, Unprocessable
+from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.vectors.port import Query
 
@@ -70,13 +71,14 @@ class Retriever:
         asked = as_asked(request)
         [dense] = await self._embedder.embed([asked])
         wanted = use_case.retrieval.candidates
-        found = await self._knowledge.search(
-            TenantScope.of(request),
-            use_case.collection,
-            Query(dense, sparse.of_question(asked)),
-            wanted=wanted,
-            overfetch=use_case.retrieval.overfetch,
-        )
+        with traces.calling(f"{names.RETRIEVAL} {use_case.collection}", {names.GEN_AI_OPERATION: names.RETRIEVAL}):
+            found = await self._knowledge.search(
+                TenantScope.of(request),
+                use_case.collection,
+                Query(dense, sparse.of_question(asked)),
+                wanted=wanted,
+                overfetch=use_case.retrieval.overfetch,
+            )
         return list(islice(distinct(found), wanted))
 
     def _use_case(self, request: Request) -> UseCase:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import SettingsError, TryLater
+from shared.telemetry import names, traces
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from openai.types import CreateEmbeddingResponse
 
 # The service takes up to 2048 texts and 300,000 tokens a request; 128 passages of 220 tokens are 28,000, and
 # measured throughput does not grow beyond (facts: 128 a batch, 4 to 16 batches in flight).
@@ -44,14 +46,8 @@ class OpenAIEmbedder:
         return vectors
 
     async def _ask(self, texts: list[str]) -> list[list[float]]:
-        try:
-            # No encoding_format: the SDK's default, base64, costs a tenth of decoding floats from JSON.
-            answer = await self._client.embeddings.create(model=self._name, input=texts, **self._asked)
-        except ValueError as unreadable:
-            # So the SDK says that an answer is cut off or holds no vectors.
-            raise TryLater(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
-        except Exception as error:
-            raise self._translate(error) from error
+        with traces.calling(f"{names.EMBEDDINGS} {self._name}", self._attributes()):
+            answer = await self._call(texts)
         vectors = [each.embedding for each in sorted(answer.data, key=lambda each: each.index)]
         if len(vectors) != len(texts):
             raise TryLater(f"the embedding model answered {len(vectors)} vectors for {len(texts)} texts")
@@ -59,6 +55,19 @@ class OpenAIEmbedder:
         if wrong is not None:
             raise self._wrong_length(wrong)
         return vectors
+
+    async def _call(self, texts: list[str]) -> "CreateEmbeddingResponse":
+        try:
+            # No encoding_format: the SDK's default, base64, costs a tenth of decoding floats from JSON.
+            return await self._client.embeddings.create(model=self._name, input=texts, **self._asked)
+        except ValueError as unreadable:
+            # So the SDK says that an answer is cut off or holds no vectors.
+            raise TryLater(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def _attributes(self) -> dict[str, str]:
+        return {names.GEN_AI_OPERATION: names.EMBEDDINGS, names.GEN_AI_REQUEST_MODEL: self._name}
 
     def _wrong_length(self, length: int) -> Exception:
         return SettingsError(f"{self._name} makes vectors of {length} dimensions; models.yaml says {self._dimensions}")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 
+import httpx
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
@@ -17,6 +18,9 @@ from shared.errors import TryLater
 PATIENCE = timedelta(seconds=10)
 # Read by one request; enough to page a large document, small enough to hold in memory.
 PAGE = 256
+# Left alone, the client opens a new connection per request to a Qdrant on this machine. Connections that were idle
+# are dropped before a server drops them (uvicorn: after 5 s), or a request would now and then meet a closed one.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=3)
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 Schema = models.PayloadSchemaType | models.KeywordIndexParams
@@ -29,7 +33,12 @@ class Missing(Exception):
 def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIENCE) -> AsyncQdrantClient:
     """A client for `url`. The compatibility check is off because it blocks and merely warns."""
     return AsyncQdrantClient(
-        url=url, api_key=api_key, timeout=int(patience.total_seconds()), check_compatibility=False, prefer_grpc=False
+        url=url,
+        api_key=api_key,
+        timeout=int(patience.total_seconds()),
+        check_compatibility=False,
+        prefer_grpc=False,
+        limits=_LIMITS,
     )
 
 

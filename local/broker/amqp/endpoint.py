@@ -150,8 +150,6 @@ class Connection:
             self.close(Error("amqp:decode-error", str(error)))
         except ProtocolViolation as broken:
             self.close(broken.error)
-        except TypeError as error:  # a field has the wrong type; that shows where it is used
-            self.close(Error("amqp:invalid-field", str(error)))
         yield from self._drain()
 
     def lost(self) -> list[Event]:
@@ -237,9 +235,9 @@ class Connection:
         session.on_frame(performative, payload)
 
     def _on_open(self, _channel: int, performative: Open, _payload: bytes) -> None:
-        self.peer = str(performative.container_id or "")
+        self.peer = performative.container_id
         if performative.max_frame_size is not None:
-            self.max_frame_size = max(512, int(performative.max_frame_size))
+            self.max_frame_size = max(512, performative.max_frame_size)
         if performative.idle_time_out:
             self.peer_idle_time_out = performative.idle_time_out / 1000
         answer = Open(
@@ -279,10 +277,10 @@ class Session:
         self._detaching: set[int] = set()  # we detached; the peer may not have heard yet
         self._delivery_ids = count(_FIRST_DELIVERY_ID)
         self._unsettled: dict[int, tuple[OutgoingLink, Any]] = {}
-        self._next_incoming_id = int(begin.next_outgoing_id or 0)
+        self._next_incoming_id = begin.next_outgoing_id
         self._incoming_room = _WINDOW
         self._next_outgoing_id = 0
-        self._outgoing_room = int(begin.incoming_window or 0)
+        self._outgoing_room = begin.incoming_window
         self._waiting_for_room: deque[bytes] = deque()
         self._handlers: dict[type, Callable[[Any, bytes], None]] = {
             Attach: self._on_attach,
@@ -324,7 +322,7 @@ class Session:
     def _on_attach(self, attach: Attach, _payload: bytes) -> None:
         if attach.handle in self._links:
             return self._end(Error("amqp:session:handle-in-use", f"handle {attach.handle} is in use"))
-        link = IncomingLink(self, attach) if attach.role is False else OutgoingLink(self, attach)
+        link = OutgoingLink(self, attach) if attach.role else IncomingLink(self, attach)
         self._links[attach.handle] = link
         self._detaching.discard(attach.handle)
         self.connection.emit(LinkAsked(link))
@@ -378,12 +376,12 @@ class Session:
     # ------------------------------------------------------------------ messages out
 
     def _on_flow(self, flow: Flow, _payload: bytes) -> None:
-        self._next_incoming_id = int(flow.next_outgoing_id or 0)
+        self._next_incoming_id = flow.next_outgoing_id
         self._incoming_room = _WINDOW
-        received = self._next_outgoing_id if flow.next_incoming_id is None else int(flow.next_incoming_id)
-        self._outgoing_room = received + int(flow.incoming_window or 0) - self._next_outgoing_id
+        received = self._next_outgoing_id if flow.next_incoming_id is None else flow.next_incoming_id
+        self._outgoing_room = received + flow.incoming_window - self._next_outgoing_id
         self._use_room()
-        link = self._links.get(flow.handle)
+        link = None if flow.handle is None else self._links.get(flow.handle)
         if isinstance(link, OutgoingLink):
             link.on_flow(flow)
         if flow.echo and link is None:
@@ -418,7 +416,7 @@ class Session:
             self._send(self._waiting_for_room.popleft())
 
     def _on_disposition(self, disposition: Disposition, _payload: bytes) -> None:
-        if disposition.role is not True:
+        if not disposition.role:
             return  # the peer, as a sender, agrees with our outcome
         outcome, settled = frames.read_outcome(disposition.state), bool(disposition.settled)
         if outcome is None and not settled:
@@ -427,7 +425,7 @@ class Session:
             link, token = self._unsettled.pop(number)
             self.connection.emit(OutcomeArrived(link, number, token, outcome, settled))
 
-    def _numbers(self, first: Any, last: Any) -> list[int]:
+    def _numbers(self, first: int, last: int | None) -> list[int]:
         """Return the unsettled deliveries from first to last; the range is the peer's claim."""
         if last is None or last == first:
             return [first] if first in self._unsettled else []
@@ -438,8 +436,6 @@ class Link:
     """What both directions share: identity, attach, detach."""
 
     def __init__(self, session: Session, attach: Attach) -> None:
-        if not isinstance(attach.handle, int) or not isinstance(attach.name, str):
-            raise ProtocolViolation("amqp:invalid-field", "an attach needs a name and a handle")
         self.session = session
         self.name = attach.name
         self.handle = attach.handle
@@ -472,7 +468,7 @@ class IncomingLink(Link):
 
     def __init__(self, session: Session, attach: Attach) -> None:
         super().__init__(session, attach)
-        self._delivery_count = int(attach.initial_delivery_count or 0)
+        self._delivery_count = attach.initial_delivery_count or 0
         self._credit = 0
         self._first: Transfer | None = None
         self._parts: list[bytes] = []
@@ -507,6 +503,8 @@ class IncomingLink(Link):
         """Collect the frames of a message and announce it when it is whole."""
         if self._first is None:
             self._first = transfer
+            if transfer.delivery_id is None:
+                raise ProtocolViolation("amqp:invalid-field", "the first transfer of a message needs its id")
         self._size += len(payload)
         if self._size <= MAX_MESSAGE_SIZE:
             self._parts.append(payload)
@@ -524,10 +522,10 @@ class IncomingLink(Link):
     def _announce(self, first: Transfer, parts: list[bytes], size: int, settled: bool) -> None:
         if size > MAX_MESSAGE_SIZE:
             too_large = f"the message has {size} bytes, the limit is {MAX_MESSAGE_SIZE}"
-            self.settle(first.delivery_id, Rejected(Error("amqp:link:message-size-exceeded", too_large)))
+            self.settle(first.delivery_id or 0, Rejected(Error("amqp:link:message-size-exceeded", too_large)))
             return
         payload = parts[0] if len(parts) == 1 else b"".join(parts)
-        arrived = MessageArrived(self, first.delivery_id, settled, first.message_format or 0, payload)
+        arrived = MessageArrived(self, first.delivery_id or 0, settled, first.message_format or 0, payload)
         self.connection.emit(arrived)
 
     def settle(self, delivery_id: int, outcome: Outcome) -> None:
@@ -572,9 +570,9 @@ class OutgoingLink(Link):
 
     def on_flow(self, flow: Flow) -> None:
         """Take over the peer's credit (part 2, 2.6.7)."""
-        seen = self._delivery_count if flow.delivery_count is None else int(flow.delivery_count)
+        seen = self._delivery_count if flow.delivery_count is None else flow.delivery_count
         if flow.link_credit is not None:
-            self.credit = max(0, (seen + int(flow.link_credit) - self._delivery_count) & 0xFFFFFFFF)
+            self.credit = (seen + flow.link_credit - self._delivery_count) & 0xFFFFFFFF
         if self.credit > 0x7FFFFFFF:
             self.credit = 0  # the peer took credit back that is already used up
         self.connection.emit(CreditChanged(self, bool(flow.drain)))

@@ -45,7 +45,7 @@ class FramingError(DecodeError):
 class Open(NamedTuple):
     """Negotiate the connection."""
 
-    container_id: str | None = None
+    container_id: str = ""
     hostname: str | None = None
     max_frame_size: int | None = None
     channel_max: int | None = None
@@ -61,9 +61,9 @@ class Begin(NamedTuple):
     """Begin a session on a channel."""
 
     remote_channel: int | None = None
-    next_outgoing_id: int | None = None
-    incoming_window: int | None = None
-    outgoing_window: int | None = None
+    next_outgoing_id: int = 0
+    incoming_window: int = 0
+    outgoing_window: int = 0
     handle_max: int | None = None
     offered_capabilities: Any = None
     desired_capabilities: Any = None
@@ -73,9 +73,9 @@ class Begin(NamedTuple):
 class Attach(NamedTuple):
     """Attach a link to a session."""
 
-    name: str | None = None
-    handle: int | None = None
-    role: bool | None = None
+    name: str = ""
+    handle: int = 0
+    role: bool = False
     snd_settle_mode: int | None = None
     rcv_settle_mode: int | None = None
     source: Any = None
@@ -93,9 +93,9 @@ class Flow(NamedTuple):
     """Update link credit and session windows."""
 
     next_incoming_id: int | None = None
-    incoming_window: int | None = None
-    next_outgoing_id: int | None = None
-    outgoing_window: int | None = None
+    incoming_window: int = 0
+    next_outgoing_id: int = 0
+    outgoing_window: int = 0
     handle: int | None = None
     delivery_count: int | None = None
     link_credit: int | None = None
@@ -108,7 +108,7 @@ class Flow(NamedTuple):
 class Transfer(NamedTuple):
     """Carry a message, or a part of one."""
 
-    handle: int | None = None
+    handle: int = 0
     delivery_id: int | None = None
     delivery_tag: bytes | None = None
     message_format: int | None = None
@@ -124,8 +124,8 @@ class Transfer(NamedTuple):
 class Disposition(NamedTuple):
     """Tell the peer what became of deliveries."""
 
-    role: bool | None = None
-    first: int | None = None
+    role: bool = False
+    first: int = 0
     last: int | None = None
     settled: bool | None = None
     state: Any = None
@@ -135,7 +135,7 @@ class Disposition(NamedTuple):
 class Detach(NamedTuple):
     """Detach a link from its session."""
 
-    handle: int | None = None
+    handle: int = 0
     closed: bool | None = None
     error: Any = None
 
@@ -204,19 +204,20 @@ _CODES: dict[type, int] = {
 }
 
 
-def _kind(annotation: Any) -> type:
-    """Return the class a decoded field must have: that of `dict[Any, Any] | None` is dict."""
+def _rule(annotation: Any) -> tuple[type, bool]:
+    """Read a field's rule from its annotation: `int` is mandatory, `dict[Any, Any] | None` is not."""
     if annotation is Any:
-        return object
-    first = get_args(annotation)[0]
-    kind: type = get_origin(first) or first
-    return kind
+        return object, True
+    choices = get_args(annotation)
+    if not choices:
+        return annotation, False
+    return get_origin(choices[0]) or choices[0], True
 
 
 _BY_CODE: dict[int, Any] = {code: performative for performative, code in _CODES.items()}
-# what each field must decode to; `object` where anything may come
-_KINDS: dict[int, list[type]] = {
-    code: [_kind(annotation) for annotation in kind.__annotations__.values()] for code, kind in _BY_CODE.items()
+# what each field must decode to: `object` where anything may come, and whether it may be left out
+_RULES: dict[int, list[tuple[type, bool]]] = {
+    code: [_rule(annotation) for annotation in kind.__annotations__.values()] for code, kind in _BY_CODE.items()
 }
 _MISSING: dict[int, list[list[None]]] = {
     code: [[None] * (len(kind._fields) - count) for count in range(len(kind._fields) + 1)]
@@ -433,19 +434,22 @@ def parse(body: bytes) -> tuple[Performative, bytes]:
     missing = _MISSING[code]
     if len(fields) >= len(missing):
         raise DecodeError(f"{kind.__name__} has {len(fields)} fields")
-    _check_kinds(kind, fields, _KINDS[code])
-    performative: Performative = kind._make(fields + missing[len(fields)])
+    fields += missing[len(fields)]
+    _check(kind, fields, _RULES[code])
+    performative: Performative = kind._make(fields)
     return performative, body[at:]
 
 
+def _check(performative: Any, fields: list[Any], rules: list[tuple[type, bool]]) -> None:
+    for field, (kind, optional) in zip(fields, rules, strict=True):
+        if field is None:
+            if not optional:
+                raise DecodeError(f"{performative.__name__} lacks a mandatory field")
+        elif type(field) is not kind and not isinstance(field, _LOOSE.get(kind, ())):
+            raise DecodeError(f"{performative.__name__} has {field!r:.40} where {kind.__name__} belongs")
+
+
 _LOOSE: dict[type, type] = {object: object, str: str}  # a symbol will do for a string
-
-
-def _check_kinds(performative: Any, fields: list[Any], kinds: list[type]) -> None:
-    for number, (field, kind) in enumerate(zip(fields, kinds, strict=False)):
-        if field is not None and type(field) is not kind and not isinstance(field, _LOOSE.get(kind, ())):
-            name = performative._fields[number]
-            raise DecodeError(f"{name} of {performative.__name__} must be {kind.__name__}")
 
 
 def _long_descriptor(body: bytes) -> tuple[Any, int]:

@@ -95,6 +95,9 @@ class DueTimes:
         self._alarm: Alarm | None = None
         self._sweep_at = 1024
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, due: float, number: int) -> None:
         """Call `on_due(number)` at `due`, if it is alive then."""
         heappush(self._heap, (due, number))

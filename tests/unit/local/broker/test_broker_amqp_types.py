@@ -1,5 +1,6 @@
 """The codec: what goes in comes out, and no bytes can break it."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -94,14 +95,10 @@ def test_a_damaged_value_is_a_value_or_a_decode_error(value: Any, data: st.DataO
     damaged = bytearray(encode(value))
     at = data.draw(st.integers(0, len(damaged) - 1))
     damaged[at] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(DecodeError):
         decode(bytes(damaged))
-    except DecodeError:
-        pass
-    try:
+    with suppress(DecodeError):
         skip(bytes(damaged))
-    except DecodeError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -111,8 +108,8 @@ def test_a_damaged_value_is_a_value_or_a_decode_error(value: Any, data: st.DataO
         (b"\x3f", "no AMQP type"),
         (b"\xa1\x05ab", "announced"),
         (b"\xa1\x01\xff", "malformed"),
-        (b"\xc1\x03\x01\x40", "without a value"),
-        (b"\xc1\x04\x02\x45\x40", "cannot be one"),
+        (b"\xc1\x02\x01\x40", "without a value"),
+        (b"\xc1\x03\x02\x45\x40", "cannot be one"),
         (b"\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40", "announces 4294967295 elements"),
         (b"\xc0\x02\x02\x40\x40", "its size says"),
         (b"\x00" * 3000, "nested too deeply"),
