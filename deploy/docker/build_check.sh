@@ -2,7 +2,7 @@
 # Builds the images and sees that they keep their promises: no pip, not root, one clear line for a missing setting,
 # Python as process 1, healthy on a read-only file system, SIGTERM ends it with status 0.
 #
-#   deploy/docker/build_check.sh [SERVICE...]          default: every folder of services/ that can be started
+#   deploy/docker/build_check.sh [SERVICE...]          default: all four
 #
 # Needs docker or podman, and the base image (BASE, default docker.io/library/python:3.12-slim) or a registry to pull
 # it from. Says SKIPPED, and why, where something is missing. In a sandbox without cgroups v2 or a registry:
@@ -71,9 +71,7 @@ check() { # check SERVICE
     echo "ok: $1 ($($ENGINE image inspect --format '{{.Size}}' "ragbus/$1:check" | awk '{printf "%d MB", $1 / 1e6}') with its base)"
 }
 
-for service in "${@:-all}"; do
-    [ "$service" != all ] || { set -- $(find services -mindepth 2 -maxdepth 2 -name __main__.py | cut -d/ -f2 | sort); break; }
-done
+[ $# -gt 0 ] || set -- gateway retriever generator indexer
 for service in "$@"; do
     build "$service"
     check "$service"

@@ -194,11 +194,11 @@ class BrokerProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Give a slow peer no more messages."""
-        self.connection.writable = False
+        self.connection.paused = True
 
     def resume_writing(self) -> None:
         """Go on where it was left."""
-        self.connection.writable = True
+        self.connection.paused = False
         self._container.resume()
 
     def close(self) -> None:
@@ -218,6 +218,7 @@ class BrokerProtocol(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        was_full = not self.connection.writable
         transport, output = self._transport, self.connection.take()
         if transport is None or transport.is_closing():
             return
@@ -228,6 +229,8 @@ class BrokerProtocol(asyncio.Protocol):
                 transport.abort()
         if self.connection.closed:
             transport.close()
+        elif was_full and self.connection.writable:
+            self._loop.call_soon(self._container.resume)
 
     def _beat(self) -> None:
         """Keep a peer that has an idle time-out from giving up on us."""

@@ -9,9 +9,13 @@ The smallest and cheapest deployment that holds everything comes first, the othe
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from shared.access.use_cases import UseCase
 from shared.llm.deployments import Deployment, Kind
+
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
     return [_choice(deployment, use_case, need) for deployment in (*whole, *partly)]
 
 
-def at_attempt(choices: Sequence[Choice], attempt: int, tries: int) -> Sequence[Choice]:
+def at_attempt(choices: Sequence[C], attempt: int, tries: int) -> Sequence[C]:
     """The choices left at `attempt` (from 1) when each gets `tries`; empty: all have had their tries."""
     return choices[(attempt - 1) // tries :]
 

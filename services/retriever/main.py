@@ -1,19 +1,25 @@
 """Plugs the retriever into a worker and runs it: `python -m services.retriever`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 from services.retriever.build import build
 from services.retriever.settings import RetrieverSettings
+from shared.access.callers import Callers
+from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
 from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady
 from shared.contracts.base import check_version
+from shared.contracts.envelope import Envelope
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
+
+Handle = Callable[[RetrievePassages, int], Awaitable[Sequence[Envelope]]]
 
 
 class CacheEpochs:
@@ -32,6 +38,7 @@ class CacheEpochs:
 
 async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[RetrievePassages]]:
     """All jobs of this service; raises `SettingsError`."""
+    budget = TenantBudget(parts.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
     stack = AsyncExitStack()
     retriever = await stack.enter_async_context(build(settings, epochs=CacheEpochs(AnswerCache(parts.redis))))
     parts.closing.append(stack.aclose)
@@ -39,12 +46,24 @@ async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[R
         Job(
             queue=RETRIEVE,
             decode=decode,
-            handle=retriever.handle,
+            handle=giving_back(retriever.handle, budget),
             identify=internal_identity,
             request=lambda task: task.request,
             ahead=(GENERATE,),
         )
     ]
+
+
+def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
+    """`handle`; when it answers the caller itself, no model is paid and the reserved tokens are given back."""
+
+    async def handled(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        envelopes = await handle(task, attempt)
+        if any(isinstance(envelope.message, AnswerReady) for envelope in envelopes):
+            await budget.settle(task.request.tenant, task.request.request_id, 0)
+        return envelopes
+
+    return handled
 
 
 def decode(message: Received) -> RetrievePassages:

@@ -48,7 +48,7 @@ NORTH, EAST, UP = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
 
 @dataclass(frozen=True)
 class Store:
-    """Both ports of one adapter, and a second pair on the same data as another process would have it."""
+    """Both ports of one adapter, and the registry once more, as another process has it."""
 
     passages: Passages
     registry: Registry
@@ -93,11 +93,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         return
     url = request.getfixturevalue("server") if request.param == "vectors" else None
     client = connect(url) if url else AsyncQdrantClient(":memory:")
-    other = connect(url) if url else client
     name = f"registry{next(_numbers)}"
-    yield Store(QdrantPassages(client, DIMENSIONS), QdrantRegistry(client, name), QdrantRegistry(other, name))
+    yield Store(QdrantPassages(client, DIMENSIONS), QdrantRegistry(client, name), QdrantRegistry(client, name))
     await client.close()
-    await other.close()
 
 
 @pytest.fixture

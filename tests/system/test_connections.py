@@ -21,7 +21,7 @@ from azure.servicebus.aio import ServiceBusClient
 from local.stack import Stack
 from tests.system.conftest import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("emulator"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).parents[2]
 EMULATOR_TAKES = 10

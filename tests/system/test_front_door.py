@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError
 
 from tests.system.conftest import App, Collector, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("stack"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ MAX_MESSAGE_SIZE: Final = 256 * 1024
 CHANNEL_MAX: Final = 255
 _WINDOW: Final = 65536
 _CREDIT: Final = 1000
+_OUTPUT_LIMIT: Final = 1024 * 1024  # bytes that may wait to be taken before messages have to
 # The SDK's sender ignores the role of a disposition: with low ids the outcome of one of our
 # deliveries would also settle its own request of the same number, and its reply would be lost.
 _FIRST_DELIVERY_ID: Final = 2**28
@@ -116,10 +117,11 @@ class Connection:
         self.peer = ""
         self.peer_idle_time_out: float | None = None
         self.closed = False
-        self.writable = True
+        self.paused = False  # the transport has more to write than it should
         self.max_frame_size = frames.UNLIMITED
         self._on_output = on_output
         self._output: list[bytes] = []
+        self._queued = 0
         self._events: list[Event] = []
         self._reader = FrameReader(MAX_FRAME_SIZE)
         self._sessions: dict[int, Session] = {}
@@ -166,13 +168,20 @@ class Connection:
         """Return everything there is to write, and forget it."""
         output = b"".join(self._output)
         self._output.clear()
+        self._queued = 0
         return output
+
+    @property
+    def writable(self) -> bool:
+        """Whether one more message may be queued for the peer."""
+        return self._queued < _OUTPUT_LIMIT and not self.paused
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the peer."""
         if not self._output:
             self._on_output()
         self._output.append(data)
+        self._queued += len(data)
 
     def heartbeat(self) -> None:
         """Queue an empty frame, so that the peer's idle time-out does not strike."""

@@ -32,6 +32,7 @@ EMPTY_FRAME: Final = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 UNLIMITED: Final = 0xFFFFFFFF
 
 _FRAME_HEADER = Struct(">IBBH")
+_SIZE = Struct(">I")
 _AMQP_TYPE, _SASL_TYPE = 0, 1
 
 
@@ -204,8 +205,41 @@ _CODES: dict[type, int] = {
 }
 
 
+class _Shape:
+    """How a performative is made from decoded fields, by the annotations of its class.
+
+    `int` is a mandatory field, `dict[Any, Any] | None` may be left out, `Any` is not looked at.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self._rules = [_rule(annotation) for annotation in kind.__annotations__.values()]
+        self._seen: set[tuple[type, ...]] = set()
+
+    def make(self, fields: list[Any]) -> "Performative":
+        """Fill up what was left out at the end, check the types, and name the fields."""
+        missing = len(self._rules) - len(fields)
+        if missing < 0:
+            raise DecodeError(f"{self._kind.__name__} has {len(fields)} fields")
+        fields += [None] * missing
+        signature = tuple(map(type, fields))
+        if signature not in self._seen:  # a client sends a few kinds of each, again and again
+            self._check(fields)
+            if len(self._seen) < _SIGNATURES:
+                self._seen.add(signature)
+        made: Performative = self._kind._make(fields)
+        return made
+
+    def _check(self, fields: list[Any]) -> None:
+        for field, (kind, optional) in zip(fields, self._rules, strict=True):
+            if field is None and not optional:
+                raise DecodeError(f"{self._kind.__name__} lacks a mandatory field")
+            if field is not None and type(field) is not kind and not isinstance(field, _LOOSE.get(kind, ())):
+                raise DecodeError(f"{self._kind.__name__} has {field!r:.40} where {kind.__name__} belongs")
+
+
 def _rule(annotation: Any) -> tuple[type, bool]:
-    """Read a field's rule from its annotation: `int` is mandatory, `dict[Any, Any] | None` is not."""
+    """Return the class a decoded field must have, and whether it may be left out."""
     if annotation is Any:
         return object, True
     choices = get_args(annotation)
@@ -214,15 +248,9 @@ def _rule(annotation: Any) -> tuple[type, bool]:
     return get_origin(choices[0]) or choices[0], True
 
 
-_BY_CODE: dict[int, Any] = {code: performative for performative, code in _CODES.items()}
-# what each field must decode to: `object` where anything may come, and whether it may be left out
-_RULES: dict[int, list[tuple[type, bool]]] = {
-    code: [_rule(annotation) for annotation in kind.__annotations__.values()] for code, kind in _BY_CODE.items()
-}
-_MISSING: dict[int, list[list[None]]] = {
-    code: [[None] * (len(kind._fields) - count) for count in range(len(kind._fields) + 1)]
-    for code, kind in _BY_CODE.items()
-}
+_SIGNATURES: Final = 64
+_LOOSE: dict[type, type] = {object: object, str: str}  # a symbol will do for a string
+_SHAPES: dict[int, _Shape] = {code: _Shape(performative) for performative, code in _CODES.items()}
 
 
 # --------------------------------------------------------------------------- composite fields
@@ -390,35 +418,38 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[bytes | Frame]:
         """Yield each protocol header (as bytes) and each frame that `data` completes."""
         buffer, at = self._left + data if self._left else data, 0
-        self._left = b""
-        try:
-            while (end := self._end_of_next(buffer, at)) <= len(buffer):
-                unit = buffer[at:end] if self._header_next else self._frame(buffer, at, end)
-                self._header_next = False
-                at = end
-                yield unit
-        finally:
-            self._left = buffer[at:]
+        while True:
+            end = self._end_of_header(buffer, at) if self._header_next else self._end_of_frame(buffer, at)
+            if end > len(buffer):
+                break
+            unit = buffer[at:end] if self._header_next else _frame(buffer, at, end)
+            self._header_next = False
+            at = end
+            yield unit
+        self._left = buffer[at:]
 
-    def _end_of_next(self, buffer: bytes, at: int) -> int:
-        if self._header_next:
-            if not b"AMQP".startswith(buffer[at : at + 4]) and buffer[at : at + 4] != b"AMQP":
-                raise FramingError("the peer does not speak AMQP")
-            return at + 8
+    @staticmethod
+    def _end_of_header(buffer: bytes, at: int) -> int:
+        start = buffer[at : at + 4]
+        if start != b"AMQP"[: len(start)]:
+            raise FramingError("the peer does not speak AMQP")
+        return at + 8
+
+    def _end_of_frame(self, buffer: bytes, at: int) -> int:
         if len(buffer) - at < 4:
             return at + 8
-        size = int.from_bytes(buffer[at : at + 4], "big")
+        size: int = _SIZE.unpack_from(buffer, at)[0]
         if not 8 <= size <= self._max:
             raise FramingError(f"a frame of {size} bytes, where 8 to {self._max} are allowed")
         return at + size
 
-    @staticmethod
-    def _frame(buffer: bytes, at: int, end: int) -> Frame:
-        _, data_offset, _, channel = _FRAME_HEADER.unpack_from(buffer, at)
-        start = at + 4 * data_offset
-        if data_offset < 2 or start > end:
-            raise FramingError(f"a frame whose body starts at word {data_offset}")
-        return Frame(channel, buffer[start:end])
+
+def _frame(buffer: bytes, at: int, end: int) -> Frame:
+    _, data_offset, _, channel = _FRAME_HEADER.unpack_from(buffer, at)
+    start = at + 4 * data_offset
+    if data_offset < 2 or start > end:
+        raise FramingError(f"a frame whose body starts at word {data_offset}")
+    return Frame(channel, buffer[start:end])
 
 
 def parse(body: bytes) -> tuple[Performative, bytes]:
@@ -427,29 +458,11 @@ def parse(body: bytes) -> tuple[Performative, bytes]:
         code, at = body[2], 3
     else:
         code, at = _long_descriptor(body)
-    kind = _BY_CODE.get(code)
-    if kind is None:
+    shape = _SHAPES.get(code)
+    if shape is None:
         raise DecodeError(f"no performative has the descriptor {code!r}")
     fields, at = decode_list(body, at)
-    missing = _MISSING[code]
-    if len(fields) >= len(missing):
-        raise DecodeError(f"{kind.__name__} has {len(fields)} fields")
-    fields += missing[len(fields)]
-    _check(kind, fields, _RULES[code])
-    performative: Performative = kind._make(fields)
-    return performative, body[at:]
-
-
-def _check(performative: Any, fields: list[Any], rules: list[tuple[type, bool]]) -> None:
-    for field, (kind, optional) in zip(fields, rules, strict=True):
-        if field is None:
-            if not optional:
-                raise DecodeError(f"{performative.__name__} lacks a mandatory field")
-        elif type(field) is not kind and not isinstance(field, _LOOSE.get(kind, ())):
-            raise DecodeError(f"{performative.__name__} has {field!r:.40} where {kind.__name__} belongs")
-
-
-_LOOSE: dict[type, type] = {object: object, str: str}  # a symbol will do for a string
+    return shape.make(fields), body[at:]
 
 
 def _long_descriptor(body: bytes) -> tuple[Any, int]:

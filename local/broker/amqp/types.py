@@ -77,7 +77,6 @@ class Array(list[Any]):
 
 
 NULL: Final = b"\x40"
-_NULL: Final = 0x40
 TRUE: Final = b"\x41"
 FALSE: Final = b"\x42"
 
@@ -216,13 +215,16 @@ def _items(buffer: bytes, at: int, count: int) -> tuple[list[Any], int]:
     values: list[Any] = []
     for _ in range(count):
         code = buffer[at]
-        if code == _NULL:  # most fields of most performatives
-            values.append(None)
+        if 0x40 <= code <= 0x44:  # most fields of most performatives are a constructor and no more
+            values.append(_WITHOUT_BYTES[code - 0x40])
             at += 1
         else:
             value, at = _DECODERS[code](buffer, at + 1)
             values.append(value)
     return values, at
+
+
+_WITHOUT_BYTES = (None, True, False, 0, 0)
 
 
 def _decode_list8(buffer: bytes, at: int) -> tuple[list[Any], int]:

@@ -30,7 +30,7 @@ from local.broker.amqp.types import (
 BATCH_FORMAT: Final = 0x80013700
 
 _HEADER, _DELIVERY_ANNOTATIONS, _ANNOTATIONS, _PROPERTIES = 0x70, 0x71, 0x72, 0x73
-_APPLICATION_PROPERTIES, _DATA = 0x74, 0x75
+_APPLICATION_PROPERTIES, _DATA, _FOOTER = 0x74, 0x75, 0x78
 _MESSAGE_ID, _GROUP_ID = 0, 10
 _TTL_MAX: Final = 0xFFFFFFFF / 1000
 
@@ -170,13 +170,21 @@ def _first_field(payload: bytes, at: int) -> bytes:
 def _section(payload: bytes, at: int) -> tuple[int, int]:
     """Return the code of the section at `at`, and where its value starts."""
     if payload[at : at + 2] == b"\x00\x53" and at + 3 < len(payload):
-        return payload[at + 2], at + 3
+        code, value_at = payload[at + 2], at + 3
+    else:
+        code, value_at = _long_descriptor(payload, at)
+    if not _HEADER <= code <= _FOOTER:
+        raise DecodeError(f"no message section has the descriptor {code}")
+    return code, value_at
+
+
+def _long_descriptor(payload: bytes, at: int) -> tuple[int, int]:
     if payload[at] != 0x00:
         raise DecodeError(f"no message section starts at byte {at}")
-    code, value_at = decode(payload, at + 1)
-    code = _SECTION_NAMES.get(code, code)
-    if not isinstance(code, int) or not _HEADER <= code <= 0x78 or value_at >= len(payload):
-        raise DecodeError(f"no message section has the descriptor {code!r}")
+    descriptor, value_at = decode(payload, at + 1)
+    code = _SECTION_NAMES.get(descriptor) if isinstance(descriptor, str) else descriptor
+    if not isinstance(code, int) or value_at >= len(payload):
+        raise DecodeError(f"no message section has the descriptor {descriptor!r:.40}")
     return code, value_at
 
 
@@ -189,7 +197,7 @@ _SECTION_NAMES: dict[Any, int] = {
     "amqp:data:binary": _DATA,
     "amqp:amqp-sequence:list": 0x76,
     "amqp:amqp-value:*": 0x77,
-    "amqp:footer:map": 0x78,
+    "amqp:footer:map": _FOOTER,
 }
 
 
@@ -298,17 +306,18 @@ def with_application_properties(bare: bytes, changes: dict[str, Any]) -> bytes:
 # --------------------------------------------------------------------------- writing
 
 
-def _annotation(name: str, constructor: bytes) -> bytes:
+def _key(name: str, constructor: bytes) -> bytes:
     return encode_symbol(name) + constructor
 
 
 _INT64 = Struct(">q").pack
-_ENQUEUED_TIME = _annotation("x-opt-enqueued-time", b"\x83")
-_SEQUENCE = _annotation("x-opt-sequence-number", b"\x81")
-_ENQUEUED_SEQUENCE = _annotation("x-opt-enqueue-sequence-number", b"\x81")
-_LOCKED_UNTIL = _annotation("x-opt-locked-until", b"\x83")
-_SCHEDULED = _annotation("x-opt-scheduled-enqueue-time", b"\x83")
-_STATE = _annotation("x-opt-message-state", b"\x54")
+_ENQUEUED_TIME = _key("x-opt-enqueued-time", b"\x83")
+_SEQUENCE = _key("x-opt-sequence-number", b"\x81")
+_ENQUEUED_SEQUENCE = _key("x-opt-enqueue-sequence-number", b"\x81")
+_STAMP = Struct(f">{len(_ENQUEUED_TIME)}sq{len(_SEQUENCE)}sq{len(_ENQUEUED_SEQUENCE)}sq").pack
+_LOCKED_UNTIL = _key("x-opt-locked-until", b"\x83")
+_SCHEDULED = _key("x-opt-scheduled-enqueue-time", b"\x83")
+_STATE = _key("x-opt-message-state", b"\x54")
 _DEAD_LETTER_SOURCE = encode_symbol("x-opt-deadletter-source")
 _LOCK_TOKEN = b"\x00\x53\x71" + b"\xc1%c\x02" % 36 + encode_symbol("x-opt-lock-token") + b"\x98"
 _STATES = {State.DEFERRED: b"\x01", State.SCHEDULED: b"\x02"}
@@ -316,11 +325,25 @@ _STATES = {State.DEFERRED: b"\x01", State.SCHEDULED: b"\x02"}
 
 def render(message: Message, locked_until: float | None = None, token: bytes | None = None) -> bytes:
     """Write the message for a receiver; lock and token are those of this delivery."""
-    entries = [
-        _ENQUEUED_TIME + _INT64(int(message.enqueued_at * 1000)),
-        _SEQUENCE + _INT64(message.sequence),
-        _ENQUEUED_SEQUENCE + _INT64(message.enqueued_sequence),
-    ]
+    entries = _entries(message, locked_until)
+    contents = b"".join((_stamp(message), *entries, *message.annotations))
+    count = 2 * (3 + len(entries)) + len(message.annotations)
+    annotations = b"\x00\x53\x72\xd1" + _UINT32_PAIR(len(contents) + 4, count) + contents
+    delivery = b"" if token is None else _LOCK_TOKEN + token
+    return b"".join((_render_header(message), delivery, annotations, message.bare))
+
+
+def _stamp(message: Message) -> bytes:
+    """Write the three entries every message has."""
+    enqueued_at = int(message.enqueued_at * 1000)
+    return _STAMP(
+        _ENQUEUED_TIME, enqueued_at, _SEQUENCE, message.sequence, _ENQUEUED_SEQUENCE, message.enqueued_sequence
+    )
+
+
+def _entries(message: Message, locked_until: float | None) -> list[bytes]:
+    """Write the entries only some messages have, each a key and a value."""
+    entries = []
     if locked_until is not None:
         entries.append(_LOCKED_UNTIL + _INT64(int(locked_until * 1000)))
     if message.scheduled_for is not None:
@@ -329,22 +352,13 @@ def render(message: Message, locked_until: float | None = None, token: bytes | N
         entries.append(_STATE + _STATES[State.DEFERRED if message.deferred else message.state])
     if message.dead_letter_source is not None:
         entries.append(_DEAD_LETTER_SOURCE + encode_string(message.dead_letter_source))
-    contents, count = b"".join((*entries, *message.annotations)), 2 * len(entries) + len(message.annotations)
-    return b"".join((_render_header(message), _render_token(token), _render_map(contents, count), message.bare))
+    return entries
 
 
 def _render_header(message: Message) -> bytes:
     ttl = b"\x40" if message.time_to_live > _TTL_MAX else encode_uint(int(message.time_to_live * 1000))
     fields = b"%b%b\x40%b" % (message.persistence, ttl, encode_uint(message.delivery_count))
     return b"\x00\x53\x70\xc0%c\x05%b" % (len(fields) + 1, fields)
-
-
-def _render_token(token: bytes | None) -> bytes:
-    return b"" if token is None else _LOCK_TOKEN + token
-
-
-def _render_map(contents: bytes, count: int) -> bytes:
-    return b"\x00\x53\x72\xd1" + _UINT32_PAIR(len(contents) + 4, count) + contents
 
 
 _UINT32_PAIR = Struct(">II").pack

@@ -331,8 +331,8 @@ class Queue:
         """Put the message aside until it is asked for by its sequence number."""
         message = self._unlock(token)
         self._edit(message, changes)
-        message.state, message.deferred = State.DEFERRED, True
-        self._store.put(self.name, message)
+        message.deferred = True
+        self._return(message, failed=False)
 
     def dead_letter(
         self, token: bytes, reason: str | None, description: str | None, changes: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ import pytest
 
 from shared.access.callers import Callers
 from shared.access.sources import Sources
-from shared.contracts.queues import longest_deadline, shortest_window, topology, within_emulator
+from shared.contracts.queues import DEAD, longest_deadline, shortest_window, topology, within_emulator
 from tests.unit.deploy.manifests import ROOT, WORKERS, compose, default, image_environment, known_to
 
 SERVICES: dict[str, Any] = compose()["services"]
@@ -37,10 +37,10 @@ def test_together_the_workers_leave_the_emulator_a_connection_for_an_app() -> No
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_worker_can_receive_and_send_within_its_connections(worker: str) -> None:
-    """A receiver for each queue it always listens to (`dead` is on patrol), and at least one to send with."""
+    """A receiver for each queue it listens to (it looks into the last two in turn), and at least one to send with."""
     callers = Callers.read(ROOT / "deploy/compose/callers.yaml")
     queues = topology(callers.ingresses(), callers.reply_queues())
-    receivers = [queue for queue in queues if queue.consumer == worker and queue.name != "dead"]
+    receivers = [queue for queue in queues if queue.consumer == worker and queue.name != DEAD]
     assert int(environment(worker)["RAGBUS_BUS_CONNECTIONS"]) > len(receivers)
 
 
@@ -70,6 +70,12 @@ def test_what_is_ours_is_hardened(service: str) -> None:
     assert spec["security_opt"] == ["no-new-privileges:true"]
     assert any(each.startswith("/tmp") for each in spec["tmpfs"])
     assert "privileged" not in spec
+
+
+def test_the_pdf_library_can_be_unpacked_and_loaded() -> None:
+    """Docker mounts a tmpfs `noexec` unless told otherwise, and the indexer's parser loads a library from there."""
+    (tmp,) = SERVICES["indexer"]["tmpfs"]
+    assert "exec" in tmp.split(":")[1].split(",")
 
 
 def test_every_port_is_for_this_machine_only() -> None:

@@ -386,7 +386,7 @@ bodies = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), bodies), max_size=12))
 def test_no_sequence_of_performatives_raises(sequence: list[tuple[int, bytes]]) -> None:
     peer = Peer()

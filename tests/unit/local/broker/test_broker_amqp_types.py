@@ -68,7 +68,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(values)
 def test_a_value_survives_the_wire(value: Any) -> None:
     data = encode(value)
@@ -79,7 +79,7 @@ def test_a_value_survives_the_wire(value: Any) -> None:
         assert isinstance(decoded, kind) == isinstance(value, kind)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64))
 def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
     try:
@@ -89,7 +89,7 @@ def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
     assert end == skip(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(values, st.data())
 def test_a_damaged_value_is_a_value_or_a_decode_error(value: Any, data: st.DataObject) -> None:
     damaged = bytearray(encode(value))

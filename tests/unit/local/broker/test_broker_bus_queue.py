@@ -287,8 +287,8 @@ def test_a_session_is_served_to_its_holder_only(sessions: Queue) -> None:
 
 def test_waiting_receivers_are_served_in_line(sessions: Queue) -> None:
     got: list[tuple[str, str]] = []
-    for name in ("first", "second"):
-        sessions.accept_next_session(Hand(name=name), 60, lambda s, name=name: got.append((name, s.id)))
+    sessions.accept_next_session(Hand(), 60, lambda session: got.append(("first", session.id)))
+    sessions.accept_next_session(Hand(), 60, lambda session: got.append(("second", session.id)))
     sessions.send([message("1", "x"), message("2", "x"), message("3", "y")])
     assert got == [("first", "x"), ("second", "y")]
 

@@ -167,7 +167,7 @@ async def test_a_document_that_changes_during_the_search_is_found_as_it_is_now()
 GROUP_SETS = st.frozensets(st.sampled_from(GROUPS), max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(TENANTS), GROUP_SETS, GROUP_SETS, st.booleans()), max_size=8),
     st.sampled_from([tenant for tenant in TENANTS if tenant]),
