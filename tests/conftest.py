@@ -53,9 +53,9 @@ FIRST = ("tests/system/test_pulling_plugs.py", "tests/system/", "tests/protocol/
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Hand out whole files, in the order of `FIRST`."""
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # xdist ships no types
 
-    class ByFile(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # for the same reason
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             return SHARED_STACK.get(file, file)

@@ -46,10 +46,10 @@ async def _serve(queues: Mapping[str, QueueOptions], options: argparse.Namespace
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     host = options.host
-    with _taken(host, options.admin_port, "--admin-port"):
-        admin_port = await broker.start_admin(host, options.admin_port)
     with _taken(host, options.port, "--port"):
         port = await broker.start(host, options.port)
+    with _taken(host, options.admin_port, "--admin-port"):
+        admin_port = await broker.start_admin(host, options.admin_port)
     sys.stdout.write(
         f"local.broker: ready, AMQP on {host}:{port}, admin on http://{host}:{admin_port}, {len(queues)} queues\n"
     )

@@ -17,7 +17,7 @@ from typing import Final
 from local.broker.admin.app import AdminApp
 from local.broker.admin.http import HttpProtocol
 from local.broker.amqp.endpoint import Connection
-from local.broker.bus.clock import Clock, Timers
+from local.broker.bus.clock import Clock, ManualClock, Timers
 from local.broker.bus.namespace import Namespace
 from local.broker.bus.queue import QueueOptions
 from local.broker.bus.store import MemoryStore, Store
@@ -57,7 +57,7 @@ class Broker:
 
     async def start(self, host: str, port: int) -> int:
         """Accept connections; return the port, which is a free one if 0 was asked for."""
-        if self.timers.clock is time:
+        if not isinstance(self.timers.clock, ManualClock):
             self.timers.on_change = self._set_alarm
             self._set_alarm()
         return await self._listen(lambda: BrokerProtocol(self), host, port)

@@ -14,7 +14,6 @@ from typing import TypeVar
 from shared.access.use_cases import UseCase
 from shared.llm.deployments import Deployment, Kind
 
-
 C = TypeVar("C")
 
 

@@ -20,7 +20,6 @@ MESSAGE_ID = "messaging.message.id"
 CONVERSATION_ID = "messaging.message.conversation_id"
 DELIVERY_COUNT = "messaging.servicebus.message.delivery_count"
 DISPOSITION = "messaging.servicebus.disposition_status"
-ERROR_TYPE = "error.type"
 
 GEN_AI_OPERATION = "gen_ai.operation.name"
 GEN_AI_PROVIDER = "gen_ai.provider.name"
@@ -32,8 +31,6 @@ REQUEST_ID = "ragbus.request_id"
 TENANT = "ragbus.tenant"
 USE_CASE = "ragbus.use_case"
 ATTEMPT = "ragbus.attempt"
-OUTCOME = "ragbus.outcome"
-CACHE = "ragbus.cache"
 
 # Metrics. Durations are seconds.
 PROCESS_DURATION = "messaging.process.duration"

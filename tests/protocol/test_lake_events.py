@@ -116,7 +116,7 @@ def cloud_event(message: ServiceBusReceivedMessage) -> "CloudEvent[dict[str, Any
 async def until(condition: Callable[[], bool]) -> None:
     """Let everybody else run until it is so."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the broker offers no event for it
+        while not condition():
             await asyncio.sleep(0)
 
 

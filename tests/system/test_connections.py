@@ -81,7 +81,7 @@ async def tell_of_a_document(stack: Stack, name: str) -> None:
         "data": {"api": "PutBlob"},
         "dataVersion": "",
     }
-    await send(stack, "blob-events", ServiceBusMessage(json.dumps(event), message_id=event["id"]))
+    await send(stack, "blob-events", ServiceBusMessage(json.dumps(event), message_id=str(event["id"])))
 
 
 async def post(stack: Stack, body: bytes) -> str:

@@ -1,6 +1,6 @@
 """All queues, found by address, and the forwarding between them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from local.broker.bus.clock import Timers
 from local.broker.bus.errors import EntityNotFound
@@ -51,8 +51,3 @@ def _split(path: str) -> tuple[str, list[str]]:
     parts = path.strip("/").lower().split("/")
     at = next((i for i, part in enumerate(parts) if part.startswith("$")), len(parts))
     return "/".join(parts[:at]), parts[at:]
-
-
-def queue_names(queues: Iterable[Queue]) -> list[str]:
-    """Return the names in alphabetical order."""
-    return sorted(queue.name for queue in queues)

@@ -129,7 +129,7 @@ def test_a_worker_has_the_settings_it_cannot_start_without(worker: str) -> None:
     wanted = {name for name in known_to(worker) if name.startswith(("RAGBUS_QDRANT", "RAGBUS_CACHE_SECRET"))}
     assert wanted <= told
     if worker != "gateway":
-        assert {"RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_KEY"} <= told or worker == "gateway"
+        assert {"RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_KEY"} <= told
 
 
 def test_the_settings_are_of_the_values_their_classes_take() -> None:
