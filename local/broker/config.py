@@ -50,6 +50,7 @@ def load(path: Path) -> dict[str, QueueOptions]:
 def read(config: Any) -> dict[str, QueueOptions]:
     """Read the queues from a configuration that was parsed already."""
     user = _field(_object(config, "the configuration"), "UserConfig", _object, "UserConfig")
+    _known(user, {"Namespaces", "Logging"}, "UserConfig")
     namespaces = _field(user, "Namespaces", _list, "UserConfig.Namespaces")
     queues: dict[str, QueueOptions] = {}
     for number, namespace in enumerate(namespaces):

@@ -73,7 +73,8 @@ class Broker:
         return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Hang up on everybody."""
+        """Hang up on everybody; what the queues hold is kept."""
+        self.timers.on_change = _no_change
         if self._alarm is not None:
             self._alarm.cancel()
         while self._servers:
@@ -100,6 +101,10 @@ class Broker:
         self._alarm = None
         self.timers.fire()
         self._set_alarm()
+
+
+def _no_change() -> None:
+    """Nobody listens: alarms wait until somebody does."""
 
 
 class Connections:

@@ -14,14 +14,22 @@ import sys
 from dataclasses import asdict
 from typing import BinaryIO
 
+import kreuzberg
+
 from services.indexer.formats import Limits, read
 from services.indexer.office import Unreadable
+
+_EMPTY_PDF = (
+    b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj "
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>"
+)
 
 
 def main() -> None:
     """Serve until the parent closes our input."""
     limits = Limits(**json.loads(sys.argv[1]))
     answers = _private_output()
+    _unpack_library()
     _confine(limits)
     _answer(answers, {"ready": True})
     while header := sys.stdin.buffer.readline():
@@ -53,6 +61,12 @@ def _private_output() -> BinaryIO:
 def _answer(answers: BinaryIO, value: dict[str, object]) -> None:
     answers.write(json.dumps(value).encode() + b"\n")
     answers.flush()
+
+
+def _unpack_library() -> None:
+    """The PDF library is unpacked into TMPDIR at the first PDF of a machine; once confined we may write nothing."""
+    with contextlib.suppress(Exception):
+        kreuzberg.extract_bytes_sync(_EMPTY_PDF, "application/pdf")
 
 
 def _confine(limits: Limits) -> None:

@@ -31,7 +31,7 @@ class IndexerSettings(WorkerSettings):
     document_pages: int = Field(default=Limits().most_pages, gt=0, description="of the longest PDF that is read")
     parse_seconds: float = Field(default=Limits().wall_seconds, gt=0, description="that parsing a document may take")
     parse_memory: int = Field(
-        default=Limits().memory_bytes, ge=256 * 1024 * 1024, description="bytes of address space of a parser process"
+        default=Limits().memory_bytes, ge=512 * 1024 * 1024, description="bytes of address space of a parser process"
     )
 
     @model_validator(mode="after")

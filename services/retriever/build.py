@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from services.retriever.handler import Epochs, Retriever
 from services.retriever.settings import RetrieverSettings
@@ -31,7 +31,7 @@ async def build(
 
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     store = connect(settings.qdrant_url, api_key=key)
-    model = make_client(deployment, timeout=settings.embedding_timeout)
+    model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout))
     embedder = OpenAIEmbedder(
         model,
         model=deployment.model,

@@ -1,7 +1,5 @@
 """What the retriever can be told. The defaults run on a laptop."""
 
-from datetime import timedelta
-
 from pydantic import Field, SecretStr
 
 from shared.settings.worker import WorkerSettings
@@ -15,4 +13,4 @@ class RetrieverSettings(WorkerSettings):
     embedding_deployment: str = Field(
         default="embeddings", description="the deployment in models.yaml that embeds; the same as the indexer's"
     )
-    embedding_timeout: timedelta = Field(default=timedelta(seconds=10), description="for one call")
+    embedding_timeout: float = Field(default=10, gt=0, description="seconds that one call may take")

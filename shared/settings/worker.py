@@ -31,7 +31,9 @@ class WorkerSettings(Settings):
     health_host: str = Field(default="127.0.0.1", description="where /healthz, /readyz and /metrics listen")
     health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which the log tells")
     log_format: Literal["auto", "json", "pretty"] = Field(default="auto", description="auto: pretty on a terminal")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least to be logged"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_the_bus(self) -> Self:

@@ -134,7 +134,7 @@ async def test_a_hostile_document_fails_with_a_sentence_and_alone(
 
 
 async def test_a_document_that_needs_too_much_memory_fails_alone() -> None:
-    parser = SandboxedParser(Limits(memory_bytes=150 * 1024 * 1024, most_characters=10**9))
+    parser = SandboxedParser(Limits(memory_bytes=400 * 1024 * 1024, most_characters=10**9))
     many = b"- x\n\n" * 1_000_000
     with pytest.raises(Unprocessable, match=r"memory|did not survive"):
         await parser.parse(many, "many.md", "")
@@ -200,3 +200,15 @@ async def test_the_process_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPa
     if environment.exists():
         assert b"sk-secret" not in environment.read_bytes()
     await parser.close()
+
+
+async def test_a_machine_that_has_never_read_a_pdf_reads_its_first(
+    handbook_pdf: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the PDF library is unpacked, before the process is confined
+    parser = SandboxedParser(Limits())
+    try:
+        document = await parser.parse(handbook_pdf, "travel.pdf", "application/pdf")
+    finally:
+        await parser.close()
+    assert SENTENCE.split(" in ")[0] in document.text
