@@ -1,5 +1,6 @@
 """The queue door: an `ask.v1` from a caller's ingress queue."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,9 @@ from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id, stage_id
 from shared.errors import Reason, Unprocessable
 from shared.worker.post import Identity, when
+
+# Ids are built from it, so it must not be a caller's free text.
+_RUN = re.compile(r"p[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +57,15 @@ class QueueDoor:
             reply_session=message.reply_to_session_id,
             time_to_live=message.time_to_live,
             answer_by=when(message.properties.get(ANSWER_BY)),
-            run=str(message.properties.get(RUN, "")),
-            rerun=message.properties.get(RERUN) is True,
+            run=run_of(message),
+            rerun=bool(run_of(message)) and message.properties.get(RERUN) is True,
         )
 
     def identify(self, message: Received) -> Identity:
         """What the copies of `message` have in common."""
         caller = self._callers.at_queue(message.queue)
         name = (caller.tenant, caller.name) if caller else ("", message.queue)
-        base = stage_id(request_id(*name, origin(message)), "ask", str(message.properties.get(RUN, "")))
+        base = stage_id(request_id(*name, origin(message)), "ask", run_of(message))
         return Identity(base, origin(message), self._deadline(message))
 
     async def handle(self, knock: Knock, attempt: int = 1) -> Sequence[Envelope]:
@@ -76,6 +80,12 @@ class QueueDoor:
         if said is not None or message.time_to_live is None or message.enqueued_at is None:
             return said
         return message.enqueued_at + message.time_to_live
+
+
+def run_of(message: Received) -> str:
+    """Which replay `message` is (`p1`, `p2`, …); empty for a first run, and for anything that is no such name."""
+    run = message.properties.get(RUN)
+    return run if isinstance(run, str) and _RUN.fullmatch(run) else ""
 
 
 def origin(message: Received) -> str:

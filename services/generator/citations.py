@@ -1,7 +1,8 @@
 """Checks what the model cited against what it was given. Pure.
 
 A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, holds every
-number of the statement, and shares enough of its words; any other mark is taken out of the text.
+number of the statement, and shares enough of its words; any other mark is taken out of the text. What is left is
+numbered anew, in order of appearance.
 """
 
 import re
@@ -35,9 +36,10 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
         statement = _MARK.sub("", sentence)
         numbers = [n for n in _marked(sentence) if n <= len(passages) and supports(passages[n - 1].text, statement)]
         for number in numbers:
-            found.setdefault(number, _citation(number, passages[number - 1], statement))
-        kept.append(_with_marks(statement, numbers) + gap)
-    return Verified("".join(kept).strip(), tuple(found[number] for number in found))
+            if number not in found:
+                found[number] = _citation(len(found) + 1, passages[number - 1], statement)
+        kept.append(_with_marks(statement, sorted(found[number].marker for number in numbers)) + gap)
+    return Verified("".join(kept).strip(), tuple(found.values()))
 
 
 def supports(passage: str, statement: str) -> bool:
@@ -60,10 +62,10 @@ def best_quote(passage: str, statement: str) -> tuple[int, int]:
     return best
 
 
-def _citation(number: int, passage: Candidate, statement: str) -> Citation:
+def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
     start, end = best_quote(passage.text, statement)
     return Citation(
-        marker=number,
+        marker=marker,
         document=passage.document,
         version=passage.generation,
         title=passage.title,

@@ -117,6 +117,13 @@ async def test_a_retry_copy_is_the_same_request_as_its_original(gateway: Gateway
     assert first[1].message_id == copy[1].message_id
 
 
+@pytest.mark.parametrize("run", ["x" * 10_000, "p1/../p2", "", "p0", 7, "p1\n"])
+async def test_a_forged_run_is_no_run(gateway: Gateway, run: str | int) -> None:
+    plain = await gateway.ask()
+    forged = await gateway.ask(properties={"ragbus-run": run, "ragbus-rerun": True})
+    assert [envelope.message_id for envelope in forged] == [envelope.message_id for envelope in plain]
+
+
 async def test_a_message_without_an_id_is_known_by_its_place(gateway: Gateway) -> None:
     first = await gateway.ask(message_id=None)
     second = await gateway.ask(message_id=None, sequence_number=8)

@@ -39,6 +39,12 @@ def test_a_citation_that_does_not_hold_is_taken_out(text: str) -> None:
     assert "[" not in found.text
 
 
+def test_marks_are_numbered_in_order_of_appearance() -> None:
+    found = verify("The per diem in Denmark is EUR 62 [2]. Annual leave is paid [1].", PASSAGES)
+    assert found.text == "The per diem in Denmark is EUR 62. [1] Annual leave is paid. [2]"
+    assert [(c.marker, c.document) for c in found.citations] == [(1, "leave-2.md"), (2, "leave-1.md")]
+
+
 def test_each_sentence_is_checked_by_itself() -> None:
     found = verify("Annual leave is paid [1][2]. The per diem in Denmark is EUR 62 [1, 2].", PASSAGES)
     assert found.text == "Annual leave is paid. [1] The per diem in Denmark is EUR 62. [2]"
