@@ -44,5 +44,12 @@ class Unprocessable(Exception):
         self.detail = detail
 
 
+class DeadlineMissed(Unprocessable):
+    """Nobody waits for it any more."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.DEADLINE_EXCEEDED, detail)
+
+
 class SettingsError(Exception):
     """A setting or a configuration file is wrong; the text names it and says what to do."""

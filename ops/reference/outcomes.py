@@ -27,6 +27,7 @@ CODES: Mapping[Code, str] = {
     Code.NOT_ALLOWED: "The use case exists, but this caller is not listed for it in `callers.yaml`.",
     Code.REPLY_TO_NOT_ALLOWED: "`reply_to` is not one of this caller's reply queues; the outcome is in its first.",
     Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
+    Code.ID_REUSED: "Its `message_id` or `Idempotency-Key` was used for another question before. Take a new one.",
     Code.BUDGET_EXCEEDED: "The tenant's tokens for this minute are spent; `retry_after` says when to come back.",
     Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
     Code.RETRIES_EXHAUSTED: "Something it depends on stayed away for all attempts, or until the next was too late.",
@@ -41,8 +42,8 @@ CODES: Mapping[Code, str] = {
 
 CACHE: Mapping[CacheState, str] = {
     CacheState.HIT: "The answer was given before, to a caller with the same rights, from documents that still stand.",
-    CacheState.MISS: "It was looked for and not there.",
-    CacheState.OFF: "The use case keeps no answers, the caller asked for a fresh one, or Redis is away.",
+    CacheState.MISS: "It was worked out: not in the cache, not looked for (`cache: refresh`), or Redis was away.",
+    CacheState.OFF: "The use case keeps no answers, or there is no answer to keep.",
 }
 
 REASONS: Mapping[Reason, str] = {

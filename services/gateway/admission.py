@@ -117,10 +117,9 @@ def _answer_by(arrival: Arrival, use_case: UseCase | None, now: datetime) -> dat
         return now + timedelta(seconds=60)
     asked = arrival.time_to_live
     allowed = use_case.deadline.allowed(asked if asked is not None and asked < NOT_A_DEADLINE else None)
-    if arrival.answer_by is not None:
-        # A property may be forged, so it can shorten what the use case allows but not lengthen it.
-        return min(arrival.answer_by, now + timedelta(seconds=use_case.deadline.longest))
-    return arrival.at + allowed
+    due = min(arrival.at + allowed, now + timedelta(seconds=use_case.deadline.longest))
+    # A property may be forged, so it can shorten what is allowed but not lengthen it.
+    return due if arrival.answer_by is None else min(due, arrival.answer_by)
 
 
 def _only(caller: Caller) -> str:

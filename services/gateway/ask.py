@@ -5,16 +5,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.gateway.admission import Arrival
+from services.gateway.admission import NOT_A_DEADLINE, Arrival
 from services.gateway.desk import Answered, Desk
 from shared.access.callers import Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
+from shared.contracts.answer import Code
 from shared.contracts.ask import Ask
 from shared.contracts.base import check_version
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id, stage_id
 from shared.errors import Reason, Unprocessable
+from shared.telemetry.logs import get_logger
 from shared.worker.post import Identity, when
+
+log = get_logger()
 
 # Ids are built from it, so it must not be a caller's free text.
 _RUN = re.compile(r"p[1-9][0-9]{0,8}")
@@ -47,7 +51,8 @@ class QueueDoor:
         caller = self._callers.at_queue(message.queue)
         if caller is None:
             raise Unprocessable(Reason.UNAUTHORIZED, f"queue {message.queue} belongs to no caller in callers.yaml")
-        first = when(message.properties.get(ENQUEUED_AT)) or message.enqueued_at or self._clock()
+        enqueued = message.enqueued_at or self._clock()
+        first = min(when(message.properties.get(ENQUEUED_AT)) or enqueued, enqueued)
         return Arrival(
             caller=caller,
             message_id=origin(message),
@@ -73,13 +78,17 @@ class QueueDoor:
         taken = await self._desk.take(knock.ask, knock.arrival)
         if not isinstance(taken, Answered):
             return taken.envelopes
+        if taken.answer.code is Code.ID_REUSED:
+            # The first question has its outcome under this id; a second one would break "never two".
+            log.warning("request.id_reused", request_id=taken.request.request_id, tenant=taken.request.tenant)
         return [] if taken.sent else [to_caller(taken.request, taken.answer, self._clock())]
 
     def _deadline(self, message: Received) -> datetime | None:
         said = when(message.properties.get(ANSWER_BY))
-        if said is not None or message.time_to_live is None or message.enqueued_at is None:
+        life = message.time_to_live
+        if said is not None or life is None or life >= NOT_A_DEADLINE or message.enqueued_at is None:
             return said
-        return message.enqueued_at + message.time_to_live
+        return message.enqueued_at + life
 
 
 def run_of(message: Received) -> str:

@@ -14,16 +14,20 @@ from shared.contracts.answer import Code, Outcome, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.ids import request_id
+from shared.contracts.ids import MAX_ID, request_id
+from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
+from shared.ledger.ledger import KEEP
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
 Settle = Callable[[str, str, int], Awaitable[None]]
 
+# The queues that only our own workers may send to.
+OURS = frozenset({RETRIEVE, GENERATE, OUTCOMES})
 _INTERNAL: dict[str, type[RetrievePassages] | type[GenerateAnswer] | type[DeadlinePassed]] = {
     kind.kind: kind for kind in (RetrievePassages, GenerateAnswer, DeadlinePassed)
 }
@@ -64,7 +68,11 @@ class DeadDesk:
     def decode(self, message: Received) -> Death:
         """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
         reason, description = epitaph(message)
-        return Death(self._request(message), reason, description)
+        try:
+            return Death(self._request(message), reason, description)
+        except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
+            log.warning("dead.unreadable", detail=repr(unreadable))
+            return Death(None, reason, description)
 
     async def handle(self, death: Death, attempt: int = 1) -> Sequence[Envelope]:
         """Tell the caller; the worker archives the message."""
@@ -72,18 +80,25 @@ class DeadDesk:
         if request is None:
             log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
             return []
-        await self._settle(request.tenant, request.request_id, 0)
+        await self._settle(request.tenant, request.spending, 0)
         outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
         now = self._clock()
         answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
         return [to_caller(request, answer, now)]
 
     def _request(self, message: Received) -> Request | None:
+        # Where it died decides how it is read: on a caller's door a subject and a body prove nothing.
+        kind = _INTERNAL.get(message.subject or "") if message.dead_letter_source in OURS else None
         try:
-            kind = _INTERNAL.get(message.subject or "")
-            return kind.decode(message.body).request if kind else self._asked(message)
+            if message.dead_letter_source not in OURS:
+                return self._asked(message)
+            return self._recent(kind.decode(message.body).request) if kind else None
         except Unprocessable:
             return None
+
+    def _recent(self, request: Request) -> Request | None:
+        """Of a request so old that its outcome is forgotten, the caller was told long ago, by its sentinel."""
+        return request if self._clock() - request.answer_by < KEEP else None
 
     def _asked(self, message: Received) -> Request | None:
         """A request for an ask that was never admitted: enough of one to answer it."""
@@ -102,7 +117,7 @@ class DeadDesk:
             question="",
             accepted_at=now,
             answer_by=now,
-            correlation_id=arrival.correlation_id or arrival.message_id,
+            correlation_id=(arrival.correlation_id or arrival.message_id)[:MAX_ID],
             reply_to=reply_address(arrival, identity),
             run=arrival.run,
             rerun=arrival.rerun,

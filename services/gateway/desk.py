@@ -69,6 +69,8 @@ class Desk:
         """Decide what becomes of `ask`."""
         verdict = admit(ask, arrival, self._use_cases, self._clock())
         known = await self._known(verdict.request)
+        if known is not None and not known.asks_the_same(verdict.request):
+            return Answered(verdict.request, self._reused(verdict.request), sent=True)
         if known is not None and known.answer is not None:
             return Answered(verdict.request, known.answer, known.sent)
         if isinstance(verdict, Refused):
@@ -83,13 +85,19 @@ class Desk:
             return Answered(request, cached)
         # The most that one call can use: what it does not, is given back when it is settled.
         tokens = use_case.context_window
-        refusal = await self._budget.reserve(request.tenant, request.request_id, tokens)
+        refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
         request = request.model_copy(update={"reserved_tokens": tokens})
         with suppress(RedisAway):
-            await self._ledger.accept(request)
+            request = request.model_copy(update={"answer_by": await self._ledger.accept(request)})
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
+
+    async def take_back(self, request: Request) -> None:
+        """Undo the admission of a request that could not be enqueued."""
+        await self._budget.settle(request.tenant, request.spending, 0)
+        with suppress(RedisAway):
+            await self._ledger.forget(request)
 
     def _with_cache_key(self, admitted: Admitted) -> Request:
         request, use_case = admitted.request, admitted.use_case
@@ -104,7 +112,7 @@ class Desk:
             question=request.question,
             turns=request.conversation,
         )
-        return request.model_copy(update={"cache_key": key})
+        return request.model_copy(update={"cache_key": key, "use_case_version": use_case.version()})
 
     async def _cached(self, request: Request, use_case: UseCase) -> AnswerReady | None:
         if request.cache_key is None:
@@ -129,9 +137,14 @@ class Desk:
                 "usage": Usage(),
                 "cost": Cost(),
                 "cache": CacheState.HIT,
+                "run": request.run if request.rerun else "",
                 "trace_id": "",
             }
         )
+
+    def _reused(self, request: Request) -> AnswerReady:
+        said = "this id was used for another question before; a new question needs an id of its own"
+        return ending(request, Outcome.REFUSED, Code.ID_REUSED, said, finished_at=self._clock())
 
     def _over_budget(self, request: Request, refusal: Refusal) -> AnswerReady:
         wait = refusal.retry_after

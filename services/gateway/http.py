@@ -28,7 +28,7 @@ from services.gateway.admission import Arrival
 from services.gateway.desk import Answered, Desk
 from services.gateway.outcomes import Waiting
 from shared.access.callers import Caller, Callers
-from shared.bus.port import BusUnavailable
+from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, Code, Outcome
 from shared.contracts.ask import Ask
@@ -36,6 +36,7 @@ from shared.contracts.base import Part, explain
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import MAX_ID
 from shared.contracts.queues import OUTCOMES
+from shared.errors import TryLater
 from shared.ledger.ledger import Entry, Ledger
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -54,6 +55,7 @@ _STATUS = {
     Code.UNKNOWN_USE_CASE: HTTPStatus.NOT_FOUND,
     Code.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
     Code.QUESTION_TOO_LONG: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.ID_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
 }
 Post = Callable[[Envelope], Awaitable[None]]
@@ -121,10 +123,16 @@ class HttpDoor:
             correlation_id=key,
             time_to_live=timedelta(seconds=deadline) if deadline else None,
         )
+        if not self._connected():
+            raise _unavailable()
         taken = await self._desk.take(ask, arrival)
         if isinstance(taken, Answered):
             return await self._at_once(taken)
-        await self._enqueue([*taken.envelopes])
+        try:
+            await self._enqueue([*taken.envelopes])
+        except Problem:
+            await self._desk.take_back(taken.request)
+            raise
         answer = await self._outcome(taken.request.request_id, wait)
         return _answered(answer) if answer is not None else _accepted(taken.request.request_id)
 
@@ -144,18 +152,18 @@ class HttpDoor:
             wait = {"Retry-After": str(max(1, round(answer.retry_after)))} if answer.retry_after is not None else {}
             raise Problem(status, answer.message, answer.code, wait)
         with suppress(RedisAway):  # it is in the response; the ledger has it for those who ask again
-            await self._ledger.claim(taken.request, answer)
+            entry = await self._ledger.claim(taken.request, answer)
             await self._ledger.sent(taken.request)
+            answer = entry.answer or answer
         return _answered(answer)
 
     async def _enqueue(self, envelopes: list[Envelope]) -> None:
-        if not self._connected():
-            raise _unavailable()
         try:
             async with asyncio.timeout(SEND_WITHIN):
                 for envelope in envelopes:
                     await self._send(envelope)
-        except (BusUnavailable, TimeoutError) as away:
+        except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
+            log.warning("http.not_enqueued", detail=str(away))
             raise _unavailable() from away
 
     async def _outcome(self, request_id: str, wait: float) -> AnswerReady | None:
@@ -197,6 +205,7 @@ def make_app(door: HttpDoor) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
 
     def caller(
         authorization: Annotated[str | None, Header()] = None, x_api_key: Annotated[str | None, Header()] = None
@@ -213,7 +222,7 @@ def make_app(door: HttpDoor) -> FastAPI:
         body: AskBody,
         known: known_caller,
         wait: seconds = 0,
-        deadline: Annotated[float | None, Query(gt=0, le=86_400, description="seconds until it is too late")] = None,
+        deadline: Annotated[float | None, Query(gt=0, lt=86_400, description="seconds until it is too late")] = None,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_ID - 8)] = None,
     ) -> Response:
         parent = TraceContextTextMapPropagator().extract(dict(request.headers))
@@ -289,7 +298,9 @@ def _retry() -> dict[str, str]:
 
 def _unavailable() -> Problem:
     return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "the message broker is away; the request was not accepted", headers=_retry()
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the message broker is away; repeat the request, with the same Idempotency-Key",
+        headers=_retry(),
     )
 
 
@@ -308,6 +319,11 @@ def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     return _details(status, str(error.detail), status.phrase.title().replace(" ", ""), dict(error.headers or {}))
+
+
+def _bug(_request: Request, error: Exception) -> Response:
+    log.error("http.bug", error=repr(error))
+    return _details(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side", Code.CRASHED, {})
 
 
 def _details(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> Response:

@@ -28,6 +28,7 @@ from shared.worker.worker import Job, Poster
 # first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.
 PATROL_OUTCOMES = timedelta(seconds=2)
 PATROL_DEAD = timedelta(seconds=5)
+ATTEMPTS_TO_FILE = 10_000
 
 
 async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
@@ -94,6 +95,8 @@ def _outcomes_job(desk: OutcomeDesk) -> Job[Any]:
         identify=internal_identity,
         request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
         after_deadline=True,
+        # An outcome waits here while Redis is away, up to its time to live of an hour.
+        attempts=ATTEMPTS_TO_FILE,
         patrol=PATROL_OUTCOMES,
     )
 

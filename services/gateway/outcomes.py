@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
-from shared.bus.port import Received
+from shared.bus.port import CALLER, TENANT, Received
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.errors import TryLater
-from shared.ledger.ledger import Ledger
+from shared.ledger.ledger import Ledger, key_of
 
 # While Redis is away an outcome waits on its queue; this is how long between looks.
 WAIT_FOR_REDIS = timedelta(seconds=2)
@@ -44,6 +46,21 @@ class Waiting:
                 future.set_result(answer)
 
 
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """The outcome of an HTTP caller's request, and whose it is."""
+
+    answer: AnswerReady
+    tenant: str
+    caller: str
+
+    @classmethod
+    def of(cls, message: Received) -> Self:
+        """Read it from `outcomes`; raises `Unprocessable`."""
+        owner = (str(message.properties.get(name, "")) for name in (TENANT, CALLER))
+        return cls(AnswerReady.decode(message.body), *owner)
+
+
 class OutcomeDesk:
     """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
 
@@ -53,21 +70,29 @@ class OutcomeDesk:
         self._clock = clock
 
     @staticmethod
-    def decode(message: Received) -> AnswerReady | DeadlinePassed:
+    def decode(message: Received) -> Filed | DeadlinePassed:
         """The outcome or the sentinel in `message`; raises `Unprocessable`."""
         kind = check_version(message.subject or "", AnswerReady, DeadlinePassed)
-        return AnswerReady.decode(message.body) if kind is AnswerReady else DeadlinePassed.decode(message.body)
+        return Filed.of(message) if kind is AnswerReady else DeadlinePassed.decode(message.body)
 
-    async def handle(self, task: AnswerReady | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
+    async def handle(self, task: Filed | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
         """Store first; the delivery is completed after."""
         if isinstance(task, DeadlinePassed):
-            return [self._expired(task)]
-        self._waiting.tell(task)
+            return [] if await self._is_early(task) else [self._expired(task)]
+        self._waiting.tell(task.answer)
         try:
-            await self._ledger.file(task)
+            await self._ledger.file(task.answer, task.tenant, task.caller)
         except RedisAway as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
         return []
+
+    async def _is_early(self, task: DeadlinePassed) -> bool:
+        """Whether the request was admitted anew meanwhile, with a later deadline and a sentinel of its own."""
+        try:
+            entry = await self._ledger.find(key_of(task.request))
+        except RedisAway:
+            return False
+        return entry is not None and entry.answer_by is not None and entry.answer_by > task.request.answer_by
 
     def _expired(self, task: DeadlinePassed) -> Envelope:
         request, now = task.request, self._clock()

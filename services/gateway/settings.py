@@ -11,7 +11,7 @@ class GatewaySettings(WorkerSettings):
     http_host: str = Field(default="127.0.0.1", description="where the HTTP door listens")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
     cache_secret: SecretStr = Field(
-        default=SecretStr("laptop"), description="keys the answer cache; the same for gateway and generator"
+        default=SecretStr("laptop"), description="keys the answer cache; the same for all gateways"
     )
     clock_skew: float = Field(default=30, ge=0, description="seconds by which clocks may differ; see duplicate window")
     duplicate_window: float = Field(

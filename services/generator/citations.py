@@ -34,7 +34,7 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
     kept: list[str] = []
     for sentence, gap in _sentences(text):
         statement = _MARK.sub("", sentence)
-        numbers = [n for n in _marked(sentence) if n <= len(passages) and supports(passages[n - 1].text, statement)]
+        numbers = [n for n in _marked(sentence) if n <= len(passages) and supports(_all_of(passages[n - 1]), statement)]
         for number in numbers:
             if number not in found:
                 found[number] = _citation(len(found) + 1, passages[number - 1], statement)
@@ -49,6 +49,11 @@ def supports(passage: str, statement: str) -> bool:
         return False
     numbers = {word for word in said if _DIGIT.search(word)}
     return numbers <= there and len(said & there) / len(said) >= ENOUGH
+
+
+def _all_of(passage: Candidate) -> str:
+    """What the model was shown of a passage: its label belongs to it, and may hold the year that counts."""
+    return f"{passage.title}\n{passage.section}\n{passage.text}"
 
 
 def best_quote(passage: str, statement: str) -> tuple[int, int]:

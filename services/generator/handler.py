@@ -21,7 +21,7 @@ from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import DeadlineMissed, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -35,6 +35,7 @@ MARGIN = timedelta(seconds=1)
 PATIENCE = timedelta(seconds=20)
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
+CUT_OFF = "the answer was cut off at the use case's answer_tokens"
 
 
 class Model(Protocol):
@@ -75,6 +76,7 @@ class Generator:
         use_case = self._use_case(request)
         choices = self._choices(use_case, task)
         if not choices:
+            await self._budget.settle(request.tenant, request.spending, 0)
             return [self._out(request, _no_model_fits(request))]
         left = at_attempt(choices, attempt, self._tries)
         if not left:
@@ -84,7 +86,7 @@ class Generator:
         except ModelRefused as refused:
             answer = _failed(request, Code.MODEL_REFUSED, refused.detail)
         await self._keep(request, answer)
-        await self._budget.settle(request.tenant, request.request_id, _spent(answer))
+        await self._budget.settle(request.tenant, request.spending, _spent(answer))
         await self._cache_it(use_case, task, answer)
         return [self._out(request, answer)]
 
@@ -99,6 +101,13 @@ class Generator:
                 if position == len(choices) or not self._too_long(busy.after, task.request):
                     raise
                 log.info("model.failover", deployment=choice.deployment.name, detail=str(busy))
+            except (ModelRefused, DeadlineMissed):
+                raise
+            except Unprocessable as unusable:
+                # Of this deployment (its key, its name, its window), which says nothing about the next.
+                log.warning("model.unusable", deployment=choice.deployment.name, detail=unusable.detail)
+                if position == len(choices):
+                    raise
         raise AssertionError("choices is never empty")
 
     async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> AnswerReady:
@@ -111,13 +120,15 @@ class Generator:
         except ContextTooLong:
             smaller = int((choice.window - answer_tokens) * SHRINK)
             prompt = fit(use_case.prompt, task.request, task.candidates, smaller)
+            if not prompt.passages:
+                raise
             reply = await self._call(choice, prompt, answer_tokens, task.request)
         return self._answer(task, choice, prompt, reply)
 
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
-            raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"no time is left before {request.answer_by:%X} UTC")
+            raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
         return await self._model.complete(
             choice.deployment, prompt.messages, answer_tokens=answer_tokens, within=within
         )
@@ -129,7 +140,14 @@ class Generator:
         else:
             verified = verify(reply.text, prompt.passages)
             answer = (
-                ending(task.request, Outcome.ANSWERED, Code.OK, text=verified.text, citations=verified.citations)
+                ending(
+                    task.request,
+                    Outcome.ANSWERED,
+                    Code.OK,
+                    CUT_OFF if reply.cut_off else "",
+                    text=verified.text,
+                    citations=verified.citations,
+                )
                 if verified.citations
                 else _no_answer(task.request, Code.UNGROUNDED, "the model's answer could not be traced to a passage")
             )
@@ -149,8 +167,11 @@ class Generator:
 
     async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, answer: AnswerReady) -> None:
         request = task.request
-        cacheable = answer.outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and answer.code is not Code.UNGROUNDED
-        if not cacheable or request.cache_key is None or task.index_epoch is None or not use_case.cache.ttl:
+        sure = answer.outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and answer.code is not Code.UNGROUNDED
+        # In a rolling deployment the key may have been made with another prompt than the one that answered.
+        same = request.use_case_version == use_case.version()
+        whole = answer.message != CUT_OFF
+        if request.cache_key is None or task.index_epoch is None or not (sure and same and whole):
             return
         shelf = Shelf(request.tenant, use_case.collection)
         with suppress(RedisAway):

@@ -1,21 +1,22 @@
 """Plugs the generator together and runs it: `python -m services.generator`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from services.generator.chat import Chat
 from services.generator.handler import Generator
 from services.generator.settings import GeneratorSettings
 from shared.access.callers import Callers
-from shared.access.use_cases import read_use_cases
+from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
 from shared.contracts.base import check_version
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.queues import GENERATE, OUTCOMES
-from shared.llm.deployments import Deployments
+from shared.errors import SettingsError
+from shared.llm.deployments import Deployment, Deployments
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
 
@@ -27,6 +28,7 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
     parts.closing.append(chat.close)
     use_cases = read_use_cases(settings.config / "use_cases")
     deployments = Deployments.read(settings.config / "models.yaml").chats()
+    check_deployments(use_cases, deployments)
     used = {name for use_case in use_cases.values() for name in use_case.deployments}
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
     generator = Generator(
@@ -47,6 +49,18 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
         request=lambda task: task.request,
         ahead=(*callers.reply_queues(), OUTCOMES),
     )
+
+
+def check_deployments(use_cases: Mapping[str, UseCase], deployments: Sequence[Deployment]) -> None:
+    """Every deployment that a use case names must be there, as a chat model; raises `SettingsError`."""
+    there = {deployment.name for deployment in deployments}
+    for use_case in use_cases.values():
+        missing = sorted(set(use_case.deployments) - there)
+        if missing:
+            raise SettingsError(
+                f"use case {use_case.name}: deployments: there is no chat deployment {missing[0]!r} in models.yaml "
+                f"(there: {', '.join(sorted(there)) or 'none'})"
+            )
 
 
 def decode(message: Received) -> GenerateAnswer:

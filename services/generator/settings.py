@@ -1,6 +1,6 @@
 """The generator's settings."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from shared.settings.worker import WorkerSettings
 
@@ -10,6 +10,3 @@ class GeneratorSettings(WorkerSettings):
 
     model_timeout: float = Field(default=60, gt=0, description="seconds that one model call may take")
     tries_per_deployment: int = Field(default=2, ge=1, description="attempts before the next deployment is tried")
-    cache_secret: SecretStr = Field(
-        default=SecretStr("laptop"), description="keys the answer cache; the same for gateway and generator"
-    )

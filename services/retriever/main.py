@@ -60,7 +60,7 @@ def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
     async def handled(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         envelopes = await handle(task, attempt)
         if any(isinstance(envelope.message, AnswerReady) for envelope in envelopes):
-            await budget.settle(task.request.tenant, task.request.request_id, 0)
+            await budget.settle(task.request.tenant, task.request.spending, 0)
         return envelopes
 
     return handled

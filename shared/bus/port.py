@@ -20,6 +20,8 @@ ORIGIN = "ragbus-origin"
 ENQUEUED_AT = "ragbus-first-enqueued-at"
 RUN = "ragbus-run"
 RERUN = "ragbus-rerun"
+TENANT = "ragbus-tenant"
+CALLER = "ragbus-caller"
 REPLAY_OF = "ragbus-replay-of"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -36,6 +38,10 @@ class LockLost(Exception):
 
 class MessageTooLarge(Exception):
     """The broker refuses a message of this size (256 KiB on Standard and on the emulator)."""
+
+
+class QueueFull(Exception):
+    """The queue takes no more until somebody reads from it."""
 
 
 class UnknownQueue(Exception):

@@ -6,7 +6,7 @@ refused when they are stored late, and never served. An answer of "not in the do
 everything, so it lives only as long as the collection's *epoch*, which every commit advances.
 
     ragbus:{tenant/collection}:answer:<key>    the entry
-    ragbus:{tenant/collection}:uses:<document> which entries used it
+    ragbus:{tenant/collection}:uses:<document> which entries used it, by when they end
     ragbus:{tenant/collection}:floor           document -> the least generation that may be served
     ragbus:{tenant/collection}:epoch           how many commits there were
 
@@ -33,8 +33,10 @@ for i = 5, #ARGV, 2 do
   if floor and tonumber(floor) > tonumber(ARGV[i + 1]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+local now = tonumber(redis.call('TIME')[1])
 for i = 4, #KEYS do
-  redis.call('SADD', KEYS[i], KEYS[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+  redis.call('ZADD', KEYS[i], now + tonumber(ARGV[2]), KEYS[1])
   if redis.call('TTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 end
 return 1
@@ -60,7 +62,7 @@ _INVALIDATE = """
 local floor = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if tonumber(ARGV[2]) > floor then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
 redis.call('INCR', KEYS[3])
-local entries = redis.call('SMEMBERS', KEYS[1])
+local entries = redis.call('ZRANGE', KEYS[1], 0, -1)
 for _, entry in ipairs(entries) do redis.call('DEL', entry) end
 redis.call('DEL', KEYS[1])
 return #entries
@@ -130,5 +132,11 @@ def answer_key(
 
 
 def normalise(text: str) -> str:
-    """Without what makes no difference: case, spacing, Unicode form, closing punctuation."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" ?!.")
+    """Without what makes no difference: case, spacing, Unicode form, closing punctuation.
+
+    NFC, for NFKC would make `10⁵` the same as `105`; and `US` among other words is not `us`.
+    """
+    shouted = text.isupper()
+    words = unicodedata.normalize("NFC", text).split()
+    folded = (word if word.isupper() and len(word) > 1 and not shouted else word.casefold() for word in words)
+    return " ".join(folded).rstrip(" ?!.")

@@ -49,15 +49,14 @@ class QuickRedis:
             await self._client.aclose()
 
     async def _guard(self, call: Callable[[], Awaitable[T]]) -> T:
-        from redis.exceptions import ConnectionError as Refused
-        from redis.exceptions import ReadOnlyError
-        from redis.exceptions import TimeoutError as TooSlow
+        from redis.exceptions import RedisError
 
         if self._clock() < self._away_until:
             raise RedisAway("Redis failed a moment ago")
         try:
             return await call()
-        except (Refused, TooSlow, ReadOnlyError, OSError) as error:
+        except (RedisError, OSError) as error:
+            # Also a Redis that answers, but with an error (full, read-only, loading): it is of no use at the moment.
             self._away_until = self._clock() + PAUSE
             raise RedisAway(f"Redis: {error}") from error
 

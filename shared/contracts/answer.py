@@ -32,6 +32,7 @@ class Code(StrEnum):
     NOT_ALLOWED = "NotAllowed"
     REPLY_TO_NOT_ALLOWED = "ReplyToNotAllowed"
     QUESTION_TOO_LONG = "QuestionTooLong"
+    ID_REUSED = "IdReused"
     BUDGET_EXCEEDED = "BudgetExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRIES_EXHAUSTED = "RetriesExhausted"

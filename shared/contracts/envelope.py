@@ -58,11 +58,12 @@ def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
 
 
 def at_deadline(request: Request) -> Envelope:
-    """Wake the gateway shortly after the deadline."""
+    """Wake the gateway shortly after the deadline. What was asked is not needed for that, so it is left out."""
+    due = f"deadline.{int(request.answer_by.timestamp())}"
     return Envelope(
         queue=OUTCOMES,
-        message_id=stage_id(request.request_id, "deadline", request.run),
-        message=DeadlinePassed(request=request),
+        message_id=stage_id(request.request_id, due, request.run),
+        message=DeadlinePassed(request=request.model_copy(update={"question": "", "conversation": ()})),
         correlation_id=request.correlation_id,
         not_before=request.answer_by + SENTINEL_DELAY,
         request=request,

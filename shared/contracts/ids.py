@@ -16,7 +16,8 @@ import re
 
 # Service Bus refuses a longer message id (quotas: message/session ID, 128 characters).
 MAX_ID = 128
-_RETRY = re.compile(r"/r\d+$")
+# Also what a worker that was stopped handed back: `/r0.17`.
+_RETRY = re.compile(r"/r\d+(\.\d+)?$")
 
 
 def digest(*parts: str) -> str:

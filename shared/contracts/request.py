@@ -37,9 +37,15 @@ class Request(Part):
     correlation_id: str
     reply_to: ReplyTo
     cache_key: str | None = Field(default=None, description="where the answer may be cached; none: nowhere")
+    use_case_version: str = Field(default="", description="of the use case that `cache_key` was made with")
     reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until settled")
     run: str = Field(default="", description="empty, or p{n} in the n-th replay")
     rerun: bool = Field(default=False, description="a replay that may send a second outcome")
+
+    @property
+    def spending(self) -> str:
+        """Under which name its tokens are reserved and settled: every replay pays for itself."""
+        return f"{self.request_id}/{self.run}" if self.run else self.request_id
 
     def is_late(self, now: datetime) -> bool:
         """Whether nobody waits for the answer any more."""

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.bus.port import ANSWER_BY, ATTEMPT, ENQUEUED_AT, ORIGIN, Outgoing, Property, Received
+from shared.bus.port import ANSWER_BY, ATTEMPT, CALLER, ENQUEUED_AT, ORIGIN, TENANT, Outgoing, Property, Received
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import retry_id
+from shared.contracts.queues import OUTCOMES
 from shared.telemetry import traces
 
 # A message that expires this soon may as well live this long: its consumer checks the deadline itself.
 SHORTEST_LIFE = timedelta(seconds=1)
+# A broker's own limit; a time to live beyond 49 days does not fit into AMQP's milliseconds.
+LONGEST_LIFE = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class Identity:
 def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
     """The message for `envelope`, with the current trace in its properties."""
     properties: dict[str, str] = {}
+    if envelope.queue == OUTCOMES and envelope.request is not None:
+        # For the gateway, which files outcomes by whose they are; nobody else can send to that queue.
+        properties |= {TENANT: envelope.request.tenant, CALLER: envelope.request.caller}
     traces.inject(properties)
     starts = max(now, envelope.not_before) if envelope.not_before else now
     return Outgoing(
@@ -66,7 +72,7 @@ def when(value: Property | None) -> datetime | None:
 
 def life(now: datetime, expires_at: datetime | None) -> timedelta | None:
     """The time to live from `now` to `expires_at`; never zero, which a broker may read as none."""
-    return None if expires_at is None else max(SHORTEST_LIFE, expires_at - now)
+    return None if expires_at is None else min(LONGEST_LIFE, max(SHORTEST_LIFE, expires_at - now))
 
 
 def _copy(message: Received, identity: Identity, at: datetime, attempt: int, message_id: str) -> Outgoing:

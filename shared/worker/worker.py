@@ -21,11 +21,21 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from shared.bus.port import Bus, BusUnavailable, Delivery, Inbox, LockLost, MessageTooLarge, Received, UnknownQueue
+from shared.bus.port import (
+    Bus,
+    BusUnavailable,
+    Delivery,
+    Inbox,
+    LockLost,
+    MessageTooLarge,
+    QueueFull,
+    Received,
+    UnknownQueue,
+)
 from shared.contracts.answer import AnswerReady
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
-from shared.errors import Reason, Unprocessable
+from shared.errors import DeadlineMissed, Reason, TryLater, Unprocessable
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
@@ -40,6 +50,8 @@ Clock = Callable[[], datetime]
 
 # How long one look into the queue waits; also the longest that a worker takes to notice that it should stop.
 LOOK = timedelta(seconds=1)
+# A full queue is a matter of somebody else's reading.
+FULL = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,8 @@ class Poster:
                 await self._bus.send(outgoing(envelope, self._clock()))
             except MessageTooLarge as large:
                 raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
+            except QueueFull as full:
+                raise TryLater(str(full), after=FULL) from full
         self._metrics.sent.add(1, {"queue": envelope.queue})
 
 
@@ -155,9 +169,9 @@ class Worker(Generic[Task]):
     async def _next(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
         try:
             delivery = await inbox.receive(LOOK)
-        except (BusUnavailable, UnknownQueue) as away:
+        except Exception as away:  # noqa: BLE001 - a receiver that fails in a new way must not end the process
             self.connected.clear()
-            log.warning("bus.unavailable", queue=self.job.queue, detail=str(away))
+            log.warning("bus.unavailable", queue=self.job.queue, detail=str(away) or repr(away))
             await _pause(stopping, 1 + 2 * self.chance())
             return None
         self.connected.set()
@@ -195,14 +209,14 @@ class Worker(Generic[Task]):
             log.warning("delivery.lock_lost", detail=str(lost))
             delivery.forget()
             return "lock_lost"
-        except BusUnavailable as away:
-            # Nothing was settled, so nothing is lost: the lock runs out and the work is done again.
-            log.warning("delivery.left", detail=str(away))
-            delivery.forget()
-            return "left"
         except asyncio.CancelledError:
             await self._hand_back(delivery)
             raise
+        except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
+            # So nothing is lost: the lock runs out and the work is done again.
+            log.warning("delivery.left", detail=repr(away))
+            delivery.forget()
+            return "left"
 
     async def _work(self, delivery: Delivery, seen: list[Request]) -> str:
         try:
@@ -216,7 +230,8 @@ class Worker(Generic[Task]):
                     return await self._done(delivery, "known")
             envelopes = await self._handle(task, request, delivery.message.attempt)
             await self._send_all(envelopes)
-        except (LockLost, BusUnavailable):
+        except (LockLost, BusUnavailable, UnknownQueue):
+            # The way out is closed: not this message's fault, so it is left where it is.
             raise
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             return await self._after(failure, delivery)
@@ -241,9 +256,14 @@ class Worker(Generic[Task]):
             return await self.job.handle(task, attempt)
         left = (request.answer_by - self.clock()).total_seconds()
         if left <= 0:
-            raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"the answer was due at {request.answer_by:%X} UTC")
-        async with asyncio.timeout(left):
-            return await self.job.handle(task, attempt)
+            raise DeadlineMissed(f"the answer was due at {request.answer_by:%X} UTC")
+        try:
+            async with asyncio.timeout(left) as limit:
+                return await self.job.handle(task, attempt)
+        except TimeoutError as late:
+            if not limit.expired():
+                raise
+            raise DeadlineMissed("the deadline passed while it was being worked on") from late
 
     async def _send_all(self, envelopes: Sequence[Envelope]) -> None:
         # In order, one after the other: a deadline sentinel must be scheduled before the work it guards.
@@ -277,12 +297,16 @@ class Worker(Generic[Task]):
     async def _hand_back(self, delivery: Delivery) -> None:
         """The grace period is over: leave the work to another worker, at the same attempt."""
         message = delivery.message
+        if self.job.archive is not None:
+            # A copy would not be dead any more; its lock runs out and another worker looks at it.
+            return delivery.forget()
         try:
             await self.bus.send(handed_back(message, self.job.identify(message), self.clock()))
             await delivery.complete()
             log.info("delivery.handed_back")
-        except (BusUnavailable, LockLost) as away:
-            log.warning("delivery.left", detail=str(away))
+        except Exception as away:  # noqa: BLE001 - we are leaving; the lock runs out
+            log.warning("delivery.left", detail=repr(away))
+            delivery.forget()
 
     def _emit(self, message: Received, done: str, seconds: float, **who: str) -> None:
         self.metrics.consumed.add(1, {"queue": message.queue, "state": done})

@@ -86,6 +86,11 @@ def test_keys_differ_when_anything_in_their_scope_differs(field: str, other: str
     assert answer_key("s", turns=(), **SCOPE) != answer_key("s", turns=(), **{**SCOPE, field: other})
 
 
+@pytest.mark.parametrize(("one", "other"), [("10⁵ what?", "105 what?"), ("Is it for US staff?", "Is it for us staff?")])
+def test_questions_that_differ_in_meaning_do_not_share_a_key(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
+
+
 @pytest.mark.parametrize("same", ["how many  days", "How many days?!", " HOW MANY DAYS "])
 def test_keys_do_not_differ_for_what_makes_no_difference(same: str) -> None:
     assert answer_key("s", turns=(), **SCOPE) == answer_key("s", turns=(), **{**SCOPE, "question": same})
@@ -182,7 +187,8 @@ async def test_a_redis_that_refuses_costs_next_to_nothing() -> None:
 
 
 async def test_a_redis_that_hangs_is_asked_once_and_then_left_alone_for_a_while() -> None:
-    hung = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    callers: list[asyncio.StreamWriter] = []
+    hung = await asyncio.start_server(lambda _reader, writer: callers.append(writer), "127.0.0.1", 0)
     now = [0.0]
     redis = QuickRedis(f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}/0", clock=lambda: now[0])
     started = time.monotonic()
@@ -191,4 +197,21 @@ async def test_a_redis_that_hangs_is_asked_once_and_then_left_alone_for_a_while(
             await redis.run(lambda connection: connection.get("k"))
     assert time.monotonic() - started < 5  # fifty would take twelve seconds, redis-py's defaults an hour
     await redis.close()
+    for caller in callers:
+        caller.close()
     hung.close()
+    await hung.wait_closed()
+
+
+async def test_a_redis_that_answers_with_errors_is_away_too(redis: QuickRedis) -> None:
+    await redis.run(lambda connection: connection.set("text", "x"))
+    with pytest.raises(RedisAway):
+        await redis.run(lambda connection: connection.hget("text", "field"))  # WRONGTYPE
+
+
+async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: QuickRedis) -> None:
+    cache = AnswerCache(redis)
+    key = SHELF.key("uses", "a.md")
+    await redis.run(lambda connection: connection.zadd(key, {f"old{n}": 1 for n in range(300)}))
+    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    assert await redis.run(lambda connection: connection.zcard(key)) == 1

@@ -1,13 +1,15 @@
 """What the protocol tests sit at: a local bus, and one queue with the real SDK open on it.
 
 Opening a sender or a receiver costs the SDK half a second, closing it as much again, whatever
-the broker. So a module opens its desks at once and closes them at once, and its tests share
-them; each test leaves the queue as empty as it found it.
+the broker. So all desks are opened at once and closed at once, on one bus whose clock is moved
+by hand, and the tests of a module share theirs; each leaves the queue as empty as it found it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from time import time
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +17,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, Servi
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
 
-from local.broker.testing import LocalBus
+from local.broker.testing import LocalBus, ManualClock
 
 Handler = ServiceBusSender | ServiceBusReceiver
 Opened = TypeVar("Opened", ServiceBusSender, ServiceBusReceiver)
@@ -31,11 +33,49 @@ def topology(**queues: dict[str, Any]) -> dict[str, Any]:
     return {"UserConfig": {"Namespaces": [namespace], "Logging": {"Type": "Console"}}}
 
 
+def queue_names(config: dict[str, Any]) -> list[str]:
+    """Read the names back."""
+    return [queue["Name"] for queue in config["UserConfig"]["Namespaces"][0]["Queues"]]
+
+
 async def eventually(condition: Callable[[], bool]) -> None:
     """Let the loop turn until the broker has seen what was sent to it."""
     async with asyncio.timeout(SOON):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+# An hour ahead of the SDK, which judges locks by real time and would call a slow test's lost.
+CLOCK = ManualClock(time() + 3600)
+
+_LENIENT = {"LockDuration": "PT1M", "MaxDeliveryCount": 10}
+QUEUES = topology(
+    settled=_LENIENT,
+    locked=_LENIENT,
+    shown=_LENIENT,
+    sized={},
+    later={},
+    once={"RequiresDuplicateDetection": True, "DuplicateDetectionHistoryTimeWindow": "PT1M"},
+    often={},
+    keeps=_LENIENT | {"DefaultMessageTimeToLive": "PT1H", "DeadLetteringOnMessageExpiration": True},
+    drops={"DefaultMessageTimeToLive": "PT10M"},
+    fragile={"MaxDeliveryCount": 2, "LockDuration": "PT1M"},
+    work={
+        "MaxDeliveryCount": 2,
+        "DeadLetteringOnMessageExpiration": True,
+        "ForwardDeadLetteredMessagesTo": "dead",
+    },
+    dead={"DefaultMessageTimeToLive": "PT1H"},
+    door={"ForwardTo": "room"},
+    room={},
+    answers=_LENIENT | {"RequiresSession": True},
+)
+DESKS = [name for name in queue_names(QUEUES) if name not in ("door", "room", "answers")]
+
+
+def moment(seconds: float = 0) -> datetime:
+    """A moment by the clock of the shared bus, as the protocol rounds it."""
+    return datetime.fromtimestamp(int((CLOCK.now + seconds) * 1000) / 1000, UTC)
 
 
 def client_of(bus: LocalBus, **options: Any) -> ServiceBusClient:
@@ -62,6 +102,10 @@ class Desk:
         self._opened.append(handler)
         await handler.__aenter__()
         return handler
+
+    async def open_all(self) -> None:
+        """Open the three it starts with."""
+        await asyncio.gather(self.open(self.sender), self.open(self.receiver), self.open(self.graves))
 
     async def refusal(self, handler: Handler) -> ServiceBusError:
         """Open what must be refused; return the error."""
@@ -108,13 +152,3 @@ async def desk_at(bus: LocalBus, queue: str, *, receiver: bool = True, graves: b
             yield desk
         finally:
             await desk.close()
-
-
-@asynccontextmanager
-async def desks_at(bus: LocalBus, **graves: bool) -> AsyncIterator[list[Desk]]:
-    """Open a desk at each of these queues; where it says so, with a receiver for dead letters."""
-    desks = [desk_at(bus, queue, graves=wanted) for queue, wanted in graves.items()]
-    try:
-        yield await asyncio.gather(*(desk.__aenter__() for desk in desks))
-    finally:
-        await asyncio.gather(*(desk.__aexit__(None, None, None) for desk in desks))

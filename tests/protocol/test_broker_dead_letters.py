@@ -1,56 +1,29 @@
 """Dead letters: why a message is there, what it keeps, and where it may be forwarded."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import pytest_asyncio
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 
-from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desks_at, topology
+from tests.protocol.broker_desk import Desk
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-QUEUES = topology(
-    orders={"MaxDeliveryCount": 2, "LockDuration": "PT1M"},
-    work={
-        "MaxDeliveryCount": 2,
-        "DeadLetteringOnMessageExpiration": True,
-        "ForwardDeadLetteredMessagesTo": "dead",
-    },
-    dead={"DefaultMessageTimeToLive": "PT1H", "DeadLetteringOnMessageExpiration": False},
-    door={"ForwardTo": "room"},
-    room={},
-)
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bus() -> AsyncIterator[LocalBus]:
-    async with LocalBus(QUEUES, clock=ManualClock()) as bus:
-        yield bus
+@pytest.fixture(scope="session")
+def orders(desks: dict[str, Desk]) -> Desk:
+    return desks["fragile"]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
-    async with desks_at(bus, orders=True, work=False, dead=True) as desks:
-        yield desks
+@pytest.fixture(scope="session")
+def work(desks: dict[str, Desk]) -> Desk:
+    return desks["work"]
 
 
-@pytest.fixture(scope="module")
-def orders(desks: list[Desk]) -> Desk:
-    return desks[0]
-
-
-@pytest.fixture(scope="module")
-def work(desks: list[Desk]) -> Desk:
-    return desks[1]
-
-
-@pytest.fixture(scope="module")
-def dead(desks: list[Desk]) -> Desk:
-    return desks[2]
+@pytest.fixture(scope="session")
+def dead(desks: dict[str, Desk]) -> Desk:
+    return desks["dead"]
 
 
 async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: Desk) -> None:

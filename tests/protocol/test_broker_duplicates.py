@@ -1,36 +1,21 @@
 """Duplicate detection: the same message id within the window is accepted and forgotten."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-
 import pytest
-import pytest_asyncio
 from azure.servicebus import ServiceBusMessage
 
-from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desks_at, topology
+from tests.protocol.broker_desk import Desk, moment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-CLOCK = ManualClock()
-QUEUES = topology(once={"RequiresDuplicateDetection": True, "DuplicateDetectionHistoryTimeWindow": "PT1M"}, often={})
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bus() -> AsyncIterator[LocalBus]:
-    async with LocalBus(QUEUES, clock=CLOCK) as bus:
-        yield bus
+@pytest.fixture(scope="session")
+def once(desks: dict[str, Desk]) -> Desk:
+    return desks["once"]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
-    async with desks_at(bus, once=False, often=False) as desks:
-        yield desks
-
-
-@pytest.fixture(scope="module")
-def once(desks: list[Desk]) -> Desk:
-    return desks[0]
+@pytest.fixture(scope="session")
+def often(desks: dict[str, Desk]) -> Desk:
+    return desks["often"]
 
 
 async def take_all(desk: Desk) -> list[str]:
@@ -71,7 +56,7 @@ async def test_duplicates_are_found_within_a_batch(once: Desk) -> None:
 
 
 async def test_scheduling_counts_from_the_moment_it_is_asked(once: Desk) -> None:
-    due = datetime.fromtimestamp(CLOCK.now + 30, UTC)
+    due = moment(30)
     [number] = await once.sender.schedule_messages(ServiceBusMessage("one", message_id="f"), due)
     [same] = await once.sender.schedule_messages(ServiceBusMessage("two", message_id="f"), due)
     await once.send("three", message_id="f")
@@ -88,7 +73,6 @@ async def test_messages_without_an_id_are_never_duplicates(once: Desk) -> None:
     assert len(await take_all(once)) == 2
 
 
-async def test_a_queue_that_was_not_told_detects_nothing(desks: list[Desk]) -> None:
-    often = desks[1]
+async def test_a_queue_that_was_not_told_detects_nothing(often: Desk) -> None:
     await often.send("x", "x", message_id="same")
     assert len(await take_all(often)) == 2

@@ -1,25 +1,16 @@
 """Peeking: looking at messages without touching them."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-
 import pytest
-import pytest_asyncio
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 
-from local.broker.testing import LocalBus
-from tests.protocol.broker_desk import Desk, desk_at, topology
+from tests.protocol.broker_desk import Desk, moment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Desk]:
-    async with (
-        LocalBus(topology(orders={"MaxDeliveryCount": 10})) as bus,
-        desk_at(bus, "orders", graves=True) as desk,
-    ):
-        yield desk
+@pytest.fixture(scope="session")
+def orders(desks: dict[str, Desk]) -> Desk:
+    return desks["shown"]
 
 
 async def clear(desk: Desk) -> None:
@@ -58,7 +49,7 @@ async def test_messages_in_every_state_are_seen(orders: Desk) -> None:
     deferred = await orders.next()
     await orders.receiver.defer_message(deferred)
     locked = await orders.next()
-    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    in_an_hour = moment(3600)
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("scheduled"), in_an_hour)
     seen = {str(m): m.state for m in await orders.receiver.peek_messages(10, sequence_number=1)}
     assert seen == {

@@ -1,12 +1,9 @@
 """Sessions: messages in order for one receiver at a time, and a memory beside them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage
 from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import (
@@ -16,30 +13,14 @@ from azure.servicebus.exceptions import (
     SessionLockLostError,
 )
 
-from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desk_at, eventually, topology
+from tests.protocol.broker_desk import Desk, eventually, moment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-CLOCK = ManualClock()
-QUEUES = topology(answers={"RequiresSession": True, "LockDuration": "PT1M", "MaxDeliveryCount": 10}, plain={})
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bus() -> AsyncIterator[LocalBus]:
-    async with LocalBus(QUEUES, clock=CLOCK) as bus:
-        yield bus
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def answers(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "answers", receiver=False) as desk:
-        yield desk
-
-
-def in_(seconds: float) -> datetime:
-    """A moment by the clock of the bus."""
-    return datetime.fromtimestamp(int((CLOCK.now + seconds) * 1000) / 1000, UTC)
+@pytest.fixture(scope="session")
+def answers(desks: dict[str, Desk]) -> Desk:
+    return desks["answers"]
 
 
 async def accept(desk: Desk, session_id: Any, **options: Any) -> ServiceBusReceiver:
@@ -80,9 +61,9 @@ async def test_a_session_may_be_awaited_before_it_has_messages_and_have_any_name
 
 async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
     first = await accept(answers, "locked")
-    assert first.session.locked_until_utc == in_(60)
+    assert first.session.locked_until_utc == moment(60)
     await answers.bus.advance(59)
-    assert await first.session.renew_lock() == in_(60)
+    assert await first.session.renew_lock() == moment(60)
     await answers.bus.advance(59)
     second = answers.client.get_queue_receiver("answers", session_id="locked")
     assert isinstance(await answers.refusal(second), SessionCannotBeLockedError)
@@ -176,10 +157,10 @@ async def test_sessions_with_messages_or_state_are_listed(answers: Desk) -> None
 async def test_the_kind_of_receiver_must_fit_the_queue(answers: Desk) -> None:
     without, unwanted = await asyncio.gather(
         answers.refusal(answers.client.get_queue_receiver("answers")),
-        answers.refusal(answers.client.get_queue_receiver("plain", session_id="a")),
+        answers.refusal(answers.client.get_queue_receiver("settled", session_id="a")),
     )
     assert "'answers' requires sessions" in str(without)
-    assert "'plain' does not require sessions" in str(unwanted)
+    assert "'settled' does not require sessions" in str(unwanted)
 
 
 async def test_a_message_without_a_session_is_refused(answers: Desk) -> None:

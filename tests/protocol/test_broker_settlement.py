@@ -1,12 +1,10 @@
 """A message is sent, delivered under a lock, and settled in one of five ways."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from azure.servicebus import (
     ServiceBusMessage,
     ServiceBusMessageState,
@@ -15,16 +13,14 @@ from azure.servicebus import (
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader
 from azure.servicebus.exceptions import MessageNotFoundError
 
-from local.broker.testing import LocalBus
-from tests.protocol.broker_desk import SOON, Desk, desk_at, eventually, topology
+from tests.protocol.broker_desk import SOON, Desk, eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Desk]:
-    async with LocalBus(topology(orders={"MaxDeliveryCount": 10})) as bus, desk_at(bus, "orders") as desk:
-        yield desk
+@pytest.fixture(scope="session")
+def orders(desks: dict[str, Desk]) -> Desk:
+    return desks["settled"]
 
 
 async def test_a_message_arrives_as_it_was_sent(orders: Desk) -> None:
@@ -98,7 +94,7 @@ async def test_an_abandoned_message_comes_back_first_with_its_delivery_counted(o
 async def test_a_locked_message_is_given_to_nobody_else(orders: Desk) -> None:
     await orders.send("mine")
     mine = await orders.next()
-    other = await orders.open(orders.client.get_queue_receiver("orders"))
+    other = await orders.open(orders.client.get_queue_receiver("settled"))
     assert await other.receive_messages(1, max_wait_time=0.05) == []
     await other.close()  # its credit would draw the next test's message
     await orders.receiver.complete_message(mine)
@@ -106,7 +102,7 @@ async def test_a_locked_message_is_given_to_nobody_else(orders: Desk) -> None:
 
 async def test_a_closing_receiver_gives_its_messages_back_uncounted(orders: Desk) -> None:
     await orders.send("one", "two", "three")
-    async with orders.client.get_queue_receiver("orders", prefetch_count=10) as greedy:
+    async with orders.client.get_queue_receiver("settled", prefetch_count=10) as greedy:
         first = await orders.next(greedy)
         await greedy.complete_message(first)
     for expected in ("two", "three"):
@@ -140,7 +136,7 @@ async def test_a_deferred_message_that_is_not_there_is_an_error(orders: Desk) ->
 async def test_receive_and_delete_needs_no_settlement(orders: Desk) -> None:
     await orders.send("one", "two")
     mode = ServiceBusReceiveMode.RECEIVE_AND_DELETE
-    taker = await orders.open(orders.client.get_queue_receiver("orders", receive_mode=mode))
+    taker = await orders.open(orders.client.get_queue_receiver("settled", receive_mode=mode))
     assert [str(await orders.next(taker)) for _ in range(2)] == ["one", "two"]
     await taker.close()
     assert orders.left == 0
@@ -157,7 +153,7 @@ async def test_messages_leave_in_the_order_they_came(orders: Desk) -> None:
 
 async def test_a_waiting_receiver_gets_a_message_the_moment_it_is_sent(orders: Desk) -> None:
     waiting = asyncio.create_task(orders.receiver.receive_messages(1, max_wait_time=SOON))
-    await eventually(lambda: orders.bus.waiting("orders") > 0)
+    await eventually(lambda: orders.bus.waiting("settled") > 0)
     await orders.send("here")
     [got] = await waiting
     await orders.receiver.complete_message(got)

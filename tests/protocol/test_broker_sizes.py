@@ -1,24 +1,19 @@
 """Batches and sizes: many messages in one transfer, and one message in many frames."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from local.broker.testing import LocalBus
-from tests.protocol.broker_desk import Desk, desk_at, topology
+from tests.protocol.broker_desk import Desk
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LIMIT = 256 * 1024
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Desk]:
-    async with LocalBus(topology(orders={})) as bus, desk_at(bus, "orders") as desk:
-        yield desk
+@pytest.fixture(scope="session")
+def orders(desks: dict[str, Desk]) -> Desk:
+    return desks["sized"]
 
 
 async def take(desk: Desk) -> bytes:
@@ -74,7 +69,7 @@ async def test_a_message_above_the_limit_is_refused_and_the_link_lives_on(orders
 async def test_large_messages_are_received_by_prefetch(orders: Desk) -> None:
     for number in range(6):
         await orders.sender.send_messages(ServiceBusMessage(bytes([number]) * 200_000))
-    greedy = await orders.open(orders.client.get_queue_receiver("orders", prefetch_count=10))
+    greedy = await orders.open(orders.client.get_queue_receiver("sized", prefetch_count=10))
     for number in range(6):
         message = await orders.next(greedy)
         await greedy.complete_message(message)

@@ -1,47 +1,22 @@
 """Time to live: what expires is dropped, or dead-lettered when the queue says so."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import pytest_asyncio
 
-from local.broker.testing import LocalBus, ManualClock
-from tests.protocol.broker_desk import Desk, desks_at, topology
+from tests.protocol.broker_desk import Desk
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-QUEUES = topology(
-    keeps={
-        "DefaultMessageTimeToLive": "PT1H",
-        "DeadLetteringOnMessageExpiration": True,
-        "LockDuration": "PT1M",
-        "MaxDeliveryCount": 10,
-    },
-    drops={"DefaultMessageTimeToLive": "PT10M"},
-)
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bus() -> AsyncIterator[LocalBus]:
-    async with LocalBus(QUEUES, clock=ManualClock()) as bus:
-        yield bus
+@pytest.fixture(scope="session")
+def keeps(desks: dict[str, Desk]) -> Desk:
+    return desks["keeps"]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desks(bus: LocalBus) -> AsyncIterator[list[Desk]]:
-    async with desks_at(bus, keeps=True, drops=False) as desks:
-        yield desks
-
-
-@pytest.fixture(scope="module")
-def keeps(desks: list[Desk]) -> Desk:
-    return desks[0]
-
-
-@pytest.fixture(scope="module")
-def drops(desks: list[Desk]) -> Desk:
-    return desks[1]
+@pytest.fixture(scope="session")
+def drops(desks: dict[str, Desk]) -> Desk:
+    return desks["drops"]
 
 
 async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) -> None:

@@ -118,6 +118,7 @@ class Connection:
         self.peer_idle_time_out: float | None = None
         self.closed = False
         self.paused = False  # the transport has more to write than it should
+        self.held_back = False  # somebody asked and was told not to write
         self.max_frame_size = frames.UNLIMITED
         self._on_output = on_output
         self._output: list[bytes] = []
@@ -174,7 +175,10 @@ class Connection:
     @property
     def writable(self) -> bool:
         """Whether one more message may be queued for the peer."""
-        return self._queued < _OUTPUT_LIMIT and not self.paused
+        if self._queued < _OUTPUT_LIMIT and not self.paused:
+            return True
+        self.held_back = True
+        return False
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the peer."""
@@ -452,6 +456,7 @@ class Link:
         self.target = frames.read_terminus(attach.target)
         self.properties: dict[Any, Any] = attach.properties or {}
         self.settles_first = attach.snd_settle_mode == 1
+        self.rcv_settle_mode = attach.rcv_settle_mode or 0
         self.attached = False
 
     @property
@@ -568,7 +573,7 @@ class OutgoingLink(Link):
             handle=Uint(self.handle),
             role=False,
             snd_settle_mode=Ubyte(1 if self.settles_first else 0),
-            rcv_settle_mode=Ubyte(0 if self.settles_first else 1),
+            rcv_settle_mode=Ubyte(self.rcv_settle_mode),
             source=source.as_source() if source else None,
             target=target.as_target() if target else None,
             initial_delivery_count=Uint(0),

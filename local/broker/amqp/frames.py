@@ -17,7 +17,9 @@ from typing import Any, Final, NamedTuple, get_args, get_origin
 from local.broker.amqp.types import (
     DecodeError,
     Described,
+    Raw,
     Symbol,
+    Uint,
     decode,
     decode_list,
     encode,
@@ -419,37 +421,34 @@ class FrameReader:
         """Yield each protocol header (as bytes) and each frame that `data` completes."""
         buffer, at = self._left + data if self._left else data, 0
         while True:
-            end = self._end_of_header(buffer, at) if self._header_next else self._end_of_frame(buffer, at)
-            if end > len(buffer):
+            cut = self._cut_header(buffer, at) if self._header_next else self._cut_frame(buffer, at)
+            if cut is None:
                 break
-            unit = buffer[at:end] if self._header_next else _frame(buffer, at, end)
+            unit, at = cut
             self._header_next = False
-            at = end
             yield unit
         self._left = buffer[at:]
 
     @staticmethod
-    def _end_of_header(buffer: bytes, at: int) -> int:
-        start = buffer[at : at + 4]
-        if start != b"AMQP"[: len(start)]:
+    def _cut_header(buffer: bytes, at: int) -> tuple[bytes, int] | None:
+        header = buffer[at : at + 8]
+        if header[:4] != b"AMQP"[: len(header)]:
             raise FramingError("the peer does not speak AMQP")
-        return at + 8
+        return (header, at + 8) if len(header) == 8 else None
 
-    def _end_of_frame(self, buffer: bytes, at: int) -> int:
-        if len(buffer) - at < 4:
-            return at + 8
+    def _cut_frame(self, buffer: bytes, at: int) -> tuple[Frame, int] | None:
+        there = len(buffer) - at
+        if there < 4:
+            return None
         size: int = _SIZE.unpack_from(buffer, at)[0]
         if not 8 <= size <= self._max:
             raise FramingError(f"a frame of {size} bytes, where 8 to {self._max} are allowed")
-        return at + size
-
-
-def _frame(buffer: bytes, at: int, end: int) -> Frame:
-    _, data_offset, _, channel = _FRAME_HEADER.unpack_from(buffer, at)
-    start = at + 4 * data_offset
-    if data_offset < 2 or start > end:
-        raise FramingError(f"a frame whose body starts at word {data_offset}")
-    return Frame(channel, buffer[start:end])
+        if there < size:
+            return None
+        _, data_offset, _, channel = _FRAME_HEADER.unpack_from(buffer, at)
+        if not 8 <= 4 * data_offset <= size:
+            raise FramingError(f"a frame whose body starts at word {data_offset}")
+        return Frame(channel, buffer[at + 4 * data_offset : at + size]), at + size
 
 
 def parse(body: bytes) -> tuple[Performative, bytes]:
@@ -535,9 +534,19 @@ def transfer_fields(handle: int, delivery_id: int, tag: bytes, settled: bool) ->
 
 def disposition_frame(channel: int, role: bool, delivery_id: int, state: bytes) -> bytes:
     """Settle one delivery with an encoded outcome. One frame each: the SDK stalls on ranges."""
-    fields = b"%b%b\x40\x41%b" % (b"\x41" if role else b"\x42", encode_uint(delivery_id), state)
-    body = b"\x00\x53\x15\xd0" + Struct(">II").pack(len(fields) + 4, 5) + fields
-    return _FRAME_HEADER.pack(len(body) + 8, 2, _AMQP_TYPE, channel) + body
+    if len(state) > _SHORT_STATE:
+        return frame(channel, Disposition(role, Uint(delivery_id), None, True, Raw(state)))
+    constructor = b"\x41" if role else b"\x42"
+    return b"%b\x00\x53\x15\xc0%c\x05%b\x70%b\x40\x41%b" % (
+        _FRAME_HEADER.pack(22 + len(state), 2, _AMQP_TYPE, channel),
+        len(state) + 9,
+        constructor,
+        _SIZE.pack(delivery_id),
+        state,
+    )
+
+
+_SHORT_STATE: Final = 200
 
 
 def flow_frame(channel: int, session: tuple[int, int, int, int], link: tuple[int, ...] = ()) -> bytes:

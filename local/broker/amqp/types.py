@@ -83,6 +83,7 @@ FALSE: Final = b"\x42"
 _UINT8 = Struct(">B")
 _UINT16 = Struct(">H")
 _UINT32 = Struct(">I")
+_UINT32_PAIR = Struct(">II")
 _UINT64 = Struct(">Q")
 _INT32 = Struct(">i")
 _INT64 = Struct(">q")
@@ -211,30 +212,33 @@ def _symbol(data: bytes) -> Symbol:
     return Symbol(data.decode("ascii"))
 
 
-def _items(buffer: bytes, at: int, count: int) -> tuple[list[Any], int]:
+def _items(buffer: bytes, at: int, end: int, count: int) -> list[Any]:
+    """Decode `count` values that must end at `end`."""
     values: list[Any] = []
-    for _ in range(count):
-        code = buffer[at]
-        if 0x40 <= code <= 0x44:  # most fields of most performatives are a constructor and no more
-            values.append(_WITHOUT_BYTES[code - 0x40])
-            at += 1
-        else:
-            value, at = _DECODERS[code](buffer, at + 1)
-            values.append(value)
-    return values, at
+    while count:
+        if end - at == count and not (rest := buffer[at:end]).translate(None, _CONSTANTS):
+            values.extend(map(_CONSTANT_VALUES.__getitem__, rest))
+            return values
+        value, at = _DECODERS[buffer[at]](buffer, at + 1)
+        values.append(value)
+        count -= 1
+    _at_end(at, end)
+    return values
 
 
-_WITHOUT_BYTES = (None, True, False, 0, 0)
+# Clients like to write every field: most of a performative is constructors without a value.
+_CONSTANT_VALUES = {0x40: None, 0x41: True, 0x42: False, 0x43: 0, 0x44: 0}
+_CONSTANTS = bytes(_CONSTANT_VALUES)
 
 
 def _decode_list8(buffer: bytes, at: int) -> tuple[list[Any], int]:
-    values, after = _items(buffer, at + 2, buffer[at + 1])
-    return values, _at_end(after, at + 1 + buffer[at])
+    end = at + 1 + buffer[at]
+    return _items(buffer, at + 2, end, buffer[at + 1]), end
 
 
 def _decode_list32(buffer: bytes, at: int) -> tuple[list[Any], int]:
-    values, after = _items(buffer, at + 8, _UINT32.unpack_from(buffer, at + 4)[0])
-    return values, _at_end(after, at + 4 + int(_UINT32.unpack_from(buffer, at)[0]))
+    size, count = _UINT32_PAIR.unpack_from(buffer, at)
+    return _items(buffer, at + 8, at + 4 + size, count), at + 4 + size
 
 
 def _decode_map8(buffer: bytes, at: int) -> tuple[dict[Any, Any], int]:
@@ -265,7 +269,7 @@ def _decode_array8(buffer: bytes, at: int) -> tuple[Array, int]:
 
 
 def _decode_array32(buffer: bytes, at: int) -> tuple[Array, int]:
-    size, count = _UINT32.unpack_from(buffer, at)[0], _UINT32.unpack_from(buffer, at + 4)[0]
+    size, count = _UINT32_PAIR.unpack_from(buffer, at)
     return _elements(buffer, at + 8, at + 4 + size, count)
 
 

@@ -45,8 +45,8 @@ class Connections:
                     await self._changed.wait()
                     continue
                 del self._lenders[idle]
-                await idle.give_back()
                 self._held -= 1
+                await idle.give_back()
             self._held += 1
             if lender is not None:
                 self._lenders[lender] = None

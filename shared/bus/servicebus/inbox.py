@@ -14,7 +14,7 @@ from typing import Any
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver
 
-from shared.bus.port import BusUnavailable, Received
+from shared.bus.port import BusUnavailable, Received, UnknownQueue
 from shared.bus.servicebus.connections import Connections
 from shared.bus.servicebus.translate import from_sdk, translated
 
@@ -100,7 +100,7 @@ class SdkInbox:
             with translated(self._queue):
                 receiver = await self._open()
                 got = await receiver.receive_messages(max_message_count=1, max_wait_time=wait.total_seconds())
-        except BusUnavailable:
+        except (BusUnavailable, UnknownQueue):
             await self._after_failure()
             raise
         self._failures = 0
@@ -121,13 +121,21 @@ class SdkInbox:
 
     async def _open(self) -> ServiceBusReceiver:
         if self._receiver is None:
-            if self._patrol is not None:
-                await self._connections.patrolling.acquire()
-            await self._connections.take()
+            await self._take_connection()
             self._receiver = self._make()
             # Opened here, or a short first look would end before the link is up and count as a failure.
             await self._receiver.__aenter__()
         return self._receiver
+
+    async def _take_connection(self) -> None:
+        if self._patrol is None:
+            return await self._connections.take()
+        await self._connections.patrolling.acquire()
+        try:
+            return await self._connections.take()
+        except BaseException:
+            self._connections.patrolling.release()
+            raise
 
     async def _after_failure(self) -> None:
         self._failures += 1

@@ -12,7 +12,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing
+from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing, QueueFull, UnknownQueue
 from shared.bus.servicebus.connections import Connections
 from shared.bus.servicebus.translate import to_sdk, translated
 
@@ -28,7 +28,8 @@ IDLE = 5.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    message: ServiceBusMessage
+    message: ServiceBusMessage | None
+    """None: only open the link."""
     sent: "asyncio.Future[None]"
 
 
@@ -51,16 +52,10 @@ class Sender:
         await waiting.sent
 
     async def warm(self) -> None:
-        """Open the link if it is not open; a failure shows when something is sent."""
-        if self.is_idle() and self._sender is None:
-            self._busy = True
-            try:
-                sender = await self._open()
-                await asyncio.wait_for(sender.__aenter__(), GIVE_UP)
-            except Exception:  # noqa: BLE001 - the first send will meet it again, and say so
-                await self._start_afresh()
-            finally:
-                self._busy = False
+        """Have the link opened; a failure shows when something is sent."""
+        waiting = _Waiting(None, asyncio.get_running_loop().create_future())
+        self._waiting.put_nowait(waiting)
+        await waiting.sent
 
     def is_idle(self) -> bool:
         return not self._busy and self._waiting.empty()
@@ -81,12 +76,13 @@ class Sender:
         while True:
             first = await self._next()
             if first is None:
-                await self._rest()
+                await self._start_afresh()
                 continue
             self._busy = True
-            batch = [first, *self._gathered()]
+            # Whoever was cancelled meanwhile no longer wants it sent.
+            batch = [waiting for waiting in (first, *self._gathered()) if not waiting.sent.done()]
             try:
-                await self._send(batch)
+                await self._work(batch)
             except asyncio.CancelledError:
                 for waiting in batch:
                     _fail(waiting, BusUnavailable(f"{self._queue}: closing"))
@@ -103,14 +99,23 @@ class Sender:
         except TimeoutError:
             return None
 
-    async def _rest(self) -> None:
-        if self._sender is not None:
-            await self._close()
-            await self._connections.free(self)
-
     def _gathered(self) -> list[_Waiting]:
         ready = min(self._waiting.qsize(), MOST_AT_ONCE - 1)
         return [self._waiting.get_nowait() for _ in range(ready)]
+
+    async def _work(self, batch: list[_Waiting]) -> None:
+        letters = [waiting for waiting in batch if waiting.message is not None]
+        if len(letters) < len(batch):
+            await self._warm_up()
+            for waiting in batch:
+                if waiting.message is None:
+                    _succeed(waiting)
+        await self._send(letters)
+
+    async def _warm_up(self) -> None:
+        with suppress(Exception):  # the first send will meet it again, and say so
+            sender = await self._open()
+            await asyncio.wait_for(sender.__aenter__(), GIVE_UP)
 
     async def _send(self, batch: list[_Waiting]) -> None:
         """Send `batch`, in as many pieces as its size demands; each waiter learns its own fate."""
@@ -121,31 +126,43 @@ class Sender:
                     sender = await self._open()
                     piece, sendable = await asyncio.wait_for(self._fill(sender, batch), GIVE_UP)
                     await asyncio.wait_for(sender.send_messages(sendable, timeout=SEND_TIMEOUT), GIVE_UP)
-            except MessageTooLarge as large:
-                piece = piece[:1]
-                _fail(piece[0], large)
-            except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            except (BusUnavailable, QueueFull, UnknownQueue) as away:
+                # Of the link, not of a message: all of them share it.
                 for waiting in piece:
-                    _fail(waiting, failed)
+                    _fail(waiting, away)
                 await self._start_afresh()
+            except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+                await self._blame(piece, failed)
             else:
                 for waiting in piece:
                     _succeed(waiting)
             batch = batch[len(piece) :]
 
+    async def _blame(self, piece: list[_Waiting], failed: Exception) -> None:
+        """One message of several is at fault: send them one by one, so that the others do not suffer for it."""
+        if len(piece) == 1:
+            bug = isinstance(failed, MessageTooLarge | ValueError | TypeError)
+            _fail(piece[0], failed if bug else BusUnavailable(f"{self._queue}: {failed!r}"))
+        if not isinstance(failed, MessageTooLarge):
+            await self._start_afresh()
+        if len(piece) > 1:
+            for waiting in piece:
+                await self._send([waiting])
+
     async def _fill(
         self, sender: ServiceBusSender, batch: list[_Waiting]
     ) -> tuple[list[_Waiting], ServiceBusMessage | ServiceBusMessageBatch]:
         """The first messages of `batch` that fit together, as the SDK wants them."""
+        messages = [waiting.message for waiting in batch if waiting.message is not None]
         if len(batch) == 1:
-            return batch, batch[0].message
+            return batch, messages[0]
         together = await sender.create_message_batch()
-        for count, waiting in enumerate(batch):
+        for count, message in enumerate(messages):
             try:
-                together.add_message(waiting.message)
+                together.add_message(message)
             except MessageSizeExceededError:
                 # Alone it may still fit: the envelope of a batch costs a few bytes.
-                return (batch[:count], together) if count else (batch[:1], waiting.message)
+                return (batch[:count], together) if count else (batch[:1], message)
         return batch, together
 
     async def _open(self) -> ServiceBusSender:

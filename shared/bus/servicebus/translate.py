@@ -17,10 +17,20 @@ from azure.servicebus.exceptions import (
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
     ServiceBusAuthorizationError,
+    ServiceBusQuotaExceededError,
     SessionLockLostError,
 )
 
-from shared.bus.port import BusUnavailable, LockLost, MessageTooLarge, Outgoing, Property, Received, UnknownQueue
+from shared.bus.port import (
+    BusUnavailable,
+    LockLost,
+    MessageTooLarge,
+    Outgoing,
+    Property,
+    QueueFull,
+    Received,
+    UnknownQueue,
+)
 
 __all__ = ["TransportType", "from_sdk", "to_sdk", "translated"]
 
@@ -45,9 +55,13 @@ def translated(queue: str) -> Iterator[None]:
         raise MessageTooLarge(f"{queue}: the message is larger than the broker takes") from large
     except _REFUSED as refused:
         raise UnknownQueue(f"{queue}: no such queue, or no right to use it ({_first_line(refused)})") from refused
+    except ServiceBusQuotaExceededError as full:
+        raise QueueFull(f"{queue}: the queue is full ({_first_line(full)})") from full
     except (AzureError, OSError, TimeoutError) as away:
         raise BusUnavailable(f"{queue}: {_first_line(away)}") from away
     except ValueError as closed:
+        if "shutdown" not in str(closed):
+            raise
         # The SDK's word for using a sender or receiver that was shut down.
         raise BusUnavailable(f"{queue}: {_first_line(closed)}") from closed
 
@@ -74,13 +88,13 @@ def from_sdk(queue: str, message: ServiceBusReceivedMessage) -> Received:
     return Received(
         queue=queue,
         body=_body(message),
-        subject=message.subject,
-        message_id=None if message.message_id is None else str(message.message_id),
-        correlation_id=message.correlation_id,
-        session_id=message.session_id,
-        reply_to=message.reply_to,
-        reply_to_session_id=message.reply_to_session_id,
-        content_type=message.content_type,
+        subject=_known(message.subject),
+        message_id=_known(message.message_id),
+        correlation_id=_known(message.correlation_id),
+        session_id=_known(message.session_id),
+        reply_to=_known(message.reply_to),
+        reply_to_session_id=_known(message.reply_to_session_id),
+        content_type=_known(message.content_type),
         time_to_live=message.time_to_live,
         enqueued_at=_utc(message.enqueued_time_utc),
         scheduled_for=_utc(message.scheduled_enqueue_time_utc),
@@ -115,6 +129,11 @@ def _properties(raw: Mapping[Any, Any]) -> Iterable[tuple[str, Property]]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _known(value: Any) -> str | None:
+    # AMQP allows ids that are UUIDs, numbers or bytes, and the SDK hands them over as they came.
+    return None if value is None else _text(value)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

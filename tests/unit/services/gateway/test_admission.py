@@ -1,7 +1,7 @@
 """Admission: what the door knows wins over anything a message says."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -118,7 +118,13 @@ def test_a_question_that_comes_too_late_has_expired() -> None:
 
 
 def test_a_forged_deadline_cannot_be_longer_than_the_use_case_allows() -> None:
-    assert verdict(answer_by=NOW + timedelta(days=9)).request.answer_by == NOW + timedelta(seconds=300)
+    assert verdict(answer_by=NOW + timedelta(days=9)).request.answer_by == NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("at", [NOW + timedelta(days=9), NOW])
+def test_a_forged_beginning_cannot_move_the_deadline_beyond_the_longest(at: datetime) -> None:
+    request = verdict(at=at, time_to_live=timedelta(seconds=290)).request
+    assert request.answer_by <= NOW + timedelta(seconds=300)
 
 
 def test_two_callers_with_the_same_message_id_have_two_requests() -> None:

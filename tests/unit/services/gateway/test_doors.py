@@ -11,7 +11,7 @@ import pytest
 from services.gateway.ask import QueueDoor
 from services.gateway.dead import DeadDesk
 from services.gateway.desk import Desk
-from services.gateway.outcomes import OutcomeDesk, Waiting
+from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
 from shared.access.callers import Callers
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import ORIGIN, Received
@@ -182,12 +182,66 @@ async def test_a_deadline_that_passed_is_told(gateway: Gateway) -> None:
     assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
 
 
+async def test_a_sentinel_of_an_earlier_admission_says_nothing(gateway: Gateway) -> None:
+    await gateway.ledger.accept(a_request(answer_by=NOW + timedelta(seconds=90)))
+    assert await gateway.outcomes.handle(DeadlinePassed(request=a_request())) == []
+
+
+async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_request(gateway: Gateway) -> None:
+    answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
+    await gateway.outcomes.handle(Filed(answer, "tessolund", "welcome-app"))
+    entry = await gateway.ledger.find("r1")
+    assert entry is not None
+    assert (entry.caller, entry.sent) == ("welcome-app", True)
+
+
+async def test_a_repeated_ask_keeps_the_first_deadline(gateway: Gateway) -> None:
+    first = (await gateway.ask())[1].request
+    again = (await gateway.ask(enqueued_at=NOW + timedelta(seconds=20)))[1].request
+    assert first is not None
+    assert again is not None
+    assert again.answer_by == first.answer_by
+
+
+async def test_an_id_is_good_for_one_question_only(gateway: Gateway) -> None:
+    assert len(await gateway.ask(question="How?")) == 2
+    assert await gateway.ask(question="Why?") == []
+
+
+async def test_every_replay_pays_for_itself(gateway: Gateway) -> None:
+    taken = [await gateway.ask(properties={"ragbus-run": f"p{n}"}) for n in range(1, 6)]
+    assert [len(envelopes) for envelopes in taken] == [2, 2, 1, 1, 1]  # 8,000 tokens pay for two
+
+
+FORGED_WORK = to_retriever(a_request(request_id="r-of-hr", caller="hr-portal"))
+
+
+@pytest.mark.parametrize("subject", ["retrieve.v1", "generate.v1", "deadline.v1", "answer.v1"])
+async def test_a_callers_message_is_never_read_as_work_of_ours(gateway: Gateway, subject: str) -> None:
+    forged = an_ask(body=FORGED_WORK.message.encode(), subject=subject)
+    [envelope] = await gateway.dead.handle(gateway.dead.decode(a_dead(forged, "SchemaUnsupported", "ask")))
+    assert envelope.queue == "answers"
+    assert "r-of-hr" not in envelope.message_id
+
+
+@pytest.mark.parametrize("source", [None, "nowhere"])
+async def test_a_dead_message_from_nowhere_is_archived(gateway: Gateway, source: str | None) -> None:
+    forged = replace(a_dead(an_ask(), "SchemaInvalid", "ask"), dead_letter_source=source)
+    assert await gateway.dead.handle(gateway.dead.decode(forged)) == []
+
+
+async def test_who_was_told_long_ago_is_not_told_again(gateway: Gateway) -> None:
+    old = to_retriever(a_request(answer_by=NOW - timedelta(days=2)))
+    message = Received(queue="retrieve", body=old.message.encode(), subject="retrieve.v1")
+    assert await gateway.dead.handle(gateway.dead.decode(a_dead(message, "TTLExpiredException", "retrieve"))) == []
+
+
 async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
     gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
     waiting = gateway.waiting.join("r1")
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     with pytest.raises(TryLater):
-        await gateway.outcomes.handle(answer)
+        await gateway.outcomes.handle(Filed(answer, "tessolund", "welcome-app"))
     assert (await waiting).text == "x"  # whoever waits here has it all the same
 
 

@@ -8,7 +8,12 @@ from tests.making import a_candidate
 LEAVE = a_candidate(
     1, text="Annual leave is paid.\nNew employees in Portugal receive 24 days of annual leave per year."
 )
-TRAVEL = a_candidate(2, text="The per diem in Denmark is EUR 62. Receipts are needed from EUR 15.")
+TRAVEL = a_candidate(
+    2,
+    title="Travel policy 2026",
+    section="Limits",
+    text="The per diem in Denmark is EUR 62. Receipts are needed from EUR 15.",
+)
 PASSAGES = (LEAVE, TRAVEL)
 
 
@@ -49,6 +54,11 @@ def test_each_sentence_is_checked_by_itself() -> None:
     found = verify("Annual leave is paid [1][2]. The per diem in Denmark is EUR 62 [1, 2].", PASSAGES)
     assert found.text == "Annual leave is paid. [1] The per diem in Denmark is EUR 62. [2]"
     assert [citation.marker for citation in found.citations] == [1, 2]
+
+
+def test_the_label_of_a_passage_belongs_to_it() -> None:
+    assert verify("Limits of 2026: the per diem in Denmark is EUR 62 [2].", PASSAGES).citations
+    assert not verify("Limits of 2025: the per diem in Denmark is EUR 62 [2].", PASSAGES).citations
 
 
 def test_numbers_count_as_they_are_written() -> None:

@@ -70,7 +70,11 @@ class Scene:
 
 def a_task(request: Request | None = None, candidates: int = 3, epoch: int | None = 0) -> GenerateAnswer:
     found = tuple(a_candidate(number) for number in range(1, candidates + 1))
-    return GenerateAnswer(request=request or a_request(cache_key="k"), candidates=found, index_epoch=epoch)
+    return GenerateAnswer(
+        request=request or a_request(cache_key="k", use_case_version=a_use_case().version()),
+        candidates=found,
+        index_epoch=epoch,
+    )
 
 
 @pytest.fixture
@@ -179,6 +183,7 @@ STORING: list[tuple[str, Callable[[], dict[str, Any]], bool]] = [
     ("made up", dict, False),
     (GOOD, lambda: {"epoch": None}, False),
     (GOOD, lambda: {"request": a_request()}, False),
+    (GOOD, lambda: {"request": a_request(cache_key="k", use_case_version="of another release")}, False),
 ]
 
 
