@@ -49,11 +49,25 @@ def test_dead_letters_are_grouped_by_reason_and_place_the_largest_group_first() 
     assert set(groups[1:]) == {("Crashed", "generate", 1), ("SchemaInvalid", "ask", 1), ("Unknown", "dead", 1)}
 
 
+def test_different_descriptions_are_different_groups_and_long_ones_are_shortened() -> None:
+    said = ["a.pdf cannot be indexed", "b.pdf cannot\n be indexed", "b.pdf cannot be indexed", "x" * 500]
+    groups = groups_of([Received("dead", b"", dead_letter_description=text) for text in said])
+    assert [(group.description, group.count) for group in groups] == [
+        ("b.pdf cannot be indexed", 2),
+        ("a.pdf cannot be indexed", 1),
+        ("x" * 119 + "…", 1),
+    ]
+
+
 @given(st.text())
 def test_what_is_printed_cannot_move_the_cursor(text: str) -> None:
     shown = say.harmless(text)
     assert not any(ord(char) < 0x20 and char not in "\n\t" for char in shown)
     assert not any(0x7F <= ord(char) <= 0x9F or char in "\u202e\u2066" for char in shown)
+
+
+def test_things_are_counted_in_english() -> None:
+    assert [say.count(number, "use case") for number in (0, 1, 2)] == ["0 use cases", "1 use case", "2 use cases"]
 
 
 def test_what_is_harmless_is_printed_as_it_is() -> None:

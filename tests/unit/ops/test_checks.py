@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from azure.servicebus.management import QueueProperties
 
-from ops.checks import Level, entity, redis_version, skew, topology_faults
+from ops.checks import Level, clock, entity, redis_version, skew, topology_faults, unknown_deployments
 from ops.doctor import _split
+from ops.target import Target
+from shared.access.use_cases import UseCase
 from shared.contracts.queues import DEAD, Queue, topology
 
 WINDOW = timedelta(minutes=10)
@@ -105,6 +107,31 @@ def test_an_address_ends_in_its_queue(address: str | None, name: str) -> None:
 
 
 def test_what_is_wrong_and_the_fix_are_told_apart() -> None:
-    assert _split("it is gone; start it: now") == ("it is gone", "start it: now")
-    assert _split("it is gone: start it") == ("it is gone", "start it")
-    assert _split("it is gone") == ("it is gone", "")
+    assert _split("it is gone; start it: now", "; ") == ("it is gone", "start it: now")
+    assert _split("it is gone: start it", ": ") == ("it is gone", "start it")
+    assert _split("it is gone", "; ") == ("it is gone", "")
+
+
+def test_another_programs_words_are_no_fix() -> None:
+    assert _split("it does not answer: OSError(111, 'refused')", "; ")[1] == ""
+    assert _split("it said: no; never; start it", "; ") == ("it said: no; never", "start it")
+
+
+def test_a_deployment_that_no_chat_model_has_is_named() -> None:
+    use_case = UseCase(name="travel", collection="c", prompt="p", deployments=("a", "b"), context_window=4000)
+    [finding] = unknown_deployments([use_case], ["a", "c"])
+    assert finding.level is Level.FAIL
+    assert finding.said == "use case travel: deployments: there is no chat deployment 'b' in models.yaml"
+    assert finding.fix == "name one that is there: a, c"
+    assert list(unknown_deployments([use_case], ["a", "b"])) == []
+
+
+def test_where_nothing_tells_the_time_the_clock_is_not_judged() -> None:
+    dead = "http://127.0.0.1:1"
+    connection = "Endpoint=sb://127.0.0.1:1;SharedAccessKey=x;UseDevelopmentEmulator=true"
+    variables = {
+        "RAGBUS_SERVICEBUS_CONNECTION_STRING": connection,
+        "RAGBUS_ADMIN_URL": dead,
+        "RAGBUS_QDRANT_URL": dead,
+    }
+    assert list(clock(Target(variables, "a test", gateway=dead))) == []

@@ -46,6 +46,11 @@ def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, argument
     assert len(told.stderr.splitlines()) == 1
 
 
+def test_a_file_that_is_not_there_is_named_before_a_target_is_looked_for(tmp_path: Path) -> None:
+    told = ragbus("replay", "nofile", folder=tmp_path)
+    assert (told.returncode, told.stderr) == (2, "ragbus: no such file: nofile\n")
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in ragbus("--debug", "queues", folder=tmp_path).stderr
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from local.stack.folder import Folder
 from ops.problem import Problem
 from ops.target import Target, find
 
@@ -38,6 +39,17 @@ def test_a_stack_that_was_killed_is_not_taken_for_running(tmp_path: Path) -> Non
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     stack_file(tmp_path, gone.pid)
+    with pytest.raises(Problem, match="nothing to talk to"):
+        find({}, tmp_path)
+
+
+def test_a_stack_that_is_starting_is_said_to_be(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.take()
+    with pytest.raises(Problem, match="is still starting"):
+        find({}, tmp_path)
+    folder.release()
+    folder.lock.touch()  # left behind by one that was killed
     with pytest.raises(Problem, match="nothing to talk to"):
         find({}, tmp_path)
 
