@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from local.stack.broker_config import iso
 from ops.reference.schemas import MESSAGES
-from ops.reference.text import Files, as_yaml, iso
+from ops.reference.text import Files, as_yaml
 from shared.contracts.ask import Ask
 from shared.contracts.base import Message
 from shared.contracts.ids import MAX_ID

@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from ops.reference.text import Files, iso, markdown, table
+from local.stack.broker_config import iso
+from ops.reference.text import Files, markdown, table
 from shared.settings.base import PREFIX, Settings
 from shared.settings.worker import WorkerSettings
 

@@ -21,15 +21,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def iso(duration: timedelta) -> str:
-    """An ISO 8601 duration, as the broker's own tools write it: PT1M, PT1H, P14D."""
-    seconds = int(duration.total_seconds())
-    if seconds and seconds % 86_400 == 0:
-        return f"P{seconds // 86_400}D"
-    parts = ((seconds // 3600, "H"), (seconds % 3600 // 60, "M"), (seconds % 60, "S"))
-    return "PT" + ("".join(f"{count}{unit}" for count, unit in parts if count) or "0S")
-
-
 def spoken(duration: timedelta) -> str:
     """The same for people: 60 s, 10 min, 14 days."""
     seconds = int(duration.total_seconds())
