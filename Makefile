@@ -16,7 +16,7 @@ up: $(VENV)/.laptop     ## start everything here and keep it running
 	@$(BIN)/ragbus up
 
 test: $(VENV)/.dev      ## every test
-	@$(BIN)/python -m pytest -n 4
+	@$(BIN)/python -m pytest -n 5
 
 check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
 	@$(BIN)/ruff format --check .

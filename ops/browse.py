@@ -8,18 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ops import capsule, say, where
+from ops import capsule, depths, say, where
 from ops.capsule import Capsule
 from ops.connect import bus
 from ops.problem import Problem
 from ops.target import Target
 from shared.bus.port import Browser, Received
+from shared.contracts.queues import DEAD
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 # What one look asks for; the broker may show fewer.
 _PAGE = 250
+_DESCRIBED = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,17 @@ class Place:
         return f"{self.queue}/$DeadLetterQueue" if self.dead else self.queue
 
 
+REQUESTS = Place(DEAD, dead=True)
+"""Where the dead letters of all request queues are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Dead letters of one reason from one queue."""
+    """Dead letters of one reason from one queue, with the same description."""
 
     reason: str
     source: str
+    description: str
     count: int
     oldest: datetime | None
     example: Received
@@ -57,8 +64,11 @@ async def messages(browser: Browser, place: Place, *, keep: where.Filter, limit:
 
 
 def groups_of(found: Sequence[Received]) -> list[Group]:
-    """`found` by reason and by the queue they died on, the largest group first."""
-    keys = [(where.value(message, "reason") or "Unknown", where.value(message, "source")) for message in found]
+    """`found` by reason, by the queue they died on and by description, the largest group first."""
+    keys = [
+        (where.value(message, "reason") or "Unknown", where.value(message, "source"), _described(message))
+        for message in found
+    ]
     counted = Counter(keys).most_common()
     by_key = {key: [message for message, own in zip(found, keys, strict=True) if own == key] for key, _ in counted}
     return [_group(key, by_key[key]) for key, _ in counted]
@@ -120,7 +130,25 @@ async def _at(target: Target, place: Place, sequence: int) -> Received:
     return page[0]
 
 
-def _group(key: tuple[str, str], members: Sequence[Received]) -> Group:
+def mention_others(target: Target) -> None:
+    """Say in one line which other queues hold dead letters, if it can be known."""
+    try:
+        with depths.administration(target) as client:
+            others = {each.queue: each.dead for each in depths.depths(client) if each.dead and each.queue != DEAD}
+    except Problem:
+        return  # counting needs the right to manage, looking does not
+    if others:
+        listed = ", ".join(f"{count} of {queue}" for queue, count in others.items())
+        say.aside(f"there are others: {listed}; `ragbus dlq ls {next(iter(others))}` lists them")
+
+
+def _described(message: Received) -> str:
+    """The description in a line; what differs only after it counts as the same."""
+    line = " ".join(where.value(message, "description").split())
+    return line if len(line) <= _DESCRIBED else line[: _DESCRIBED - 1] + "…"
+
+
+def _group(key: tuple[str, str, str], members: Sequence[Received]) -> Group:
     moments = [message.enqueued_at for message in members if message.enqueued_at is not None]
     return Group(*key, count=len(members), oldest=min(moments, default=None), example=members[0])
 
@@ -133,8 +161,8 @@ def _table(groups: Sequence[Group]) -> "Table":
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for group in groups:
         oldest = f"{group.oldest:%Y-%m-%d %H:%M:%S}Z" if group.oldest else ""
-        said = where.value(group.example, "description")
-        cells = (group.reason, group.source, group.count, oldest, f"#{group.example.sequence_number}", said)
+        first = f"#{group.example.sequence_number}"
+        cells = (group.reason, group.source, group.count, oldest, first, group.description)
         table.add_row(*(Text(say.harmless(str(cell))) for cell in cells))
     return table
 

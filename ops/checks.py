@@ -7,7 +7,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ops import depths
+from ops import depths, say
 from ops.connect import bus, callers
 from ops.problem import Problem
 from ops.target import Target
@@ -26,6 +26,7 @@ from shared.contracts.queues import DEAD, SKEW, Queue, topology
 if TYPE_CHECKING:
     from azure.servicebus.management import QueueProperties
 
+    from shared.access.use_cases import UseCase
     from shared.llm.deployments import Deployment
 
 OLDEST_PYTHON = (3, 11)
@@ -116,15 +117,26 @@ def configuration(at: Target) -> Iterator[Finding]:
     try:
         known, use_cases = callers(at), read_use_cases(at.config / "use_cases")
         Sources.read(at.config / "sources.yaml")
-        Deployments.read(at.config / "models.yaml")
+        models = Deployments.read(at.config / "models.yaml")
         check_rights(known, use_cases)
         check_deadlines(use_cases, GatewaySettings.load())
     except SettingsError as wrong:
         yield Finding(Level.FAIL, "configuration", str(wrong), "correct the file (or RAGBUS_CONFIG)")
     else:
-        yield Finding(
-            Level.OK, "configuration", f"{at.config}: {len(known.callers)} callers, {len(use_cases)} use cases"
-        )
+        wrong_names = list(unknown_deployments(use_cases.values(), [each.name for each in models.chats()]))
+        yield from wrong_names
+        if not wrong_names:
+            there = f"{say.count(len(known.callers), 'caller')}, {say.count(len(use_cases), 'use case')}"
+            yield Finding(Level.OK, "configuration", f"{at.config}: {there}")
+
+
+def unknown_deployments(use_cases: "Iterable[UseCase]", chats: Sequence[str]) -> Iterator[Finding]:
+    """The deployments that use cases name, but that no chat model has: who asks there would be told `failed`."""
+    for use_case in use_cases:
+        for name in use_case.deployments:
+            if name not in chats:
+                said = f"use case {use_case.name}: deployments: there is no chat deployment {name!r} in models.yaml"
+                yield Finding(Level.FAIL, "configuration", said, f"name one that is there: {', '.join(chats)}")
 
 
 def broker(at: Target) -> Iterator[Finding]:
@@ -250,7 +262,9 @@ def qdrant(at: Target) -> Iterator[Finding]:
         )
     else:
         yield Finding(
-            Level.OK, "qdrant", f"{at.qdrant_url}, {len(json.loads(page.body)['result']['collections'])} collections"
+            Level.OK,
+            "qdrant",
+            f"{at.qdrant_url}, {say.count(len(json.loads(page.body)['result']['collections']), 'collection')}",
         )
 
 
@@ -287,7 +301,7 @@ def _model(deployment: "Deployment", at: Target) -> Finding:
 
 
 def clock(at: Target) -> Iterator[Finding]:
-    """Our clock against the broker's, or that of whatever else tells the time."""
+    """Our clock against the broker's, or that of whatever else tells the time; where nothing answers, nothing."""
     for url in (at.admin_url if at.is_emulator else f"https://{at.host}", at.qdrant_url, at.gateway):
         try:
             told = _get(url, {}).headers.get("date")
@@ -296,7 +310,6 @@ def clock(at: Target) -> Iterator[Finding]:
         if told:
             yield skew(told, datetime.now(UTC), urlsplit(url).netloc)
             return
-    yield Finding(Level.WARN, "clock", "nobody told us the time", "see that this machine's clock is synchronised (NTP)")
 
 
 def skew(told: str, now: datetime, who: str) -> Finding:

@@ -52,7 +52,8 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
     try:
         yield ours
     except UnknownQueue as unknown:
-        raise Problem(f"{unknown}; `ragbus queues` lists them") from unknown
+        # The SDK may have had nothing to say, which leaves an empty bracket.
+        raise Problem(f"{str(unknown).removesuffix(' ()')}; `ragbus queues` lists them") from unknown
     except BusUnavailable as away:
         if "requires sessions" in str(away):
             raise Problem("that queue has sessions, so only its dead letters can be looked at") from away

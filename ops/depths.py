@@ -43,7 +43,7 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
     except DeserializationError as odd:
         raise Problem(f"the administration of {where} answers what the SDK cannot read: {_cause(odd)}") from odd
     except AzureError as away:
-        raise Problem(f"the administration of {where} does not answer: {_first_line(away)}") from away
+        raise Problem(f"the administration of {where} does not answer: {_first_line(away)}; is it running?") from away
 
 
 def depths(client: "ServiceBusAdministrationClient") -> list[Depth]:

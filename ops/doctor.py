@@ -31,7 +31,7 @@ def _findings(folder: Path) -> Iterator[Finding]:
     try:
         at = target.find(folder=folder)
     except Problem as problem:
-        yield Finding(Level.FAIL, "target", *_split(str(problem)))
+        yield Finding(Level.FAIL, "target", *_split(str(problem), ": "))
         yield from checks.ports()
         return
     yield Finding(Level.OK, "target", str(at))
@@ -43,18 +43,17 @@ def _safely(what: str, check: Callable[[Target], Iterable[Finding]], at: Target)
     try:
         yield from list(check(at))
     except Problem as problem:
-        yield Finding(Level.FAIL, what, *_split(str(problem)))
+        said, fix = _split(str(problem), "; ")
+        # "Ask the doctor" is no advice from the doctor.
+        yield Finding(Level.FAIL, what, said, "" if "ragbus doctor" in fix else fix)
     except Exception as odd:  # noqa: BLE001 - one check that cannot be made must not hide the others
         yield Finding(Level.WARN, what, f"could not be checked: {odd!r}", "ragbus --debug queues may say more")
 
 
-def _split(sentence: str) -> tuple[str, str]:
-    """What is wrong, and the fix after the first colon or semicolon that has one."""
-    for mark in ("; ", ": "):
-        said, found, fix = sentence.partition(mark)
-        if found:
-            return said, fix
-    return sentence, ""
+def _split(sentence: str, mark: str) -> tuple[str, str]:
+    """What is wrong, and the fix, which stands after the last `mark`; before it may be another program's words."""
+    said, found, fix = sentence.rpartition(mark)
+    return (said, fix) if found else (sentence, "")
 
 
 def _table(found: Sequence[Finding]) -> "Table":

@@ -67,7 +67,7 @@ def reconcile(target: Target, *, dry_run: bool) -> None:
     if not found:
         say.console().print("the index says what the lake says")
     else:
-        say.aside(f"{len(found)} events {'would be ' if dry_run else ''}sent to blob-events")
+        say.aside(f"{say.count(len(found), 'event')} {'would be ' if dry_run else ''}sent to blob-events")
 
 
 async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]":

@@ -77,12 +77,16 @@ def _complain(failure: Exception) -> None:
 def up(
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Take any free ports, not the usual ones.")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Forget data, logs and edited documents first.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="RAGBUS_CONFIG", help="The folder with callers.yaml and the rest; the example's."),
+    ] = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Start the whole system on this machine and keep it running."""
     from ops.up import up
 
-    raise typer.Exit(up(folder, free_ports=free_ports, reset=reset))
+    raise typer.Exit(up(folder, config=config, free_ports=free_ports, reset=reset))
 
 
 @app.command()
@@ -107,7 +111,7 @@ def ask(
     caller: Annotated[str | None, typer.Option("--as", help="A caller in callers.yaml; the first.")] = None,
     http: Annotated[bool, typer.Option("--http", help="Ask the gateway, not its queue.")] = False,
     session: Annotated[str | None, typer.Option(help="The session of the reply queue to be answered in.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it is too late.")] = 60,
+    timeout: Annotated[float, typer.Option(min=2, help="Seconds until it is too late.")] = 60,
     json: AsJson = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
@@ -159,11 +163,14 @@ def dlq_ls(
     json: AsJson = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """List dead letters, grouped by their reason."""
+    """List dead letters, grouped by reason and description."""
     from ops import browse
 
     at = _target(folder)
-    browse.list_dead(at, browse.Place(queue, not alive), condition=condition, limit=limit, as_json=json)
+    place = browse.Place(queue, not alive)
+    browse.list_dead(at, place, condition=condition, limit=limit, as_json=json)
+    if place == browse.REQUESTS and not json:
+        browse.mention_others(at)
 
 
 @dlq.command("show")
@@ -216,9 +223,10 @@ def replay(
     """Send captured messages again, as replays that are told from the originals."""
     from ops import resend
 
+    captured = resend.read(files)
     at = _target(folder)
     resend.check_target(at, to, allowed=azure)
-    (resend.inline if inline else resend.replay)(at, files, rerun=rerun, queue=queue)
+    (resend.inline if inline else resend.replay)(at, captured, rerun=rerun, queue=queue)
 
 
 index = typer.Typer(help="The documents: lake and index.", no_args_is_help=True, rich_markup_mode=None)

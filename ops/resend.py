@@ -44,6 +44,8 @@ def read(files: Sequence[Path]) -> list[Capsule]:
     for file in files:
         try:
             found.append(capsule.read(file.read_text("utf-8")))
+        except FileNotFoundError as missing:
+            raise Problem(f"no such file: {file}") from missing
         except (OSError, UnicodeDecodeError) as unreadable:
             raise Problem(f"{file}: {unreadable}") from unreadable
         except Problem as problem:
@@ -99,17 +101,17 @@ def _told(entry: "Entry", work: Work, *, rerun: bool) -> str:
     )
 
 
-def replay(target: Target, files: Sequence[Path], *, rerun: bool, queue: str | None) -> None:
-    """Send the messages in `files` again."""
-    asyncio.run(resend(target, read(files), rerun=rerun, queue=queue))
+def replay(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: str | None) -> None:
+    """Send the `captured` messages again."""
+    asyncio.run(resend(target, captured, rerun=rerun, queue=queue))
 
 
-def inline(target: Target, files: Sequence[Path], *, rerun: bool, queue: str | None) -> None:
-    """Run the messages in `files` through their workers here; send nothing."""
+def inline(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: str | None) -> None:
+    """Run the `captured` messages through their workers here; send nothing."""
     from ops.inline import run
 
     known = callers(target)
-    for each in read(files):
+    for each in captured:
         work = work_of(each, known, queue)
         message = replayed(each, work, work.earlier + 1, rerun=rerun, now=datetime.now(UTC))
         say.aside(f"{each.place}: as {message.message_id} ({replay_run(work.earlier + 1)}), in this process")

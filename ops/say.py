@@ -35,6 +35,11 @@ def as_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def count(number: int, thing: str) -> str:
+    """`1 event`, `2 events`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def harmless(text: str) -> str:
     """`text` with its control characters made visible: a message may hold sequences that move a terminal's cursor."""
     return "".join(char if char in _KEEP or not _controls(char) else f"\\x{ord(char):02x}" for char in text)

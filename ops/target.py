@@ -4,6 +4,7 @@
 `.ragbus/stack.json`, which `ragbus up` writes. Every command says which it took, and never shows a key.
 """
 
+import fcntl
 import ipaddress
 import json
 import os
@@ -94,6 +95,8 @@ def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER) -> 
     if _CONNECTION in ours or _NAMESPACE in ours:
         return Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
     running = read_stack(folder / "stack.json")
+    if running is None and _is_held(folder / "lock"):
+        raise Problem(f"the stack in {folder} is still starting: try again in some seconds")
     if running is None:
         raise Problem(
             f"nothing to talk to: start the laptop's stack with `ragbus up` in another terminal, "
@@ -112,6 +115,18 @@ def read_stack(file: Path) -> Target | None:
     if not _runs(pid):
         return None
     return Target(variables, str(file), gateway=str(told.get("gateway_url", _GATEWAY)))
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a stack has its folder, though it does not say yet where everything is."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _runs(pid: int) -> bool:

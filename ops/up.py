@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from local.stack import CannotStart, Died, Stack, from_environment
 from local.stack.signals import run
+from local.stack.stack import EXAMPLE
 from ops import say
 from ops.ask import LAPTOP_KEY
 from ops.problem import Problem
@@ -34,30 +35,31 @@ with bus.get_queue_receiver("answers", session_id=session) as receiver:
         print(json.loads(str(message))["text"]); receiver.complete_message(message)"""
 
 
-def up(folder: Path, *, free_ports: bool, reset: bool) -> int:
+def up(folder: Path, *, config: Path | None, free_ports: bool, reset: bool) -> int:
     """Run until told to stop: 0; 1 when a part died. Raises `Problem` when it cannot start."""
     if os.environ.get("RAGBUS_SERVICEBUS_NAMESPACE") or os.environ.get("RAGBUS_SERVICEBUS_CONNECTION_STRING"):
         say.aside("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
     try:
-        run(_up(folder, free_ports=free_ports, reset=reset))
+        run(_up(folder, config=config or EXAMPLE, free_ports=free_ports, reset=reset))
     except CannotStart as error:
-        raise Problem(str(error)) from error
+        raise Problem(str(error).replace("use --free-ports", "use `.venv/bin/ragbus up --free-ports`")) from error
     except Died as error:
-        say.aside(f"ragbus: {error}\neverything was stopped")
+        say.aside(f"ragbus: everything was stopped, because {error}")
         return 1
     say.aside("stopped; nothing is left running")
     return 0
 
 
-async def _up(folder: Path, *, free_ports: bool, reset: bool) -> None:
+async def _up(folder: Path, *, config: Path, free_ports: bool, reset: bool) -> None:
     stack = Stack(
         folder,
+        config=config,
         ports="free" if free_ports else "usual",
         reset=reset,
         instead=from_environment(),
+        starting=lambda: say.aside("starting …"),
         progress=lambda name, seconds: say.aside(f"  {name:<10} ready after {seconds:4.1f} s"),
     )
-    say.aside("starting …")
     first_time = not stack.folder.data.exists() or reset
     async with stack:
         _explain(stack)
@@ -86,10 +88,13 @@ async def _catch_up(folder: Path) -> None:
 def _explain(stack: Stack) -> None:
     console = say.console()
     console.print(_table(stack))
-    console.print("\n[bold]Ask over HTTP[/bold]")
-    print_plain(_CURL.format(gateway=stack.gateway_url, key=LAPTOP_KEY))
-    console.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
-    print_plain(_PYTHON.format(connection_string=stack.connection_string))
+    if stack.config == EXAMPLE.resolve():
+        console.print("\n[bold]Ask over HTTP[/bold]")
+        print_plain(_CURL.format(gateway=stack.gateway_url, key=LAPTOP_KEY))
+        console.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
+        print_plain(_PYTHON.format(connection_string=stack.connection_string))
+    else:
+        print_plain(f"\nCallers, use cases and models are those of {stack.config}")
     console.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
     console.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
 

@@ -16,6 +16,8 @@ from local.stack.ready import Check
 ROOT = Path(__file__).parents[2]
 # Between two looks whether a part is ready; one costs less than a millisecond.
 _LOOK = 0.03
+# How our parts, asyncio and Redis say that a port is taken.
+_PORT_TAKEN = ("ddress already in use", "is taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Child:
         with suppress(OSError):
             return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
         return ""
+
+    def lost_its_port(self) -> bool:
+        """Whether it ended because somebody else listens where it was told to."""
+        return not self.alive and not self.expected and any(word in self.last_words() for word in _PORT_TAKEN)
 
     def _tell(self, number: signal.Signals) -> None:
         if self.alive:

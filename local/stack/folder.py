@@ -1,7 +1,7 @@
 """The stack's folder: data, logs, the lake, and `stack.json`, which says where everything is.
 
 .ragbus/
-    lock         held while a stack runs here, so that there is only one
+    lock         there and held while a stack runs here, so that there is only one
     stack.json   addresses, environment and process ids; there while the stack runs
     broker.json  the queues
     logs/        one file per process
@@ -30,12 +30,13 @@ class Folder:
         self.lake = self.path / "lake"
         self.broker_config = self.path / "broker.json"
         self.state = self.path / "stack.json"
+        self.lock = self.path / "lock"
         self._lock: TextIO | None = None
 
     def take(self) -> None:
         """Make the folder ours until `release`, or until we die; raises `CannotStart` if it is somebody's."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / "lock").open("a+")
+        lock = self.lock.open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -45,15 +46,28 @@ class Folder:
             raise CannotStart(
                 f"a stack runs in {self.path} already (process {owner}): stop it with Ctrl-C first"
             ) from None
+        if not self._is_there(lock):
+            # Its owner left between our open and our lock, and took the file along.
+            lock.close()
+            self.take()
+            return
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
 
+    def _is_there(self, lock: TextIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock.fileno()), self.lock.stat())
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Let others have it; nothing says any more that a stack runs here."""
         self.state.unlink(missing_ok=True)
         if self._lock is not None:
+            # While it is still ours: unlinked after that, it may be the next one's.
+            self.lock.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 

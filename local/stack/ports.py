@@ -2,15 +2,15 @@
 
 import random
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from local.stack.errors import CannotStart
 
 HOST = "127.0.0.1"
 USUAL = {"broker": 5672, "admin": 5300, "vectors": 6333, "llm": 8090, "redis": 6379, "gateway": 8080}
 _HINTS = {
-    "redis": f", or set RAGBUS_REDIS_URL=redis://{HOST}:6379/0 to use the one there",
-    "vectors": f", or set RAGBUS_QDRANT_URL=http://{HOST}:6333 to use the one there",
+    "redis": f"set RAGBUS_REDIS_URL=redis://{HOST}:6379/0 to use the one there",
+    "vectors": f"set RAGBUS_QDRANT_URL=http://{HOST}:6333 to use the one there",
 }
 # Below the range from which Linux, macOS and Windows take ports for outgoing connections: nobody is given one of
 # these between our look and the part's bind, except by choosing it as we do.
@@ -18,12 +18,19 @@ _FREE_FROM, _FREE_TO = 18_000, 32_000
 
 
 def usual(names: Collection[str]) -> dict[str, int]:
-    """The well-known port of each of `names`; raises `CannotStart` when one is taken."""
-    for name in names:
-        if not _is_free(USUAL[name]):
-            hint = _HINTS.get(name, "")
-            raise CannotStart(f"port {USUAL[name]} ({name}) is in use: stop what listens there, use --free-ports{hint}")
+    """The well-known port of each of `names`; raises `CannotStart` that names all that are taken."""
+    taken = [name for name in names if not _is_free(USUAL[name])]
+    if taken:
+        raise CannotStart(_in_use(taken))
     return {name: USUAL[name] for name in names}
+
+
+def _in_use(taken: Sequence[str]) -> str:
+    listed = ", ".join(f"{USUAL[name]} ({name})" for name in taken)
+    which = f"port {listed} is" if len(taken) == 1 else f"ports {listed} are"
+    # What listens there may be used instead, but that helps only where nothing else is in the way.
+    hints = [_HINTS[name] for name in taken] if _HINTS.keys() >= set(taken) else []
+    return ", or ".join([f"{which} in use: stop what listens there", *hints, "use --free-ports"])
 
 
 def free() -> Iterator[int]:

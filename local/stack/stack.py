@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 from local.stack import ports, recipe
 from local.stack.broker_config import emulator_config
 from local.stack.child import ROOT, Child, Part
-from local.stack.errors import CannotStart, Died
+from local.stack.errors import CannotStart, Died, StackError
 from local.stack.folder import Folder
 from local.stack.recipe import Addresses
 
@@ -28,6 +28,8 @@ ONE_OF_EACH = dict.fromkeys(recipe.SERVICES, 1)
 NO_WORKERS = dict.fromkeys(recipe.SERVICES, 0)
 # What may be used instead of a stand-in, and the variable that says so.
 INSTEAD = {"redis": "RAGBUS_REDIS_URL", "vectors": "RAGBUS_QDRANT_URL", "llm": "RAGBUS_MODEL_ENDPOINT"}
+# Somebody may take a free port between our look and a part's bind: so often the start is begun anew with others.
+_DRAWS = 4
 _SCHEME = {"redis": "redis", "vectors": "http", "llm": "http"}
 
 T = TypeVar("T")
@@ -57,18 +59,20 @@ class Stack:
         reset: bool = False,
         patience: float = 90.0,
         lock: timedelta | None = None,
+        starting: Callable[[], None] = lambda: None,
         progress: Progress = lambda _name, _seconds: None,
     ) -> None:
         """`workers`: how many of a service, if not one. `settings`: variables by service or process name, `*`: all.
 
         `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
         `lock`: how long a delivery is locked, if not as the topology says; short, a killed worker's work is back soon.
+        `starting` is called when nothing is in the way, before the first part is started.
         `progress` hears of every part that is ready, and after how many seconds.
         """
         self.folder = Folder(folder)
         self.children: dict[str, Child] = {}
         self._usual = ports == "usual"
-        self._config = config.resolve()
+        self.config = config.resolve()
         self._documents = documents.resolve()
         self._services = recipe.names({**ONE_OF_EACH, **(workers or {})})
         self._with_lake = lake
@@ -77,6 +81,7 @@ class Stack:
         self._reset = reset
         self._patience = patience
         self._lock = lock
+        self._starting = starting
         self._progress = progress
         self._began = time.monotonic()
         self._addresses: Addresses | None = None
@@ -150,7 +155,8 @@ class Stack:
         self.folder.take()
         try:
             self._plan()
-            await self.during(self._start())
+            self._starting()
+            await self._begin()
             self._announce()
         except BaseException as failure:
             await self._leave()
@@ -219,8 +225,8 @@ class Stack:
         """Decide on addresses and environment, and write down what the parts will read."""
         self._addresses = self._choose_addresses()
         self.folder.prepare(self._documents, reset=self._reset)
-        self._environment = recipe.common(self._addresses, self._config, self.folder, secrets.token_urlsafe(32))
-        self.folder.write(self.folder.broker_config, emulator_config(_topology(self._config, self._lock)))
+        self._environment = recipe.common(self._addresses, self.config, self.folder, secrets.token_urlsafe(32))
+        self.folder.write(self.folder.broker_config, emulator_config(_topology(self.config, self._lock)))
 
     def _choose_addresses(self) -> Addresses:
         own = [name for name in INSTEAD if name not in self._instead]
@@ -257,6 +263,28 @@ class Stack:
 
     # -- starting and stopping
 
+    async def _begin(self) -> None:
+        """Start; anew, with other ports, when somebody was quicker to take one."""
+        for draws_left in reversed(range(_DRAWS)):
+            try:
+                await self.during(self._start())
+            except StackError:
+                lost = next((child for child in self.children.values() if child.lost_its_port()), None)
+                if lost is None:
+                    raise
+                if not draws_left:
+                    raise CannotStart(f"{lost.part.name}: its port is taken by another program ({lost.log})") from None
+            else:
+                return
+            await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        await self._stop_in_order()
+        self.children.clear()
+        self._death = None
+        self._died.clear()
+        self._plan()
+
     async def _start(self) -> None:
         await self._launch(self._add(self._stand_ins()))
         await self._ready([self.children["broker"]])
@@ -280,7 +308,7 @@ class Stack:
     async def _watch(self, child: Child) -> None:
         code = await child.wait()
         if not child.expected and self._death is None:
-            self._death = Died(f"{child.part.name} ended ({_spoken(code)}){_epitaph(child)}")
+            self._death = Died(f"{child.part.name} ended ({_spoken(code)}){_after(code, child)}")
             self._died.set()
 
     async def _ready(self, children: Sequence[Child]) -> None:
@@ -352,6 +380,11 @@ def _topology(config: Path, lock: timedelta | None) -> Any:
 
 def _spoken(code: int) -> str:
     return f"status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _after(code: int, child: Child) -> str:
+    # Who was killed from outside had no time for words; the last lines of its log are about something else.
+    return f"; its log: {child.log}" if code in (-signal.SIGKILL, -signal.SIGTERM) else _epitaph(child)
 
 
 def _epitaph(child: Child) -> str:

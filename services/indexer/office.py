@@ -73,7 +73,14 @@ def _extract(data: bytes, mime: str) -> Any:
     try:
         return kreuzberg.extract_bytes_sync(data, mime, config)
     except kreuzberg.KreuzbergError as refused:
-        raise Unreadable(str(refused)[:300]) from refused
+        raise Unreadable(_refusal(str(refused), "PDF" if mime == PDF else "Word document")) from refused
+
+
+def _refusal(said: str, what: str) -> str:
+    """Why a file cannot be read, in our words: the library's are for its own developers."""
+    if "password" in said.casefold():
+        return f"it is a {what} that a password protects"
+    return f"it is not a readable {what} (damaged or truncated)"
 
 
 def _nodes(tree: dict[str, Any]) -> Iterator[_Node]:

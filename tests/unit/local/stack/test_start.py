@@ -1,6 +1,7 @@
 """What stands in the way of a start, and what a failed one leaves behind."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from local.stack.child import Child, Part
 from local.stack.errors import CannotStart
 from local.stack.folder import Folder
 from local.stack.ready import http_ok
-from local.stack.stack import NO_WORKERS, Stack
+from local.stack.stack import NO_WORKERS, Stack, _after
 
 ELSEWHERE = {"redis": "redis://r", "vectors": "http://q", "llm": "http://m"}
 
@@ -74,6 +75,15 @@ def test_a_part_that_lost_its_port_is_known_by_its_last_words(tmp_path: Path, sa
     child = Child(Part("gateway", (), http_ok(1, "/")), tmp_path / "log")
     child.log.write_text(said)
     assert child.lost_its_port() is lost
+
+
+@pytest.mark.parametrize(("code", "quoted"), [(-signal.SIGKILL, False), (-signal.SIGTERM, False), (1, True)])
+def test_of_a_part_that_was_killed_only_the_log_is_named(tmp_path: Path, code: int, quoted: bool) -> None:
+    child = Child(Part("retriever", (), http_ok(1, "/")), tmp_path / "log")
+    child.log.write_text('{"event": "worker.started"}\n')
+    said = _after(code, child)
+    assert str(child.log) in said
+    assert ("worker.started" in said) is quoted
 
 
 def test_a_port_that_somebody_took_meanwhile_is_replaced_by_another(

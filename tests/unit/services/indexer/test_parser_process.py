@@ -111,8 +111,8 @@ def many_pages() -> bytes:
 @pytest.mark.parametrize(
     ("path", "make", "says"),
     [
-        ("broken.pdf", lambda: b"%PDF-1.7 nothing", "Invalid PDF"),
-        ("empty.pdf", lambda: b"", "Invalid PDF"),
+        ("broken.pdf", lambda: b"%PDF-1.7 nothing", "not a readable PDF"),
+        ("empty.pdf", lambda: b"", "not a readable PDF"),
         ("long.pdf", many_pages, "6 pages, more than the 5"),
         ("broken.docx", lambda: b"PK\x03\x04", "not a Word document"),
         ("bomb.docx", bomb, "zip bomb"),
