@@ -6,7 +6,6 @@ from typing import Any
 
 from shared.contracts.queues import Queue
 
-
 # The only name that Microsoft's emulator takes.
 NAMESPACE = "sbemulatorns"
 
