@@ -9,7 +9,7 @@ import pytest
 from local.broker.testing import LocalBus
 from local.stack.broker_config import emulator_config
 from shared.bus.memory import MemoryBus
-from shared.bus.port import Bus, Delivery, LockLost, MessageTooLarge, Outgoing, UnknownQueue
+from shared.bus.port import Bus, BusUnavailable, Delivery, LockLost, MessageTooLarge, Outgoing, UnknownQueue
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.queues import Queue
 
@@ -150,4 +150,9 @@ async def test_what_is_too_large_is_the_senders_error_and_spares_the_rest(bus: B
 
 async def test_an_unknown_queue_is_said_to_be_unknown(bus: Bus) -> None:
     with pytest.raises(UnknownQueue, match="nowhere"):
-        await bus.send(Outgoing("nowhere", b"1", "x"))
+        for _ in range(5):
+            try:
+                await bus.send(Outgoing("nowhere", b"1", "x"))
+            except BusUnavailable:
+                # On a busy machine the SDK's own retries may run out of time before it says which error it was.
+                continue

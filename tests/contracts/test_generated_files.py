@@ -10,9 +10,10 @@ import yaml
 from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import SecretStr
 
-from local.stack.broker_config import iso, spoken
+from local.stack.broker_config import iso
 from ops.reference import __main__ as command
 from ops.reference import asyncapi, emulator, examples, outcomes, settings
+from ops.reference.text import spoken
 from shared.access.callers import Callers
 from shared.contracts.answer import CacheState, Code, Outcome
 from shared.contracts.queues import Queue

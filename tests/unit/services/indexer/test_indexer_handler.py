@@ -255,7 +255,7 @@ async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_loo
     ("path", "data", "says"),
     [
         ("picture.png", b"\x89PNG", "not supported"),
-        ("broken.pdf", b"%PDF-1.7 nothing", "Invalid PDF"),
+        ("broken.pdf", b"%PDF-1.7 nothing", "not a readable PDF"),
         ("broken.docx", b"PK\x03\x04 nothing", "not a Word document"),
         ("large.md", b"x" * 100_001, "100,001 bytes"),
         ("binary.txt", b"\x00\x01\x02", "binary"),
