@@ -33,9 +33,9 @@ def _queue(queue: Queue) -> dict[str, Any]:
 
 
 def iso(duration: timedelta) -> str:
-    """ISO 8601, in the largest unit that needs no fraction."""
+    """An ISO 8601 duration, as the broker's own tools write it: PT1M, PT1H, P14D."""
     seconds = int(duration.total_seconds())
-    for size, form in ((86_400, "P{}D"), (3_600, "PT{}H"), (60, "PT{}M")):
-        if seconds and seconds % size == 0:
-            return form.format(seconds // size)
-    return f"PT{seconds}S"
+    if seconds and seconds % 86_400 == 0:
+        return f"P{seconds // 86_400}D"
+    parts = ((seconds // 3600, "H"), (seconds % 3600 // 60, "M"), (seconds % 60, "S"))
+    return "PT" + ("".join(f"{count}{unit}" for count, unit in parts if count) or "0S")
