@@ -19,7 +19,10 @@ from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.request import Request
 from shared.ledger.ledger import Entry, Ledger, key_of
+from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,19 @@ class Desk:
 
     async def take(self, ask: Ask, arrival: Arrival) -> Answered | Enqueued:
         """Decide what becomes of `ask`."""
+        taken = await self._taken(ask, arrival)
+        request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
+        log.info(
+            "request.taken" if code is None else "request.answered_at_once",
+            request_id=request.request_id,
+            tenant=request.tenant,
+            caller=request.caller,
+            use_case=request.use_case,
+            code=code,
+        )
+        return taken
+
+    async def _taken(self, ask: Ask, arrival: Arrival) -> Answered | Enqueued:
         verdict = admit(ask, arrival, self._use_cases, self._clock())
         known = await self._known(verdict.request)
         if known is not None and not known.asks_the_same(verdict.request):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import structlog
 
+FIRST = ("timestamp", "level", "service", "event")
 ALLOWED = frozenset(
     "event level timestamp service request_id tenant caller use_case trace_id span_id queue message_id "
     "kind attempt delivery_count sequence reason detail error outcome code cache seconds wait until "
@@ -47,8 +48,9 @@ def get_logger() -> Any:
 
 
 def only_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Replace the value of every field that is not in `ALLOWED` by its length."""
-    return {key: value if key in ALLOWED else f"<{len(str(value))} characters>" for key, value in event.items()}
+    """Replace the value of every field that is not in `ALLOWED` by its length; what is read first comes first."""
+    ordered = {key: event[key] for key in FIRST if key in event} | dict(event)
+    return {key: value if key in ALLOWED else f"<{len(str(value))} characters>" for key, value in ordered.items()}
 
 
 class _Forward(logging.Handler):
