@@ -284,8 +284,9 @@ async def test_in_flight_work_is_bounded(scene: Scene) -> None:
     worker.job = Job("retrieve", worker.job.decode, counting, internal_identity, worker.job.request)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
-    while worker.in_flight < 2:
+    while now < 2:  # both handlers are inside, and a third would have been let in by now
         await asyncio.sleep(0.01)
+    assert worker.in_flight == 2
     release.set()
     while await scene.queued("retrieve"):
         await asyncio.sleep(0.01)
