@@ -15,7 +15,8 @@ from shared.contracts.generate import Candidate
 # Below this share of common words a passage does not carry a statement, however it was cited.
 ENOUGH = 0.3
 _MARK = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\s\[])|\n+")
+# After a full stop or a mark, before anything that is not another mark: `A. [1] B [2] C.` is three statements.
+_SENTENCE_END = re.compile(r"(?<=[.!?\]])\s+(?=[^\s\[])|\n+")
 _WORD = re.compile(r"[^\W_]+(?:[.,:][0-9]+)*", re.UNICODE)
 _DIGIT = re.compile(r"\d")
 

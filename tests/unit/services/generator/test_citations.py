@@ -56,6 +56,18 @@ def test_each_sentence_is_checked_by_itself() -> None:
     assert [citation.marker for citation in found.citations] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Annual leave is paid. [1] The per diem in Denmark is EUR 62. [2]",
+        "Annual leave: paid [1] Per diem in Denmark: EUR 62 [2]",
+        "Annual leave is paid [1].\nThe per diem in Denmark is EUR 62 [2].",
+    ],
+)
+def test_wherever_the_marks_stand_each_statement_has_its_own(text: str) -> None:
+    assert [citation.document for citation in verify(text, PASSAGES).citations] == ["leave-1.md", "leave-2.md"]
+
+
 def test_the_label_of_a_passage_belongs_to_it() -> None:
     assert verify("Limits of 2026: the per diem in Denmark is EUR 62 [2].", PASSAGES).citations
     assert not verify("Limits of 2025: the per diem in Denmark is EUR 62 [2].", PASSAGES).citations
