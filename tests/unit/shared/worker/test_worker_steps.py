@@ -15,7 +15,7 @@ from shared.contracts.envelope import Envelope, to_caller, to_retriever
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.ledger.ledger import Ledger
+from shared.ledger.ledger import Entry, Ledger
 from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import internal_identity
 from shared.worker.worker import Job, Worker
@@ -48,9 +48,8 @@ class Scene:
             identify=internal_identity,
             request=lambda task: task.request,
         )
-        return Worker(
-            job=job, bus=self.bus, outcomes=Outcomes(self.ledger), clock=self.clock, chance=lambda: 0.5, **changes
-        )
+        given = {"bus": self.bus, "outcomes": Outcomes(self.ledger), **changes}
+        return Worker(job=job, clock=self.clock, chance=lambda: 0.5, **given)
 
     async def deliver(self, request: Request | None = None, body: bytes | None = None) -> MemoryDelivery:
         request = request or a_request()
@@ -100,9 +99,7 @@ async def test_nothing_is_completed_that_was_not_sent(scene: Scene) -> None:
         async def send(self, message: Outgoing) -> None:
             raise BusUnavailable(message.queue)
 
-    worker = scene.worker()
-    worker.poster._bus = Away()
-    await worker.process(delivery)
+    await scene.worker(bus=Away()).process(delivery)
     assert delivery.settled == "left"
 
 
@@ -132,12 +129,15 @@ async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
 
     scene.result = lose_the_race
     delivery = await scene.deliver(request)
-    known = scene.worker()
 
-    async def nobody_knew(_request: Request) -> None:
-        await scene.ledger.claim(request, an_answer(request, "first"))
+    class Slow(Outcomes):
+        """Looks before anybody has claimed, and is overtaken afterwards: the race, made certain."""
 
-    known.outcomes.known = nobody_knew  # type: ignore[method-assign,assignment]  # the race, made certain
+        async def known(self, request: Request) -> Entry | None:
+            await scene.ledger.claim(request, an_answer(request, "first"))
+            return None
+
+    known = scene.worker(outcomes=Slow(scene.ledger))
     await known.process(delivery)
     [reply] = await scene.queued("answers")
     assert AnswerReady.decode(reply.body).text == "first"
