@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.exceptions import AzureError
-from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage, TransportType
+from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 from azure.servicebus.exceptions import (
     MessageAlreadySettled,
@@ -31,8 +31,6 @@ from shared.bus.port import (
     Received,
     UnknownQueue,
 )
-
-__all__ = ["TransportType", "from_sdk", "to_sdk", "translated"]
 
 _LOST = (MessageLockLostError, SessionLockLostError, MessageAlreadySettled, MessageNotFoundError)
 # With the emulator's connection string an unknown entity comes back as a failed authentication (CBS 404).
