@@ -69,7 +69,7 @@ async def _up(folder: Path, *, config: Path, free_ports: bool, reset: bool) -> N
 
 
 async def _catch_up(folder: Path) -> None:
-    """Announce again what the last run announced but may not have indexed: its broker's queues are gone.
+    """Announce again what the last run announced but may not have indexed: a power cut takes the queues' last moment.
 
     In a process of its own, so that what this needs does not stay in our memory.
     """

@@ -4,32 +4,43 @@ What a connection produces while its own input is handled leaves in one write. W
 connection's message produces here leaves at the end of this turn of the loop, so latency
 does not become the next timer. Nobody waits for a slow peer: above the high-water mark it
 gets no more messages, and above the limit it is hung up on.
+
+With a store that outlives the process, nothing leaves before what it follows from is durable:
+what several connections changed in one turn of the loop is committed together at its end.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from math import inf
 from time import time
 from typing import Final
 
+from local.broker import emulator
 from local.broker.admin.app import AdminApp
-from local.broker.admin.http import HttpProtocol
-from local.broker.amqp.endpoint import Connection
+from local.broker.admin.authority import managers
+from local.broker.admin.control import Control
+from local.broker.admin.http import Application, HttpProtocol, Request, Response
+from local.broker.amqp.composites import Error
+from local.broker.amqp.connection import Connection
+from local.broker.amqp.stage import Stage
+from local.broker.bus.access import Keys
 from local.broker.bus.clock import Clock, ManualClock, Timers
 from local.broker.bus.namespace import Namespace
-from local.broker.bus.queue import QueueOptions
-from local.broker.bus.store import MemoryStore, Store
-from local.broker.nodes.cbs import Keys
+from local.broker.bus.store import MemoryStore, Store, StoreError
+from local.broker.bus.topology import AccessRule, QueueOptions, Topology
+from local.broker.faults import Faults
+from local.broker.faults.fault import Where
 from local.broker.nodes.container import Container
+from local.broker.record import Record
 
 _LOGGER = logging.getLogger("local.broker")
-DEFAULT_KEYS: Final[Mapping[str, Sequence[str]]] = {
-    # the second is the placeholder in the connection strings of Microsoft's emulator
-    "RootManageSharedAccessKey": ("local", "SAS_KEY_VALUE"),
-}
 _HIGH_WATER: Final = 1024 * 1024
 _OUTPUT_LIMIT: Final = 64 * 1024 * 1024
-_SHORTEST_BEAT: Final = 0.01
+_FAILED: Final = Error("amqp:internal-error", "The broker cannot store anything any more, and ends.")
+_QUOTA_EXCEEDED: Final = Error("amqp:resource-limit-exceeded", "ConnectionsQuotaExceeded for the namespace.")
 
 
 class Broker:
@@ -37,20 +48,40 @@ class Broker:
 
     def __init__(
         self,
-        queues: Mapping[str, QueueOptions],
+        topology: Topology,
         *,
         clock: Clock = time,
         store: Store | None = None,
-        keys: Mapping[str, Sequence[str]] = DEFAULT_KEYS,
+        keys: Mapping[str, Sequence[AccessRule]] | None = None,
+        auto_create: QueueOptions | None = None,
+        strict_emulator: bool = False,
+        wall_clock: Clock = time,
     ) -> None:
+        """Take the entities, and what is different from the usual.
+
+        `clock` is the time of the queues, `wall_clock` that of the clients, by which they date
+        their tokens. `keys` are shared access policies by path, those of the namespace under the
+        empty one. With `auto_create` a queue that is asked for and not there is created with
+        these options. `strict_emulator` sets the limits of Microsoft's emulator.
+        """
         self.timers = Timers(clock)
         self.store = store or MemoryStore()
-        self.namespace = Namespace(queues, self.timers, self.store)
-        self.keys = Keys(keys, time)
+        self.namespace = Namespace(topology, self.timers, self.store)
+        self.namespace.default_options = auto_create
+        self.keys = Keys(keys or {}, self.namespace, wall_clock)
+        self.connection_limit: float = inf
+        if strict_emulator:
+            self.connection_limit = emulator.CONNECTIONS
+            self.namespace.validate = partial(emulator.validate, self.namespace)
         self.connections = Connections()
+        self.faults = Faults(self.namespace, self.connections, _soon)
+        self.record = Record(self.namespace)
         self._admin_sockets: set[HttpProtocol] = set()
         self._servers: list[asyncio.Server] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._leaving: dict[BrokerProtocol, None] = {}
+        self.failure: StoreError | None = None
+        self.on_failure: Callable[[], None] = _no_change
 
     # ------------------------------------------------------------------ life
 
@@ -63,8 +94,18 @@ class Broker:
 
     async def start_admin(self, host: str, port: int) -> int:
         """Answer HTTP; return the port, which is a free one if 0 was asked for."""
-        app = AdminApp(self.namespace, self.connections)
-        return await self._listen(lambda: HttpProtocol(app, self._admin_sockets), host, port)
+        administration = AdminApp(self.namespace, self.connections, managers(self.keys))
+        app = Control(self.faults, self.record, administration)
+        answer = partial(self._answer, app)
+        return await self._listen(lambda: HttpProtocol(answer, self._admin_sockets), host, port)
+
+    def _answer(self, app: Application, request: Request) -> Response:
+        """Answer a request once what it changed is durable."""
+        try:
+            response = app(request)
+        except StoreError as failure:
+            self._fail(failure)
+        return response if self.commit() else Response(500, "text/plain", f"{self.failure}\n".encode())
 
     async def _listen(self, protocol: Callable[[], asyncio.Protocol], host: str, port: int) -> int:
         server = await asyncio.get_running_loop().create_server(protocol, host, port)
@@ -72,7 +113,7 @@ class Broker:
         return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Hang up on everybody; what the queues hold is kept."""
+        """Hang up on everybody; what the queues hold is kept, and durable if the store is."""
         self.timers.on_change = _no_change
         if self._alarm is not None:
             self._alarm.cancel()
@@ -84,6 +125,7 @@ class Broker:
         await asyncio.sleep(0)
         self.connections.drop()  # whoever did not take the goodbye
         await asyncio.sleep(0)
+        self.commit()
 
     # ------------------------------------------------------------------ time
 
@@ -99,11 +141,60 @@ class Broker:
     def _ring(self) -> None:
         self._alarm = None
         self.timers.fire()
-        self._set_alarm()
+        if self.commit():
+            self._set_alarm()
+
+    # ------------------------------------------------------------------ durability
+
+    def commit(self) -> bool:
+        """Make durable what happened; return whether that was possible. If not, this is the end of it."""
+        if self.failure is not None:
+            return False
+        if not self.store.pending:
+            return True
+        try:
+            self.store.commit()
+        except StoreError as failure:
+            self._fail(failure)
+        return self.failure is None
+
+    def _fail(self, failure: StoreError) -> None:
+        """Hang up on everybody, without a word of what is not durable."""
+        if self.failure is not None:
+            return
+        self.failure = failure
+        self.timers.on_change = _no_change
+        while self._servers:
+            self._servers.pop().close()
+        self.connections.fail()
+        self.on_failure()
+
+    def let_out(self, protocol: "BrokerProtocol") -> None:
+        """Let a connection write what it has to say: now, or after the commit at the end of this turn."""
+        if self.store.pending:
+            self.let_out_later(protocol)
+        else:
+            protocol.flush()
+
+    def let_out_later(self, protocol: "BrokerProtocol") -> None:
+        """Let a connection write at the end of this turn of the loop, after one commit for all that do."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._let_out)
+        self._leaving[protocol] = None
+
+    def _let_out(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        if self.commit():
+            for protocol in leaving:
+                protocol.flush()
 
 
 def _no_change() -> None:
     """Nobody listens: alarms wait until somebody does."""
+
+
+def _soon(action: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(action)
 
 
 class Connections:
@@ -143,10 +234,44 @@ class Connections:
             protocol.abort()
         return len(chosen)
 
+    # ------------------------------------------------------------------ what faults do
+
+    def peers(self) -> list[Container]:
+        """Return what is behind each connection."""
+        return [protocol.container for protocol in self._open]
+
+    def flush(self, connection: Connection) -> None:
+        """Write what there is to write now."""
+        for protocol in self._of(connection):
+            protocol.flush()
+
+    def cut(self, connection: Connection, where: Where) -> None:
+        """Break a connection: before what waits to be written, within its last frame, or after it."""
+        for protocol in self._of(connection):
+            protocol.cut(where)
+
+    def hold(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+        """Stop reading from a socket, or writing to it."""
+        for protocol in self._of(connection):
+            protocol.hold(reading=reading, writing=writing)
+
+    def let_go(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+        """Go on."""
+        for protocol in self._of(connection):
+            protocol.let_go(reading=reading, writing=writing)
+
+    def _of(self, connection: Connection) -> "list[BrokerProtocol]":
+        return [protocol for protocol in self._open if protocol.connection is connection]
+
     def close(self) -> None:
         """Say goodbye to everybody."""
         for protocol in list(self._open):
             protocol.close()
+
+    def fail(self) -> None:
+        """Tell everybody that the broker has failed."""
+        for protocol in list(self._open):
+            protocol.fail()
 
 
 class BrokerProtocol(asyncio.Protocol):
@@ -157,9 +282,13 @@ class BrokerProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reading = False
-        self._heartbeat: asyncio.TimerHandle | None = None
-        self.connection = Connection(on_output=self._on_output)
-        self._container = Container(broker.namespace, broker.keys, self.connection)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._stage: Stage | None = None  # the one the alarm was set for
+        self._said_goodbye = False
+        self._one_too_many = False
+        self.connection = Connection(on_output=self._on_output, authenticate=self._login)
+        self.container = Container(broker.namespace, broker.keys, self.connection, broker.faults)
+        self._not_reading = self._not_writing = 0  # how many faults want it so
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count in. Small frames leave at once: asyncio sets TCP_NODELAY on every socket."""
@@ -167,30 +296,37 @@ class BrokerProtocol(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._broker.connections.joined(self)
+        self._one_too_many = self._broker.connections.current > self._broker.connection_limit
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Handle everything that came in, then write everything that came of it."""
+        if self._broker.failure is not None:
+            return
         self._reading = True
         try:
             for event in self.connection.receive(data):
-                self._container.handle(event)
+                self.container.handle(event)
+            if self._one_too_many and self.connection.peer:
+                self.connection.close(_QUOTA_EXCEEDED)
         except Exception:  # a bug of ours ends this connection, not the broker
             _LOGGER.exception("connection %s failed", self.connection.peer)
             self.abort()
         finally:
             self._reading = False
-        self._flush()
-        if self._heartbeat is None and self.connection.peer_idle_time_out is not None:
-            self._beat()
+        self._broker.let_out(self)
+        if self.connection.stage is not self._stage:
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free what the peer held here."""
         self._transport = None
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._broker.connections.left(self)
         for event in self.connection.lost():
-            self._container.handle(event)
+            self.container.handle(event)
+        self._broker.let_out(self)  # nothing of it; but what came back to the queues must be durable too
 
     def pause_writing(self) -> None:
         """Give a slow peer no more messages."""
@@ -204,39 +340,113 @@ class BrokerProtocol(asyncio.Protocol):
     def close(self) -> None:
         """Say goodbye and hang up."""
         self.connection.close()
-        self._flush()
+        self.flush()
+
+    def fail(self) -> None:
+        """Hang up because the broker has failed; what was to be written before may not be true."""
+        self.connection.take()
+        self.connection.close(_FAILED)
+        self._write(self.connection.take())
 
     def abort(self) -> None:
         """Hang up without a word, as a network would."""
         if self._transport is not None:
             self._transport.abort()
 
+    # ------------------------------------------------------------------ faults
+
+    def cut(self, where: Where) -> None:
+        """Break off: what is left to write is written, in part, or not."""
+        output = self.connection.take()
+        self.connection.abandon()
+        self.connection.paused = True  # no message is handed out to nobody
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._broker.commit():
+            return
+        if where != "before":
+            self._transport.write(output if where == "after" else torn(output))
+        self._transport.close()
+
+    def hold(self, *, reading: bool, writing: bool) -> None:
+        """Stop reading, or writing, for somebody."""
+        self._not_reading += reading
+        self._not_writing += writing
+        if self._not_reading and self._transport is not None:
+            self._transport.pause_reading()
+
+    def let_go(self, *, reading: bool, writing: bool) -> None:
+        """Go on, unless somebody else wants it otherwise."""
+        self._not_reading -= reading
+        self._not_writing -= writing
+        if not self._not_reading and self._transport is not None:
+            self._transport.resume_reading()
+        if not self._not_writing:
+            self.flush()
+
+    def _login(self, user: str, password: str) -> bool:
+        return self.container.login(user, password)
+
     # ------------------------------------------------------------------ output
 
     def _on_output(self) -> None:
         if not self._reading:
-            self._loop.call_soon(self._flush)
+            self._broker.let_out_later(self)
 
-    def _flush(self) -> None:
-        transport, output = self._transport, self.connection.take()
+    def flush(self) -> None:
+        """Write what there is to write, once that is durable."""
+        if not self._reading:
+            for event in self.connection.pending():
+                self.container.handle(event)
+        if self._not_writing or not self._broker.commit():
+            return
+        self._write(self.connection.take())
+
+    def _write(self, output: bytes) -> None:
+        transport = self._transport
         if transport is None or transport.is_closing():
             return
         if output:
-            self._broker.store.commit()
             transport.write(output)
             if transport.get_write_buffer_size() > _OUTPUT_LIMIT:
                 transport.abort()
         if self.connection.closed:
-            transport.close()
+            self._hang_up(transport)
         elif self.connection.held_back and not self.connection.paused:
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self.connection.held_back = False
-        self._container.resume()
+        self.container.resume()
 
-    def _beat(self) -> None:
-        """Keep a peer that has an idle time-out from giving up on us."""
-        interval = max(_SHORTEST_BEAT, (self.connection.peer_idle_time_out or 0.0) / 2)
-        self.connection.heartbeat()
-        self._heartbeat = self._loop.call_later(interval, self._beat)
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        """Close, but not while the peer still talks: it would lose our last words with its own."""
+        if self.connection.finished:
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._loop.call_later(self.connection.limits.closing, transport.abort)
+        elif not self._said_goodbye:
+            self._said_goodbye = True
+            with suppress(OSError):  # the peer has hung up already
+                transport.write_eof()
+
+    def _watch(self) -> None:
+        """Let the connection do what time demands: heartbeats, and an end to silence."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._stage = self.connection.stage
+        due = self.connection.tick(self._loop.time())
+        self._alarm = None if due is None else self._loop.call_at(due, self._watch)
+        if self.connection.finished:
+            self.flush()
+
+
+def torn(output: bytes) -> bytes:
+    """Return what is written without the second half of its last frame."""
+    at = 0
+    while at < len(output):
+        size = int.from_bytes(output[at : at + 4], "big")
+        if at + size >= len(output):
+            return output[: at + (len(output) - at) // 2]
+        at += size
+    return output

@@ -76,7 +76,7 @@ class Folder:
         if reset:
             for old in (self.data, self.lake, self.logs):
                 shutil.rmtree(old, ignore_errors=True)
-        for name in ("redis", "vectors"):
+        for name in ("broker", "redis", "vectors"):
             (self.data / name).mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
         if not self.lake.exists() and documents.is_dir():

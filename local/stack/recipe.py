@@ -84,15 +84,14 @@ def common(addresses: Addresses, config: Path, folder: Folder, cache_secret: str
 
 def broker(addresses: Addresses, folder: Folder) -> Part:
     """Service Bus."""
-    options = (
-        "--config",
-        str(folder.broker_config),
-        "--port",
-        str(addresses.broker),
-        "--admin-port",
-        str(addresses.admin),
-    )
-    return Part("broker", _module("local.broker", *options), http_ok(addresses.admin, "/health"), inherited())
+    options = {
+        "config": str(folder.broker_config),
+        "data": str(folder.data / "broker"),
+        "port": str(addresses.broker),
+        "admin-port": str(addresses.admin),
+    }
+    command = _module("local.broker", *(word for name, value in options.items() for word in (f"--{name}", value)))
+    return Part("broker", command, http_ok(addresses.admin, "/health"), inherited())
 
 
 def redis(port: int, folder: Folder) -> Part:

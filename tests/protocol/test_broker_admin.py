@@ -10,12 +10,11 @@ from urllib.request import Request, urlopen
 import pytest
 import pytest_asyncio
 from azure.core.exceptions import ResourceNotFoundError
-from azure.core.pipeline.transport import AioHttpTransport, RequestsTransport
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
-from azure.servicebus.management import ServiceBusAdministrationClient as SyncAdministrationClient
 
 from local.broker.testing import LocalBus, ManualClock
+from tests.protocol.broker_admin import client_at, sync_client_at
 from tests.protocol.broker_desk import Desk, desk_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,22 +34,6 @@ QUEUES = topology(
 )
 
 
-class PlainHttp(AioHttpTransport):  # type: ignore[misc]  # azure-core loads its transports lazily, untyped
-    """The administration client insists on https; the local broker has no certificate."""
-
-    async def send(self, request: Any, **options: Any) -> Any:
-        request.url = request.url.replace("https://", "http://", 1)
-        return await super().send(request, **options)
-
-
-class SyncPlainHttp(RequestsTransport):  # type: ignore[misc]  # the same
-    """The same for the synchronous client."""
-
-    def send(self, request: Any, **options: Any) -> Any:
-        request.url = request.url.replace("https://", "http://", 1)
-        return super().send(request, **options)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bus() -> AsyncIterator[LocalBus]:
     async with LocalBus(QUEUES, clock=ManualClock()) as bus:
@@ -65,8 +48,7 @@ async def dead(bus: LocalBus) -> AsyncIterator[Desk]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def admin(bus: LocalBus) -> AsyncIterator[ServiceBusAdministrationClient]:
-    client = ServiceBusAdministrationClient.from_connection_string(bus.admin_connection_string, transport=PlainHttp())
-    async with client:
+    async with client_at(bus.admin_connection_string) as client:
         yield client
 
 
@@ -98,7 +80,7 @@ async def test_connections_are_counted_and_named(bus: LocalBus, dead: Desk) -> N
 
 
 async def test_the_properties_of_a_queue_are_those_of_the_configuration(
-    admin: ServiceBusAdministrationClient,
+    bus: LocalBus, admin: ServiceBusAdministrationClient
 ) -> None:
     queue = await admin.get_queue("orders")
     assert queue.name == "orders"
@@ -109,7 +91,7 @@ async def test_the_properties_of_a_queue_are_those_of_the_configuration(
     assert queue.requires_duplicate_detection is True
     assert queue.requires_session is False
     assert queue.dead_lettering_on_message_expiration is True
-    assert queue.forward_dead_lettered_messages_to == "dead"
+    assert queue.forward_dead_lettered_messages_to == bus.admin_url.replace("http", "sb", 1) + "/dead"
     assert queue.forward_to is None
     assert queue.status == "Active"
 
@@ -148,9 +130,7 @@ async def test_a_queue_that_is_not_there_is_not_found(admin: ServiceBusAdministr
 
 async def test_the_synchronous_client_reads_the_same(bus: LocalBus) -> None:
     def read() -> list[str]:
-        with SyncAdministrationClient.from_connection_string(
-            bus.admin_connection_string, transport=SyncPlainHttp()
-        ) as client:
+        with sync_client_at(bus.admin_connection_string) as client:
             assert client.get_queue_runtime_properties("orders").active_message_count == 0
             return [queue.name for queue in client.list_queues()]
 

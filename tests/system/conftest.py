@@ -155,9 +155,14 @@ class App:
         async with self._client.get_queue_receiver(queue, sub_queue="deadletter") as receiver:
             return await receiver.peek_messages(max_message_count=250, sequence_number=1)
 
-    async def close(self) -> None:
+    async def hang_up(self) -> None:
+        """Leave the broker before it is killed: the SDK would leak the socket of a connection that breaks."""
         for sender in self._senders.values():
             await sender.close()
+        self._senders.clear()
+
+    async def close(self) -> None:
+        await self.hang_up()
         await self.http.aclose()
         await self.control.aclose()
 

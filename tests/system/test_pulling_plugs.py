@@ -140,11 +140,19 @@ async def test_without_vectors_a_question_waits_and_is_never_answered_from_nothi
 
 
 async def test_nobody_was_told_a_second_outcome(app: App) -> None:
-    """Whatever was repeated after a kill has come back by now: locks have ended twice. (A restarted broker forgets.)"""
+    """Whatever was repeated after a kill has come back by now: locks have ended twice."""
     await asyncio.sleep(2 * LOCK.total_seconds())
     async with httpx.AsyncClient() as admin:
         told = (await admin.get(f"{app.stack.admin_url}/answers")).text
     assert "<d2p1:ActiveMessageCount>0</d2p1:ActiveMessageCount>" in told
+
+
+async def test_a_killed_broker_comes_back_with_every_question(app: App) -> None:
+    session = await ask_many(app, "broker-killed", 4)
+    await app.hang_up()
+    app.stack.kill("broker")
+    await app.stack.start_one("broker")
+    assert await outcomes_of(app, session, 4) == {"answered": 4}
 
 
 async def test_without_a_broker_http_says_so_and_workers_come_back_with_it(app: App) -> None:

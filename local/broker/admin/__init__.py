@@ -1,1 +1,1 @@
-"""The HTTP side: health, connections, and the read half of the ATOM API."""
+"""The HTTP side: pages for people and scripts, and the administration API in ATOM."""

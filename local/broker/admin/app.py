@@ -3,22 +3,24 @@
 GET  /health                    200 while the broker accepts connections
 GET  /connections               how many there are, how many there were at most, and whose
 POST /connections/reset-peak    start counting the peak again
-GET  /$Resources/queues         the queues, a page at a time
-GET  /{queue}                   one queue; an empty feed when it is not there, as in Azure
+GET  /stats, /stats/{path}      what is in every entity, or in one (`local.broker.admin.stats`)
+
+These are for people and scripts, and need no credential. Whatever else is asked for, and every
+request with an `api-version`, is for the administration API (`local.broker.admin.administration`),
+so an entity may be called `health`.
 """
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Protocol
-from urllib.parse import quote
 
-from local.broker.admin.atom import feed, queue_entry
+from local.broker.admin.administration import Administration
+from local.broker.admin.authority import Authorize, allow_all
 from local.broker.admin.http import Request, Response
+from local.broker.admin.refusals import refuse
+from local.broker.admin.stats import stats_of, stats_of_all
 from local.broker.bus.errors import EntityNotFound
-from local.broker.bus.namespace import Namespace
-
-_PAGE = 100
+from local.broker.bus.namespace import Namespace, entity_of
 
 
 class Connections(Protocol):
@@ -47,82 +49,55 @@ class Connections(Protocol):
 class AdminApp:
     """Routes requests; a function of the request and the state of the broker."""
 
-    def __init__(self, namespace: Namespace, connections: Connections) -> None:
+    def __init__(self, namespace: Namespace, connections: Connections, authorize: Authorize = allow_all) -> None:
         self._namespace = namespace
         self._connections = connections
-        self._created = datetime.now(UTC)
-        self._routes: dict[tuple[str, str], Callable[[Request], Response]] = {
-            ("GET", "/health"): self._health,
-            ("GET", "/connections"): self._list_connections,
-            ("POST", "/connections/reset-peak"): self._reset_peak,
-            ("GET", "/$resources/queues"): self._list_queues,
-            ("GET", "/$resources/topics"): self._list_topics,
+        self._administration = Administration(namespace, authorize)
+        self._pages: dict[str, tuple[str, Callable[[], Any]]] = {
+            "/health": ("GET", lambda: {"status": "accepting"}),
+            "/connections": ("GET", self._list_connections),
+            "/connections/reset-peak": ("POST", self._reset_peak),
+            "/stats": ("GET", lambda: stats_of_all(namespace)),
         }
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request."""
-        route = self._routes.get((request.method, request.path.lower().rstrip("/")))
-        if route is not None:
-            return route(request)
-        if request.method == "GET":
-            return self._get_entity(request)
-        return Response(501, "text/plain", b"only reading is there; queues come from the configuration\n")
+        """Answer a request; what it changed is durable before the answer leaves."""
+        response = self._for_people(request) if "api-version" not in request.query else None
+        if response is None:
+            response = self._administration(request)
+        if request.method != "GET":
+            self._namespace.store.commit()
+        return response
 
-    # ------------------------------------------------------------------ for people and scripts
+    def _for_people(self, request: Request) -> Response | None:
+        path = request.path.rstrip("/")
+        if path.lower().startswith("/stats/"):
+            return _page(request, "GET", lambda: self._stats(path.removeprefix(path[: len("/stats/")])))
+        known = self._pages.get(path.lower())
+        return None if known is None else _page(request, *known)
 
-    def _health(self, _request: Request) -> Response:
-        return _json({"status": "accepting"})
-
-    def _list_connections(self, _request: Request) -> Response:
+    def _list_connections(self) -> Any:
         connections = self._connections
-        return _json(
-            {
-                "current": connections.current,
-                "peak": connections.peak,
-                "containers": connections.containers,
-            }
-        )
+        return {"current": connections.current, "peak": connections.peak, "containers": connections.containers}
 
-    def _reset_peak(self, request: Request) -> Response:
+    def _reset_peak(self) -> Any:
         self._connections.reset_peak()
-        return self._list_connections(request)
+        return self._list_connections()
 
-    # ------------------------------------------------------------------ for administration clients
-
-    def _list_queues(self, request: Request) -> Response:
-        skip, top = _number(request, "$skip", 0), _number(request, "$top", _PAGE)
-        queues = sorted(self._namespace, key=lambda queue: queue.name)
-        entries = [queue_entry(queue, _base(request), self._created) for queue in queues[skip : skip + top]]
-        following = _page(request, skip + top, top) if skip + top < len(queues) else None
-        return _atom(feed("Queues", _page(request, skip, top), entries, following))
-
-    def _list_topics(self, request: Request) -> Response:
-        return _atom(feed("Topics", _base(request), []))
-
-    def _get_entity(self, request: Request) -> Response:
-        try:
-            queue = self._namespace.find(request.path)
-        except EntityNotFound:
-            return _atom(feed("Publicly Listed Services", _base(request), []))
-        return _atom(queue_entry(queue, _base(request), self._created))
+    def _stats(self, path: str) -> Any:
+        if self._namespace.get(entity_of(path)) is None:  # `find` might create it
+            raise EntityNotFound(f"There is no entity '{path}'.")
+        return stats_of(self._namespace.find(path), self._namespace.timers.clock())
 
 
-def _base(request: Request) -> str:
-    return f"https://{request.host}"
+def _page(request: Request, method: str, content: Callable[[], Any]) -> Response:
+    if request.method != method:
+        return refuse(405, f"{request.method} is not there for this, only {method}.", allow=method)
+    try:
+        return _json(content())
+    except EntityNotFound as error:
+        return _json({"error": error.description}, 404)
 
 
-def _page(request: Request, skip: int, top: int) -> str:
-    return f"{_base(request)}{quote(request.path)}?$skip={skip}&$top={top}&api-version=2021-05"
-
-
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query.get(name, "")
-    return int(text) if text.isdigit() else default
-
-
-def _json(value: Any) -> Response:
-    return Response(200, "application/json", json.dumps(value).encode() + b"\n")
-
-
-def _atom(xml: str) -> Response:
-    return Response(200, "application/atom+xml;charset=utf-8", xml.encode())
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(status, "application/json", json.dumps(value).encode() + b"\n")

@@ -1,124 +1,97 @@
-"""The read side of Service Bus's ATOM API: queues as XML entries and feeds.
+"""Feeds and entries, the envelopes of the administration API (RFC 4287, as Azure fills them in).
 
-The order of the elements in a `QueueDescription` is that of Azure; some clients read them in turn.
+    feed ── title, id, link rel=self [, link rel=next] ── entry ── title, dates, link ── content ── description
+
+The Python SDK takes the second link of a feed for the next page, and the query of that link for
+where it begins.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from math import inf, isinf
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+from urllib.parse import quote
 
-from local.broker.bus.queue import Counts, Queue, QueueOptions
+from local.broker.admin.durations import write_second
+from local.broker.admin.http import Response
+from local.broker.admin.xml import ATOM, INSTANCE, SERVICE_BUS, escaped, quoted, tag, tags
 
-_SERVICE_BUS: Final = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
-_COUNTS: Final = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
-_ATOM: Final = "http://www.w3.org/2005/Atom"
-_NEVER: Final = "P10675199DT2H48M5.4775807S"
-_MAX_SIZE_IN_MEGABYTES: Final = 1024
+NAMESPACE: Final = "sbemulatorns"
+"""What Microsoft's emulator calls the one namespace it has."""
+_TYPE: Final = "application/atom+xml;type={};charset=utf-8"
 
 
-def queue_entry(queue: Queue, base: str, created: datetime) -> str:
-    """Describe one queue, with what is in it now."""
-    now, created_at = _time(datetime.now(UTC)), _time(created)
+class View(NamedTuple):
+    """How a client looks at the namespace: by which host, through which version of the API, when."""
+
+    host: str
+    api_version: str
+    now: float  # seconds since the Unix epoch
+
+    def url(self, path: str, query: str = "") -> str:
+        """Return where something is."""
+        return f"http://{self.host}/{quote(path, safe='/$')}?{query}api-version={self.api_version}"
+
+    def target(self, name: str) -> str:
+        """Return what messages are forwarded to, as Azure writes it."""
+        return f"sb://{self.host}/{name}"
+
+
+class Page(NamedTuple):
+    """A part of a list."""
+
+    skip: int
+    top: int
+
+    @property
+    def query(self) -> str:
+        """How it is asked for."""
+        return f"$skip={self.skip}&$top={self.top}&"
+
+
+class Shown(NamedTuple):
+    """Something as an entry shows it."""
+
+    path: str
+    title: str
+    element: str  # the name of the description
+    content: str  # what is in it
+    created_at: float
+    updated_at: float
+
+
+def entry(shown: Shown, view: View) -> str:
+    """Write an entry."""
+    url = view.url(shown.path)
+    dates = [("published", write_second(shown.created_at)), ("updated", write_second(shown.updated_at))]
     return (
-        f'<entry xmlns="{_ATOM}"><id>{_escape(base)}/{_escape(queue.name)}</id>'
-        f'<title type="text">{_escape(queue.name)}</title>'
-        f"<published>{created_at}</published><updated>{now}</updated>"
-        "<author><name>local</name></author>"
-        f'<link rel="self" href="{_escape(base)}/{_escape(queue.name)}"/>'
-        f'<content type="application/xml">{_description(queue, created_at, now)}</content></entry>'
+        f'<entry xmlns="{ATOM}">{tag("id", url)}{_title(shown.title)}{tags(dates)}'
+        f'<author>{tag("name", NAMESPACE)}</author><link rel="self" href={quoted(url)}/>'
+        f'<content type="application/xml"><{shown.element} xmlns="{SERVICE_BUS}" xmlns:i="{INSTANCE}">'
+        f"{shown.content}</{shown.element}></content></entry>"
     )
 
 
-def feed(title: str, self_link: str, entries: Iterable[str], next_link: str | None = None) -> str:
-    """Gather entries; a link to the next page when there are more."""
-    following = f'<link rel="next" href="{_escape(next_link)}"/>' if next_link is not None else ""
+def feed(
+    title: str, path: str, entries: Iterable[str], view: View, pages: tuple[Page, Page | None] | None = None
+) -> str:
+    """Write a feed; `pages` are the one it is and, when there is more, the one that follows."""
+    this, following = pages or (None, None)
+    url = view.url(path, this.query if this is not None else "")
+    next_link = f'<link rel="next" href={quoted(view.url(path, following.query))}/>' if following is not None else ""
     return (
-        f'<feed xmlns="{_ATOM}"><title type="text">{_escape(title)}</title><id>{_escape(self_link)}</id>'
-        f"<updated>{_time(datetime.now(UTC))}</updated>"
-        f'<link rel="self" href="{_escape(self_link)}"/>{following}{"".join(entries)}</feed>'
+        f'<feed xmlns="{ATOM}">{_title(title)}{tag("id", url)}{tag("updated", write_second(view.now))}'
+        f'<link rel="self" href={quoted(url)}/>{next_link}{"".join(entries)}</feed>'
     )
 
 
-def _description(queue: Queue, created: str, now: str) -> str:
-    counts = queue.counts()
-    elements = [
-        *_settings(queue.options),
-        ("SizeInBytes", str(counts.size)),
-        ("MessageCount", str(counts.active + counts.scheduled + counts.dead_lettered)),
-        ("IsAnonymousAccessible", "false"),
-        ("AuthorizationRules", ""),
-        ("Status", "Active"),
-        *_optional("ForwardTo", queue.options.forward_to),
-        ("CreatedAt", created),
-        ("UpdatedAt", created),
-        ("AccessedAt", now),
-        ("SupportOrdering", "true"),
-    ]
-    return (
-        f'<QueueDescription xmlns="{_SERVICE_BUS}">'
-        f"{_xml(elements)}{_count_details(counts)}"
-        f"{_xml(_closing(queue.options))}</QueueDescription>"
-    )
+def _title(text: str) -> str:
+    return f'<title type="text">{escaped(text)}</title>'
 
 
-def _settings(options: QueueOptions) -> list[tuple[str, str]]:
-    return [
-        ("LockDuration", iso_duration(options.lock_duration)),
-        ("MaxSizeInMegabytes", str(_MAX_SIZE_IN_MEGABYTES)),
-        ("RequiresDuplicateDetection", _boolean(options.duplicate_detection)),
-        ("RequiresSession", _boolean(options.requires_session)),
-        ("DefaultMessageTimeToLive", iso_duration(options.default_time_to_live)),
-        ("DeadLetteringOnMessageExpiration", _boolean(options.dead_lettering_on_expiration)),
-        ("DuplicateDetectionHistoryTimeWindow", iso_duration(options.duplicate_window)),
-        ("MaxDeliveryCount", str(options.max_delivery_count)),
-        ("EnableBatchedOperations", "true"),
-    ]
+def of_entry(xml: str, status: int = 200, etag: str = "") -> Response:
+    """Answer with an entry."""
+    return Response(status, _TYPE.format("entry"), xml.encode(), (("etag", etag),) if etag else ())
 
 
-def _closing(options: QueueOptions) -> list[tuple[str, str]]:
-    return [
-        ("AutoDeleteOnIdle", iso_duration(inf)),
-        ("EnablePartitioning", "false"),
-        ("EntityAvailabilityStatus", "Available"),
-        ("EnableExpress", "false"),
-        *_optional("ForwardDeadLetteredMessagesTo", options.forward_dead_letters_to),
-        ("MaxMessageSizeInKilobytes", "256"),
-    ]
-
-
-def _count_details(counts: Counts) -> str:
-    rows = [
-        ("ActiveMessageCount", counts.active),
-        ("DeadLetterMessageCount", counts.dead_lettered),
-        ("ScheduledMessageCount", counts.scheduled),
-        ("TransferDeadLetterMessageCount", 0),
-        ("TransferMessageCount", 0),
-    ]
-    inner = "".join(f"<d2p1:{name}>{number}</d2p1:{name}>" for name, number in rows)
-    return f'<CountDetails xmlns:d2p1="{_COUNTS}">{inner}</CountDetails>'
-
-
-def iso_duration(seconds: float) -> str:
-    """Write a duration as ISO 8601; for ever is .NET's longest one."""
-    return _NEVER if isinf(seconds) else f"PT{seconds:.7f}".rstrip("0").rstrip(".") + "S"
-
-
-def _xml(elements: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<{name}>{_escape(text)}</{name}>" if text else f"<{name}/>" for name, text in elements)
-
-
-def _optional(name: str, text: str | None) -> list[tuple[str, str]]:
-    return [] if text is None else [(name, text)]
-
-
-def _boolean(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+def of_feed(xml: str) -> Response:
+    """Answer with a feed."""
+    return Response(200, _TYPE.format("feed"), xml.encode())

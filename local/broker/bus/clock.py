@@ -8,23 +8,29 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import time
+from typing import Final
 
 Clock = Callable[[], float]
 """Returns seconds since the Unix epoch."""
+
+_SWEEP_FROM: Final = 1024  # entries of no use, below which looking for them is not worth it
 
 
 class Alarm:
     """A handle on something that will happen; `cancel` makes sure it does not."""
 
-    __slots__ = ("action", "due")
+    __slots__ = ("_on_cancel", "action", "due")
 
-    def __init__(self, due: float, action: Callable[[], None] | None) -> None:
+    def __init__(self, due: float, action: Callable[[], None] | None, on_cancel: Callable[[], None]) -> None:
         self.due = due
         self.action = action
+        self._on_cancel = on_cancel
 
     def cancel(self) -> None:
         """Never ring. Harmless when it has rung already."""
-        self.action = None
+        if self.action is not None:
+            self.action = None
+            self._on_cancel()
 
 
 class ManualClock:
@@ -39,17 +45,25 @@ class ManualClock:
 
 
 class Timers:
-    """The only place where the bus waits."""
+    """The only place where the bus waits.
+
+    Cancelled alarms are swept out when they outweigh the living: a connection whose token
+    lasts for hours must not leave its alarm behind until then.
+    """
 
     def __init__(self, clock: Clock = time, on_change: Callable[[], None] = lambda: None) -> None:
         self.clock = clock
         self.on_change = on_change
         self._heap: list[tuple[float, int, Alarm]] = []
         self._ties = count()
+        self._cancelled = 0  # of those in the heap
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def at(self, due: float, action: Callable[[], None]) -> Alarm:
         """Call `action` once, at `due` or as soon after it as `fire` is called."""
-        alarm = Alarm(due, action)
+        alarm = Alarm(due, action, self._on_cancel)
         heappush(self._heap, (due, next(self._ties), alarm))
         if self._heap[0][2] is alarm:
             self.on_change()
@@ -59,6 +73,7 @@ class Timers:
         """Return when the next alarm is due; None when there is none."""
         while self._heap and self._heap[0][2].action is None:
             heappop(self._heap)
+            self._cancelled -= 1
         return self._heap[0][0] if self._heap else None
 
     def fire(self) -> None:
@@ -78,6 +93,12 @@ class Timers:
             self.fire()
         clock.now = end
 
+    def _on_cancel(self) -> None:
+        self._cancelled += 1
+        if self._cancelled > max(_SWEEP_FROM, len(self._heap) // 2):
+            self._heap = sorted(entry for entry in self._heap if entry[2].action is not None)
+            self._cancelled = 0
+
 
 class DueTimes:
     """Which of many numbered things is due first, with one alarm for all of them.
@@ -93,7 +114,7 @@ class DueTimes:
         self._on_due = on_due
         self._heap: list[tuple[float, int]] = []
         self._alarm: Alarm | None = None
-        self._sweep_at = 1024
+        self._sweep_at = _SWEEP_FROM
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -106,9 +127,16 @@ class DueTimes:
         if self._alarm is None or due < self._alarm.due:
             self._arm()
 
+    def stop(self) -> None:
+        """Forget everything."""
+        self._heap.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
     def _sweep(self) -> None:
         self._heap = sorted(entry for entry in self._heap if self._alive(entry[1]))
-        self._sweep_at = max(1024, 2 * len(self._heap))
+        self._sweep_at = max(_SWEEP_FROM, 2 * len(self._heap))
 
     def _arm(self) -> None:
         if self._alarm is not None:

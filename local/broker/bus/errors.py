@@ -11,6 +11,12 @@ BusError
 ├── TimedOut              com.microsoft:timeout                  408
 ├── TooLarge              amqp:link:message-size-exceeded        400
 ├── Unauthorized          amqp:unauthorized-access               401
+├── AccessExpired         amqp:link:detach-forced                401
+├── EntityDisabled        com.microsoft:entity-disabled          403
+├── EntityExists          com.microsoft:entity-already-exists    409
+├── QuotaExceeded         amqp:resource-limit-exceeded           403
+├── HopsExceeded          amqp:not-allowed                       400
+├── ServerBusy            com.microsoft:server-busy              503
 └── NotImplementedHere    amqp:not-implemented                   501
 """
 
@@ -20,6 +26,8 @@ class BusError(Exception):
 
     condition = "amqp:internal-error"
     status = 500
+    reason = "AutoForwardFailed"
+    """What a dead letter says when this is why it could not be forwarded."""
 
     @property
     def description(self) -> str:
@@ -56,7 +64,7 @@ class MessageNotFound(BusError):
 
 
 class EntityNotFound(BusError):
-    """No such queue."""
+    """No such entity."""
 
     condition = "amqp:not-found"
     status = 404
@@ -95,6 +103,49 @@ class Unauthorized(BusError):
 
     condition = "amqp:unauthorized-access"
     status = 401
+
+
+class AccessExpired(BusError):
+    """The token that opened this link has expired, and no newer one was shown."""
+
+    condition = "amqp:link:detach-forced"  # as Azure says it: clients come back with a fresh token
+    status = 401
+
+
+class EntityDisabled(BusError):
+    """The entity is there, but switched off for this use."""
+
+    condition = "com.microsoft:entity-disabled"
+    status = 403
+
+
+class EntityExists(BusError):
+    """The name is taken."""
+
+    condition = "com.microsoft:entity-already-exists"
+    status = 409
+
+
+class QuotaExceeded(BusError):
+    """The entity is as large as it may be."""
+
+    condition = "amqp:resource-limit-exceeded"
+    status = 403
+
+
+class HopsExceeded(BusError):
+    """The message was forwarded too often."""
+
+    condition = "amqp:not-allowed"
+    status = 400
+    reason = "MaxTransferHopCountExceeded"
+
+
+class ServerBusy(BusError):
+    """Too much is asked for at the moment; come back later."""
+
+    condition = "com.microsoft:server-busy"
+    status = 503
 
 
 class NotImplementedHere(BusError):

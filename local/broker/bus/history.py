@@ -10,8 +10,8 @@ class History:
     """Remembers every message id for one window, with the sequence number it got."""
 
     def __init__(self, clock: Clock, window: float) -> None:
+        self.window = window
         self._clock = clock
-        self._window = window
         self._seen: dict[Hashable, int] = {}
         self._oldest: deque[tuple[float, Hashable]] = deque()
 
@@ -20,12 +20,12 @@ class History:
         self._forget()
         return self._seen.get(message_id)
 
-    def remember(self, message_id: Hashable, sequence: int) -> None:
-        """Remember an id from now on."""
+    def remember(self, message_id: Hashable, sequence: int, since: float | None = None) -> None:
+        """Remember an id from now on, or since a moment that is past."""
         self._seen[message_id] = sequence
-        self._oldest.append((self._clock(), message_id))
+        self._oldest.append((self._clock() if since is None else since, message_id))
 
     def _forget(self) -> None:
-        limit = self._clock() - self._window
+        limit = self._clock() - self.window
         while self._oldest and self._oldest[0][0] <= limit:
             del self._seen[self._oldest.popleft()[1]]

@@ -4,7 +4,8 @@ A plain queue has one lane. A queue with sessions has one per session, with one 
 """
 
 from collections import deque
-from heapq import heappush
+from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Protocol
 
 from local.broker.bus.errors import BusError
@@ -14,8 +15,14 @@ from local.broker.bus.message import Message
 class Consumer(Protocol):
     """A receiver as the queue sees it."""
 
-    name: str
+    name: str  # of its link
+    container: str  # of its client, as the client calls itself
     deletes: bool
+
+    @property
+    def sends(self) -> bool:
+        """Never: it receives."""
+        ...
 
     @property
     def ready(self) -> bool:
@@ -41,6 +48,11 @@ class Lane:
     def offer(self, sequence: int) -> None:
         """Make a message ready; the lowest sequence number leaves first."""
         heappush(self.ready, sequence)
+
+    def forget(self, gone: Callable[[int], bool]) -> None:
+        """Take away what is first in line and gone by now."""
+        while self.ready and gone(self.ready[0]):
+            heappop(self.ready)
 
     def next_consumer(self) -> Consumer | None:
         """Return the next receiver in turn that wants a message."""

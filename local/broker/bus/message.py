@@ -11,11 +11,13 @@ dead-lettering is the one thing that rewrites it, to add its reason to the appli
 from collections.abc import Iterator
 from enum import Enum
 from math import inf
+from os import urandom
 from struct import Struct
 from typing import Any, Final
 
 from local.broker.amqp.types import (
     DecodeError,
+    compound_list,
     compound_map,
     decode,
     decode_list,
@@ -88,6 +90,17 @@ class Message:
     def size(self) -> int:
         """The bytes this message counts for."""
         return len(self.bare) + sum(map(len, self.annotations))
+
+    def name(self) -> None:
+        """Give a message without an id one, as Service Bus does: 32 hexadecimal digits."""
+        self.message_id = urandom(16).hex()
+        self.bare = with_message_id(self.bare, self.message_id)
+
+    def rewrite(self, bare: bytes) -> None:
+        """Become what these bytes say, with the same annotations."""
+        self.bare = bare
+        same = read(bare)
+        self.message_id, self.session_id = same.message_id, same.session_id
 
     def copy(self) -> "Message":
         """Return a message with the same content and a life of its own."""
@@ -301,6 +314,37 @@ def with_application_properties(bare: bytes, changes: dict[str, Any]) -> bytes:
         at = after
     added = [part for name, value in changes.items() for part in (encode_string(name), encode(value))]
     return bare[:start] + b"\x00\x53\x74" + compound_map(kept + added) + bare[at:]
+
+
+def with_message_id(bare: bytes, message_id: str) -> bytes:
+    """Return a bare message that had no message id with this one."""
+    first = encode_string(message_id)
+    if not bare or _section(bare, 0)[0] != _PROPERTIES:
+        return b"\x00\x53\x73" + compound_list([first]) + bare
+    value_at = _section(bare, 0)[1]
+    return b"\x00\x53\x73" + compound_list([first, *_raw_fields(bare, value_at)[1:]]) + bare[skip(bare, value_at) :]
+
+
+def _raw_fields(payload: bytes, at: int) -> list[bytes]:
+    """Return the fields of a list as they are encoded."""
+    end, fields = skip(payload, at), []
+    at += {0x45: 1, 0xC0: 3, 0xD0: 9}[payload[at]]
+    while at < end:
+        after = skip(payload, at)
+        fields.append(payload[at:after])
+        at = after
+    return fields
+
+
+def without_body(payload: bytes) -> bytes:
+    """Return what comes before the body of an encoded message."""
+    at = 0
+    while at < len(payload):
+        code, value_at = _section(payload, at)
+        if code > _APPLICATION_PROPERTIES:
+            break
+        at = skip(payload, value_at)
+    return payload[:at]
 
 
 # --------------------------------------------------------------------------- writing

@@ -11,70 +11,43 @@ too many deliveries, expiry, or on request: to the dead-letter queue, which is a
 too, shares the sequence numbers, and knows neither expiry nor a limit of deliveries.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from heapq import heappop
-from itertools import count
+from itertools import islice
 from math import inf
 from typing import Any
 
 from local.broker.bus.clock import DueTimes, Timers
+from local.broker.bus.entrance import MAX_HOPS, Entrance, Forward
 from local.broker.bus.errors import (
     BusError,
+    HopsExceeded,
     InvalidArgument,
     MessageLockLost,
     MessageNotFound,
     NotAllowed,
     SessionLockLost,
 )
-from local.broker.bus.history import History
 from local.broker.bus.lane import Consumer, Lane
 from local.broker.bus.locks import LockTable
 from local.broker.bus.message import Message, State, with_application_properties
+from local.broker.bus.observer import Happening, Kind, Observer
 from local.broker.bus.sessions import Granted, Session, SessionTable
-from local.broker.bus.store import MemoryStore, Store
+from local.broker.bus.store import Store
+from local.broker.bus.topology import Counts, QueueOptions, Status
 
 DEAD_LETTER_QUEUE = "$DeadLetterQueue"
-PEEK_LIMIT = 1024 * 1024  # bytes in the answer to one peek
-MAX_HOPS = 4  # auto-forwarding chains longer than this are dead-lettered, as in Azure
-
-
-@dataclass(frozen=True, slots=True)
-class QueueOptions:
-    """How one queue behaves; durations in seconds."""
-
-    lock_duration: float = 60.0
-    max_delivery_count: int = 10
-    default_time_to_live: float = inf
-    dead_lettering_on_expiration: bool = False
-    requires_session: bool = False
-    duplicate_detection: bool = False
-    duplicate_window: float = 20.0
-    forward_to: str | None = None
-    forward_dead_letters_to: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many messages a queue holds, by where they are."""
-
-    active: int
-    scheduled: int
-    dead_lettered: int
-    size: int
-
-
-Forward = Callable[[str, Message], None]
-"""Puts a message into another queue; raises `BusError` when that is impossible."""
+TRANSFER_DEAD_LETTER_QUEUE = "$Transfer/$DeadLetterQueue"
 
 
 def _nowhere(target: str, _message: Message) -> None:
-    raise NotAllowed(f"there is no queue '{target}' to forward to")
+    raise NotAllowed(f"there is no entity '{target}' to forward to")
 
 
-class Queue:
-    """One queue, or the dead-letter queue of one."""
+class Queue(Entrance):
+    """One queue or subscription, or a dead-letter queue of one."""
+
+    options: QueueOptions
 
     def __init__(
         self,
@@ -86,31 +59,22 @@ class Queue:
         forward: Forward = _nowhere,
         parent: "Queue | None" = None,
     ) -> None:
-        self.name = name
-        self.options = options
-        self.messages: dict[int, Message] = {}
-        self.size = 0
-        self._timers = timers
-        self._store = store or MemoryStore()
+        super().__init__(name, options, timers, store, parent._sequences if parent is not None else None)
         self._forward = forward
         self._parent = parent
-        self._sequences: Iterator[int] = parent._sequences if parent is not None else count(1)
         self._lane = Lane()
-        self._scheduled = 0
         self._locks = LockTable(timers, options.lock_duration, self._on_lock_expired)
-        self._history = History(timers.clock, options.duplicate_window) if options.duplicate_detection else None
         self._expiries = DueTimes(timers, self.messages.__contains__, self._on_expired)
-        self._schedule = DueTimes(timers, self._is_scheduled, self._on_due)
         self.sessions = SessionTable(timers, options.lock_duration, self._on_session_released)
-        self.dead_letters = self if parent is not None else self._sub_queue(store)
+        self.dead_letters = self if parent is not None else self._sub_queue(DEAD_LETTER_QUEUE)
+        self.transfer_dead_letters = self if parent is not None else self._sub_queue(TRANSFER_DEAD_LETTER_QUEUE)
 
-    def _sub_queue(self, store: Store | None) -> "Queue":
-        options = QueueOptions(lock_duration=self.options.lock_duration, max_delivery_count=2**31)
-        return Queue(f"{self.name}/{DEAD_LETTER_QUEUE}", options, self._timers, store=store, parent=self)
+    def _sub_queue(self, name: str) -> "Queue":
+        return Queue(f"{self.name}/{name}", _of_sub_queue(self.options), self._timers, store=self._store, parent=self)
 
     @property
     def is_dead_letter_queue(self) -> bool:
-        """Whether this is the dead-letter queue of another queue."""
+        """Whether this is a dead-letter queue of another queue."""
         return self._parent is not None
 
     def counts(self) -> Counts:
@@ -119,93 +83,119 @@ class Queue:
             active=len(self.messages) - self._scheduled,
             scheduled=self._scheduled,
             dead_lettered=0 if self.is_dead_letter_queue else len(self.dead_letters.messages),
-            size=self.size + (0 if self.is_dead_letter_queue else self.dead_letters.size),
+            transfer_dead_lettered=0 if self.is_dead_letter_queue else len(self.transfer_dead_letters.messages),
+            size=self.total_size,
         )
+
+    @property
+    def total_size(self) -> int:
+        """The bytes that count against the maximum size: dead letters do too."""
+        if self.is_dead_letter_queue:
+            return self.size
+        return self.size + self.dead_letters.size + self.transfer_dead_letters.size
 
     @property
     def waiting(self) -> int:
         """How many receivers have asked for a message and wait for it."""
         return sum(consumer.ready for consumer in self._lane.consumers)
 
+    # ------------------------------------------------------------------ coming and going as a whole
+
+    def update(self, options: QueueOptions) -> None:
+        """Change how the queue behaves, from now on; what is locked keeps the lock it has."""
+        self.options, self.updated_at = options, self._timers.clock()
+        self._locks.duration = self.sessions.duration = options.lock_duration
+        self._set_duplicate_window(options.duplicate_window)
+        for part in self._sub_queues():
+            part.update(_of_sub_queue(options))
+        self._apply_status()
+        if options.forward_to is not None:
+            self._forward_backlog(options.forward_to)
+
+    def end(self) -> None:
+        """Be deleted, with the dead letters."""
+        for part in self._sub_queues():
+            part.end()
+        super().end()
+        self._expiries.stop()
+        self._locks.stop()
+        self.sessions.stop()
+
+    def recall(self) -> None:
+        """Take up what sessions remember, and the ids of messages that came in."""
+        super().recall()
+        for session_id, state, changed_at in self._store.session_states(self.name):
+            self.sessions.restore(session_id, state, changed_at)
+
+    def restore(self) -> None:
+        """Take up the messages the store has kept: those that were locked are one delivery older."""
+        for part in self._sub_queues():
+            part.restore()
+        super().restore()
+        if self.options.forward_to is not None:
+            self._forward_backlog(self.options.forward_to)
+
+    def observe(self, observer: Observer | None) -> None:
+        """Tell somebody, or nobody any more, what happens here and in the dead-letter queues."""
+        super().observe(observer)
+        for part in self._sub_queues():
+            part.observe(observer)
+
+    def _sub_queues(self) -> "tuple[Queue, ...]":
+        return () if self.is_dead_letter_queue else (self.dead_letters, self.transfer_dead_letters)
+
+    def _take_up(self, message: Message, *, locked: bool) -> None:
+        if message.expires_at != inf:
+            self._expiries.add(message.expires_at, message.sequence)
+        self._return(message, failed=locked)
+
     # ------------------------------------------------------------------ coming in
 
     def check(self, message: Message) -> None:
-        """Refuse a message this queue can never hold."""
+        """Refuse a message this queue cannot hold."""
         if self.is_dead_letter_queue:
             raise NotAllowed("A dead-letter queue cannot be sent to.")
+        super().check(message)
         if self.options.requires_session and not isinstance(message.session_id, str):
             raise NotAllowed(
                 "The SessionId was not set on a message, and it cannot be sent to the entity. "
                 "Entities that have session support enabled can only receive messages that have a SessionId."
             )
 
-    def send(self, messages: Iterable[Message]) -> list[int]:
-        """Take in all messages or none; return their sequence numbers. Duplicates are dropped silently."""
-        messages = list(messages)
-        for message in messages:
-            self.check(message)
-        return [self._take_in(message) for message in messages]
+    def take_copy(self, message: Message) -> None:
+        """Take in what a topic has chosen for this subscription."""
+        if self.options.requires_session and not isinstance(message.session_id, str):
+            self._number(message)
+            message.enqueued_at = self._timers.clock()
+            self._bury(
+                message,
+                "Session ID is null.",
+                "Session enabled entity doesn't allow a message whose session identifier is null.",
+            )
+            return
+        self._enqueue(message)
 
-    def _take_in(self, message: Message) -> int:
-        duplicate_of = self._find_duplicate(message)
-        if duplicate_of is not None:
-            return duplicate_of
-        now = self._timers.clock()
-        if message.scheduled_for is not None and message.scheduled_for > now:
-            sequence = self._put_aside(message)
-        else:
-            sequence = self._enqueue(message)
-        if self._history is not None and message.message_id is not None:
-            self._history.remember(message.message_id, sequence)
-        return sequence
-
-    def _find_duplicate(self, message: Message) -> int | None:
-        if self._history is None or message.message_id is None:
-            return None
-        return self._history.find(message.message_id)
-
-    def _put_aside(self, message: Message) -> int:
-        message.state = State.SCHEDULED
-        self._number(message)
-        self._keep(message)
-        self._scheduled += 1
-        self._schedule.add(message.scheduled_for or 0.0, message.sequence)
-        return message.sequence
-
-    def _enqueue(self, message: Message) -> int:
-        """Number a message and make it available here, or where this queue forwards to."""
-        self._number(message)
-        message.enqueued_at = now = self._timers.clock()
-        message.time_to_live = min(message.time_to_live, self.options.default_time_to_live)
-        message.expires_at = now + message.time_to_live
+    def _place(self, message: Message) -> None:
+        """Make a message available here, or where this queue forwards to."""
         if self.options.forward_to is not None:
             self._forward_active(message, self.options.forward_to)
-            return message.sequence
+            return
         self._keep(message)
         if message.expires_at != inf:
             self._expiries.add(message.expires_at, message.sequence)
         self._make_available(message)
-        return message.sequence
 
-    def _number(self, message: Message) -> None:
-        message.sequence = next(self._sequences)
-        if not message.enqueued_sequence:
-            message.enqueued_sequence = message.sequence
-
-    def _keep(self, message: Message) -> None:
-        self.messages[message.sequence] = message
-        self.size += message.size
+    def _hold(self, message: Message) -> None:
+        super()._hold(message)
         if self.options.requires_session and message.session_id is not None:
             self.sessions.session(message.session_id).members += 1
-        self._store.put(self.name, message)
 
     def _drop(self, message: Message) -> None:
-        del self.messages[message.sequence]
-        self.size -= message.size
-        self._store.remove(self.name, message.sequence)
+        super()._drop(message)
         session = self._session_of(message)
         if session is not None:
             session.members -= 1
+            session.forget(lambda sequence: sequence not in self.messages)  # it may have waited, and expired
             self.sessions.settle(session)
 
     def _session_of(self, message: Message) -> Session | None:
@@ -225,11 +215,22 @@ class Queue:
         try:
             self._hop(message, target)
         except BusError as refusal:
-            self._bury(message, "AutoForwardFailed", refusal.description)
+            self._tell(Kind.DEAD_LETTERED, message, reason=refusal.reason, target=self.transfer_dead_letters.name)
+            self._bury_in_transfer(message, refusal)
+        else:
+            self._tell(Kind.FORWARDED, message, target=target)
+
+    def _forward_backlog(self, target: str) -> None:
+        for message in [message for message in self.messages.values() if message.state is State.ACTIVE]:
+            self._drop(message)
+            self._forward_active(message, target)
 
     def _hop(self, message: Message, target: str) -> None:
         if message.hops >= MAX_HOPS:
-            raise NotAllowed(f"The message was forwarded {MAX_HOPS} times already.")
+            raise HopsExceeded(
+                "The maximum number of allowed hops when forwarding between queues has been exceeded. "
+                f"This value is set to {MAX_HOPS}."
+            )
         copy = message.copy()
         copy.hops = message.hops + 1
         self._forward(target, copy)
@@ -243,18 +244,32 @@ class Queue:
                 f"'{self.name}' requires sessions: it is not possible to create a receiver without a session."
             )
         self._check_receivable()
+        self.join(consumer)
         self._lane.consumers.append(consumer)
         return self._lane
 
     def accept_session(self, consumer: Consumer, session_id: str) -> Session:
         """Give a receiver the session it names."""
         self._check_sessions()
-        return self.sessions.accept(consumer, session_id)
+        session = self.sessions.accept(consumer, session_id)
+        self.join(consumer)
+        self._tell_of_session(Kind.SESSION_ACCEPTED, session, consumer)
+        return session
 
     def accept_next_session(self, consumer: Consumer, timeout: float, granted: Granted) -> None:
         """Give a receiver the next session with messages, or tell it that there was none in time."""
         self._check_sessions()
-        self.sessions.accept_next(consumer, timeout, granted)
+        self.join(consumer)
+
+        def accepted(session: Session) -> None:
+            self._tell_of_session(Kind.SESSION_ACCEPTED, session, consumer)
+            granted(session)
+
+        self.sessions.accept_next(consumer, timeout, accepted)
+
+    def _tell_of_session(self, kind: Kind, session: Session, consumer: Consumer | None = None) -> None:
+        if self.observer is not None:
+            self.observer(Happening(kind, self.name, consumer=consumer, session_id=session.id))
 
     def _check_sessions(self) -> None:
         if not self.options.requires_session:
@@ -264,9 +279,11 @@ class Queue:
     def _check_receivable(self) -> None:
         if self.options.forward_to is not None:
             raise NotAllowed(f"'{self.name}' forwards its messages to '{self.options.forward_to}'.")
+        self._check_status(sends=False)
 
     def unsubscribe(self, consumer: Consumer) -> None:
         """Let a receiver go. What it has locked stays locked; a session it held is freed."""
+        self.part(consumer)
         if self.options.requires_session:
             self.sessions.leave(consumer)
         elif consumer in self._lane.consumers:
@@ -298,13 +315,16 @@ class Queue:
     def _deliver(self, message: Message, consumer: Consumer, lane: Lane) -> None:
         if consumer.deletes:
             self._drop(message)
-            consumer.deliver(message, None, None)
-            return
-        token, until = self._lock(message, lane if isinstance(lane, Session) else None)
+            token, until = None, None
+        else:
+            token, until = self._lock(message, lane if isinstance(lane, Session) else None)
+        if self.observer is not None:
+            self.observer(Happening(Kind.DELIVERED, self.name, message, token, consumer))
         consumer.deliver(message, token, until)
 
     def _lock(self, message: Message, session: Session | None) -> tuple[bytes, float]:
         message.state = State.LOCKED
+        self._store.lock(self.name, message.sequence)
         if session is None:
             return self._locks.acquire(message.sequence)
         token = self._locks.acquire_within_session(message.sequence)
@@ -315,23 +335,31 @@ class Queue:
 
     def complete(self, token: bytes) -> None:
         """The message is done with."""
-        self._drop(self._unlock(token))
+        message = self._unlock(token)
+        if self.observer is not None:
+            self._tell(Kind.COMPLETED, message, token)
+        self._drop(message)
 
     def abandon(self, token: bytes, changes: dict[str, Any] | None = None) -> None:
         """The delivery failed: count it and make the message available again."""
         message = self._unlock(token)
         self._edit(message, changes)
+        self._tell(Kind.ABANDONED, message, token)
         self._return(message, failed=True)
 
     def release(self, token: bytes) -> None:
         """The message was not looked at: make it available again as it was."""
-        self._return(self._unlock(token), failed=False)
+        message = self._unlock(token)
+        self._tell(Kind.RELEASED, message, token)
+        self._return(message, failed=False)
 
     def defer(self, token: bytes, changes: dict[str, Any] | None = None) -> None:
         """Put the message aside until it is asked for by its sequence number."""
         message = self._unlock(token)
         self._edit(message, changes)
         message.deferred = True
+        self._store.change(self.name, message)
+        self._tell(Kind.DEFERRED, message, token)
         self._return(message, failed=False)
 
     def dead_letter(
@@ -347,7 +375,42 @@ class Queue:
         message = self.messages[self._locks.sequence_of(token)]
         if self._session_of(message) is not None:
             raise NotAllowed("A message of a session has no lock of its own: renew the session's.")
+        self._tell(Kind.LOCK_RENEWED, message, token)
         return self._locks.renew(token)
+
+    def lose_lock(self, token: bytes) -> None:
+        """End a lock, or that of the message's session, as if its time were over."""
+        message = self.messages[self._locks.sequence_of(token)]
+        session = self._session_of(message)
+        if session is not None:
+            self.sessions.expire(session)
+        else:
+            self._on_lock_expired(self._locks.release(token))
+
+    def tokens(self) -> dict[int, bytes]:
+        """Return the tokens of the locks on messages, by sequence number."""
+        return self._locks.tokens()
+
+    def purge(self) -> int:
+        """Forget every message, locked ones too; return how many that were."""
+        self._locks.stop()
+        self.sessions.forget_tokens()
+        return super().purge()
+
+    def delete_oldest(self, limit: int, before: float, session_id: str | None = None) -> int:
+        """Forget messages that came in before a moment and wait or are deferred; return how many that were."""
+        eligible = (
+            message
+            for _, message in sorted(self.messages.items())
+            if message.state in (State.ACTIVE, State.DEFERRED)
+            and message.enqueued_at < before
+            and session_id in (None, message.session_id)
+        )
+        deleted = list(islice(eligible, limit))
+        for message in deleted:
+            self._tell(Kind.PURGED, message)
+            self._drop(message)
+        return len(deleted)
 
     def _unlock(self, token: bytes) -> Message:
         try:
@@ -379,21 +442,28 @@ class Queue:
         elif message.expires_at <= self._timers.clock():
             self._expire(message)
         else:
-            self._store.put(self.name, message)
-            if message.deferred:
-                message.state = State.DEFERRED
+            message.state = State.DEFERRED if message.deferred else State.ACTIVE
+            if failed:
+                self._store.change(self.name, message)
             else:
+                self._store.unlock(self.name, message.sequence)
+            if not message.deferred:
                 self._make_available(message)
 
     # ------------------------------------------------------------------ time
 
     def _on_lock_expired(self, sequence: int) -> None:
-        self._return(self.messages[sequence], failed=True)
+        message = self.messages[sequence]
+        self._tell(Kind.LOCK_LOST, message)
+        self._return(message, failed=True)
 
     def _on_session_released(self, session: Session, expired: bool) -> None:
         """Take back what the receiver of a session had not settled."""
+        self._tell_of_session(Kind.SESSION_LOST if expired else Kind.SESSION_RELEASED, session)
         for token in session.take_tokens():
-            self._return(self.messages[self._locks.release(token)], failed=expired)
+            message = self.messages[self._locks.release(token)]
+            self._tell(Kind.LOCK_LOST if expired else Kind.RELEASED, message, token)
+            self._return(message, failed=expired)
 
     def _on_expired(self, sequence: int) -> None:
         message = self.messages[sequence]
@@ -404,26 +474,8 @@ class Queue:
         if self.options.dead_lettering_on_expiration:
             self._to_dead_letters(message, "TTLExpiredException", "The message expired and was dead lettered.")
         else:
+            self._tell(Kind.EXPIRED, message)
             self._drop(message)
-
-    # ------------------------------------------------------------------ scheduling
-
-    def cancel_scheduled(self, sequence: int) -> None:
-        """Forget a scheduled message that is not due yet."""
-        if not self._is_scheduled(sequence):
-            raise MessageNotFound(f"There is no scheduled message with the sequence number {sequence}.")
-        self._scheduled -= 1
-        self._drop(self.messages[sequence])
-
-    def _is_scheduled(self, sequence: int) -> bool:
-        message = self.messages.get(sequence)
-        return message is not None and message.state is State.SCHEDULED
-
-    def _on_due(self, sequence: int) -> None:
-        message = self.messages[sequence]
-        self._scheduled -= 1
-        self._drop(message)
-        self._enqueue(message)
 
     # ------------------------------------------------------------------ dead letters
 
@@ -438,44 +490,36 @@ class Queue:
         if changes:
             self._rewrite(message, with_application_properties(message.bare, changes))
         target = self.options.forward_dead_letters_to
-        if target is not None and self._forwards_dead_letter(message, target):
-            return
-        self.dead_letters.adopt(message)
+        self._tell(Kind.DEAD_LETTERED, message, reason=reason, target=target or self.dead_letters.name)
+        if target is None:
+            self.dead_letters.adopt(message)
+        else:
+            self._forward_dead_letter(message, target)
 
-    def _forwards_dead_letter(self, message: Message, target: str) -> bool:
+    def _forward_dead_letter(self, message: Message, target: str) -> None:
         source, message.dead_letter_source = message.dead_letter_source, self.name
         try:
             self._hop(message, target)
-        except BusError:
+        except BusError as refusal:
             message.dead_letter_source = source
-            return False
-        return True
+            self._bury_in_transfer(message, refusal)
+
+    def _bury_in_transfer(self, message: Message, refusal: BusError) -> None:
+        """Keep what could not be forwarded where Azure keeps it; why it died before stays readable."""
+        changes = {"DeadLetterReason": refusal.reason, "DeadLetterErrorDescription": refusal.description}
+        message.bare = with_application_properties(message.bare, changes)
+        self.transfer_dead_letters.adopt(message)
 
     def adopt(self, message: Message) -> None:
         """Take a dead letter in: it keeps its number and its count, and never expires."""
-        message.deferred, message.expires_at = False, inf
+        message.deferred, message.expires_at, message.state = False, inf, State.ACTIVE
         if message.sequence in self.messages:
             self._number(message)
+        self._tell(Kind.BURIED, message)
         self._keep(message)
         self._make_available(message)
 
-    # ------------------------------------------------------------------ looking and asking by number
-
-    def peek(self, start: int, limit: int, session_id: str | None = None) -> list[Message]:
-        """Return messages in sequence order from `start`, in whatever state they are.
-
-        Fewer than asked for when they would not fit a reply; the next peek goes on from there.
-        """
-        order, found, size = sorted(self.messages), list[Message](), 0
-        for sequence in order[bisect_left(order, start) :]:
-            message = self.messages[sequence]
-            if session_id is not None and message.session_id != session_id:
-                continue
-            size += message.size
-            if len(found) >= limit or (found and size > PEEK_LIMIT):
-                break
-            found.append(message)
-        return found
+    # ------------------------------------------------------------------ asking by number
 
     def receive_deferred(
         self, sequences: Iterable[int], *, deletes: bool, session_id: str | None = None
@@ -484,9 +528,15 @@ class Queue:
         messages = [self._deferred(sequence, session_id) for sequence in sequences]
         if deletes:
             for message in messages:
+                self._tell(Kind.DELIVERED, message)
                 self._drop(message)
             return [(message, None, None) for message in messages]
-        return [(message, *self._lock(message, self._session_of(message))) for message in messages]
+        return [(message, *self._lock_deferred(message)) for message in messages]
+
+    def _lock_deferred(self, message: Message) -> tuple[bytes, float]:
+        token, until = self._lock(message, self._session_of(message))
+        self._tell(Kind.DELIVERED, message, token)
+        return token, until
 
     def _deferred(self, sequence: int, session_id: str | None) -> Message:
         if not isinstance(sequence, int):
@@ -503,4 +553,10 @@ class Queue:
     def set_session_state(self, session: Session, state: bytes | None) -> None:
         """Change what a session remembers."""
         self.sessions.set_state(session, state)
-        self._store.put_session_state(self.name, session.id, state)
+        self._store.put_session_state(self.name, session.id, state, self._timers.clock())
+
+
+def _of_sub_queue(options: QueueOptions) -> QueueOptions:
+    """Return how a dead-letter queue behaves: no expiry, no end of deliveries."""
+    status = options.status if options.status is not Status.SEND_DISABLED else Status.ACTIVE
+    return QueueOptions(lock_duration=options.lock_duration, max_delivery_count=2**31, status=status)

@@ -70,7 +70,7 @@ class SessionTable:
 
     def __init__(self, timers: Timers, lock_duration: float, on_released: Callable[[Session, bool], None]) -> None:
         self._timers = timers
-        self._duration = lock_duration
+        self.duration = lock_duration  # of the locks that are taken or renewed from now on, in seconds
         self._on_released = on_released
         self._sessions: dict[str, Session] = {}
         self._available: dict[str, None] = {}
@@ -98,6 +98,17 @@ class SessionTable:
             return [s.id for s in self._sessions.values() if s.members or s.state is not None]
         changed = (s for s in self._sessions.values() if s.state_changed_at is not None)
         return [s.id for s in changed if (s.state_changed_at or 0.0) > updated_after]
+
+    def stop(self) -> None:
+        """Forget every session and whoever waits for one."""
+        for waiter in self._waiters:
+            waiter.alarm.cancel()
+        for session in self._sessions.values():
+            if session.alarm is not None:
+                session.alarm.cancel()
+        self._sessions.clear()
+        self._available.clear()
+        self._waiters.clear()
 
     # ------------------------------------------------------------------ accepting
 
@@ -133,8 +144,8 @@ class SessionTable:
     def _extend(self, session: Session) -> float:
         if session.alarm is not None:
             session.alarm.cancel()
-        session.locked_until = self._timers.clock() + self._duration
-        session.alarm = self._timers.at(session.locked_until, lambda: self._expire(session))
+        session.locked_until = self._timers.clock() + self.duration
+        session.alarm = self._timers.at(session.locked_until, lambda: self.expire(session))
         return session.locked_until
 
     # ------------------------------------------------------------------ holding
@@ -153,6 +164,11 @@ class SessionTable:
         """Start the lock's time again; return when it ends."""
         return self._extend(session)
 
+    def restore(self, session_id: str, state: bytes, changed_at: float) -> None:
+        """Take up what a session remembered when it was stored."""
+        session = self.session(session_id)
+        session.state, session.state_changed_at = state, changed_at
+
     def set_state(self, session: Session, state: bytes | None) -> None:
         """Change what the session remembers; None forgets it."""
         session.state = state
@@ -160,9 +176,15 @@ class SessionTable:
 
     # ------------------------------------------------------------------ letting go
 
-    def _expire(self, session: Session) -> None:
+    def forget_tokens(self) -> None:
+        """Forget which messages are ready or locked: all of them are gone."""
+        for session in self._sessions.values():
+            session.tokens.clear()
+            session.ready.clear()
+
+    def expire(self, session: Session) -> None:
+        """End the lock on a session: its messages return, and its receiver is told."""
         holder = session.holder
-        session.alarm = None
         self._release(session, expired=True)
         if holder is not None:
             holder.lost(SessionLockLost(f"The lock on session '{session.id}' has expired."))

@@ -12,6 +12,11 @@ class Address(NamedTuple):
     path: str
     management: bool = False
 
+    @property
+    def node(self) -> tuple[str, bool]:
+        """What two addresses have in common that lead to the same node: case does not count."""
+        return self.path.lower(), self.management
+
 
 def read_address(address: str | None) -> Address:
     """Read an address as clients write it, with or without scheme and host."""
@@ -22,10 +27,4 @@ def read_address(address: str | None) -> Address:
     head, _, tail = path.rpartition("/")
     if tail.lower() == MANAGEMENT:
         return Address(head, management=True)
-    return Address(path)
-
-
-def covers(granted: str, path: str) -> bool:
-    """Tell whether a token for `granted` opens `path`: itself, or anything below it."""
-    granted, path = granted.lower(), path.lower()
-    return not granted or path == granted or path.startswith(granted + "/")
+    return Address(CBS if path.lower() == CBS else path)

@@ -1,56 +1,23 @@
-"""$cbs: claims-based security, where a client shows its token before it attaches links.
+"""$cbs: claims-based security, where a client shows its tokens before it attaches links.
 
-A shared access signature is `SharedAccessSignature sr=…&sig=…&se=…&skn=…`: the resource, an
-HMAC of resource and expiry, the expiry, and the name of the key. The type the SDK announces
-is `jwt` even then, so the type is not looked at.
+    request   application properties: operation=put-token, name, type, expiration; body: the token
+    answer    application properties: status-code, status-description
+
+The token is a shared access signature (`local.broker.bus.access`), whatever `type` says: the
+Python SDK announces `jwt` even then, and every SDK reads the answer in this spelling.
 """
 
-import hmac
-from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qs, quote
 
-from local.broker.amqp.endpoint import MessageArrived
-from local.broker.amqp.frames import Accepted
-from local.broker.amqp.types import DecodeError, Int
-from local.broker.bus.clock import Clock
-from local.broker.bus.errors import BusError, InvalidArgument, Unauthorized
+from local.broker.amqp.composites import Accepted, Outcome, Rejected
+from local.broker.amqp.events import MessageArrived
+from local.broker.amqp.types import NULL, DecodeError, Int
+from local.broker.bus.access import Access, Keys
+from local.broker.bus.errors import BusError, InvalidArgument, NotImplementedHere
 from local.broker.bus.message import read_body, reply
 from local.broker.nodes.addresses import read_address
-from local.broker.nodes.node import Node
-
-_PREFIX = "SharedAccessSignature "
-
-
-class Keys:
-    """The shared access keys of the namespace, by policy name."""
-
-    def __init__(self, keys: Mapping[str, Sequence[str]], wall_clock: Clock) -> None:
-        self._keys = keys
-        self._wall_clock = wall_clock  # tokens are dated by the client, in real time
-
-    def check(self, token: str) -> None:
-        """Refuse a token that none of the keys made, or whose time is over."""
-        if not token.startswith(_PREFIX):
-            raise Unauthorized("Only shared access signatures are accepted here.")
-        fields = {name: values[0] for name, values in parse_qs(token.removeprefix(_PREFIX)).items()}
-        resource, expiry = fields.get("sr", ""), fields.get("se", "")
-        signature = fields.get("sig", "").replace(" ", "+")
-        if not any(
-            hmac.compare_digest(signature, made) for made in self._signatures(fields.get("skn", ""), resource, expiry)
-        ):
-            raise Unauthorized("The token has an invalid signature.")
-        if not expiry.isdigit() or int(expiry) <= self._wall_clock():
-            raise Unauthorized("The token has expired.")
-
-    def _signatures(self, name: str, resource: str, expiry: str) -> list[str]:
-        signed = f"{quote(resource, safe='')}\n{expiry}".encode()
-        return [
-            b64encode(hmac.digest(key.encode(), text, "sha256")).decode()
-            for key in self._keys.get(name, ())
-            for text in (signed, f"{resource}\n{expiry}".encode())
-        ]
+from local.broker.nodes.node import Node, error_of
 
 
 class CbsNode(Node):
@@ -60,8 +27,8 @@ class CbsNode(Node):
         self,
         keys: Keys,
         exists: Callable[[str], object],
-        grant: Callable[[str], None],
-        answer: Callable[[bytes], None],
+        grant: Callable[[Access], None],
+        answer: Callable[[bytes, str | None], None],
     ) -> None:
         self._keys = keys
         self._exists = exists
@@ -70,8 +37,17 @@ class CbsNode(Node):
 
     def on_message(self, event: MessageArrived) -> None:
         """Check the token and the entity it is for."""
-        event.link.settle(event.delivery_id, Accepted())
-        properties, application, token = read_body(event.payload)
+        outcome: Outcome = Accepted()
+        try:
+            properties, application, token = read_body(event.payload)
+        except DecodeError as error:
+            outcome = Rejected(error_of(InvalidArgument(f"The request cannot be read: {error}.")))
+        if not event.settled:
+            event.link.settle(event.delivery_id, outcome)
+        if isinstance(outcome, Accepted):
+            self._on_request(properties, application, token)
+
+    def _on_request(self, properties: Mapping[str, Any], application: Mapping[str, Any], token: Any) -> None:
         try:
             self._put_token(application, token)
         except BusError as refusal:
@@ -80,16 +56,27 @@ class CbsNode(Node):
             self._reply(properties, 202, "Accepted")
 
     def _put_token(self, application: Mapping[str, Any], token: Any) -> None:
+        """Azure, too, asks first whether the client may be here, and then whether there is such an entity."""
         if application.get("operation") != "put-token":
-            raise InvalidArgument(f"Unknown operation {application.get('operation')!r}.")
-        self._keys.check(token if isinstance(token, str) else str(token))
-        path = read_address(str(application.get("name", ""))).path
+            raise NotImplementedHere(f"The operation '{application.get('operation')}' is not there for '$cbs'.")
+        name = application.get("name")
+        if not isinstance(name, str):
+            raise InvalidArgument("The application property 'name' is missing: it says what the token is for.")
+        path = read_address(name).path
+        access = self._keys.check(_text(token), path)
         if path:
             self._exists(path)
-        self._grant(path)
+        self._grant(access)
 
     def _reply(self, request: Mapping[str, Any], status: int, description: str) -> None:
-        if "message-id" not in request:
-            raise DecodeError("a put-token request needs a message id")
         application = {"status-code": Int(status), "status-description": description}
-        self._answer(reply(request["message-id"], application, None))
+        self._answer(reply(request.get("message-id", NULL), application, None), request.get("reply-to"))
+
+
+def _text(token: Any) -> str:
+    """Return a token that may be a string or, from some clients, its bytes."""
+    if isinstance(token, bytes):
+        return token.decode(errors="replace")
+    if not isinstance(token, str):
+        raise InvalidArgument("The body of a put-token request must be the token, a string.")
+    return token

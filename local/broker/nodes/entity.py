@@ -1,18 +1,18 @@
 """A queue at the end of a link: the peer sends into it, or receives from it."""
 
-from local.broker.amqp.endpoint import (
-    CreditChanged,
-    MessageArrived,
-    OutcomeArrived,
-    OutgoingLink,
-)
-from local.broker.amqp.frames import Accepted, Modified, Outcome, Rejected, Released
+from functools import partial
+
+from local.broker.amqp.composites import Accepted, Modified, Outcome, Rejected, Released
+from local.broker.amqp.events import CreditChanged, MessageArrived, OutcomeArrived
+from local.broker.amqp.link import IncomingLink, OutgoingLink
 from local.broker.amqp.types import DecodeError, Described, Symbol
+from local.broker.bus.entrance import Entrance
 from local.broker.bus.errors import BusError, InvalidArgument
 from local.broker.bus.lane import Lane
 from local.broker.bus.message import BATCH_FORMAT, Message, read, read_batch, render
 from local.broker.bus.queue import Queue
 from local.broker.bus.sessions import Session
+from local.broker.nodes.interference import PEACE, Interference
 from local.broker.nodes.node import Node, error_of
 
 SESSION_FILTER = Symbol("com.microsoft:session-filter")
@@ -23,17 +23,33 @@ _DOTNET_EPOCH_TICKS = 621355968000000000
 
 
 class Sender(Node):
-    """Puts what the peer sends into a queue."""
+    """Puts what the peer sends into a queue or topic."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    sends = True
+
+    def __init__(self, entity: Entrance, link: IncomingLink) -> None:
+        self._entity = entity
+        self._link = link
+
+    def attach(self) -> None:
+        """Accept the link, or raise."""
+        self._entity.join(self)
+        self._link.accept()
+
+    def lost(self, error: BusError) -> None:
+        """Tell the peer that this link is over."""
+        self._link.detach(error_of(error))
+
+    def on_detached(self) -> None:
+        """Leave the entity."""
+        self._entity.part(self)
 
     def on_message(self, event: MessageArrived) -> None:
         """Take in a message, or the messages of a batch."""
         outcome: Outcome = Accepted()
         try:
             batch = event.message_format == BATCH_FORMAT
-            self._queue.send(read_batch(event.payload) if batch else [read(event.payload)])
+            self._entity.send(read_batch(event.payload) if batch else [read(event.payload)])
         except BusError as refusal:
             outcome = Rejected(error_of(refusal))
         except DecodeError as error:
@@ -45,11 +61,16 @@ class Sender(Node):
 class Receiver(Node):
     """Hands a queue's messages to the peer, and its outcomes to the queue."""
 
-    def __init__(self, queue: Queue, link: OutgoingLink) -> None:
+    sends = False
+
+    def __init__(self, queue: Queue, link: OutgoingLink, interference: Interference = PEACE) -> None:
         self.name = link.name
+        self.container = link.connection.peer
         self.deletes = link.settles_first
         self._queue = queue
         self._link = link
+        self._interference = interference
+        self._drain: object | None = None  # the request to drain that waits until held deliveries are out
         self._lane: Lane | None = None
 
     # ------------------------------------------------------------------ attaching
@@ -83,12 +104,24 @@ class Receiver(Node):
     @property
     def ready(self) -> bool:
         """Whether the peer has given credit and can be written to."""
+        if self._interference.armed:
+            left = self._link.credit - self._interference.held(self._link)
+            return self._link.ready and left > 0 and self._drain is None
         return self._link.ready
 
     def deliver(self, message: Message, token: bytes | None, until: float | None) -> None:
         """Send a message; the delivery tag is the lock token in the byte order of .NET."""
         tag = b"\x00" if token is None else _dotnet_order(token)
-        self._link.send(tag, render(message, until, token), token)
+        if self._interference.armed:
+            send = partial(self._send_late, tag, render(message, until, token), token)
+            self._interference.deliver(self._queue, self._link, token, send)
+        else:
+            self._link.send(tag, render(message, until, token), token)
+
+    def _send_late(self, tag: bytes, payload: bytes, token: bytes | None) -> None:
+        """Send what may have waited, unless the link is gone: its messages stay locked."""
+        if self._link.attached:
+            self._link.send(tag, payload, token)
 
     def lost(self, error: BusError) -> None:
         """Tell the peer that this link is over."""
@@ -101,10 +134,25 @@ class Receiver(Node):
 
     def on_credit(self, event: CreditChanged) -> None:
         """Send what there is; what is left of a drained credit is given up."""
+        self._drain = None
+        self.resume()
+        if event.drain and self._interference.armed:
+            drain = self._drain = object()
+            self._interference.after_held(self._link, partial(self._on_held_out, drain))
+        elif event.drain:
+            self._link.drained()
+
+    def resume(self) -> None:
+        """Send what there is, as far as the peer wants it."""
         if self._lane is not None:
             self._queue.pump(self._lane)
-        if event.drain:
-            self._link.drained()
+
+    def _on_held_out(self, drain: object) -> None:
+        """Give up what is left of the credit, unless the peer has asked for something else, or is gone."""
+        if self._drain is drain:
+            self._drain = None
+            if self._link.attached:
+                self._link.drained()
 
     def on_outcome(self, event: OutcomeArrived) -> None:
         """Apply the outcome and answer with it, or with the reason why it was not applied."""

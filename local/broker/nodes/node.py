@@ -1,7 +1,7 @@
 """What a link leads to, as the container that routes events sees it."""
 
-from local.broker.amqp.endpoint import CreditChanged, MessageArrived, OutcomeArrived
-from local.broker.amqp.frames import Error
+from local.broker.amqp.composites import Error
+from local.broker.amqp.events import CreditChanged, MessageArrived, OutcomeArrived
 from local.broker.bus.errors import BusError
 
 
@@ -13,6 +13,9 @@ class Node:
 
     def on_credit(self, event: CreditChanged) -> None:
         """Learn that the peer wants messages, or gives up wanting."""
+
+    def resume(self) -> None:
+        """Go on sending after the peer was too slow for a while."""
 
     def on_outcome(self, event: OutcomeArrived) -> None:
         """Learn what the peer did with a message."""

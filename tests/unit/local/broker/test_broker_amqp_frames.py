@@ -2,32 +2,45 @@
 
 from contextlib import suppress
 from itertools import pairwise
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.broker.amqp import frames
-from local.broker.amqp.frames import (
+from local.broker.amqp.composites import (
     Accepted,
-    Attach,
-    Begin,
-    Detach,
-    Disposition,
     Error,
-    Flow,
-    Frame,
-    FrameReader,
-    FramingError,
     Modified,
-    Open,
     Outcome,
     Rejected,
     Released,
     Terminus,
+    encode_outcome,
+    read_outcome,
+    read_terminus,
+)
+from local.broker.amqp.frames import Frame, FrameReader, FramingError
+from local.broker.amqp.performatives import (
+    Attach,
+    Begin,
+    Close,
+    Detach,
+    Disposition,
+    End,
+    Flow,
+    Open,
+    Performative,
+    SaslInit,
+    SaslOutcome,
+    SaslResponse,
     Transfer,
+    is_sasl,
 )
 from local.broker.amqp.types import DecodeError, Described, Symbol, Uint, Ulong, Ushort, decode, encode
+from tests.fuzz.wire import varied_frame
 
 STREAM = (
     frames.AMQP_HEADER
@@ -92,11 +105,11 @@ def test_transfers_are_written_as_they_are_read() -> None:
 
 
 def test_dispositions_settle_one_delivery_with_its_outcome() -> None:
-    data = frames.disposition_frame(1, False, 9, frames.encode_outcome(Modified(True, False)))
+    data = frames.disposition_frame(1, False, 9, encode_outcome(Modified(True, False)))
     disposition, _ = frames.parse(body_of(data))
     assert isinstance(disposition, Disposition)
     assert disposition[:4] == (False, 9, None, True)
-    assert frames.read_outcome(disposition.state) == Modified(True, False)
+    assert read_outcome(disposition.state) == Modified(True, False)
 
 
 def test_flows_carry_windows_and_credit() -> None:
@@ -125,25 +138,25 @@ def test_descriptors_are_three_bytes_for_a_client_that_does_not_read_them() -> N
     ],
 )
 def test_outcomes_survive_the_wire(outcome: Outcome) -> None:
-    assert frames.read_outcome(decode(frames.encode_outcome(outcome))[0]) == outcome
+    assert read_outcome(decode(encode_outcome(outcome))[0]) == outcome
 
 
 def test_an_error_always_has_three_fields() -> None:
     value, _ = decode(Error("amqp:internal-error").encoded())
-    assert value == Described(0x1D, ["amqp:internal-error", None, None])
+    assert value == Described(Ulong(0x1D), ["amqp:internal-error", None, None])
 
 
 def test_descriptors_may_be_written_as_names() -> None:
     body = b"\x00" + encode(Symbol("amqp:detach:list")) + encode([Uint(1), True])
     assert frames.parse(body)[0] == Detach(1, True)
-    assert frames.read_outcome(Described(Symbol("amqp:accepted:list"), [])) == Accepted()
-    assert frames.read_terminus(Described(Symbol("amqp:source:list"), ["q"])) == Terminus("q")
+    assert read_outcome(Described(Symbol("amqp:accepted:list"), [])) == Accepted()
+    assert read_terminus(Described(Symbol("amqp:source:list"), ["q"])) == Terminus("q")
 
 
 def test_what_is_no_outcome_or_terminus_is_none() -> None:
     for value in (None, 1, Described(Ulong(0x23), []), Described(Ulong(0x24), "x")):
-        assert frames.read_outcome(value) is None
-        assert frames.read_terminus(value) is None
+        assert read_outcome(value) is None
+        assert read_terminus(value) is None
 
 
 @settings(max_examples=300)
@@ -151,3 +164,47 @@ def test_what_is_no_outcome_or_terminus_is_none() -> None:
 def test_no_body_raises_anything_but_a_decode_error(body: bytes) -> None:
     with suppress(DecodeError):
         frames.parse(body)
+
+
+PERFORMATIVES: list[Performative] = [
+    Open("me", None, 512, 9, 1000, None, None, [Symbol("a")], None, {Symbol("k"): "v"}),
+    Begin(1, 2, 3, 4),
+    Attach("l", 1, True, 0, 1, None, None, {b"t": None}, True, 7, 8),
+    Flow(1, 2, 3, 4, 5, 6, 7, 8, True, False),
+    Transfer(1, 2, b"t", 0, True, False, None, None, True, False, True),
+    Disposition(True, 1, 2, True, Described(Ulong(0x24), []), True),
+    Detach(1, True, None),
+    End(),
+    Close(Described(Ulong(0x1D), ["amqp:not-found", None, None])),
+    SaslInit("PLAIN", b"\0a\0b", "host"),
+    SaslResponse(b"x"),
+    SaslOutcome(0),
+]
+
+
+@pytest.mark.parametrize("performative", PERFORMATIVES, ids=lambda performative: type(performative).__name__)
+@settings(max_examples=25, deadline=None)
+@given(random=st.randoms(use_true_random=False))
+def test_a_performative_is_read_in_every_form(performative: Performative, random: Random) -> None:
+    fields: list[Any] = [Uint(field) if type(field) is int else field for field in performative]
+    typed: Performative = type(performative)(*fields)
+    reader = FrameReader(65536)
+    reader.frame_type = frames.SASL_TYPE if is_sasl(performative) else frames.AMQP_TYPE
+    data = varied_frame(random, 3, typed, b"payload")
+    [_, unit] = reader.feed(frames.AMQP_HEADER + data)
+    assert isinstance(unit, Frame)
+    assert unit.channel == 3
+    assert frames.parse(unit.body) == (performative, b"payload")
+
+
+@pytest.mark.parametrize("words", [2, 3, 255])
+def test_an_extended_header_is_stepped_over(words: int) -> None:
+    body = b"\x00\x53\x17\x45"
+    size = 4 * words + len(body)
+    data = size.to_bytes(4, "big") + bytes((words, 0, 0, 1)) + bytes(4 * words - 8) + body
+    [_, unit] = FrameReader(2000).feed(frames.AMQP_HEADER + data)
+    assert unit == Frame(1, body)
+
+
+def test_a_frame_may_come_byte_by_byte() -> None:
+    assert len(read_all([STREAM[at : at + 1] for at in range(len(STREAM))])) == 4

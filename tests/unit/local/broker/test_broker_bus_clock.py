@@ -1,5 +1,7 @@
 """Time: alarms ring in order, once, and cost nothing when they do not matter any more."""
 
+from functools import partial
+
 from local.broker.bus.clock import DueTimes, ManualClock, Timers
 
 
@@ -24,6 +26,32 @@ def test_a_cancelled_alarm_does_not_ring() -> None:
     timers.at(2, lambda: rung.append("yes"))
     timers.advance(clock, 5)
     assert rung == ["yes"]
+
+
+def test_cancelled_alarms_are_forgotten_when_they_outweigh_the_living() -> None:
+    clock, rung = ManualClock(0), list[int]()
+    timers = Timers(clock)
+    alarms = [timers.at(1e9 + number, partial(rung.append, number)) for number in range(10_000)]
+    for alarm in alarms[1:]:
+        alarm.cancel()
+    assert len(timers) < 3000
+    assert timers.next_due() == 1e9
+    timers.advance(clock, 2e9)
+    assert rung == [0]
+    assert len(timers) == 0
+
+
+def test_the_living_are_kept_in_order_whenever_the_cancelled_are_swept() -> None:
+    clock, rung = ManualClock(0), list[int]()
+    timers = Timers(clock)
+    alarms = {number: timers.at(number, partial(rung.append, number)) for number in range(10_000)}
+    timers.advance(clock, 99)
+    for number, alarm in alarms.items():
+        if number % 7:
+            alarm.cancel()
+            alarm.cancel()  # once is enough
+    timers.advance(clock, 20_000)
+    assert rung == [*range(100), *range(105, 10_000, 7)]
 
 
 def test_each_alarm_sees_its_own_moment() -> None:

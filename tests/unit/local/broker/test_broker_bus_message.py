@@ -1,5 +1,6 @@
 """Messages: what the broker reads of them, what it writes, and what it leaves alone."""
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from local.broker.amqp.types import (
     Ulong,
     Uuid,
     decode,
+    decode_list,
     encode,
 )
 from local.broker.bus.message import (
@@ -192,3 +194,26 @@ def test_sections_may_be_named_in_words() -> None:
 
 def test_an_empty_message_is_small() -> None:
     assert Message(b"x" * 100).size == 100
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b"",
+        b"\x00\x53\x73\x45",
+        b"\x00\x53\x73\xc0\x02\x01\x40",
+        b"\x00\x53\x73\xc0\x08\x04\x40\x40\xa1\x01t\xa1\x00",
+        b"\x00\x53\x73\xd0\x00\x00\x00\x09\x00\x00\x00\x03\x40\x40\xa1\x01t",
+        b"\x00\x80\x00\x00\x00\x00\x00\x00\x00\x73\xc0\x02\x01\x40",
+    ],
+)
+def test_a_message_without_an_id_is_given_one_and_keeps_the_rest(properties: bytes) -> None:
+    body = b"\x00\x53\x75\xa0\x01x"
+    message = read(properties + body)
+    before = decode_list(properties, properties.index(b"\x73") + 1)[0][1:] if properties else []
+    message.name()
+    again = read(message.bare)
+    assert re.fullmatch("[0-9a-f]{32}", again.message_id)
+    assert again.message_id == message.message_id
+    assert message.bare.endswith(body)
+    assert decode_list(message.bare, 3)[0][1:] == before

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from local.broker.bus.clock import ManualClock, Timers
 from local.broker.bus.errors import MessageLockLost, MessageNotFound
 from local.broker.bus.message import Message, State
-from local.broker.bus.queue import Queue, QueueOptions
+from local.broker.bus.queue import Queue
+from local.broker.bus.topology import QueueOptions
 
 LOCK, MAX_DELIVERIES, DEFAULT_TTL = 10.0, 3, 60.0
 
@@ -49,6 +50,8 @@ class Hand:
     """A receiver that takes exactly one message when it asks."""
 
     name = "hand"
+    container = "hand"
+    sends = False
 
     def __init__(self, *, deletes: bool) -> None:
         self.deletes = deletes
@@ -110,7 +113,7 @@ class QueueLaw(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         known = self.known[data.draw(st.sampled_from(sorted(self.known)))]
         try:
-            self.queue.cancel_scheduled(known.sequence)
+            self.queue.cancel_scheduled([known.sequence])
         except MessageNotFound:
             assert known.place != "scheduled"
         else:

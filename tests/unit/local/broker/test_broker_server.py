@@ -7,10 +7,12 @@ from typing import TypeVar
 import pytest_asyncio
 
 from local.broker.amqp import frames
-from local.broker.amqp.frames import Attach, Begin, Flow, Frame, FrameReader, Open, Terminus
+from local.broker.amqp.composites import Terminus
+from local.broker.amqp.frames import Frame, FrameReader
+from local.broker.amqp.performatives import Attach, Begin, Flow, Open
 from local.broker.amqp.types import Ubyte, Uint
 from local.broker.bus.message import Message
-from local.broker.bus.queue import QueueOptions
+from local.broker.bus.topology import QueueOptions, Topology
 from local.broker.server import Broker
 
 T = TypeVar("T")
@@ -18,7 +20,7 @@ T = TypeVar("T")
 
 @pytest_asyncio.fixture
 async def broker() -> AsyncIterator[Broker]:
-    broker = Broker({"q": QueueOptions()})
+    broker = Broker(Topology({"q": QueueOptions()}))
     yield broker
     await broker.stop()
 
@@ -53,7 +55,7 @@ async def test_a_peer_with_an_idle_time_out_gets_heartbeats(broker: Broker) -> N
 async def test_a_peer_that_does_not_read_gets_no_more_messages_and_then_all_of_them(broker: Broker) -> None:
     reader, writer = await connect(broker, Open(container_id="c"))
     [protocol] = await eventually(lambda: list(broker.connections._open))
-    protocol._container._granted.add("")
+    protocol.container.login("RootManageSharedAccessKey", "local")
     queue = broker.namespace.find("q")
     queue.send([Message(b"\x00\x53\x75\xb0\x00\x01\x00\x00" + b"x" * 65536) for _ in range(200)])
     source, target = Terminus("q").as_source(), Terminus("me").as_target()

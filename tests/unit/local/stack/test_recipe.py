@@ -27,7 +27,7 @@ HERE = Addresses(
 
 def test_the_broker_is_told_of_exactly_the_queues_of_the_topology() -> None:
     queues = topology(["ask", "ask-hr"], ["answers"])
-    understood = read(json.loads(json.dumps(emulator_config(queues))))
+    understood = read(json.loads(json.dumps(emulator_config(queues)))).queues
     assert list(understood) == [queue.name for queue in queues]
     for queue in queues:
         options = understood[queue.name]

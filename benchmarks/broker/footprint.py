@@ -1,0 +1,127 @@
+"""Time to start and memory: empty, per queued message, and after very many messages."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from benchmarks.broker.desk import BATCH, Desk, desks
+from benchmarks.broker.figures import Aim, Figure
+from benchmarks.broker.process import BrokerProcess, compiled, not_compiled
+
+STARTS = 11
+QUEUED = 20_000
+SIZES = (100, 1000, 10_000)
+STORED = 100_000
+_RESTARTS = 5  # and a last one that lives
+_ASYNCIO = "floor: `python -c 'import asyncio'`"
+_TENTHS = 10
+
+
+def start() -> list[Figure]:
+    """Process start to accepting, in turn with the two floors nobody can get below."""
+    ways: dict[str, Callable[[], float]] = {
+        "process start to accepting": lambda: _started(compiled()),
+        "the first time, with the broker not compiled yet": lambda: _started(not_compiled()),
+        _ASYNCIO: lambda: _run("import asyncio"),
+        "floor: `python -c 'pass'`": lambda: _run("pass"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(STARTS):
+        for name, way in ways.items():
+            taken[name].append(1000 * way())
+    above = median(ours - floor for ours, floor in zip(next(iter(taken.values())), taken[_ASYNCIO], strict=True))
+    aims, notes = [Aim(150), None, None, None], [f"{above:.0f} ms more than importing asyncio", "", "", ""]
+    return [Figure(name, taken[name], "ms", aim, note) for name, aim, note in zip(ways, aims, notes, strict=True)]
+
+
+def _started(environment: dict[str, str]) -> float:
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder), environment=environment) as broker:
+        return broker.ready_after
+
+
+def _run(statement: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True, env=compiled())
+    return time.perf_counter() - began
+
+
+async def memory(rounds: int, messages: int) -> list[Figure]:
+    """Resident memory: empty, for each queued message, and its growth while messages pass through."""
+    return [_empty(), *[await _per_message(size, rounds) for size in SIZES], await _growth(messages)]
+
+
+def _empty() -> Figure:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(STARTS):
+            with BrokerProcess(Path(folder)) as broker:
+                found.append(broker.memory / 1e6)
+    return Figure("memory, empty", found, "MB", Aim(30))
+
+
+async def _per_message(size: int, rounds: int) -> Figure:
+    """Each time in a process of its own, so that no memory of the time before is used again."""
+    found = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder)) as broker:
+            async with desks(broker.connection_string, "bench") as [desk]:
+                before = broker.memory
+                await desk.send_batches(QUEUED, b"x" * size)
+                found.append((broker.memory - before) / QUEUED)
+    return Figure(f"memory of a queued message of {size:,} B", found, "B", Aim(1.6 * size + 600), f"{QUEUED:,} queued")
+
+
+async def _growth(messages: int) -> Figure:
+    """How much memory grows from the first tenth of the messages to the last."""
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder)) as broker:
+        async with desks(broker.connection_string, "bench") as [desk]:
+            seen = []
+            for _ in range(_TENTHS):
+                await _pass_through(desk, messages // _TENTHS)
+                seen.append(broker.memory / 1e6)
+    steps = ", ".join(f"{after - before:+.2f}" for before, after in pairwise(seen))
+    note = f"{seen[0]:.1f} MB after the first tenth, then {steps}; half of them completed, half deleted"
+    return Figure(f"growth of memory over {messages:,} messages", [seen[-1] - seen[0]], "MB", Aim(1), note)
+
+
+async def _pass_through(desk: Desk, count: int) -> None:
+    for _ in range(0, count, 2 * BATCH):
+        await desk.send_batches(2 * BATCH)
+        await desk.take_batches(BATCH)
+        await desk.complete_at_once(BATCH)
+
+
+async def restart() -> list[Figure]:
+    """Start to accepting when many messages are stored, after a process that was killed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = ("--data", str(folder / "data"))
+        await _fill(folder, options)
+        taken = [_recovered(folder, options) for _ in range(_RESTARTS)]
+        with BrokerProcess(folder, *options) as broker:
+            taken.append(broker.ready_after)
+            async with desks(broker.connection_string, "bench") as [desk]:
+                await desk.take_batches(STORED)
+    name, note = (
+        f"restart with {STORED:,} stored messages of 1 KB",
+        "killed each time; all were received after the last",
+    )
+    return [Figure(name, taken, "s", Aim(2), note)]
+
+
+async def _fill(folder: Path, options: tuple[str, ...]) -> None:
+    with BrokerProcess(folder, *options) as broker:
+        async with desks(broker.connection_string, "bench") as [desk]:
+            await desk.send_batches(STORED)
+        broker.kill()
+
+
+def _recovered(folder: Path, options: tuple[str, ...]) -> float:
+    with BrokerProcess(folder, *options) as broker:
+        broker.kill()
+        return broker.ready_after

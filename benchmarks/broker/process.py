@@ -1,0 +1,154 @@
+"""The broker as a process of its own, and what it uses."""
+
+import atexit
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple, Self
+
+import local
+from local.stack.usage import resident
+
+_READY = re.compile(r"AMQP on (?P<address>[^ ,]+)")
+# Linux numbers the CPU clock of a process so: the complement of its id, and 2 for nanoseconds of the scheduler.
+# It counts all threads, and is finer than the hundredths of a second in /proc/<pid>/stat.
+_SCHEDULER_CLOCK = 2
+
+
+class Cost(NamedTuple):
+    """CPU of both sides in microseconds per message, and messages per second."""
+
+    broker: float
+    sdk: float
+    rate: float
+
+    @property
+    def ratio(self) -> float:
+        """What the broker uses for each unit the SDK uses."""
+        return self.broker / self.sdk
+
+
+class BrokerProcess:
+    """`python -m local.broker` on free ports, for as long as the `with` lasts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        queues: tuple[str, ...] = ("bench",),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        config = folder / "Config.json"
+        config.write_text(json.dumps(topology(queues)))
+        self._command = [sys.executable, "-m", "local.broker", "--config", str(config)]
+        self._command += ["--port", "0", "--admin-port", "0", *options]
+        self._environment = environment or compiled()
+        self.ready_after = 0.0
+
+    def __enter__(self) -> Self:
+        """Start it; `ready_after` is how many seconds that took."""
+        began = time.perf_counter()
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=self._environment)
+        found = _READY.search(_line(self._process.stdout))
+        self.ready_after = time.perf_counter() - began
+        if found is None:
+            raise SystemExit("the broker did not start")
+        self.connection_string = (
+            f"Endpoint=sb://{found['address']};SharedAccessKeyName=RootManageSharedAccessKey;"
+            "SharedAccessKey=local;UseDevelopmentEmulator=true"
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it and wait until it is gone; once it was killed that is all there is to do."""
+        self._process.terminate()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def kill(self) -> None:
+        """Stop it as a crash would, without a chance to put anything in order."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes."""
+        return resident([self._process.pid])
+
+    def cpu(self) -> float:
+        """CPU seconds of all its threads so far."""
+        return time.clock_gettime((~self._process.pid << 3) | _SCHEDULER_CLOCK)
+
+
+class Meter:
+    """Reads both CPU clocks and the time from when it was made."""
+
+    def __init__(self, broker: BrokerProcess) -> None:
+        self._broker = broker
+        self._start = self._clocks()
+
+    def cost(self, messages: int) -> Cost:
+        """Share what was used since the start among the messages; waiting costs nothing."""
+        broker, sdk, seconds = (now - then for now, then in zip(self._clocks(), self._start, strict=True))
+        return Cost(1e6 * broker / messages, 1e6 * sdk / messages, messages / seconds)
+
+    def _clocks(self) -> tuple[float, float, float]:
+        return self._broker.cpu(), time.process_time(), time.perf_counter()
+
+
+def _line(stream: IO[str] | None) -> str:
+    return "" if stream is None else stream.readline()
+
+
+def topology(queues: tuple[str, ...]) -> dict[str, object]:
+    """Write a Config.json whose locks and messages outlive any measurement."""
+    properties = {"LockDuration": "PT5M", "DefaultMessageTimeToLive": "PT1H"}
+    listed = [{"Name": name, "Properties": properties} for name in queues]
+    namespace = {"Name": "sbemulatorns", "Queues": listed, "Topics": []}
+    return {"UserConfig": {"Namespaces": [namespace], "Logging": {"Type": "Console"}}}
+
+
+@cache
+def compiled() -> dict[str, str]:
+    """The environment of every start but the first: Python finds everything compiled, whatever it is told here.
+
+    It matters beyond the start: what compiling leaves behind changes how the process gets its memory later.
+    """
+    return _environment(_compiled_in(_scratch()), {})
+
+
+@cache
+def not_compiled() -> dict[str, str]:
+    """The environment of the first start ever: the standard library is compiled, the broker is not."""
+    folder = _compiled_in(_scratch())
+    shutil.rmtree(folder / Path(local.__path__[0]).resolve().relative_to("/"))
+    return _environment(folder, {"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def _environment(folder: Path, more: dict[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(folder)} | more
+
+
+def _compiled_in(folder: Path) -> Path:
+    command = [sys.executable, "-m", "local.broker", "--help"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_environment(folder, {}))
+    return folder
+
+
+def _scratch() -> Path:
+    """A folder that is gone when this process is."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return folder
