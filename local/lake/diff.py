@@ -52,7 +52,7 @@ Change = Created | Deleted | Renamed
 
 def diff(before: Snapshot, after: Snapshot) -> list[Change]:
     """The changes that lead from one snapshot to the other; no path occurs in two of them, so their order is free."""
-    renamed = list(_renames(before, after))
+    renamed = sorted(_renames(before, after), key=lambda one: one.source)
     sources, targets = {one.source for one in renamed}, {one.path for one in renamed}
     deleted = [Deleted(path, before[path]) for path in sorted(before.keys() - after.keys() - sources)]
     written = [
