@@ -14,7 +14,7 @@ from collections.abc import Collection
 from importlib.metadata import version
 from statistics import median
 
-from benchmarks.broker import footprint, queueing, traffic
+from benchmarks.broker import footprint, process, queueing, traffic
 from benchmarks.broker.figures import Figure, table
 
 PARTS = ("send", "receive", "batch", "concurrent", "start", "memory", "depth", "latency", "restart")
@@ -26,10 +26,14 @@ def main() -> None:
     options = _parser().parse_args()
     if sys.platform != "linux":
         raise SystemExit("the CPU clock of another process is read as Linux numbers it")
+    if options.uvloop:
+        process.find_installed()
     noise = _loops()
     figures = asyncio.run(measure(options.parts or PARTS, options.rounds, 1_000_000 if options.million else _THROUGH))
     noise += _loops()
-    print(f"SDK {version('azure-servicebus')}, Python {platform.python_version()}, {os.cpu_count()} CPUs.")
+    on = f"uvloop {version('uvloop')}" if options.uvloop else "the standard library alone"
+    with_what = f"SDK {version('azure-servicebus')}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
+    print(f"Broker on {on}, {with_what}.")
     print(f"Noise: the same loop of {median(noise):.1f} ms took {min(noise):.1f} to {max(noise):.1f} ms.\n")
     print(table(figures))
 
@@ -38,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("benchmarks.broker", description="What the local broker costs on this machine.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them if none is named")
     parser.add_argument("--rounds", type=int, default=7, help="how often each figure is measured (%(default)s)")
+    parser.add_argument("--uvloop", action="store_true", help="let the broker use uvloop, which is installed here")
     parser.add_argument("--million", action="store_true", help="memory after a million messages: takes minutes")
     return parser
 

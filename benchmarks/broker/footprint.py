@@ -1,5 +1,6 @@
 """Time to start and memory: empty, per queued message, and after very many messages."""
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,36 +19,41 @@ QUEUED = 20_000
 SIZES = (100, 1000, 10_000)
 STORED = 100_000
 _RESTARTS = 5  # and a last one that lives
-_ASYNCIO = "floor: `python -c 'import asyncio'`"
 _TENTHS = 10
 
 
 def start() -> list[Figure]:
     """Process start to accepting, in turn with the two floors nobody can get below."""
-    ways: dict[str, Callable[[], float]] = {
+    ways: dict[str, Callable[[], tuple[float, float]]] = {
         "process start to accepting": lambda: _started(compiled()),
         "the first time, with the broker not compiled yet": lambda: _started(not_compiled()),
-        _ASYNCIO: lambda: _run("import asyncio"),
-        "floor: `python -c 'pass'`": lambda: _run("pass"),
+        "floor: `python -S -c 'import asyncio'`": lambda: _run("import asyncio"),
+        "floor: `python -S -c 'pass'`": lambda: _run("pass"),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(STARTS):
         for name, way in ways.items():
-            taken[name].append(1000 * way())
-    above = median(ours - floor for ours, floor in zip(next(iter(taken.values())), taken[_ASYNCIO], strict=True))
-    aims, notes = [Aim(150), None, None, None], [f"{above:.0f} ms more than importing asyncio", "", "", ""]
-    return [Figure(name, taken[name], "ms", aim, note) for name, aim, note in zip(ways, aims, notes, strict=True)]
+            taken[name].append(way())
+    aims = (Aim(150), None, None, None)
+    return [_start_figure(name, taken[name], aim) for name, aim in zip(ways, aims, strict=True)]
 
 
-def _started(environment: dict[str, str]) -> float:
+def _start_figure(name: str, taken: list[tuple[float, float]], aim: Aim | None) -> Figure:
+    milliseconds = [1000 * seconds for seconds, _ in taken]
+    cpu = [1000 * seconds for _, seconds in taken]
+    return Figure(name, milliseconds, "ms", aim, f"{median(cpu):.0f} ms of CPU, {min(cpu):.0f} at least")
+
+
+def _started(environment: dict[str, str]) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder), environment=environment) as broker:
-        return broker.ready_after
+        return broker.ready_after, broker.ready_cpu
 
 
-def _run(statement: str) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True, env=compiled())
-    return time.perf_counter() - began
+def _run(statement: str) -> tuple[float, float]:
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-S", "-c", statement], check=True, env=compiled())
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 async def memory(rounds: int, messages: int) -> list[Figure]:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.broker.desk import desks
+from benchmarks.broker.desk import Desk, desks
 from benchmarks.broker.figures import Aim, Figure
 from benchmarks.broker.process import BrokerProcess, Meter
 
@@ -22,29 +22,27 @@ async def depth(rounds: int) -> list[Figure]:
 
     One queue for each depth in one broker, so that the depths can take turns.
     """
-    queues = {f"depth-{depth}": depth for depth in DEPTHS}
-    costs: dict[str, list[float]] = {queue: [] for queue in queues}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        BrokerProcess(Path(folder), queues=tuple(queues)) as broker,
-    ):
+    queues = [f"depth-{depth}" for depth in DEPTHS]
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess(Path(folder), queues=queues) as broker:
         async with desks(broker.connection_string, *queues) as opened:
             for desk, depth in zip(opened, DEPTHS, strict=True):
                 await desk.send_batches(depth, _SMALL)
-                await desk.send(1)  # warms up
-                await desk.receive(1)
-            for _ in range(_TURNS * rounds):
-                for desk, queue in zip(opened, queues, strict=True):
-                    gc.collect()
-                    meter = Meter(broker)
-                    for _ in range(_MESSAGES):
-                        await desk.send(1, _SMALL)
-                        await desk.receive(1)
-                    costs[queue].append(meter.cost(_MESSAGES).broker)
-    return _by_depth(list(costs.values()))
+                await _cost(broker, desk)  # warms up
+            turns = [[await _cost(broker, desk) for desk in opened] for _ in range(_TURNS * rounds)]
+    return _by_depth([*zip(*turns, strict=True)])
 
 
-def _by_depth(costs: list[list[float]]) -> list[Figure]:
+async def _cost(broker: BrokerProcess, desk: Desk) -> float:
+    """Microseconds of broker CPU for a message on its whole way, which leaves the queue as deep as it was."""
+    gc.collect()
+    meter = Meter(broker)
+    for _ in range(_MESSAGES):
+        await desk.send(1, _SMALL)
+        await desk.receive(1)
+    return meter.cost(_MESSAGES).broker
+
+
+def _by_depth(costs: list[tuple[float, ...]]) -> list[Figure]:
     shallow, deep = costs[0], costs[-1]
     each = ", ".join(f"{depth:,}: {median(of):.0f}" for depth, of in zip(DEPTHS, costs, strict=True))
     ratios = [after / before for before, after in zip(shallow, deep, strict=True)]

@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import errno
+import logging
+import os
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from local.broker.bus.store import MemoryStore, Store, StoreError
 from local.broker.bus.topology import Topology
@@ -15,9 +18,11 @@ from local.broker.config import EMULATOR_DEFAULTS, ConfigError, load
 from local.broker.policies import check_entities, load_policies
 from local.broker.server import Broker
 
+_LOGGER = logging.getLogger("local.broker")
 DEFAULT_PORT: Final = 5672
 DEFAULT_ADMIN_PORT: Final = 5300
-
+_LARGEST_PORT: Final = 65535
+_FILES: Final = 10240  # macOS allows no more
 
 _SYNCHRONOUS: Final = (
     "with --data: full survives a power cut, normal (the default) all of it but the last commits, off none of it; "
@@ -32,6 +37,7 @@ class Unusable(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal comes; return the exit status."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(format="local.broker: %(message)s")
     try:
         _run(options)
     except (ConfigError, StoreError, Unusable) as error:
@@ -53,17 +59,35 @@ def _parser() -> argparse.ArgumentParser:
         "--record", type=int, metavar="N", help="keep the last N events of messages for GET /deliveries"
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="AMQP; 0 takes a free one (%(default)s)")
-    parser.add_argument("--admin-port", type=int, default=DEFAULT_ADMIN_PORT, help="HTTP (%(default)s)")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="AMQP; 0 takes a free one (%(default)s)")
+    parser.add_argument("--admin-port", type=_port, default=DEFAULT_ADMIN_PORT, help="HTTP (%(default)s)")
     return parser
 
 
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) <= _LARGEST_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; 0 to {_LARGEST_PORT} are")
+
+
 def _run(options: argparse.Namespace) -> None:
+    if options.port == options.admin_port != 0:
+        raise Unusable(f"--port and --admin-port are both {options.port}: they take one each")
     topology, store = _topology(options), _store(options)
     try:
-        asyncio.run(_serve(_broker(topology, store, options), options))
+        _run_in_loop(_serve(_broker(topology, store, options), options))
     finally:
         store.close()
+
+
+def _run_in_loop(serving: Coroutine[Any, Any, None]) -> None:
+    """Run in the loop of uvloop where it is installed: a third less CPU for each message."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
 
 
 def _store(options: argparse.Namespace) -> Store:
@@ -111,8 +135,9 @@ def _topology(options: argparse.Namespace) -> Topology:
 
 async def _serve(broker: Broker, options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _on_signals(stop.set)
+    _allow_many_connections()
+    asyncio.get_running_loop().set_exception_handler(_FullHouse())
     broker.on_failure = stop.set
     host = options.host
     with _taken(host, options.port, "--port"):
@@ -130,11 +155,48 @@ async def _serve(broker: Broker, options: argparse.Namespace) -> None:
         raise broker.failure
 
 
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def _allow_many_connections() -> None:
+    """Lift the limit of open files, 256 on macOS: every sender and receiver of an SDK is a connection."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+class _FullHouse:
+    """Says once that no connection can be accepted; asyncio would, with a traceback, for every attempt."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take what asyncio has to report."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif not self._told:
+            self._told = True
+            _LOGGER.warning("no more connections can be accepted (%s): see ulimit -n", error.strerror)
+
+
 class _taken:  # noqa: N801 - reads as a clause
     """Turns the failure to listen into a line a person can act on."""
 
     def __init__(self, host: str, port: int, flag: str) -> None:
-        self._where, self._flag = f"port {port} on {host}", flag
+        self._host, self._port, self._flag = host, port, flag
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -143,11 +205,18 @@ class _taken:  # noqa: N801 - reads as a clause
         """Explain an OSError, let everything else pass."""
         if not isinstance(error, OSError):
             return
+        raise Unusable(self._explain(error)) from error
+
+    def _explain(self, error: OSError) -> str:
+        if isinstance(error, socket.gaierror):
+            return f"{self._host} is no address ({error.strerror}); choose another with --host"
+        why = os.strerror(error.errno or 0)
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"{self._host} is no address of this machine ({why}); choose another with --host"
+        where = f"port {self._port} on {self._host}"
         if error.errno == errno.EADDRINUSE:
-            reason = "is taken by another program; stop that one"
-        else:
-            reason = f"cannot be listened on ({error.strerror})"
-        raise Unusable(f"{self._where} {reason}, or choose another with {self._flag}") from error
+            return f"{where} is taken by another program; stop that one, or choose another with {self._flag}"
+        return f"{where} cannot be listened on ({why}); choose another with {self._flag}"
 
 
 if __name__ == "__main__":

@@ -74,13 +74,14 @@ class _Rule(NamedTuple):
 
     states: frozenset[str]
     leads_to: str
-    counts: bool = False  # whether it is a failed delivery
+    counts: bool = False  # whether it counts as a delivery, which nothing does among dead letters
 
 
 def _from(*states: str, to: str, counts: bool = False) -> _Rule:
     return _Rule(frozenset(states), to, counts)
 
 
+_DEAD_LETTERS: Final = "/$deadletterqueue"
 _ARRIVALS: Final = {"sent": "active", "scheduled": "scheduled", "buried": "active"}
 _BACK: Final = "active or deferred"
 _RULES: Final = {
@@ -90,7 +91,7 @@ _RULES: Final = {
     "abandoned": _from("locked", to=_BACK, counts=True),
     "lock-lost": _from("locked", to=_BACK, counts=True),
     "released": _from("locked", to=_BACK),
-    "deferred": _from("locked", to="deferred"),
+    "deferred": _from("locked", to="deferred", counts=True),
     "dead-lettered": _from("active", "deferred", "locked", to="ended"),
     "forwarded": _from("active", to="ended"),
     "expired": _from("active", "deferred", to="ended"),
@@ -159,7 +160,7 @@ class _Checker:
         if life.state == "locked" and event.lock_token != life.token and event.kind != "purged":
             self._complain(event, f"the lock is {life.token}, not {event.lock_token}")
         if event.delivery_count != life.count:
-            self._complain(event, f"its delivery count is {event.delivery_count} after {life.count} failures")
+            self._complain(event, f"its delivery count is {event.delivery_count}, and {life.count} deliveries counted")
         if event.kind == "delivered":
             self._compare_delivery(event, life)
 
@@ -171,7 +172,7 @@ class _Checker:
             self._complain(event, f"its session is held by {holder}, not by {event.link}")
 
     def _apply(self, event: Event, rule: _Rule, life: _Life) -> None:
-        life.count += rule.counts
+        life.count += rule.counts and not event.entity.lower().endswith(_DEAD_LETTERS)
         life.deferred = life.deferred or event.kind == "deferred"
         life.state = rule.leads_to
         if event.kind == "delivered" and event.lock_token is None:
@@ -217,7 +218,7 @@ class _Checker:
 
     def _compare_graves(self) -> None:
         for grave, missing in self._graves.items():
-            if missing > 0 and grave.endswith("/$deadletterqueue"):
+            if missing > 0 and grave.endswith(_DEAD_LETTERS):
                 self.violations.append(f"{missing} messages that were dead-lettered never came to {grave}")
 
 

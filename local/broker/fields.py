@@ -37,7 +37,10 @@ def read_json(path: Path) -> Any:
 def parse(text: str) -> Any:
     """Parse JSON with comments; raises `ValueError`, a field that is there twice included."""
     plain = _TRAILING.sub(_blank, _COMMENTS.sub(_blank, text))
-    return json.loads(plain, object_pairs_hook=_once)
+    try:
+        return json.loads(plain, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _blank(found: "re.Match[str]") -> str:

@@ -117,7 +117,7 @@ class Record:
         else:
             holder = self._holder((entity, message.sequence), happening)
             known = (message.sequence, message.message_id, message.session_id, message.delivery_count)
-            first = message.enqueued_sequence if message.enqueued_sequence != message.sequence else None
+            first = message.enqueued_sequence or None
         self._events.append((self._last, self._clock(), kind, entity, *known, *holder, reason, target, first))
 
     def _holder(self, key: tuple[str, Any], happening: Happening) -> _Raw:

@@ -6,17 +6,17 @@ does not become the next timer. Nobody waits for a slow peer: above the high-wat
 gets no more messages, and above the limit it is hung up on.
 
 With a store that outlives the process, nothing leaves before what it follows from is durable:
-what several connections changed in one turn of the loop is committed together at its end.
+what many connections change in one turn of the loop is committed together at its end.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from time import time
-from typing import Final
+from time import monotonic, time
+from typing import Final, cast
 
 from local.broker import emulator
 from local.broker.admin.app import AdminApp
@@ -25,6 +25,8 @@ from local.broker.admin.control import Control
 from local.broker.admin.http import Application, HttpProtocol, Request, Response
 from local.broker.amqp.composites import Error
 from local.broker.amqp.connection import Connection
+from local.broker.amqp.events import Event
+from local.broker.amqp.limits import DEFAULT_LIMITS, Limits
 from local.broker.amqp.stage import Stage
 from local.broker.bus.access import Keys
 from local.broker.bus.clock import Clock, ManualClock, Timers
@@ -35,11 +37,15 @@ from local.broker.faults import Faults
 from local.broker.faults.fault import Where
 from local.broker.nodes.container import Container
 from local.broker.record import Record
+from local.broker.strangers import other_end, spoken
 
 _LOGGER = logging.getLogger("local.broker")
 _HIGH_WATER: Final = 1024 * 1024
 _OUTPUT_LIMIT: Final = 64 * 1024 * 1024
+_ALONE: Final = 0.0001  # seconds since the last commit; whoever is read sooner shares this turn of the loop
 _FAILED: Final = Error("amqp:internal-error", "The broker cannot store anything any more, and ends.")
+_STOPPING: Final = Error("amqp:connection:forced", "The broker stops.")
+_PLAIN: Final = "; clients are told by UseDevelopmentEmulator=true in their connection string"
 _QUOTA_EXCEEDED: Final = Error("amqp:resource-limit-exceeded", "ConnectionsQuotaExceeded for the namespace.")
 
 
@@ -56,14 +62,19 @@ class Broker:
         auto_create: QueueOptions | None = None,
         strict_emulator: bool = False,
         wall_clock: Clock = time,
+        limits: Limits = DEFAULT_LIMITS,
+        idle_time_out: float | None = None,
     ) -> None:
         """Take the entities, and what is different from the usual.
 
         `clock` is the time of the queues, `wall_clock` that of the clients, by which they date
         their tokens. `keys` are shared access policies by path, those of the namespace under the
         empty one. With `auto_create` a queue that is asked for and not there is created with
-        these options. `strict_emulator` sets the limits of Microsoft's emulator.
+        these options. `strict_emulator` sets the limits of Microsoft's emulator. `limits` bound each
+        connection, and `idle_time_out` is how often a peer must be heard, in seconds.
         """
+        self.limits = limits
+        self.idle_time_out = idle_time_out
         self.timers = Timers(clock)
         self.store = store or MemoryStore()
         self.namespace = Namespace(topology, self.timers, self.store)
@@ -80,6 +91,7 @@ class Broker:
         self._servers: list[asyncio.Server] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._leaving: dict[BrokerProtocol, None] = {}
+        self._committed_at = 0.0
         self.failure: StoreError | None = None
         self.on_failure: Callable[[], None] = _no_change
 
@@ -156,6 +168,7 @@ class Broker:
             self.store.commit()
         except StoreError as failure:
             self._fail(failure)
+        self._committed_at = monotonic()
         return self.failure is None
 
     def _fail(self, failure: StoreError) -> None:
@@ -169,12 +182,15 @@ class Broker:
         self.connections.fail()
         self.on_failure()
 
-    def let_out(self, protocol: "BrokerProtocol") -> None:
-        """Let a connection write what it has to say: now, or after the commit at the end of this turn."""
-        if self.store.pending:
-            self.let_out_later(protocol)
-        else:
+    def let_out(self, protocol: "BrokerProtocol", since: float) -> None:
+        """Let a connection write what it has to say: now, or after the commit at the end of this turn.
+
+        Waiting for the end of the turn costs as much as a commit, so only those wait who are not alone.
+        """
+        if not self.store.pending or (not self._leaving and since - self._committed_at > _ALONE):
             protocol.flush()
+        else:
+            self.let_out_later(protocol)
 
     def let_out_later(self, protocol: "BrokerProtocol") -> None:
         """Let a connection write at the end of this turn of the loop, after one commit for all that do."""
@@ -286,14 +302,18 @@ class BrokerProtocol(asyncio.Protocol):
         self._stage: Stage | None = None  # the one the alarm was set for
         self._said_goodbye = False
         self._one_too_many = False
-        self.connection = Connection(on_output=self._on_output, authenticate=self._login)
+        self.connection = Connection(
+            on_output=self._on_output,
+            limits=broker.limits,
+            authenticate=self._login,
+            idle_time_out=broker.idle_time_out,
+        )
         self.container = Container(broker.namespace, broker.keys, self.connection, broker.faults)
         self._not_reading = self._not_writing = 0  # how many faults want it so
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count in. Small frames leave at once: asyncio sets TCP_NODELAY on every socket."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._broker.connections.joined(self)
         self._one_too_many = self._broker.connections.current > self._broker.connection_limit
@@ -303,20 +323,31 @@ class BrokerProtocol(asyncio.Protocol):
         """Handle everything that came in, then write everything that came of it."""
         if self._broker.failure is not None:
             return
+        began = monotonic()
         self._reading = True
+        self._handle(self.connection.receive(data))
+        if self._one_too_many and self.connection.peer:
+            self.connection.close(_QUOTA_EXCEEDED)
+        self._reading = False
+        self._broker.let_out(self, began)
+        if self.connection.stage is not self._stage:
+            if self._stage is Stage.HEADER and self.connection.closed:
+                self._tell_stranger(data)
+            self._watch()
+
+    def _handle(self, events: Iterable[Event]) -> None:
         try:
-            for event in self.connection.receive(data):
+            for event in events:
                 self.container.handle(event)
-            if self._one_too_many and self.connection.peer:
-                self.connection.close(_QUOTA_EXCEEDED)
         except Exception:  # a bug of ours ends this connection, not the broker
             _LOGGER.exception("connection %s failed", self.connection.peer)
             self.abort()
-        finally:
-            self._reading = False
-        self._broker.let_out(self)
-        if self.connection.stage is not self._stage:
-            self._watch()
+
+    def _tell_stranger(self, data: bytes) -> None:
+        """Say in the log why somebody was turned away at once."""
+        what = spoken(data)
+        advice = _PLAIN if what == "TLS" else ""
+        _LOGGER.warning("%s: the AMQP port speaks plain AMQP 1.0, not %s%s", other_end(self._transport), what, advice)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free what the peer held here."""
@@ -324,9 +355,8 @@ class BrokerProtocol(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
         self._broker.connections.left(self)
-        for event in self.connection.lost():
-            self.container.handle(event)
-        self._broker.let_out(self)  # nothing of it; but what came back to the queues must be durable too
+        self._handle(self.connection.lost())
+        self._broker.let_out_later(self)  # nothing of it; but what came back to the queues must be durable too
 
     def pause_writing(self) -> None:
         """Give a slow peer no more messages."""
@@ -339,7 +369,7 @@ class BrokerProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """Say goodbye and hang up."""
-        self.connection.close()
+        self.connection.close(_STOPPING)
         self.flush()
 
     def fail(self) -> None:
@@ -396,8 +426,7 @@ class BrokerProtocol(asyncio.Protocol):
     def flush(self) -> None:
         """Write what there is to write, once that is durable."""
         if not self._reading:
-            for event in self.connection.pending():
-                self.container.handle(event)
+            self._handle(self.connection.pending())
         if self._not_writing or not self._broker.commit():
             return
         self._write(self.connection.take())

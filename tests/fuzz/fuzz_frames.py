@@ -3,8 +3,8 @@
     python -m tests.fuzz.fuzz_frames --runs 100000            a plain random loop, reproducible
     python -m tests.fuzz.fuzz_frames --runs 1 --seed 4711     one of its runs again
 
-Where `atheris` is installed (`pip install atheris`), the same runs are guided by coverage until
-something is found or it is stopped; what follows `--` goes to libFuzzer:
+Where `atheris` is installed (`pip install atheris`), coverage chooses what is said, until something
+is found or it is stopped; what follows `--` goes to libFuzzer:
 
     python -m tests.fuzz.fuzz_frames --guided -- -max_total_time=600 corpus/
 """
@@ -29,11 +29,34 @@ def run(random: Random) -> int:
     return len(application.leave())
 
 
-def run_raw(data: bytes) -> None:
-    """Feed bytes as they are: the first tells how the rest is cut."""
-    application = Application(Connection(limits=SMALL))
-    application.feed(chunks(Random(data[:1]), data[1:]))
-    application.leave()
+class Guide(Random):
+    """Makes the choices some bytes make; when they are used up, always the first."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(0)
+        self._data = data
+        self._at = 0
+
+    def getrandbits(self, k: int, /) -> int:
+        """Take bits from the bytes."""
+        size = (k + 7) // 8
+        taken = self._data[self._at : self._at + size].ljust(size, b"\0")
+        self._at += size
+        return int.from_bytes(taken, "big") >> (8 * size - k)
+
+    def random(self) -> float:
+        """Take one byte: no choice here is finer."""
+        return self.getrandbits(8) / 256
+
+
+def run_guided(data: bytes) -> None:
+    """Have the conversation some bytes choose; or, if the first of them is odd, feed them as they are."""
+    if data[:1] and data[0] % 2:
+        application = Application(Connection(limits=SMALL))
+        application.feed(chunks(Guide(data[:8]), data[1:]))
+        application.leave()
+    else:
+        run(Guide(data[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,7 +88,7 @@ def _guided(rest: list[str]) -> int:
         sys.stderr.write("atheris is not installed: run without --guided\n")
         return 2
     atheris.instrument_all()
-    atheris.Setup([sys.argv[0], *rest], run_raw)
+    atheris.Setup([sys.argv[0], *rest], run_guided)
     atheris.Fuzz()
     return 0
 

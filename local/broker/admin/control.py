@@ -129,7 +129,7 @@ def _check(request: Request, *names: str) -> None:
 def _body(request: Request) -> Any:
     try:
         return json.loads(request.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Refused(f"the body is not JSON: {error}") from error
 
 

@@ -13,8 +13,10 @@ import logging
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from local.broker.strangers import other_end, spoken
 
 _LOGGER = logging.getLogger("local.broker")
 _LARGEST_HEAD: Final = 64 * 1024
@@ -22,7 +24,10 @@ _LARGEST_BODY: Final = 1024 * 1024
 _LARGEST_CHUNK_LINE: Final = 1024
 _MOST_QUERY_FIELDS: Final = 100
 _LINGER: Final = 2.0  # seconds for the peer to read why it is hung up on
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_CHARACTER: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # of a token (RFC 9110, 5.6.2)
+_TOKEN: Final = re.compile(f"{_CHARACTER}+")
+_BEGINNING: Final = re.compile(rf"(?:\r\n)*{_CHARACTER}+ ".encode())  # a method, perhaps after empty lines
+_BEGINNING_SO_FAR: Final = re.compile(rf"(?:\r\n)*(?:\r|{_CHARACTER}*)".encode())
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -86,11 +91,21 @@ class RequestReader:
             yield _request(line, headers, (yield from self._body(headers)))
 
     def _head(self) -> Generator[None, None, str]:
+        yield from self._beginning()
         head = b""
         while not head:  # an empty line before a request is forgiven (RFC 9112, 2.2)
             head = yield from self._until(b"\r\n\r\n", _LARGEST_HEAD, "the header is too long", 431)
             head = head.removeprefix(b"\r\n")
         return head.decode("latin-1")
+
+    def _beginning(self) -> Generator[None, None, None]:
+        """Wait for a method: who begins a TLS handshake says no more until it is answered."""
+        while not _BEGINNING.match(self._buffer):
+            if not _BEGINNING_SO_FAR.fullmatch(self._buffer):
+                raise BadRequest(f"this port speaks plain HTTP, not {spoken(bytes(self._buffer))}")
+            if len(self._buffer) > _LARGEST_HEAD:
+                raise BadRequest("the header is too long", 431)
+            yield None
 
     def _until(self, end: bytes, limit: int, complaint: str, status: int = 400) -> Generator[None, None, bytes]:
         searched = 0
@@ -248,8 +263,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the socket, so that it can be closed with the server."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
         self._open_sockets.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -276,6 +290,7 @@ class HttpProtocol(asyncio.Protocol):
                 if not self._handle(event):
                     return
         except BadRequest as error:
+            _LOGGER.warning("%s: a bad request to the admin port: %s", other_end(self._transport), error)
             refusal = Response(error.status, "text/plain", f"{error}\n".encode())
             self._answer(refusal, keep_alive=False)
 

@@ -113,7 +113,8 @@ class Connection:
                 else:
                     self._on_header(unit)
                 if self._events:
-                    yield from self.pending()
+                    events, self._events = self._events, []
+                    yield from events
                 if self._flows_to_answer:
                     self._answer_flows()
         except FramingError as error:

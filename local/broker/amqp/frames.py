@@ -120,7 +120,7 @@ class FrameReader:
 def parse(body: bytes) -> tuple[Performative, bytes]:
     """Read a performative and the payload that follows it."""
     descriptor: Any
-    if body[:2] == b"\x00\x53" and len(body) > 3:
+    if body.startswith(b"\x00\x53") and len(body) > 3:
         descriptor, at = body[2], 3
     else:
         descriptor, at = _long_descriptor(body)

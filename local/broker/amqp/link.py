@@ -17,7 +17,6 @@ from local.broker.amqp.composites import (
     Outcome,
     Rejected,
     Terminus,
-    encode_outcome,
     is_transactional,
     read_outcome,
     read_terminus,
@@ -128,7 +127,7 @@ class IncomingLink(Link):
         self._delivery_count = (attach.initial_delivery_count or 0) & MASK
         self._credit = 0
         self._low_credit = limits.credit // 2
-        self._largest = limits.message
+        self.largest = limits.message  # bytes of a message; whoever accepts the link may take more
         self._first: Transfer | None = None
         self._settled = False
         self._parts = bytearray()
@@ -179,24 +178,31 @@ class IncomingLink(Link):
     def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
         """Collect the frames of a message and announce it when it is whole (2.6.14)."""
         first = self._first
-        if first is None:
-            self._check_first(transfer)
-            first, self._settled = transfer, transfer.settled is True
-        else:
+        if first is not None:
             self._check_next(first, transfer)
             self._settled = self._settled or transfer.settled is True
+            self._on_part(first, transfer, payload)
+            return
+        self._check_first(transfer)
+        self._settled = transfer.settled is True
+        if transfer.more or transfer.aborted:
+            self._on_part(transfer, transfer, payload)
+            return
+        self._announce(transfer, payload)
+        self._count()
+
+    def _on_part(self, first: Transfer, transfer: Transfer, payload: bytes) -> None:
+        """Take one of several frames of a message."""
         if transfer.aborted:
-            self._finish()
-        elif transfer.more:
-            self._first = first
-            self._keep(payload)
-        elif not self._size:
-            self._announce(first, payload)
-            self._finish()
-        else:
-            self._keep(payload)
+            self._drop()
+            self._count()
+            return
+        self._first = first
+        self._keep(payload)
+        if not transfer.more:
             self._announce(first, bytes(self._parts))
-            self._finish()
+            self._drop()
+            self._count()
 
     def _check_first(self, transfer: Transfer) -> None:
         """Look at what the first frame of a delivery must have (2.7.5)."""
@@ -220,7 +226,7 @@ class IncomingLink(Link):
     def _keep(self, payload: bytes) -> None:
         """Store a part; of a message that is too large nothing is kept, only its size."""
         self._size += len(payload)
-        if self._size > self._largest:
+        if self._size > self.largest:
             self._drop_parts()
         else:
             self._parts += payload
@@ -234,12 +240,13 @@ class IncomingLink(Link):
         """Drop the message that will not become whole."""
         self._drop_parts()
 
-    def _finish(self) -> None:
+    def _drop(self) -> None:
+        """Have done with a message of several frames."""
+        self._drop_parts()
+        self._first, self._size = None, 0
+
+    def _count(self) -> None:
         """Count a delivery, whatever became of it."""
-        if self._size:
-            self._drop_parts()
-            self._size = 0
-        self._first = None
         self._delivery_count = (self._delivery_count + 1) & MASK
         self._credit -= 1
         if self._credit <= self._low_credit:
@@ -251,8 +258,8 @@ class IncomingLink(Link):
             return
         number = first.delivery_id or 0
         size = self._size or len(payload)
-        if size > self._largest:
-            too_large = f"the message has {size} bytes, the limit is {self._largest}"
+        if size > self.largest:
+            too_large = f"the message has {size} bytes, the limit is {self.largest}"
             self._refuse(number, "amqp:link:message-size-exceeded", too_large)
         elif first.state is not None and is_transactional(first.state):
             self._refuse(number, "amqp:transaction:unknown-id", "there are no transactions here")
@@ -270,7 +277,7 @@ class IncomingLink(Link):
     def settle(self, delivery_id: int, outcome: Outcome) -> None:
         """Tell the peer what became of its message; one that came settled is not spoken of."""
         if delivery_id != self._presettled:
-            self.session.settle(True, delivery_id, encode_outcome(outcome))
+            self.session.settle(True, delivery_id, outcome)
 
 
 class OutgoingLink(Link):
@@ -356,7 +363,7 @@ class OutgoingLink(Link):
 
     def confirm(self, delivery_id: int, outcome: Outcome) -> None:
         """Settle a delivery with the outcome that was applied."""
-        self.session.settle(False, delivery_id, encode_outcome(outcome))
+        self.session.settle(False, delivery_id, outcome)
 
 
 def _in_the_words_of(asked: dict[Any, Any], in_force: dict[Any, Any]) -> dict[Any, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from local.broker.amqp import frames
-from local.broker.amqp.composites import Error, Rejected, Released, encode_outcome, read_outcome
+from local.broker.amqp.composites import Error, Outcome, Rejected, Released, encode_outcome, read_outcome
 from local.broker.amqp.errors import ConnectionViolation, LinkViolation, SessionViolation
 from local.broker.amqp.events import LinkAsked, LinkDetached, OutcomeArrived
 from local.broker.amqp.link import IncomingLink, Link, OutgoingLink
@@ -81,13 +81,13 @@ class Session:
         if not self.ended:
             self.connection.write(frames.drained_frame(self.channel, self._state(), handle, delivery_count))
 
-    def settle(self, role: bool, delivery_id: int, state: bytes) -> None:
-        """Settle one delivery with an encoded outcome, which may be too long for the peer."""
+    def settle(self, role: bool, delivery_id: int, outcome: Outcome) -> None:
+        """Settle one delivery; of a reason that is too long for the peer only its name is told."""
         if self.ended:
             return
-        data = frames.disposition_frame(self.channel, role, delivery_id, state)
-        if len(data) > self.connection.max_frame_size:
-            short = encode_outcome(Rejected(Error("amqp:frame-size-too-small")))
+        data = frames.disposition_frame(self.channel, role, delivery_id, encode_outcome(outcome))
+        if len(data) > self.connection.max_frame_size and isinstance(outcome, Rejected) and outcome.error:
+            short = encode_outcome(Rejected(Error(outcome.error.condition)))
             data = frames.disposition_frame(self.channel, role, delivery_id, short)
         self.connection.write(data)
 

@@ -196,8 +196,6 @@ class Entrance:
     def _number(self, message: Message) -> None:
         message.sequence = next(self._sequences)
         self._store.number(self.name, message.sequence)
-        if not message.enqueued_sequence:
-            message.enqueued_sequence = message.sequence
 
     def _keep(self, message: Message) -> None:
         self._hold(message)
@@ -247,6 +245,7 @@ class Entrance:
         self._scheduled -= 1
         self._tell(Kind.ACTIVATED, message)
         self._drop(message)
+        message.enqueued_sequence = message.enqueued_sequence or sequence
         message.state = State.ACTIVE
         self._enqueue(message)
         self.used_at = self.accessed_at

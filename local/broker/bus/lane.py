@@ -4,12 +4,14 @@ A plain queue has one lane. A queue with sessions has one per session, with one 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Collection
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Final, Protocol
 
 from local.broker.bus.errors import BusError
 from local.broker.bus.message import Message
+
+_SWEEP_FROM: Final = 1024  # numbers of messages that are gone; fewer are not worth looking for
 
 
 class Consumer(Protocol):
@@ -49,10 +51,12 @@ class Lane:
         """Make a message ready; the lowest sequence number leaves first."""
         heappush(self.ready, sequence)
 
-    def forget(self, gone: Callable[[int], bool]) -> None:
-        """Take away what is first in line and gone by now."""
-        while self.ready and gone(self.ready[0]):
+    def forget_gone(self, there: Collection[int]) -> None:
+        """Take away what left without being delivered: where it is first in line, or most of the line."""
+        while self.ready and self.ready[0] not in there:
             heappop(self.ready)
+        if len(self.ready) > _SWEEP_FROM + 2 * len(there):
+            self.ready = sorted(sequence for sequence in self.ready if sequence in there)
 
     def next_consumer(self) -> Consumer | None:
         """Return the next receiver in turn that wants a message."""

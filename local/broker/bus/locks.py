@@ -120,4 +120,7 @@ class LockTable:
         return (token, until) if token else None
 
 
-_LOST = "The lock supplied is invalid. Either the lock expired, or the message was already settled."
+_LOST = (
+    "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue, "
+    "or was received by a different receiver instance."
+)

@@ -54,10 +54,12 @@ class Message:
         "bare",
         "dead_letter_source",
         "deferred",
+        "delivery_annotations",
         "delivery_count",
         "enqueued_at",
         "enqueued_sequence",
         "expires_at",
+        "first_acquirer",
         "hops",
         "message_id",
         "persistence",
@@ -74,7 +76,9 @@ class Message:
         self.session_id: str | None = None
         self.time_to_live = inf
         self.persistence = b"\x40\x40"  # durable and priority, as the sender wrote them
+        self.first_acquirer = b"\x40"  # the same
         self.annotations: tuple[bytes, ...] = ()  # the sender's own, keys and values encoded
+        self.delivery_annotations: tuple[bytes, ...] = ()  # those too: Azure passes them on
         self.scheduled_for: float | None = None
         self.dead_letter_source: str | None = None
         self.sequence = 0
@@ -103,12 +107,14 @@ class Message:
         self.message_id, self.session_id = same.message_id, same.session_id
 
     def copy(self) -> "Message":
-        """Return a message with the same content and a life of its own."""
+        """Return a message with the same content, for another entity; it knows the first number this one had."""
         other = Message(self.bare)
         other.message_id, other.session_id = self.message_id, self.session_id
         other.time_to_live, other.persistence = self.time_to_live, self.persistence
+        other.first_acquirer, other.delivery_annotations = self.first_acquirer, self.delivery_annotations
         other.annotations, other.dead_letter_source = self.annotations, self.dead_letter_source
-        other.enqueued_sequence, other.hops = self.enqueued_sequence, self.hops
+        other.enqueued_sequence, other.hops = self.enqueued_sequence or self.sequence, self.hops
+        other.scheduled_for = self.scheduled_for
         return other
 
 
@@ -227,11 +233,13 @@ def _data_sections(payload: bytes) -> Iterator[bytes]:
 
 
 def _read_header(message: Message, payload: bytes, at: int) -> None:
-    durable, priority, ttl = (decode_list(payload, at)[0] + [None] * 3)[:3]
+    durable, priority, ttl, first_acquirer = (decode_list(payload, at)[0] + [None] * 4)[:4]
     if durable is not None or priority is not None:
         message.persistence = (b"\x40" if durable is None else encode_boolean(bool(durable))) + (
             b"\x40" if priority is None else b"\x50%c" % (int(priority) & 0xFF)
         )
+    if first_acquirer is not None:
+        message.first_acquirer = encode_boolean(bool(first_acquirer))
     if ttl:
         message.time_to_live = ttl / 1000
 
@@ -256,13 +264,14 @@ def _read_annotations(message: Message, payload: bytes, at: int) -> None:
     message.annotations = tuple(kept)
 
 
-def _ignore(_message: Message, _payload: bytes, _at: int) -> None:
-    """Delivery annotations are for one hop, and this was it."""
+def _read_delivery_annotations(message: Message, payload: bytes, at: int) -> None:
+    entries = (raw for key, *raw in map_entries(payload, at) if key not in _OURS)
+    message.delivery_annotations = tuple(part for entry in entries for part in entry)
 
 
 _READERS = {
     _HEADER: _read_header,
-    _DELIVERY_ANNOTATIONS: _ignore,
+    _DELIVERY_ANNOTATIONS: _read_delivery_annotations,
     _ANNOTATIONS: _read_annotations,
     _PROPERTIES: _read_properties,
 }
@@ -363,7 +372,8 @@ _LOCKED_UNTIL = _key("x-opt-locked-until", b"\x83")
 _SCHEDULED = _key("x-opt-scheduled-enqueue-time", b"\x83")
 _STATE = _key("x-opt-message-state", b"\x54")
 _DEAD_LETTER_SOURCE = encode_symbol("x-opt-deadletter-source")
-_LOCK_TOKEN = b"\x00\x53\x71" + b"\xc1%c\x02" % 36 + encode_symbol("x-opt-lock-token") + b"\x98"
+_LOCK_TOKEN_KEY = encode_symbol("x-opt-lock-token")
+_LOCK_TOKEN = b"\x00\x53\x71" + b"\xc1%c\x02" % 36 + _LOCK_TOKEN_KEY + b"\x98"
 _STATES = {State.DEFERRED: b"\x01", State.SCHEDULED: b"\x02"}
 
 
@@ -374,7 +384,14 @@ def render(message: Message, locked_until: float | None = None, token: bytes | N
     count = 2 * (3 + len(entries)) + len(message.annotations)
     annotations = b"\x00\x53\x72\xd1" + _UINT32_PAIR(len(contents) + 4, count) + contents
     delivery = b"" if token is None else _LOCK_TOKEN + token
+    if message.delivery_annotations:
+        delivery = _render_delivery_annotations(message, token)
     return b"".join((_render_header(message), delivery, annotations, message.bare))
+
+
+def _render_delivery_annotations(message: Message, token: bytes | None) -> bytes:
+    lock = [] if token is None else [_LOCK_TOKEN_KEY, b"\x98" + token]
+    return b"\x00\x53\x71" + compound_map([*lock, *message.delivery_annotations])
 
 
 def _stamp(message: Message) -> bytes:
@@ -401,7 +418,7 @@ def _entries(message: Message, locked_until: float | None) -> list[bytes]:
 
 def _render_header(message: Message) -> bytes:
     ttl = b"\x40" if message.time_to_live > _TTL_MAX else encode_uint(int(message.time_to_live * 1000))
-    fields = b"%b%b\x40%b" % (message.persistence, ttl, encode_uint(message.delivery_count))
+    fields = b"%b%b%b%b" % (message.persistence, ttl, message.first_acquirer, encode_uint(message.delivery_count))
     return b"\x00\x53\x70\xc0%c\x05%b" % (len(fields) + 1, fields)
 
 

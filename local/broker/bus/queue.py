@@ -195,7 +195,7 @@ class Queue(Entrance):
         session = self._session_of(message)
         if session is not None:
             session.members -= 1
-            session.forget(lambda sequence: sequence not in self.messages)  # it may have waited, and expired
+            session.forget_gone(self.messages)
             self.sessions.settle(session)
 
     def _session_of(self, message: Message) -> Session | None:
@@ -354,18 +354,21 @@ class Queue(Entrance):
         self._return(message, failed=False)
 
     def defer(self, token: bytes, changes: dict[str, Any] | None = None) -> None:
-        """Put the message aside until it is asked for by its sequence number."""
+        """Count the delivery and put the message aside until it is asked for by its sequence number."""
         message = self._unlock(token)
         self._edit(message, changes)
-        message.deferred = True
-        self._store.change(self.name, message)
         self._tell(Kind.DEFERRED, message, token)
+        message.deferred = True
+        self._count_delivery(message)
+        self._store.change(self.name, message)
         self._return(message, failed=False)
 
     def dead_letter(
         self, token: bytes, reason: str | None, description: str | None, changes: dict[str, Any] | None = None
     ) -> None:
         """Move the message to the dead-letter queue with its reason."""
+        if self.is_dead_letter_queue:
+            raise NotAllowed(f"'{self.name}' is a dead-letter queue: its messages cannot be dead-lettered.")
         message = self._unlock(token)
         self._edit(message, changes)
         self._to_dead_letters(message, reason, description)
@@ -394,6 +397,7 @@ class Queue(Entrance):
     def purge(self) -> int:
         """Forget every message, locked ones too; return how many that were."""
         self._locks.stop()
+        self._lane.ready.clear()
         self.sessions.forget_tokens()
         return super().purge()
 
@@ -410,6 +414,7 @@ class Queue(Entrance):
         for message in deleted:
             self._tell(Kind.PURGED, message)
             self._drop(message)
+        self._lane.forget_gone(self.messages)
         return len(deleted)
 
     def _unlock(self, token: bytes) -> Message:
@@ -435,8 +440,9 @@ class Queue(Entrance):
 
     def _return(self, message: Message, *, failed: bool) -> None:
         """Make a message available again, unless it has used up its deliveries or its time."""
-        message.delivery_count += failed
-        if message.delivery_count >= self.options.max_delivery_count:
+        if failed:
+            self._count_delivery(message)
+        if failed and message.delivery_count >= self.options.max_delivery_count:
             tried = f"Message could not be consumed after {message.delivery_count} delivery attempts."
             self._to_dead_letters(message, "MaxDeliveryCountExceeded", tried)
         elif message.expires_at <= self._timers.clock():
@@ -449,6 +455,10 @@ class Queue(Entrance):
                 self._store.unlock(self.name, message.sequence)
             if not message.deferred:
                 self._make_available(message)
+
+    def _count_delivery(self, message: Message) -> None:
+        """Count a delivery that did not settle a message; among dead letters nothing is counted."""
+        message.delivery_count += not self.is_dead_letter_queue
 
     # ------------------------------------------------------------------ time
 
@@ -469,6 +479,7 @@ class Queue(Entrance):
         message = self.messages[sequence]
         if message.state in (State.ACTIVE, State.DEFERRED):  # a lock outlives the time to live
             self._expire(message)
+            self._lane.forget_gone(self.messages)
 
     def _expire(self, message: Message) -> None:
         if self.options.dead_lettering_on_expiration:
@@ -542,10 +553,12 @@ class Queue(Entrance):
         if not isinstance(sequence, int):
             raise InvalidArgument("a sequence number must be an integer")
         message = self.messages.get(sequence)
-        if message is None or message.state is not State.DEFERRED:
-            raise MessageNotFound(f"There is no deferred message with the sequence number {sequence}.")
-        if self.options.requires_session and message.session_id != session_id:
-            raise SessionLockLost(f"The message {sequence} belongs to another session.")
+        known = message is not None and message.state is State.DEFERRED
+        if message is None or not known or (self.options.requires_session and message.session_id != session_id):
+            raise MessageNotFound(
+                "Failed to lock one or more specified messages. The message does not exist: "
+                f"no deferred message here has the sequence number {sequence}."
+            )
         return message
 
     # ------------------------------------------------------------------ session state

@@ -16,7 +16,7 @@ ENTITY: Final = PART << PART_BITS
 SWEEP: Final = 256  # of so many message ids of an entity each makes the oldest be looked at: may they go?
 
 _SAVE: Final = "REPLACE INTO entity VALUES (?, ?, ?, ?, ?)"
-_ADD: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHANGE: Final = _ADD.replace("INSERT", "REPLACE")
 _LOCK: Final = "INSERT INTO locked VALUES (?)"
 _UNLOCK: Final = "DELETE FROM locked WHERE key = ?"

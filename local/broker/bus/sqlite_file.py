@@ -10,7 +10,8 @@
 
 The key of a message is  entity · 2⁴² + part · 2⁴⁰ + sequence number, where part 0 is the entity
 itself, 1 its dead-letter queue and 2 its transfer dead-letter queue: what belongs together lies
-together, in the order in which it is read again.
+together, in the order in which it is read again. The view `stored` says it in plain words, for
+people who look into the file while no broker has it.
 """
 
 import sqlite3
@@ -35,22 +36,24 @@ _USER_VERSION, _APPLICATION_ID = slice(60, 64), slice(68, 72)
 _PATIENCE: Final = 1.0  # seconds; a broker that was told to stop may still be closing the file
 _WAL_LIMIT: Final = 16 * 1024 * 1024  # bytes it is cut back to after a transaction larger than that
 
-_SCHEMA: Final = f"""
+_SCHEMA: Final = """
 CREATE TABLE entity (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, definition TEXT NOT NULL,
                      created_at REAL NOT NULL, updated_at REAL NOT NULL);
 CREATE TABLE counter (entity INTEGER PRIMARY KEY, sequence INTEGER NOT NULL);
 CREATE TABLE message (key INTEGER PRIMARY KEY, deferred INTEGER NOT NULL, scheduled INTEGER NOT NULL,
                       delivery_count INTEGER NOT NULL, hops INTEGER NOT NULL, enqueued_at REAL NOT NULL,
                       expires_at REAL NOT NULL, time_to_live REAL NOT NULL, enqueued_sequence INTEGER NOT NULL,
-                      scheduled_for REAL, message_id, session_id, dead_letter_source TEXT, persistence BLOB,
-                      annotations BLOB, bare BLOB NOT NULL);
+                      scheduled_for REAL, message_id, session_id, dead_letter_source TEXT, header BLOB,
+                      annotations BLOB, delivery_annotations BLOB, bare BLOB NOT NULL);
 CREATE TABLE locked (key INTEGER PRIMARY KEY);
 CREATE TABLE gone (key INTEGER PRIMARY KEY);
 CREATE TABLE session (entity INTEGER NOT NULL, id TEXT NOT NULL, state BLOB NOT NULL, changed_at REAL NOT NULL,
                       PRIMARY KEY (entity, id)) WITHOUT ROWID;
 CREATE TABLE remembered (key INTEGER PRIMARY KEY, message_id NOT NULL, since REAL NOT NULL, until REAL NOT NULL);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
+CREATE VIEW stored AS
+    SELECT path, (key >> 40) & 3 AS part, key & 0xFFFFFFFFFF AS sequence, key IN locked AS locked, deferred, scheduled,
+           delivery_count, message_id, session_id, datetime(enqueued_at, 'unixepoch') AS enqueued, length(bare) AS size
+    FROM message JOIN entity ON entity.id = key >> 42 WHERE key NOT IN gone;
 """
 
 
@@ -118,6 +121,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronou
         # Made before the switch to WAL, so that the header of the file itself says whose it is.
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
     _check_version(connection.execute("PRAGMA user_version").fetchone()[0], path)
     _check_content(connection, path)

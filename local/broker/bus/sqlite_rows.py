@@ -6,17 +6,21 @@ from typing import Any, Final
 from local.broker.amqp.types import Ulong, decode, encode, skip
 from local.broker.bus.message import Message, State
 
-_USUAL: Final = Message(b"").persistence
+_USUAL: Final = Message(b"").persistence + Message(b"").first_acquirer
 _AS_SENT: Final = b""
 _LONG_MAX: Final = 2**63 - 1
 
 
 def row_of(key: int, message: Message) -> tuple[Any, ...]:
-    """Write a message as the columns have it; what most messages do not have is NULL."""
+    """Write a message as the columns have it; what most messages do not have is NULL.
+
+    Truth is a number here: the sqlite3 module looks long for a way to adapt what is no plain number, text or bytes.
+    """
+    header = message.persistence + message.first_acquirer
     return (
         key,
-        message.deferred,
-        message.state is State.SCHEDULED,
+        1 if message.deferred else 0,
+        1 if message.state is State.SCHEDULED else 0,
         message.delivery_count,
         message.hops,
         message.enqueued_at,
@@ -27,8 +31,9 @@ def row_of(key: int, message: Message) -> tuple[Any, ...]:
         _text(message.message_id),
         _text(message.session_id),
         message.dead_letter_source,
-        None if message.persistence == _USUAL else message.persistence,
+        None if header == _USUAL else header,
         b"".join(message.annotations) or None,
+        b"".join(message.delivery_annotations) or None,
         message.bare,
     )
 
@@ -38,7 +43,7 @@ def message_of(base: int, row: tuple[Any, ...]) -> Message:
     message = Message(row[-1])
     (
         key,
-        message.deferred,
+        deferred,
         scheduled,
         message.delivery_count,
         message.hops,
@@ -50,17 +55,22 @@ def message_of(base: int, row: tuple[Any, ...]) -> Message:
         message.message_id,
         message.session_id,
         message.dead_letter_source,
-        persistence,
+        header,
         annotations,
+        delivery_annotations,
         _,
     ) = row
     message.sequence = key - base
+    message.deferred = deferred == 1
     if scheduled:
         message.state = State.SCHEDULED
-    if persistence is not None:
-        message.persistence = persistence
+    if header is not None:
+        durable, priority, message.first_acquirer = _split(header)
+        message.persistence = durable + priority
     if annotations is not None:
         message.annotations = _split(annotations)
+    if delivery_annotations is not None:
+        message.delivery_annotations = _split(delivery_annotations)
     if message.message_id == _AS_SENT or message.session_id == _AS_SENT:
         message.rewrite(message.bare)
     return message

@@ -237,8 +237,7 @@ class Faults:
 
     def deliver(self, queue: Queue, link: Link, token: bytes | None, send: Callable[[], None]) -> None:
         """Let faults strike at a delivery, which `send` puts on the wire."""
-        address = queue.name
-        occasion = Occasion("delivery", address, link.connection.peer, "receiver", locked=token is not None)
+        occasion = Occasion("delivery", queue.name, link.connection.peer, "receiver", locked=token is not None)
 
         def lose_lock() -> None:
             with suppress(MessageLockLost):  # it may be settled, or lost, already

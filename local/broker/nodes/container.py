@@ -35,7 +35,7 @@ from local.broker.nodes.cbs import CbsNode
 from local.broker.nodes.entity import Receiver, Sender
 from local.broker.nodes.grants import ANY, LISTEN, SEND, Grants, needed
 from local.broker.nodes.interference import PEACE, Interference
-from local.broker.nodes.management import ManagementNode
+from local.broker.nodes.management import LARGEST_REQUEST, ManagementNode
 from local.broker.nodes.node import Node, error_of
 
 _LOGGER: Final = logging.getLogger("local.broker")
@@ -136,6 +136,7 @@ class Container:
         if address.management:
             entity = self._use(link, address.path, ANY)
             require = partial(self._grants.require, address.path)
+            link.largest = LARGEST_REQUEST
             return ManagementNode(self._namespace, entity, require, partial(self.answer, link))
         return Sender(self._use(link, address.path, SEND), link)
 

@@ -18,7 +18,7 @@ from local.broker.nodes.node import Node, error_of
 SESSION_FILTER = Symbol("com.microsoft:session-filter")
 _TIMEOUT = "com.microsoft:timeout"
 _LOCKED_UNTIL = Symbol("com.microsoft:locked-until-utc")
-_DEFAULT_SESSION_TIMEOUT = 60.0
+_DEFAULT_SESSION_TIMEOUT = 65.0  # seconds; what the SDK says it waits when it names none
 _DOTNET_EPOCH_TICKS = 621355968000000000
 
 

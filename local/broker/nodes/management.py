@@ -14,7 +14,7 @@ from local.broker.amqp.composites import Accepted, Outcome, Rejected
 from local.broker.amqp.events import MessageArrived
 from local.broker.amqp.types import NULL, DecodeError, Int, Symbol
 from local.broker.bus.entrance import Entrance
-from local.broker.bus.errors import BusError, EntityNotFound, InvalidArgument, NotAllowed, NotImplementedHere
+from local.broker.bus.errors import BusError, EntityNotFound, InvalidArgument, NotAllowed, NotImplementedHere, TooLarge
 from local.broker.bus.message import read_body, reply
 from local.broker.bus.namespace import Namespace
 from local.broker.bus.topics import Subscription
@@ -23,6 +23,8 @@ from local.broker.nodes.node import Node, error_of
 from local.broker.nodes.operations import OPERATIONS, Answer, Operation
 from local.broker.nodes.request import Request
 
+LARGEST_REQUEST: Final = 4 * 1024 * 1024
+"""What a link takes: a client that is refused by its outcome uses the link no more, one that gets an answer does."""
 _LISTS_SESSIONS: Final = "com.microsoft:get-message-sessions"
 _SESSION_NOT_FOUND: Final = "com.microsoft:session-not-found"
 
@@ -53,11 +55,14 @@ class ManagementNode(Node):
         if not event.settled:
             event.link.settle(event.delivery_id, outcome)
         if isinstance(outcome, Accepted):
-            self._on_request(properties, application, body)
+            self._on_request(event, properties, application, body)
 
-    def _on_request(self, properties: Mapping[str, Any], application: Mapping[str, Any], body: Any) -> None:
+    def _on_request(
+        self, event: MessageArrived, properties: Mapping[str, Any], application: Mapping[str, Any], body: Any
+    ) -> None:
         name, value = str(application.get("operation")), None
         try:
+            _check_size(event)
             value = self._run(name, Request(body, application.get("associated-link-name")))
         except BusError as refusal:
             outcome = _status(refusal.status, refusal.description, refusal.condition)
@@ -88,6 +93,12 @@ class ManagementNode(Node):
         assert isinstance(self._entity, Subscription)
         self._namespace.change_rules(self._entity, change)
         return {}
+
+
+def _check_size(event: MessageArrived) -> None:
+    size, limit = len(event.payload), event.link.connection.limits.message
+    if size > limit:
+        raise TooLarge(f"the request has {size} bytes, the limit is {limit}")
 
 
 def _nothing(name: str) -> dict[str, Any]:

@@ -153,6 +153,16 @@ def test_descriptors_may_be_written_as_names() -> None:
     assert read_terminus(Described(Symbol("amqp:source:list"), ["q"])) == Terminus("q")
 
 
+@pytest.mark.parametrize("dynamic", [True, False, None])
+def test_a_terminus_is_read_with_what_it_asks_for(dynamic: bool | None) -> None:
+    capabilities = [Symbol("queue")]
+    target = Described(Ulong(0x29), ["q", Uint(2), Symbol("never"), Uint(60), dynamic, None, capabilities])
+    assert read_terminus(target) == Terminus("q", None, dynamic is True, capabilities=capabilities)
+    late = [Symbol("move"), {Symbol("f"): 1}, Described(Ulong(0x26), []), [Symbol("amqp:accepted:list")], capabilities]
+    source = Described(Ulong(0x28), [None, None, None, None, dynamic, None, *late])
+    assert read_terminus(source) == Terminus(None, {"f": 1}, dynamic is True, *[late[0], *late[2:]])
+
+
 def test_what_is_no_outcome_or_terminus_is_none() -> None:
     for value in (None, 1, Described(Ulong(0x23), []), Described(Ulong(0x24), "x")):
         assert read_outcome(value) is None

@@ -234,3 +234,21 @@ def test_a_number_only_a_ulong_can_hold_is_written_as_one() -> None:
 def test_an_unknown_python_type_is_refused() -> None:
     with pytest.raises(TypeError, match="no type for object"):
         encode(object())
+
+
+@pytest.mark.parametrize(
+    ("kind", "edges"),
+    [
+        (Ubyte, (0, 255)),
+        (Ushort, (0, 65535)),
+        (Uint, (0, 1, 255, 256, 2**32 - 1)),
+        (Ulong, (0, 1, 255, 256, 2**64 - 1)),
+        (Byte, (-128, 127)),
+        (Short, (-(2**15), 2**15 - 1)),
+        (Int, (-(2**31), -129, -128, 127, 128, 2**31 - 1)),
+        (int, (-(2**63), -129, -128, 127, 128, 2**63 - 1)),
+    ],
+)
+def test_a_number_survives_at_the_edges_of_its_forms(kind: type[int], edges: tuple[int, ...]) -> None:
+    for edge in edges:
+        assert decode(encode(kind(edge))) == (edge, len(encode(kind(edge))))

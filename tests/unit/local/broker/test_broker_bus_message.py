@@ -99,6 +99,16 @@ def test_what_is_rendered_is_the_bare_message_behind_the_brokers_words() -> None
     }
 
 
+@pytest.mark.parametrize("token", [None, b"\x07" * 16])
+def test_delivery_annotations_and_the_whole_header_are_passed_on(token: bytes | None) -> None:
+    sent = {Symbol("x-opt-lock-token"): Uuid(b"\x01" * 16), Symbol("trace"): "t", Symbol("hop"): [1, None]}
+    message = read(section(0x70, [False, Ubyte(9), Uint(60_000), True, Uint(7)]) + section(0x71, sent) + BARE)
+    found = sections(render(message.copy(), None, token))
+    assert found[0x70] == [False, 9, 60_000, True, 0]
+    lock = {} if token is None else {"x-opt-lock-token": Uuid(token)}
+    assert found[0x71] == lock | {"trace": "t", "hop": [1, None]}
+
+
 def test_states_and_sources_are_rendered_when_there_is_something_to_say() -> None:
     message = read(BODY)
     assert sections(render(message))[0x72].keys() == {
@@ -154,11 +164,12 @@ def test_a_request_is_read_and_answered_with_its_own_message_id() -> None:
 
 def test_a_copy_has_the_content_and_not_the_life() -> None:
     message = read(BARE)
-    message.sequence = message.enqueued_sequence = 5
-    message.delivery_count, message.state = 3, State.LOCKED
+    message.sequence, message.delivery_count, message.state = 5, 3, State.LOCKED
     other = message.copy()
     assert (other.bare, other.message_id, other.enqueued_sequence) == (BARE, "id-1", 5)
     assert (other.sequence, other.delivery_count, other.state) == (0, 0, State.ACTIVE)
+    other.sequence = 9
+    assert other.copy().enqueued_sequence == 5
 
 
 @pytest.mark.parametrize(

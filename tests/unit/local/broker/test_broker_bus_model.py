@@ -180,6 +180,7 @@ class QueueLaw(RuleBasedStateMachine):
                 self.comes_back(known, counted=action == "abandon")
             case "defer":
                 known.was_deferred = True
+                known.count += 1
                 self.comes_back(known, counted=False)
             case "dead_letter":
                 known.place = "dead"
@@ -254,7 +255,8 @@ class QueueLaw(RuleBasedStateMachine):
 
     def comes_back(self, known: Known, *, counted: bool, now: float | None = None) -> None:
         known.count += counted
-        if known.count >= MAX_DELIVERIES or known.expires_at <= (self.clock() if now is None else now):
+        too_often = counted and known.count >= MAX_DELIVERIES
+        if too_often or known.expires_at <= (self.clock() if now is None else now):
             known.place = "dead"
         else:
             known.place = "deferred" if known.was_deferred else "active"

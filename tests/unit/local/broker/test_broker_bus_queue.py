@@ -121,6 +121,43 @@ def test_messages_that_come_back_take_their_old_place(bench: Bench) -> None:
     assert hand.names[3:] == ["a", "b", "c", "d"]
 
 
+def test_deferring_counts_and_never_counts_out() -> None:
+    bench = Bench(q=replace(PLAIN, max_delivery_count=1))
+    queue, hand = bench["q"], Hand(credit=1)
+    queue.subscribe(hand)
+    queue.send([message("a")])
+    queue.defer(hand.token())
+    [(found, token, _)] = queue.receive_deferred([1], deletes=False)
+    assert token is not None
+    queue.defer(token)
+    assert (found.delivery_count, queue.counts().dead_lettered) == (2, 0)
+    [(_, token, _)] = queue.receive_deferred([1], deletes=False)
+    assert token is not None
+    queue.abandon(token)
+    assert queue.counts().dead_lettered == 1
+
+
+def test_among_dead_letters_nothing_is_counted_and_nothing_dies_again(bench: Bench) -> None:
+    queue, hand, digger = bench["q"], Hand(credit=1), Hand(credit=9)
+    queue.subscribe(hand)
+    queue.dead_letters.subscribe(digger)
+    queue.send([message("a")])
+    queue.dead_letter(hand.token(), "why", None)
+    queue.dead_letters.abandon(digger.token())
+    with pytest.raises(NotAllowed):
+        queue.dead_letters.dead_letter(digger.token(), "again", None)
+    bench.advance(60)
+    [dead] = queue.dead_letters.messages.values()
+    assert (dead.delivery_count, digger.names) == (0, ["a", "a", "a"])
+
+
+def test_a_forwarded_message_knows_the_number_it_had_first() -> None:
+    bench = Bench(door=replace(PLAIN, forward_to="hall"), hall=replace(PLAIN, forward_to="room"), room=PLAIN)
+    bench["room"].send([message("own")])
+    bench["door"].send(map(message, "ab"))
+    assert [(m.sequence, m.enqueued_sequence) for m in bench["room"].messages.values()] == [(1, 0), (2, 1), (3, 2)]
+
+
 def test_locks_end_in_the_order_they_were_taken_whatever_is_redelivered(bench: Bench) -> None:
     queue, hand = bench["q"], Hand()
     queue.subscribe(hand)

@@ -100,7 +100,7 @@ def test_a_deferred_message_stays_deferred_also_when_it_was_locked(tmp_path: Pat
         desk_["q"].defer(token, {"why": "later"})
     desk_["q"].receive_deferred([2], deletes=False)
     desk_.restart()
-    assert held(desk_) == [("a", State.DEFERRED, 0), ("b", State.DEFERRED, 1)]
+    assert held(desk_) == [("a", State.DEFERRED, 1), ("b", State.DEFERRED, 2)]
     assert desk_.lock("q") == []
     [(found, _, _)] = desk_["q"].receive_deferred([2], deletes=True)
     assert read_body(found.bare)[1] == {"why": "later"}
@@ -154,7 +154,7 @@ def test_a_dead_letter_keeps_its_reason_its_number_and_its_count(tmp_path: Path)
     assert (reason(found), found.sequence, found.delivery_count, found.expires_at) == ("Bad", 1, 1, inf)
     desk_.lock(DEAD)
     desk_.restart()
-    assert held(desk_, DEAD) == [("a", State.ACTIVE, 2)]
+    assert held(desk_, DEAD) == [("a", State.ACTIVE, 1)]
 
 
 def test_a_maximum_that_is_lower_now_counts_for_what_was_locked_before(tmp_path: Path) -> None:

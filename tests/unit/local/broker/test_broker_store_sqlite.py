@@ -86,10 +86,12 @@ UNUSUAL: dict[str, Any] = {
     "bare": b"\x00\x53\x75\xa0\x02xy",
     "dead_letter_source": "elsewhere",
     "deferred": True,
+    "delivery_annotations": (encode(Symbol("x-mine")), encode({"a": [1]})),
     "delivery_count": 7,
     "enqueued_at": 1_700_000_000.123456,
     "enqueued_sequence": 2**39,
     "expires_at": 1_800_000_000.5,
+    "first_acquirer": b"\x41",
     "hops": 3,
     "message_id": "an id",
     "persistence": b"\x41\x50\x09",
@@ -143,6 +145,26 @@ def test_messages_are_found_in_sequence_order_each_in_its_place(shelf: Shelf) ->
         shelf.store.add(path, message(sequence))
     store = shelf.reopened()
     assert [numbers(store, path) for path in ("q", DEAD, TRANSFER)] == [[1, 5, 2**40 - 1], [1, 2], [3]]
+
+
+def test_people_can_look_into_the_file_while_it_is_closed(shelf: Shelf) -> None:
+    shelf.store.add(DEAD, message(3, message_id="dead", enqueued_at=0.0))
+    shelf.store.add("q", message(7, message_id="locked", session_id="s", delivery_count=2))
+    shelf.store.add("q", message(8))
+    shelf.store.lock("q", 7)
+    shelf.store.commit()
+    shelf.store.remove("q", 8)
+    shelf.store.commit()
+    shelf.store.close()
+    with closing(sqlite3.connect(shelf.path)) as connection:
+        found = connection.execute(
+            "SELECT path, part, sequence, locked, message_id, session_id, enqueued, size FROM stored"
+        )
+        assert set(found) == {
+            ("q", 0, 7, 1, "locked", "s", "1970-01-01 00:00:00", 6),
+            ("q", 1, 3, 0, "dead", None, "1970-01-01 00:00:00", 6),
+        }
+    shelf.store = SqliteStore(shelf.path)
 
 
 def test_a_message_is_kept_as_it_is_at_the_commit(shelf: Shelf) -> None:
