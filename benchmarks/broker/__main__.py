@@ -23,7 +23,7 @@ _THROUGH = 100_000
 
 def main() -> None:
     """Measure and print."""
-    options = _parser().parse_args()
+    options = _options()
     if sys.platform != "linux":
         raise SystemExit("the CPU clock of another process is read as Linux numbers it")
     if options.uvloop:
@@ -38,13 +38,18 @@ def main() -> None:
     print(table(figures))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks.broker", description="What the local broker costs on this machine.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them if none is named")
     parser.add_argument("--rounds", type=int, default=7, help="how often each figure is measured (%(default)s)")
     parser.add_argument("--uvloop", action="store_true", help="let the broker use uvloop, which is installed here")
     parser.add_argument("--million", action="store_true", help="memory after a million messages: takes minutes")
-    return parser
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return options
 
 
 async def measure(parts: Collection[str], rounds: int, messages: int) -> list[Figure]:

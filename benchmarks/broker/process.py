@@ -23,7 +23,6 @@ _READY = re.compile(r"AMQP on (?P<address>[^ ,]+)")
 # It counts all threads, and is finer than the hundredths of a second in /proc/<pid>/stat.
 _SCHEDULER_CLOCK = 2
 
-
 _flags = ["-S"]  # nothing that is installed is found: the broker needs the standard library only
 
 
@@ -67,9 +66,9 @@ class BrokerProcess:
         began = time.perf_counter()
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=self._environment)
         found = _READY.search(_line(self._process.stdout))
-        self.ready_after, self.ready_cpu = time.perf_counter() - began, self.cpu()
         if found is None:
-            raise SystemExit("the broker did not start")
+            raise SystemExit(f"the broker did not start, and ended with status {self._process.wait()}")
+        self.ready_after, self.ready_cpu = time.perf_counter() - began, self.cpu()
         self.connection_string = (
             f"Endpoint=sb://{found['address']};SharedAccessKeyName=RootManageSharedAccessKey;"
             "SharedAccessKey=local;UseDevelopmentEmulator=true"

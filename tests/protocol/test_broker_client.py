@@ -140,9 +140,11 @@ async def test_a_client_closes_what_it_opened_and_can_go_on(bus: LocalBus) -> No
         with pytest.raises(ValueError, match="already been shutdown"):
             await call
     await bus.wait_until(lambda: bus.connections.current == 0)
-    await works(client)
+    again = client.get_queue_sender("orders")
+    await again.send_messages(ServiceBusMessage("a closed client opens again"))
     await client.close()
     await client.close()
+    assert bus.purge("orders") == 1
 
 
 async def test_a_client_opens_nothing_before_it_is_used(bus: LocalBus) -> None:
@@ -156,34 +158,23 @@ async def test_a_client_opens_nothing_before_it_is_used(bus: LocalBus) -> None:
         assert {handler.fully_qualified_namespace for handler in handlers} == {f"127.0.0.1:{bus.port}"}
 
 
-async def test_names_given_to_handlers_reach_the_broker(bus: LocalBus) -> None:
-    async with ServiceBusClient.from_connection_string(
-        bus.connection_string, user_agent="ragbus-tests", **PLAIN
-    ) as client:
-        sender = client.get_queue_sender("orders", client_identifier="till")
-        receiver = client.get_queue_receiver("orders", client_identifier="clerk")
-        await asyncio.gather(sender.__aenter__(), receiver.__aenter__())
-        assert sorted(bus.connections.containers) == ["clerk", "till"]
-        await asyncio.gather(sender.close(), receiver.close())
-
-
-async def test_frames_are_logged_on_request(bus: LocalBus, caplog: pytest.LogCaptureFixture) -> None:
+async def test_frames_are_logged_on_request_and_names_reach_the_broker(
+    bus: LocalBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = PLAIN | {"logging_enable": True, "user_agent": "tests"}
     with caplog.at_level(logging.DEBUG, logger="azure.servicebus"):
-        async with ServiceBusClient.from_connection_string(
-            bus.connection_string, logging_enable=True, **PLAIN
-        ) as client:
-            await works(client)
+        async with ServiceBusClient.from_connection_string(bus.connection_string, **options) as client:
+            sender = client.get_queue_sender("other", client_identifier="till")
+            receiver = client.get_queue_receiver("other", client_identifier="clerk")
+            await asyncio.gather(sender.__aenter__(), receiver.__aenter__())
+            assert sorted(bus.connections.containers) == ["clerk", "till"]
+            await sender.send_messages(ServiceBusMessage("traced"))
+            [message] = await receiver.receive_messages(1, max_wait_time=SOON)
+            await receiver.complete_message(message)
+            await asyncio.gather(sender.close(), receiver.close())
     frames = " ".join(record.getMessage() for record in caplog.records)
-    for name in (
-        "OpenFrame",
-        "BeginFrame",
-        "AttachFrame",
-        "FlowFrame",
-        "TransferFrame",
-        "DispositionFrame",
-        "CloseFrame",
-    ):
-        assert name in frames
+    for name in ("Open", "Begin", "Attach", "Flow", "Transfer", "Disposition", "Detach", "End", "Close"):
+        assert f"{name}Frame" in frames
 
 
 # --------------------------------------------------------------------------- trying again

@@ -156,21 +156,8 @@ async def fail_to_keep(shop: Shop) -> None:
         assert message.auto_renew_error is error
 
 
-async def test_locks_are_kept_and_lost_as_the_renewer_promises(shop: Shop) -> None:
-    """All at once, since each has to wait until a lock has ended."""
-    started = datetime.now(UTC)
-    await asyncio.gather(
-        keep_a_message(shop),
-        keep_what_is_received(shop),
-        keep_a_session(shop),
-        stop_keeping(shop),
-        stop_keeping_a_session(shop),
-        fail_to_keep(shop),
-    )
-    assert datetime.now(UTC) - started > timedelta(seconds=LOCK)
-
-
-async def test_only_what_is_locked_can_be_registered(shop: Shop) -> None:
+async def register_what_is_not_locked(shop: Shop) -> None:
+    """What has no lock is refused, and so is everything after the renewer was closed."""
     deleting = shop.client.get_queue_receiver("odd", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)
     receiver = shop.client.get_queue_receiver("odd")
     async with AutoLockRenewer() as renewer:
@@ -187,3 +174,18 @@ async def test_only_what_is_locked_can_be_registered(shop: Shop) -> None:
     with pytest.raises(ServiceBusError, match="already been shutdown"):
         await renewer.__aenter__()
     await asyncio.gather(deleting.close(), receiver.close())
+
+
+async def test_locks_are_kept_and_lost_as_the_renewer_promises(shop: Shop) -> None:
+    """All at once, since each has to wait until a lock has ended."""
+    started = datetime.now(UTC)
+    await asyncio.gather(
+        keep_a_message(shop),
+        keep_what_is_received(shop),
+        keep_a_session(shop),
+        stop_keeping(shop),
+        stop_keeping_a_session(shop),
+        fail_to_keep(shop),
+        register_what_is_not_locked(shop),
+    )
+    assert datetime.now(UTC) - started > timedelta(seconds=LOCK)

@@ -39,7 +39,9 @@ TOPOLOGY = topology(
     stream=LONG,
     door=LONG | {"ForwardTo": "room"},
     room=LONG,
-    lost=LONG,
+    left=LONG,
+    put_off=LONG,
+    empty=LONG,
 )
 SETTLEMENTS = ("complete_message", "abandon_message", "defer_message", "dead_letter_message")
 DELETES = ServiceBusReceiveMode.RECEIVE_AND_DELETE
@@ -52,15 +54,18 @@ class Counter:
         self.desk = desk
         self.bus = desk.bus
         client = desk.client
-        self.senders = {name: client.get_queue_sender(name) for name in ("shared", "fast", "ahead", "stream", "lost")}
-        self.shared, self.other = client.get_queue_receiver("shared"), client.get_queue_receiver("shared")
+        queues = ("shared", "fast", "ahead", "stream", "left", "put_off", "door")
+        self.senders = {name: client.get_queue_sender(name) for name in queues}
+        self.shared = client.get_queue_receiver("shared")
+        self.other = client.get_queue_receiver("shared", client_identifier="clerk-7")
+        self.leaving, self.putting_off = client.get_queue_receiver("left"), client.get_queue_receiver("put_off")
         self.fast = client.get_queue_receiver("fast", receive_mode=DELETES)
         self.ahead = client.get_queue_receiver("ahead", prefetch_count=3)
         self.stream = client.get_queue_receiver("stream", max_wait_time=0.2)
         self.stuck = client.get_queue_receiver("door", sub_queue=ServiceBusSubQueue.TRANSFER_DEAD_LETTER)
 
     async def open(self) -> None:
-        receivers = (self.other, self.fast, self.ahead, self.stream, self.stuck)
+        receivers = (self.other, self.fast, self.ahead, self.stream, self.stuck, self.leaving, self.putting_off)
         await asyncio.gather(*map(self.desk.open, self.senders.values()), *map(self.desk.open, receivers))
         await self.send("shared", "use up the credit every receiver opens with")
         await self.other.complete_message(await one(self.other))
@@ -152,14 +157,12 @@ async def test_modes_and_sub_queues_may_be_text(orders: Desk) -> None:
     assert deleting.entity_path == "fast"
 
 
-async def test_a_receiver_has_a_name_and_an_entity(orders: Desk) -> None:
-    named = orders.client.get_queue_receiver("lost", client_identifier="clerk-7")
-    await orders.open(named)
-    assert (named.client_identifier, named.entity_path) == ("clerk-7", "lost")
+async def test_a_receiver_has_a_name_and_an_entity(counter: Counter) -> None:
+    named = counter.other
+    assert (named.client_identifier, named.entity_path) == ("clerk-7", "shared")
     assert not named.session
-    assert str(named) == "Receiver client id: clerk-7, entity: lost"
-    assert "clerk-7" in orders.bus.connections.containers
-    await named.close()
+    assert str(named) == "Receiver client id: clerk-7, entity: shared"
+    assert "clerk-7" in counter.bus.connections.containers
 
 
 # --------------------------------------------------------------------------- iterating
@@ -224,25 +227,22 @@ async def test_what_is_deleted_when_received_can_neither_be_settled_nor_renewed(
 
 
 async def test_deferred_messages_are_deleted_by_such_a_receiver(counter: Counter) -> None:
-    async with counter.desk.client.get_queue_receiver("lost") as locker:
-        await counter.send("lost", "a", "b")
-        numbers = []
-        for _ in range(2):
-            message = await one(locker)
-            await locker.defer_message(message)
-            numbers.append(message.sequence_number or 0)
-    deleting = counter.desk.client.get_queue_receiver("lost", receive_mode=DELETES)
+    await counter.send("put_off", "a", "b")
+    numbers = []
+    for _ in range(2):
+        message = await one(counter.putting_off)
+        await counter.putting_off.defer_message(message)
+        numbers.append(message.sequence_number or 0)
+    deleting = counter.desk.client.get_queue_receiver("put_off", receive_mode=DELETES)
     await counter.desk.open(deleting)
     got = await deleting.receive_deferred_messages(numbers)
-    assert [(str(message), message.lock_token, message.delivery_count) for message in got] == [
-        ("a", None, 1),
-        ("b", None, 1),
-    ]
+    expected = [("a", None, 1), ("b", None, 1)]
+    assert [(str(message), message.lock_token, message.delivery_count) for message in got] == expected
     with pytest.raises(ValueError, match="not supported in 'RECEIVE_AND_DELETE'"):
         await deleting.complete_message(got[0])
     with pytest.raises(MessageNotFoundError):
         await deleting.receive_deferred_messages(numbers)
-    assert counter.active("lost") == 0
+    assert counter.active("put_off") == 0
 
 
 # --------------------------------------------------------------------------- settling
@@ -367,24 +367,22 @@ async def test_a_lost_lock_cannot_be_renewed(orders: Desk) -> None:
 
 
 async def test_who_closes_without_settling_keeps_the_message_locked(counter: Counter) -> None:
-    client = counter.desk.client
-    async with client.get_queue_receiver("lost") as leaving:
-        await counter.send("lost", "x")
-        message = await one(leaving)
+    await counter.send("left", "x")
+    message = await one(counter.leaving)
+    await counter.leaving.close()
     with pytest.raises(ValueError, match="already been shutdown"):
-        await leaving.complete_message(message)
-    next_one = client.get_queue_receiver("lost")
-    await counter.desk.open(next_one)
-    assert await next_one.receive_messages(1, max_wait_time=0.05) == []
+        await counter.leaving.complete_message(message)
+    heir = counter.desk.client.get_queue_receiver("left")
+    await counter.desk.open(heir)
+    assert await heir.receive_messages(1, max_wait_time=0.05) == []
     await counter.bus.advance(60)
-    again = await one(next_one)
+    again = await one(heir)
     assert (str(again), again.delivery_count) == ("x", 1)
-    await next_one.complete_message(again)
-    await next_one.close()
+    await heir.complete_message(again)
 
 
 async def test_a_closed_receiver_does_nothing_any_more(orders: Desk) -> None:
-    receiver = orders.client.get_queue_receiver("lost")
+    receiver = orders.client.get_queue_receiver("empty")
     assert await receiver.peek_messages() == []  # it opens when it is first used
     await receiver.close()
     await receiver.close()
@@ -483,8 +481,7 @@ async def test_dead_letters_are_abandoned_and_deferred_like_others(orders: Desk)
 
 async def test_transfer_dead_letters_have_a_receiver_of_their_own(counter: Counter) -> None:
     counter.bus.delete("room")
-    async with counter.desk.client.get_queue_sender("door") as sender:
-        await sender.send_messages(ServiceBusMessage("stuck"))
+    await counter.send("door", "stuck")
     [seen] = await counter.stuck.peek_messages()
     stuck = await one(counter.stuck)
     await counter.stuck.complete_message(stuck)

@@ -59,9 +59,9 @@ def receiver(counter: Counter) -> ServiceBusReceiver:
     return counter.open(counter.client.get_queue_receiver("orders"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def renewer() -> Iterator[AutoLockRenewer]:
-    with AutoLockRenewer(max_workers=2) as renewer:
+    with AutoLockRenewer(max_workers=4) as renewer:
         yield renewer
 
 

@@ -11,7 +11,7 @@ from azure.servicebus import (
     ServiceBusReceivedMessage,
 )
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageBodyType, AmqpMessageHeader, AmqpMessageProperties
-from azure.servicebus.exceptions import MessageNotFoundError, MessageSizeExceededError, ServiceBusError
+from azure.servicebus.exceptions import MessageNotFoundError, MessageSizeExceededError, ServiceBusQuotaExceededError
 
 from tests.protocol.broker_counter import SOON, Counter, Desk, counter_at, take
 from tests.protocol.broker_desk import topology
@@ -80,7 +80,6 @@ def test_a_message_arrives_with_everything_on_it(orders: Desk) -> None:
     assert (got.time_to_live, got.delivery_count) == (timedelta(minutes=5), 0)
     assert got.enqueued_time_utc == orders.counter.moment()
     assert got.expires_at_utc == orders.counter.moment(300)
-    assert got.enqueued_sequence_number == got.sequence_number
     assert got.dead_letter_source is None
 
 
@@ -158,10 +157,11 @@ def test_a_batch_becomes_single_messages_in_order(orders: Desk) -> None:
 
 def fill(batch: ServiceBusMessageBatch) -> int:
     """Add messages of 10 KB until one is refused; return how many there are."""
-    with pytest.raises(MessageSizeExceededError):
+    try:
         while True:
             batch.add_message(ServiceBusMessage(b"x" * 10_000))
-    return len(batch)
+    except MessageSizeExceededError:
+        return len(batch)
 
 
 def test_a_full_batch_is_taken(orders: Desk) -> None:
@@ -174,7 +174,7 @@ def test_a_full_batch_is_taken(orders: Desk) -> None:
 
 def test_a_batch_may_be_made_smaller_but_not_larger(orders: Desk) -> None:
     assert fill(orders.sender.create_message_batch(max_size_in_bytes=50_000)) == 4
-    with pytest.raises(ValueError, match="should not be greater"):
+    with pytest.raises(ValueError, match="acceptable max batch size"):
         orders.sender.create_message_batch(max_size_in_bytes=LIMIT + 1)
 
 
@@ -311,8 +311,7 @@ def assert_full(counter: Counter) -> None:
     sender, receiver = counter.client.get_queue_sender("small"), counter.client.get_queue_receiver("small")
     counter.open_all(sender, receiver)
     sender.send_messages(ServiceBusMessage(b"x" * 90_000))
-    with pytest.raises(ServiceBusError) as caught:
+    with pytest.raises(ServiceBusQuotaExceededError):
         sender.send_messages(ServiceBusMessage(b"x" * 20_000))
-    assert type(caught.value).__name__ == "ServiceBusQuotaExceededError"
     take(receiver, 1)
     sender.send_messages(ServiceBusMessage(b"x" * 20_000))

@@ -107,7 +107,10 @@ CONFIG = {
                         "news",
                         subscription("all", MaxDeliveryCount=2),
                         subscription("red", sql("red", "colour='red'", action=None)),
+                        subscription("swift", sql("swift", "colour='swift'", action=None)),
                     ),
+                    topic("empty"),
+                    topic("Case", subscription("All")),
                     topic("sorted", subscription("chosen", *CHOOSING, ForwardTo="basket")),
                     topic(
                         "copied", subscription("copies", *COPYING), subscription("odd", sql("odd", "price / zero = 1"))
@@ -144,10 +147,13 @@ class Newsroom:
         self.client = client
         self.senders: dict[str, ServiceBusSender] = {
             name: client.get_topic_sender(name)
-            for name in ("news", "sorted", "copied", "chat", "once", "aging", "relay")
+            for name in ("news", "sorted", "copied", "chat", "once", "aging", "relay", "empty", "CASE")
         }
+        self.to_subscription = client.get_queue_sender("news/Subscriptions/all")
         self.all = self.receiver("news", "all")
         self.red = self.receiver("news", "red")
+        self.swift = self.receiver("news", "swift", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)
+        self.case = self.receiver("cASE", "aLL")
         self.dead = self.receiver("news", "all", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
         self.copies = self.receiver("copied", "copies")
         self.odd = self.receiver("copied", "odd", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
@@ -173,7 +179,7 @@ class Newsroom:
 
     async def open_all(self) -> None:
         mine = [value for value in vars(self).values() if isinstance(value, ServiceBusReceiver)]
-        await self.open(*self.senders.values(), *mine)
+        await self.open(*self.senders.values(), self.to_subscription, *mine)
 
     async def close(self) -> None:
         await asyncio.gather(*(handler.close() for handler in self._opened))
@@ -261,9 +267,7 @@ async def test_a_batch_is_published_message_by_message(room: Newsroom) -> None:
 
 async def test_what_nobody_chooses_is_gone(room: Newsroom) -> None:
     await room.publish("sorted", "for nobody")
-    room.bus.create_topic("empty")
-    async with room.client.get_topic_sender("empty") as sender:
-        await sender.send_messages(ServiceBusMessage("for nobody either"))
+    await room.publish("empty", "for nobody either")
     assert room.active("basket") == 0
     assert (room.active("sorted"), room.active("empty")) == (0, 0)
 
@@ -422,12 +426,10 @@ async def test_peeking_a_subscription_goes_on_where_it_stopped(room: Newsroom) -
 
 
 async def test_subscriptions_are_received_from_and_deleted_at_once(room: Newsroom) -> None:
-    await room.publish("news", "x", application_properties={"colour": "red"})
-    taker = room.receiver("news", "red", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)
-    async with taker:
-        [message] = await taker.receive_messages(1, max_wait_time=SOON)
-        assert (message.lock_token, message.locked_until_utc) == (None, None)
-    assert room.active("news/Subscriptions/red") == 0
+    await room.publish("news", "x", application_properties={"colour": "swift"})
+    [message] = await room.swift.receive_messages(1, max_wait_time=SOON)
+    assert (message.lock_token, message.locked_until_utc) == (None, None)
+    assert room.active("news/Subscriptions/swift") == 0
     await take(room.all)
 
 
@@ -496,14 +498,16 @@ async def test_each_subscription_decides_what_becomes_of_what_expires(room: News
 
 
 async def test_a_subscription_may_require_sessions(room: Newsroom) -> None:
+    async def listed() -> list[str]:
+        return [session async for session in room.client.list_subscription_sessions("chat", "talk")]
+
     talk = [ServiceBusMessage(body, session_id=body[0]) for body in ("a1", "b1", "a2")]
     await room.senders["chat"].send_messages(talk)
-    a, any_ = (
-        room.receiver("chat", "talk", session_id=name, max_wait_time=SOON) for name in ("a", NEXT_AVAILABLE_SESSION)
-    )
+    a = room.receiver("chat", "talk", session_id="a")
+    any_ = room.receiver("chat", "talk", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=SOON)
     await room.open(a)
-    await room.open(any_)
-    assert [session async for session in room.client.list_subscription_sessions("chat", "talk")] == ["a", "b"]
+    sessions, _ = await asyncio.gather(listed(), room.open(any_))
+    assert sessions == ["a", "b"]
     assert (any_.session.session_id, any_.session.locked_until_utc) == ("b", moment(60))
     assert [str(message) for message in await take(a, 2)] == ["a1", "a2"]
     [b] = await any_.receive_messages(1, max_wait_time=SOON)
@@ -513,22 +517,12 @@ async def test_a_subscription_may_require_sessions(room: Newsroom) -> None:
     assert await a.session.get_state() == b"half way"
     await a.session.set_state(None)
     assert await a.session.renew_lock() == moment(60)
-    await asyncio.gather(a.close(), any_.close())
 
 
 async def test_a_message_without_a_session_is_buried_by_such_a_subscription(room: Newsroom) -> None:
     await room.publish("chat", "wordless")
     [buried] = await take(room.wordless)
     assert (buried.dead_letter_reason, buried.session_id) == ("Session ID is null.", None)
-
-
-async def test_a_session_receiver_must_be_asked_for_where_sessions_are_required(room: Newsroom) -> None:
-    refused = await asyncio.gather(
-        room.refusal(room.receiver("chat", "talk")),
-        room.refusal(room.receiver("news", "all", session_id="a")),
-    )
-    assert "requires sessions" in str(refused[0])
-    assert "does not require sessions" in str(refused[1])
 
 
 # --------------------------------------------------------------------------- forwarding
@@ -561,8 +555,6 @@ async def test_what_cannot_be_forwarded_is_among_the_transfer_dead_letters(room:
     [stuck] = await take(room.stuck)
     assert (str(stuck), stuck.dead_letter_reason) == ("stuck", "AutoForwardFailed")
     assert "'gone'" in (stuck.dead_letter_error_description or "")
-    refused = await room.refusal(room.receiver("relay", "to-queue"))
-    assert "forwards its messages to 'sink'" in str(refused)
     await asyncio.gather(take(room.sink), take(room.end), take(room.dying))
 
 
@@ -583,46 +575,53 @@ async def test_what_is_not_there_is_refused(room: Newsroom) -> None:
     assert "'news/Subscriptions/nobody' could not be found" in str(unknown[1].inner_exception)
 
 
-async def test_a_topic_cannot_be_received_from_nor_a_subscription_sent_to(room: Newsroom) -> None:
-    error = await room.refusal(room.client.get_queue_receiver("news"))
-    assert "receive from one of its subscriptions" in str(error)
-    async with room.client.get_queue_sender("news/Subscriptions/all") as sender:
-        with pytest.raises(ServiceBusError, match="send to the topic 'news'"):
-            await sender.send_messages(ServiceBusMessage("x"))
+async def test_each_kind_of_receiver_has_its_place(room: Newsroom) -> None:
+    refused = await asyncio.gather(
+        room.refusal(room.client.get_queue_receiver("news")),
+        room.refusal(room.receiver("relay", "to-queue")),
+        room.refusal(room.receiver("chat", "talk")),
+        room.refusal(room.receiver("news", "all", session_id="a")),
+    )
+    reasons = (
+        "receive from one of its subscriptions",
+        "forwards its messages to 'sink'",
+        "requires sessions",
+        "does not require sessions",
+    )
+    for error, reason in zip(refused, reasons, strict=True):
+        assert reason in str(error)
+
+
+async def test_a_subscription_cannot_be_sent_to(room: Newsroom) -> None:
+    with pytest.raises(ServiceBusError, match="send to the topic 'news'"):
+        await room.to_subscription.send_messages(ServiceBusMessage("x"))
     assert room.active("news/Subscriptions/all") == 0
 
 
 async def test_names_are_compared_without_case(room: Newsroom) -> None:
-    sender = room.client.get_topic_sender("NEWS")
-    receiver = room.receiver("News", "ALL")
-    await room.open(sender, receiver)
-    await sender.send_messages(ServiceBusMessage("x"))
-    assert [str(message) for message in await take(receiver)] == ["x"]
-    await asyncio.gather(sender.close(), receiver.close())
+    await room.publish("CASE", "x")
+    assert [str(message) for message in await take(room.case)] == ["x"]
 
 
-async def test_a_deleted_subscription_turns_its_receivers_out_and_nobody_else(room: Newsroom) -> None:
-    room.bus.create_subscription("news", "doomed")
-    doomed = room.receiver("news", "doomed")
-    await room.open(doomed)
-    waiting = asyncio.create_task(doomed.receive_messages(1, max_wait_time=SOON))
-    await eventually(lambda: room.bus.waiting("news/Subscriptions/doomed") > 0)
-    room.bus.delete("news/Subscriptions/doomed")
-    with pytest.raises(MessagingEntityNotFoundError):
-        await waiting
-    await room.publish("news", "x")
-    assert [str(message) for message in await take(room.all)] == ["x"]
-
-
-async def test_a_deleted_topic_is_gone_with_its_subscriptions(room: Newsroom) -> None:
+async def test_what_is_deleted_turns_its_users_out_and_nobody_else(room: Newsroom) -> None:
     room.bus.create_topic("doomed")
-    room.bus.create_subscription("doomed", "all")
-    sender, receiver = room.client.get_topic_sender("doomed"), room.receiver("doomed", "all")
-    await room.open(sender, receiver)
+    for topic in ("news", "doomed"):
+        room.bus.create_subscription(topic, "doomed")
+    sender = room.client.get_topic_sender("doomed")
+    with_topic, alone = room.receiver("doomed", "doomed"), room.receiver("news", "doomed")
+    await room.open(sender, with_topic, alone)
+    waiting = [asyncio.create_task(each.receive_messages(1, max_wait_time=SOON)) for each in (with_topic, alone)]
+    for topic in ("news", "doomed"):
+        path = f"{topic}/Subscriptions/doomed"
+        await eventually(lambda path=path: room.bus.waiting(path) > 0)  # type: ignore[misc]
+    room.bus.delete("news/Subscriptions/doomed")
     room.bus.delete("doomed")
+    for task in waiting:
+        with pytest.raises(MessagingEntityNotFoundError):
+            await task
     with pytest.raises(ServiceBusError):
         await sender.send_messages(ServiceBusMessage("x"))
-    with pytest.raises(ServiceBusError):
-        await receiver.receive_messages(1, max_wait_time=SOON)
-    refused = await room.refusal(room.receiver("doomed", "all"))
+    refused = await room.refusal(room.receiver("doomed", "doomed"))
     assert isinstance(refused, ServiceBusAuthenticationError)
+    await room.publish("news", "x")
+    assert [str(message) for message in await take(room.all)] == ["x"]

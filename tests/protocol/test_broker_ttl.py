@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+from azure.servicebus import ServiceBusMessageState
+from azure.servicebus.exceptions import MessageNotFoundError
 
 from tests.protocol.broker_desk import Desk
 
@@ -71,8 +73,26 @@ async def test_expiry_is_told_to_the_receiver(keeps: Desk) -> None:
     await keeps.receiver.complete_message(message)
 
 
-async def test_a_deferred_message_expires_too(keeps: Desk) -> None:
+async def test_a_deferred_message_expires_when_it_is_asked_for(keeps: Desk) -> None:
     await keeps.send("forgotten", time_to_live=timedelta(seconds=10))
-    await keeps.receiver.defer_message(await keeps.next())
-    await keeps.bus.advance(10)
-    assert str(await keeps.buried()) == "forgotten"
+    message = await keeps.next()
+    assert message.sequence_number is not None
+    await keeps.receiver.defer_message(message)
+    await keeps.bus.advance(30)
+    [found] = await keeps.receiver.peek_messages(sequence_number=message.sequence_number)
+    assert found.state is ServiceBusMessageState.DEFERRED
+    with pytest.raises(MessageNotFoundError):
+        await keeps.receiver.receive_deferred_messages(message.sequence_number)
+    buried = await keeps.buried()
+    assert (str(buried), buried.dead_letter_reason) == ("forgotten", "TTLExpiredException")
+
+
+async def test_without_dead_lettering_an_expired_deferred_message_is_gone_once_asked_for(drops: Desk) -> None:
+    await drops.send("forgotten", time_to_live=timedelta(seconds=10))
+    message = await drops.next()
+    assert message.sequence_number is not None
+    await drops.receiver.defer_message(message)
+    await drops.bus.advance(30)
+    with pytest.raises(MessageNotFoundError):
+        await drops.receiver.receive_deferred_messages(message.sequence_number)
+    assert drops.left == 0

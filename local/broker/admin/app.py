@@ -12,15 +12,17 @@ so an entity may be called `health`.
 
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-from local.broker.admin.administration import Administration
 from local.broker.admin.authority import Authorize, allow_all
 from local.broker.admin.http import Request, Response
-from local.broker.admin.refusals import refuse
 from local.broker.admin.stats import stats_of, stats_of_all
 from local.broker.bus.errors import EntityNotFound
 from local.broker.bus.namespace import Namespace, entity_of
+
+if TYPE_CHECKING:
+    from local.broker.admin.administration import Administration
 
 
 class Connections(Protocol):
@@ -52,7 +54,7 @@ class AdminApp:
     def __init__(self, namespace: Namespace, connections: Connections, authorize: Authorize = allow_all) -> None:
         self._namespace = namespace
         self._connections = connections
-        self._administration = Administration(namespace, authorize)
+        self._authorize = authorize
         self._pages: dict[str, tuple[str, Callable[[], Any]]] = {
             "/health": ("GET", lambda: {"status": "accepting"}),
             "/connections": ("GET", self._list_connections),
@@ -68,6 +70,13 @@ class AdminApp:
         if request.method != "GET":
             self._namespace.store.commit()
         return response
+
+    @cached_property
+    def _administration(self) -> "Administration":
+        """Made for the first request that needs it: importing it takes as long as a fifth of a start."""
+        from local.broker.admin.administration import Administration
+
+        return Administration(self._namespace, self._authorize)
 
     def _for_people(self, request: Request) -> Response | None:
         path = request.path.rstrip("/")
@@ -92,7 +101,8 @@ class AdminApp:
 
 def _page(request: Request, method: str, content: Callable[[], Any]) -> Response:
     if request.method != method:
-        return refuse(405, f"{request.method} is not there for this, only {method}.", allow=method)
+        said = f"{request.method} is not there for this, only {method}\n"
+        return Response(405, "text/plain", said.encode(), (("allow", method),))
     try:
         return _json(content())
     except EntityNotFound as error:

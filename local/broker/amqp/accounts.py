@@ -18,6 +18,7 @@ class Accounts:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._links: dict[tuple[str, bool], Link] = {}
+        self._terms = 0
         self._partial = 0
         self._waiting = 0
 
@@ -30,13 +31,17 @@ class Accounts:
     def join(self, link: Link) -> Error | None:
         """Count a link in; return why it must be refused, if it must."""
         self._links[link.name, link.receives] = link
+        self._terms += link.terms
         if len(self._links) > self._limits.links:
             return Error("amqp:resource-limit-exceeded", f"there are {self._limits.links} links on this connection")
+        if self._terms > self._limits.terms:
+            return Error("amqp:resource-limit-exceeded", "the links of this connection say too much about themselves")
         return None
 
     def part(self, link: Link) -> None:
         """Count a link out."""
         del self._links[link.name, link.receives]
+        self._terms -= link.terms
 
     def keep(self, size: int) -> None:
         """Count bytes of messages that are not whole yet; raise LinkViolation if they are too many."""

@@ -15,6 +15,7 @@ class Limits(NamedTuple):
     channel_max: int = 4999
     handle_max: int = 255
     links: int = 10_000  # on all sessions of the connection together
+    terms: int = 8 * 1024 * 1024  # bytes of what their attach frames say, which is kept as long as they are
     window: int = 65536  # transfers that may come in before the session's window is opened again
     credit: int = 1000
     message: int = 256 * 1024

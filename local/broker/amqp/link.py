@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from local.broker.amqp import performatives
 from local.broker.amqp.composites import (
     Error,
     Outcome,
@@ -50,6 +51,7 @@ class Link:
         self.settles_first = attach.snd_settle_mode == _SETTLED
         self.rcv_settle_mode = attach.rcv_settle_mode or 0
         self.attached = False
+        self.terms = len(performatives.write(attach))
         self._answered = False
         self._asked = attach
 
@@ -106,8 +108,15 @@ class Link:
             max_message_size=Ulong(self.connection.limits.message) if self.receives else None,
             properties=properties,
         )
-        self._asked = Attach(name=self.name)  # what was asked may be large, and is answered now
+        self._forget_what_was_asked()
         self.session.say(answer)
+
+    def _forget_what_was_asked(self) -> None:
+        """Keep where the link leads; the rest may be large, and is answered."""
+        self._asked = Attach(name=self.name)
+        self.properties = {}
+        self.source = self.source and Terminus(self.source.address)
+        self.target = self.target and Terminus(self.target.address)
 
     def _snd_settle_mode(self) -> Ubyte | None:
         """Return the peer's wish, which an answer must repeat for some clients; null means mixed."""

@@ -16,6 +16,7 @@ BusError
 ├── EntityExists          com.microsoft:entity-already-exists    409
 ├── QuotaExceeded         amqp:resource-limit-exceeded           403
 ├── HopsExceeded          amqp:not-allowed                       400
+├── FilterError           com.microsoft:argument-error           400
 ├── ServerBusy            com.microsoft:server-busy              503
 └── NotImplementedHere    amqp:not-implemented                   501
 """
@@ -27,7 +28,7 @@ class BusError(Exception):
     condition = "amqp:internal-error"
     status = 500
     reason = "AutoForwardFailed"
-    """What a dead letter says when this is why it could not be forwarded."""
+    """What a dead letter says when this is why it is one."""
 
     @property
     def description(self) -> str:
@@ -146,6 +147,14 @@ class ServerBusy(BusError):
 
     condition = "com.microsoft:server-busy"
     status = 503
+
+
+class FilterError(BusError):
+    """A rule could not be evaluated for this message."""
+
+    condition = "com.microsoft:argument-error"
+    status = 400
+    reason = "FilterException"  # Azure's dead letters say the name of the .NET exception
 
 
 class NotImplementedHere(BusError):

@@ -4,23 +4,26 @@ TrueFilter · FalseFilter    all messages, none
 CorrelationFilter           equality with some properties
 SqlFilter                   a condition (`local.broker.bus.sql`)
 SqlAction                   SET and REMOVE, applied to the copy a subscription gets
+
+The SQL is imported by the first rule that has some: most brokers start without it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from local.broker.amqp.types import DecodeError
-from local.broker.bus.errors import InvalidArgument
+from local.broker.bus.errors import FilterError, InvalidArgument
 from local.broker.bus.properties import Properties, plain
-from local.broker.bus.sql import Condition, FilterError, Statement, compile_action, compile_filter, equal
+
+if TYPE_CHECKING:
+    from local.broker.bus.sql import Condition, Statement
 
 __all__ = [
     "CorrelationFilter",
     "FalseFilter",
     "Filter",
-    "FilterError",
     "Rule",
     "SqlAction",
     "SqlFilter",
@@ -69,7 +72,9 @@ class SqlFilter:
         _ = self._condition
 
     @cached_property
-    def _condition(self) -> Condition:
+    def _condition(self) -> "Condition":
+        from local.broker.bus.sql import compile_filter
+
         return compile_filter(self.expression, self.parameters)
 
     def matches(self, properties: Properties) -> bool:
@@ -100,6 +105,8 @@ class CorrelationFilter:
 
     def matches(self, properties: Properties) -> bool:
         """Compare; raises `FilterError` when the message's properties cannot be read."""
+        from local.broker.bus.sql import equal
+
         try:
             return all(equal(properties.system(name), value) for name, value in self._system) and all(
                 equal(properties.get(name), value) for name, value in self._user
@@ -143,7 +150,9 @@ class SqlAction:
         _ = self._statements
 
     @cached_property
-    def _statements(self) -> list[Statement]:
+    def _statements(self) -> "list[Statement]":
+        from local.broker.bus.sql import compile_action
+
         return compile_action(self.expression, self.parameters)
 
     def apply(self, bare: bytes, broker: Mapping[str, Any] | None = None) -> bytes:

@@ -439,13 +439,13 @@ class Queue(Entrance):
         message.bare = bare
 
     def _return(self, message: Message, *, failed: bool) -> None:
-        """Make a message available again, unless it has used up its deliveries or its time."""
+        """Make a message available again, or put it aside again, unless it has used up its deliveries or its time."""
         if failed:
             self._count_delivery(message)
         if failed and message.delivery_count >= self.options.max_delivery_count:
             tried = f"Message could not be consumed after {message.delivery_count} delivery attempts."
             self._to_dead_letters(message, "MaxDeliveryCountExceeded", tried)
-        elif message.expires_at <= self._timers.clock():
+        elif not message.deferred and message.expires_at <= self._timers.clock():
             self._expire(message)
         else:
             message.state = State.DEFERRED if message.deferred else State.ACTIVE
@@ -477,7 +477,7 @@ class Queue(Entrance):
 
     def _on_expired(self, sequence: int) -> None:
         message = self.messages[sequence]
-        if message.state in (State.ACTIVE, State.DEFERRED):  # a lock outlives the time to live
+        if message.state is State.ACTIVE:  # a lock outlives the time to live, and a deferred one ends when asked for
             self._expire(message)
             self._lane.forget_gone(self.messages)
 
@@ -535,7 +535,10 @@ class Queue(Entrance):
     def receive_deferred(
         self, sequences: Iterable[int], *, deletes: bool, session_id: str | None = None
     ) -> list[tuple[Message, bytes | None, float | None]]:
-        """Lock, or take out, deferred messages by their sequence numbers: all of them or none."""
+        """Lock, or take out, deferred messages by their sequence numbers: all of them or none.
+
+        Only here does a deferred message expire: the documentation of deferral says so.
+        """
         messages = [self._deferred(sequence, session_id) for sequence in sequences]
         if deletes:
             for message in messages:
@@ -553,13 +556,17 @@ class Queue(Entrance):
         if not isinstance(sequence, int):
             raise InvalidArgument("a sequence number must be an integer")
         message = self.messages.get(sequence)
-        known = message is not None and message.state is State.DEFERRED
-        if message is None or not known or (self.options.requires_session and message.session_id != session_id):
-            raise MessageNotFound(
-                "Failed to lock one or more specified messages. The message does not exist: "
-                f"no deferred message here has the sequence number {sequence}."
-            )
-        return message
+        if message is not None and message.state is State.DEFERRED and self._is_asked_for(message, session_id):
+            if message.expires_at > self._timers.clock():
+                return message
+            self._expire(message)
+        raise MessageNotFound(
+            "Failed to lock one or more specified messages. The message does not exist: "
+            f"no deferred message here has the sequence number {sequence}."
+        )
+
+    def _is_asked_for(self, message: Message, session_id: str | None) -> bool:
+        return not self.options.requires_session or message.session_id == session_id
 
     # ------------------------------------------------------------------ session state
 

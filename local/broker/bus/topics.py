@@ -14,8 +14,8 @@ from typing import Any
 from local.broker.amqp.types import Timestamp
 from local.broker.bus.clock import Timers
 from local.broker.bus.entrance import Entrance, Forward
-from local.broker.bus.errors import EntityExists, EntityNotFound, NotAllowed, QuotaExceeded
-from local.broker.bus.filters import CorrelationFilter, FilterError, Rule
+from local.broker.bus.errors import EntityExists, EntityNotFound, FilterError, NotAllowed, QuotaExceeded
+from local.broker.bus.filters import CorrelationFilter, Rule
 from local.broker.bus.message import Message, with_application_properties
 from local.broker.bus.observer import Kind, Observer
 from local.broker.bus.properties import Properties

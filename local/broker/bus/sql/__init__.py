@@ -1,10 +1,10 @@
 """The SQL of rules: lexer -> parser -> operators, which are functions of a message's properties.
 
-`compile_filter` and `compile_action` are the way in; `FilterError` is what an evaluation may raise.
+`compile_filter` and `compile_action` are the way in; an evaluation may raise `FilterError`.
 """
 
 from local.broker.bus.sql.operators import Condition, Statement
 from local.broker.bus.sql.parser import compile_action, compile_filter
-from local.broker.bus.sql.values import FilterError, equal
+from local.broker.bus.sql.values import equal
 
-__all__ = ["Condition", "FilterError", "Statement", "compile_action", "compile_filter", "equal"]
+__all__ = ["Condition", "Statement", "compile_action", "compile_filter", "equal"]

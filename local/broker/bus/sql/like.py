@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from local.broker.bus.sql.values import FilterError
+from local.broker.bus.errors import FilterError
 
 
 def matcher(pattern: str, escape: str | None) -> re.Pattern[str]:

@@ -9,9 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 from local.broker.amqp.types import Uuid
+from local.broker.bus.errors import FilterError
 from local.broker.bus.properties import Properties, is_system, is_writable, rewrite
 from local.broker.bus.sql.like import matcher
-from local.broker.bus.sql.values import Binary, FilterError, equal, text
+from local.broker.bus.sql.values import Binary, equal, text
 
 Value = Callable[[Properties], Any]
 Condition = Callable[[Properties], bool | None]

@@ -16,13 +16,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from local.broker.bus.errors import InvalidArgument
+from local.broker.bus.errors import FilterError, InvalidArgument
 from local.broker.bus.properties import plain
 from local.broker.bus.sql import operators as build
 from local.broker.bus.sql.lexer import Source, Token, tokens
 from local.broker.bus.sql.like import matcher
 from local.broker.bus.sql.operators import Condition, Statement, Value
-from local.broker.bus.sql.values import ARITHMETIC, COMPARISONS, FilterError, negative, positive
+from local.broker.bus.sql.values import ARITHMETIC, COMPARISONS, negative, positive
 
 LENGTH_LIMIT: Final = 1024  # of a filter or an action, as Azure's quotas have it
 STATEMENT_LIMIT: Final = 32  # of an action, likewise

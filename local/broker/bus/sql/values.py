@@ -13,18 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from local.broker.amqp.types import Timestamp, Uuid
-from local.broker.bus.errors import BusError
+from local.broker.bus.errors import FilterError
 
 Binary = Callable[[Any, Any], Any]
-
-
-class FilterError(BusError):
-    """A rule could not be evaluated for this message."""
-
-    condition = "com.microsoft:argument-error"
-    status = 400
-    reason = "FilterException"  # Azure's dead letters say the name of the .NET exception
-    """What a dead letter says when this is why it is one."""
 
 
 _NUMBERS = (int, float)

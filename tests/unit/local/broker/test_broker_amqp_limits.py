@@ -1,9 +1,10 @@
 """How much a stranger may ask for, and that nobody else pays for it."""
 
+from local.broker.amqp.composites import Terminus
 from local.broker.amqp.events import CreditChanged, LinkAsked, LinkDetached, OutcomeArrived
 from local.broker.amqp.limits import DEFAULT_LIMITS
 from local.broker.amqp.performatives import Attach, Begin, Close, Detach, Disposition, End, Flow
-from local.broker.amqp.types import Uint
+from local.broker.amqp.types import Symbol, Uint
 from tests.unit.local.broker.amqp_peer import ACCEPTED, RECEIVING, SENDING, Peer
 
 
@@ -34,6 +35,23 @@ def test_links_beyond_those_of_a_connection_are_refused_and_may_come_when_others
     assert peer.last_error() == (Detach, "amqp:resource-limit-exceeded")
     peer.say(2, Detach(Uint(1), True))
     assert peer.attach_sender("three", 4).attached
+
+
+def test_links_may_not_say_more_about_themselves_than_can_be_kept() -> None:
+    peer = Peer(limits=DEFAULT_LIMITS._replace(terms=1000))
+    peer.attach_sender("x" * 400, 1)
+    peer.say(1, Attach("two", Uint(2), properties={Symbol("long"): "x" * 600}))
+    assert peer.last_error() == (Detach, "amqp:resource-limit-exceeded")
+    peer.say(1, Detach(Uint(1), True))
+    link = peer.attach_sender("y" * 800, 3)
+    assert link.attached
+
+
+def test_of_what_was_asked_only_the_addresses_are_kept() -> None:
+    peer = Peer()
+    asked = Terminus("q", {Symbol("filter"): "x" * 1000}, capabilities=[Symbol("queue")])
+    link = peer.attach_receiver(source=asked.as_source(), properties={Symbol("long"): "x" * 1000})
+    assert (link.source, link.target, link.properties) == (Terminus("q"), Terminus("me"), {})
 
 
 def test_messages_that_are_not_whole_may_not_be_many_at_once() -> None:

@@ -202,6 +202,11 @@ class QueueLaw(RuleBasedStateMachine):
     def receive_deferred(self, data: st.DataObject) -> None:
         names = [name for name, known in self.known.items() if known.place == "deferred"]
         name = data.draw(st.sampled_from(names))
+        if self.known[name].expires_at <= self.clock():  # a deferred message expires when it is asked for
+            with pytest.raises(MessageNotFound):
+                self.queue.receive_deferred([self.known[name].sequence], deletes=False)
+            self.known[name].place = "dead"
+            return
         [(_, token, until)] = self.queue.receive_deferred([self.known[name].sequence], deletes=False)
         assert token is not None
         assert until is not None
@@ -234,7 +239,7 @@ class QueueLaw(RuleBasedStateMachine):
                 return [known.locked_until]
             case "scheduled":
                 return [known.due]
-            case "active" | "deferred":
+            case "active":
                 return [known.expires_at]
             case _:
                 return []
@@ -256,7 +261,8 @@ class QueueLaw(RuleBasedStateMachine):
     def comes_back(self, known: Known, *, counted: bool, now: float | None = None) -> None:
         known.count += counted
         too_often = counted and known.count >= MAX_DELIVERIES
-        if too_often or known.expires_at <= (self.clock() if now is None else now):
+        expired = not known.was_deferred and known.expires_at <= (self.clock() if now is None else now)
+        if too_often or expired:
             known.place = "dead"
         else:
             known.place = "deferred" if known.was_deferred else "active"

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from local.broker.amqp.types import Symbol, Timestamp, Uint, Uuid, encode
-from local.broker.bus.errors import BusError, InvalidArgument
+from local.broker.bus.errors import BusError, FilterError, InvalidArgument
 from local.broker.bus.filters import (
     CorrelationFilter,
     FalseFilter,
     Filter,
-    FilterError,
     Rule,
     SqlAction,
     SqlFilter,

@@ -18,9 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from local.broker.amqp.types import Described, Symbol, Timestamp, Uuid, encode
-from local.broker.bus.errors import InvalidArgument
+from local.broker.bus.errors import FilterError, InvalidArgument
 from local.broker.bus.properties import Properties
-from local.broker.bus.sql import FilterError, compile_action, compile_filter
+from local.broker.bus.sql import compile_action, compile_filter
 
 ID = Uuid(bytes.fromhex("0123456789abcdef0123456789abcdef"))
 USER: dict[str, Any] = {

@@ -42,13 +42,13 @@ class Shelf:
         self.store = SqliteStore(self.path)
         return self.store
 
-    def highest_key(self) -> int:
-        """The highest key a message could have now, as anybody can read it while the file is closed."""
+    def look(self, statement: str) -> list[Any]:
+        """Look into the file as anybody can while it is closed."""
         self.store.close()
         with closing(sqlite3.connect(self.path)) as connection:
-            [[highest]] = connection.execute("SELECT max(id) FROM entity")
+            found = connection.execute(statement).fetchall()
         self.store = SqliteStore(self.path)
-        return int(highest + 1) * 2**42
+        return found
 
     def written(self) -> int:
         """How much has been written so far: what is committed goes to the log."""
@@ -125,18 +125,21 @@ def test_a_plain_message_is_as_plain_as_it_was(shelf: Shelf) -> None:
     ["text", "", 7, 2**64 - 1, Uuid(bytes(16)), b"bytes", Timestamp(1), Described(Symbol("a"), 2**64 - 1)],
     ids=repr,
 )
-def test_an_id_of_any_type_is_what_it_was(shelf: Shelf, value: Any) -> None:
+@pytest.mark.parametrize("places", [(0,), (10,), (0, 10)])
+def test_an_id_of_any_type_is_what_it_was(shelf: Shelf, value: Any, places: tuple[int, ...]) -> None:
     wide = encode(value) if not isinstance(value, int) or value < 2**63 else b"\x80" + value.to_bytes(8, "big")
     if isinstance(value, Described):
         wide = b"\x00" + encode(value.descriptor) + b"\x80" + value.value.to_bytes(8, "big")
     fields = [b"\x40"] * 11
-    fields[0] = fields[10] = wide
+    for place in places:
+        fields[place] = wide
     body = b"".join(fields)
     sent = read(b"\x00\x53\x73\xc0" + bytes([len(body) + 1, 11]) + body)
     sent.sequence = 1
     shelf.store.add("q", sent)
     [(found, _)] = shelf.reopened().messages("q")
-    assert (found.message_id, found.session_id) == (sent.message_id, sent.session_id) == (value, value)
+    expected = (value if 0 in places else None, value if 10 in places else None)
+    assert (found.message_id, found.session_id) == (sent.message_id, sent.session_id) == expected
     assert found.bare == sent.bare
 
 
@@ -155,16 +158,12 @@ def test_people_can_look_into_the_file_while_it_is_closed(shelf: Shelf) -> None:
     shelf.store.commit()
     shelf.store.remove("q", 8)
     shelf.store.commit()
-    shelf.store.close()
-    with closing(sqlite3.connect(shelf.path)) as connection:
-        found = connection.execute(
-            "SELECT path, part, sequence, locked, message_id, session_id, enqueued, size FROM stored"
-        )
-        assert set(found) == {
-            ("q", 0, 7, 1, "locked", "s", "1970-01-01 00:00:00", 6),
-            ("q", 1, 3, 0, "dead", None, "1970-01-01 00:00:00", 6),
-        }
-    shelf.store = SqliteStore(shelf.path)
+    assert set(
+        shelf.look("SELECT path, part, sequence, locked, message_id, session_id, enqueued, size FROM stored")
+    ) == {
+        ("q", 0, 7, 1, "locked", "s", "1970-01-01 00:00:00", 6),
+        ("q", 1, 3, 0, "dead", None, "1970-01-01 00:00:00", 6),
+    }
 
 
 def test_a_message_is_kept_as_it_is_at_the_commit(shelf: Shelf) -> None:
@@ -240,6 +239,10 @@ def test_a_message_that_left_while_it_was_locked_comes_back_without_its_lock(she
     assert [found.locked for found in shelf.reopened().messages("q")] == [False]
     shelf.store.lock("q", 1)
     assert [found.locked for found in shelf.reopened().messages("q")] == [True]
+    shelf.store.remove("q", 1)
+    shelf.reopened().add("q", message(1))
+    shelf.store.lock("q", 1)
+    assert [found.locked for found in shelf.reopened().messages("q")] == [True]
 
 
 def test_a_message_that_left_may_come_back_later(shelf: Shelf) -> None:
@@ -269,11 +272,25 @@ def test_however_many_left_they_do_not_come_back_and_numbers_go_on(shelf: Shelf,
         shelf.store.remove("q", sequence)
     assert numbers(shelf.reopened()) == []
     assert shelf.store.last_sequence("q") == left + 2
+    [[rows]] = shelf.look("SELECT count(*) FROM message")
+    assert rows <= 256
     for sequence in range(left + 3, left + 300):
         shelf.store.add("q", message(sequence))
         shelf.store.commit()
         shelf.store.remove("q", sequence)
     assert shelf.reopened().last_sequence("q") == left + 299
+
+
+def test_numbers_go_on_when_no_row_is_left(shelf: Shelf) -> None:
+    for sequence in range(1, 257):
+        shelf.store.number("q", sequence)
+        shelf.store.add("q", message(sequence))
+        shelf.store.commit()
+    for sequence in range(1, 257):
+        shelf.store.remove("q", sequence)
+        shelf.store.commit()
+    assert shelf.look("SELECT key FROM message") == []
+    assert shelf.store.last_sequence("q") == 256
 
 
 # --------------------------------------------------------------------------- what cancels out
@@ -376,7 +393,7 @@ def test_definitions_are_kept_and_topics_come_before_their_subscriptions(shelf: 
     rules = (Rule("r", SqlFilter("a = 1")),)
     topic = Entity("news", TopicOptions(max_size=5.0), (), 1.0, 2.0)
     subscription = Entity("news/Subscriptions/all", QueueOptions(metadata="m"), rules, 3.0, 4.0)
-    for entity in (topic, subscription):
+    for entity in (subscription, topic):
         shelf.store.save(entity)
     queue = Entity("q", QueueOptions(max_delivery_count=3), (), 0.0, 9.0)
     shelf.store.save(queue)
@@ -384,8 +401,7 @@ def test_definitions_are_kept_and_topics_come_before_their_subscriptions(shelf: 
 
 
 def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(shelf: Shelf) -> None:
-    entities = ["a", "a/b", "a/Subscriptions/s", "ab"]
-    for path in entities:
+    for path in ("a", "a/b", "a/Subscriptions/s", "ab"):
         shelf.store.save(Entity(path, QueueOptions(), (), 0.0, 0.0))
         fill(shelf.store, path)
     shelf.store.commit()
@@ -396,11 +412,39 @@ def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(s
     for path in ("a/b", "ab"):
         assert numbers(store, path) == numbers(store, f"{path}/$DeadLetterQueue") == [1]
         assert len(list(store.session_states(path))) == len(list(store.remembered(path))) == 1
-    for path in ("a", "a/Subscriptions/s"):
-        store.save(Entity(path, QueueOptions(), (), 0.0, 0.0))
-        assert numbers(store, path) == numbers(store, f"{path}/$DeadLetterQueue") == []
-        assert [*store.session_states(path), *store.remembered(path)] == []
-        assert store.last_sequence(path) == 0
+
+
+@pytest.mark.parametrize(
+    "commits", [set[str](), {"filled"}, {"emptied"}, {"deleted"}, {"filled", "emptied", "deleted"}]
+)
+def test_an_entity_that_is_made_again_begins_anew(shelf: Shelf, commits: set[str]) -> None:
+    """It has the number of the one before, so whatever that one left behind would be its own."""
+
+    def after(what: str) -> None:
+        if what in commits:
+            shelf.store.commit()
+
+    fill(shelf.store, "q")
+    fill(shelf.store, "q", sequence=2)
+    shelf.store.number("q", 50)
+    after("filled")
+    shelf.store.remove("q", 2)
+    after("emptied")
+    shelf.store.delete("q")
+    after("deleted")
+    shelf.store.save(Entity("q", QueueOptions(), (), 0.0, 0.0))
+    assert shelf.store.last_sequence("q") == 0
+    for sequence in (1, 2):
+        shelf.store.add("q", message(sequence, delivery_count=5))
+        shelf.store.lock("q", sequence)
+    store = shelf.reopened()
+    found = [(found.sequence, found.delivery_count, locked) for found, locked in store.messages("q")]
+    assert found == [(1, 5, True), (2, 5, True)]
+    assert [*store.messages(DEAD), *store.session_states("q"), *store.remembered("q")] == []
+    assert store.last_sequence("q") == 2
+    store.unlock("q", 2)
+    store.add("q", message(3))
+    assert [found.locked for found in shelf.reopened().messages("q")] == [True, False, False]
 
 
 def fill(store: SqliteStore, path: str, sequence: int = 1) -> None:
@@ -413,27 +457,29 @@ def fill(store: SqliteStore, path: str, sequence: int = 1) -> None:
 
 
 def test_many_entities_may_come_and_go(shelf: Shelf) -> None:
-    for number in range(3000):
+    for number in range(1000):
         fill(shelf.store, "q")
         shelf.store.delete("q")
         shelf.store.save(Entity("q", TopicOptions(), (), 0.0, 0.0))
         if number % 2:
             shelf.store.commit()
-    shelf.store.save(Entity("a/Subscriptions/s", QueueOptions(), (), 0.0, 0.0))
-    shelf.store.delete("q")
-    shelf.store.save(Entity("a", TopicOptions(), (), 0.0, 0.0))
-    assert [entity.path for entity in shelf.reopened().entities()] == ["a", "a/Subscriptions/s"]
-    assert numbers(shelf.store, "a") == []
-    assert shelf.highest_key() < 10 * 2**42  # the numbers of entities are used again: there are two million of them
+    shelf.reopened()
+    [[highest]] = shelf.look("SELECT max(id) FROM entity")
+    assert highest < 10  # numbers are used again: there are two million of them
 
 
-def test_an_entity_that_is_made_again_begins_anew_even_within_one_turn(shelf: Shelf) -> None:
-    fill(shelf.store, "q")
-    shelf.store.delete("q")
-    shelf.store.save(Entity("q", QueueOptions(), (), 0.0, 0.0))
-    shelf.store.add("q", message(1, delivery_count=5))
-    [(found, locked)] = shelf.reopened().messages("q")
-    assert (found.delivery_count, locked) == (5, False)
+def test_what_a_deleted_entity_left_to_be_done_is_not_done(shelf: Shelf) -> None:
+    shelf.store.save(Entity("r", QueueOptions(), (), 0.0, 0.0))
+    fill(shelf.store, "r")
+    shelf.store.commit()
+    shelf.store.delete("r")
+    for sequence in range(1, 301):
+        shelf.store.number("q", sequence)
+        shelf.store.add("q", message(sequence))
+        shelf.store.commit()
+        shelf.store.remove("q", sequence)
+        shelf.store.commit()
+    assert numbers(shelf.reopened()) == []
 
 
 # --------------------------------------------------------------------------- what cannot be written
