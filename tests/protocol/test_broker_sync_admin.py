@@ -19,7 +19,7 @@ from azure.servicebus.management import (
 
 from local.broker.testing import connection_string
 from tests.protocol.broker_admin import sync_client_at
-from tests.protocol.broker_counter import SOON, Counter, client_of, counter_at, next_of, take
+from tests.protocol.broker_counter import SOON, Counter, counter_at, next_of, take, together
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +70,22 @@ def test_a_queue_is_made_used_counted_changed_and_deleted(
 
 
 def test_a_disabled_queue_takes_or_gives_nothing(counter: Counter, admin: ServiceBusAdministrationClient) -> None:
-    queue = admin.create_queue("shut")
-    # Whoever is turned out learns why when it tries to come back.
-    with client_of(counter.bus, retry_total=1, retry_backoff_factor=0.01) as client:
-        sender = counter.open(client.get_queue_sender("shut"))
-        queue.status = EntityStatus.DISABLED
-        admin.update_queue(queue)
-        with pytest.raises(MessagingEntityDisabledError):
-            sender.send_messages(ServiceBusMessage("x"))
-        refused = counter.refusal(counter.client.get_queue_receiver("shut"))
-        assert isinstance(refused, MessagingEntityDisabledError)
-        queue.status = EntityStatus.ACTIVE
-        admin.update_queue(queue)
-        sender.send_messages(ServiceBusMessage("x"))
+    queue = admin.create_queue("shut", status=EntityStatus.DISABLED)
+    client = counter.client
+    refusals = together(
+        lambda: counter.refusal(client.get_queue_sender("shut")),
+        lambda: counter.refusal(client.get_queue_receiver("shut")),
+    )
+    assert [type(error) for error in refusals] == [MessagingEntityDisabledError] * 2
+    queue.status = EntityStatus.ACTIVE
+    admin.update_queue(queue)
+    sender = counter.open(client.get_queue_sender("shut"))
+    sender.send_messages(ServiceBusMessage("x"))
     assert admin.get_queue_runtime_properties("shut").active_message_count == 1
+    queue.status = EntityStatus.RECEIVE_DISABLED
+    admin.update_queue(queue)
+    sender.send_messages(ServiceBusMessage("y"))
+    assert admin.get_queue_runtime_properties("shut").active_message_count == 2
 
 
 def test_rules_decide_what_a_subscription_gets_from_then_on(

@@ -26,9 +26,12 @@ POLICIES = {
 }
 
 
+WALL = ManualClock()  # the clock by which tokens end
+
+
 @pytest.fixture(scope="module")
 def counter() -> Iterator[Counter]:
-    with counter_at(topology(orders={}, other={}), keys=POLICIES) as counter:
+    with counter_at(topology(orders={}, other={}), keys=POLICIES, wall_clock=WALL) as counter:
         yield counter
 
 
@@ -69,13 +72,21 @@ def words(error: ServiceBusError) -> str:
     return str(error.inner_exception)
 
 
-def test_either_key_of_a_policy_opens_the_namespace(counter: Counter, clients: Clients) -> None:
-    by_string = clients.by(connection_string("127.0.0.1", counter.bus.port, "k1", "everything"))
-    by_name = clients.of(AzureNamedKeyCredential("everything", "k2"))
-    sender, receiver = by_string.get_queue_sender("orders"), by_name.get_queue_receiver("orders")
-    together(sender.__enter__, receiver.__enter__)
-    sender.send_messages(ServiceBusMessage("x"))
-    assert take(receiver, 1) == ["x"]
+def test_either_key_of_a_policy_and_a_signature_open_what_they_are_for(counter: Counter, clients: Clients) -> None:
+    port, token = counter.bus.port, signature("orders", "k1", "everything")
+    signed = f"Endpoint=sb://127.0.0.1:{port};SharedAccessSignature={token};UseDevelopmentEmulator=true"
+    opened = [
+        clients.by(connection_string("127.0.0.1", port, "k1", "everything")),
+        clients.of(AzureNamedKeyCredential("everything", "k2")),
+        clients.of(AzureSasCredential(token)),
+        clients.by(signed),
+    ]
+    senders = [client.get_queue_sender("orders") for client in opened]
+    receiver = opened[1].get_queue_receiver("orders")
+    together(*(sender.__enter__ for sender in senders), receiver.__enter__)
+    for number, sender in enumerate(senders):
+        sender.send_messages(ServiceBusMessage(str(number)))
+    assert take(receiver, 4) == ["0", "1", "2", "3"]
 
 
 def test_whoever_may_do_one_thing_may_not_do_another(counter: Counter, clients: Clients) -> None:
@@ -107,42 +118,30 @@ class Entra:
         return AccessToken("eyJhbGciOi.eyJhdWQiOi.c2ln", int(datetime.now(UTC).timestamp()) + 3600)
 
 
-def test_a_wrong_credential_is_refused_in_clear_words(counter: Counter, clients: Clients) -> None:
+def test_a_wrong_credential_and_an_unknown_queue_are_refused_in_clear_words(counter: Counter, clients: Clients) -> None:
+    right = clients.of(AzureNamedKeyCredential("everything", "k1"))
     refused = {
-        "invalid signature": clients.of(AzureNamedKeyCredential("everything", "guess")),
-        "ExpiredToken": clients.of(AzureSasCredential(signature("orders", "k1", "everything", lasts=-10))),
-        "InvalidAudience": clients.of(AzureSasCredential(signature("other", "k1", "everything"))),
-        "JSON Web Token": clients.of(Entra()),
-        "nobody": clients.of(AzureNamedKeyCredential("nobody", "k1")),
+        "401: InvalidSignature": clients.of(AzureNamedKeyCredential("everything", "guess")).get_queue_sender("orders"),
+        "401: no policy": clients.of(AzureNamedKeyCredential("nobody", "k1")).get_queue_sender("orders"),
+        "401: expired": clients.of(AzureSasCredential(expired())).get_queue_sender("orders"),
+        "401: other": clients.of(AzureSasCredential(signature("other", "k1", "everything"))).get_queue_sender("orders"),
+        "401: JSON Web Token": clients.of(Entra()).get_queue_sender("orders"),
+        "404: sender": right.get_queue_sender("nowhere"),
+        "404: receiver": right.get_queue_receiver("nowhere"),
     }
-    refusals = [lambda c=client: counter.refusal(c.get_queue_sender("orders")) for client in refused.values()]
-    for expected, error in zip(refused, together(*refusals), strict=True):
-        assert isinstance(error, ServiceBusAuthenticationError), error
-        assert "401" in words(error)
-        if expected != "nobody":
-            assert expected in words(error)
-
-
-def test_a_signature_opens_what_it_was_made_for(counter: Counter, clients: Clients) -> None:
-    token = signature("orders", "k1", "everything")
-    by_credential = clients.of(AzureSasCredential(token)).get_queue_sender("orders")
-    host = f"Endpoint=sb://127.0.0.1:{counter.bus.port};SharedAccessSignature={token};UseDevelopmentEmulator=true"
-    by_string = clients.by(host).get_queue_receiver("orders")
-    together(by_credential.__enter__, by_string.__enter__)
-    by_credential.send_messages(ServiceBusMessage("x"))
-    assert take(by_string, 1) == ["x"]
-
-
-def test_an_unknown_queue_is_refused_to_everybody(counter: Counter, clients: Clients) -> None:
-    client = clients.of(AzureNamedKeyCredential("everything", "k1"))
-    errors = together(
-        lambda: counter.refusal(client.get_queue_sender("nowhere")),
-        lambda: counter.refusal(client.get_queue_receiver("nowhere")),
-    )
-    for error in errors:
+    refusals = [lambda h=handler: counter.refusal(h) for handler in refused.values()]
+    told = dict(zip(refused, together(*refusals), strict=True))
+    for case, error in told.items():
         assert isinstance(error, ServiceBusAuthenticationError)
-        assert "404" in words(error)
-        assert "'nowhere' could not be found" in words(error)
+        assert case[:3] in words(error)
+    assert "ExpiredToken" in words(told["401: expired"])
+    assert "InvalidAudience" in words(told["401: other"])
+    assert "JSON Web Token" in words(told["401: JSON Web Token"])
+    assert "'nowhere' could not be found" in words(told["404: receiver"])
+
+
+def expired() -> str:
+    return signature("orders", "k1", "everything", lasts=-10)
 
 
 def test_a_connection_string_can_be_taken_apart(counter: Counter) -> None:
@@ -162,18 +161,16 @@ def test_without_a_broker_there_is_no_connection(clients: Clients) -> None:
         clients.by(connection_string("127.0.0.1", 1)).get_queue_sender("orders").__enter__()
 
 
-def test_a_token_may_be_renewed_and_must_be() -> None:
-    clock = ManualClock()
-    with counter_at(topology(orders={}), wall_clock=clock) as counter:
-        credential = AzureSasCredential(signature("orders", lasts=300))
-        clients = Clients(counter)
-        patient = clients.of(credential, retry_total=2, retry_backoff_factor=0.01)
-        idle = clients.of(AzureSasCredential(signature("orders", lasts=300)))
-        sender, receiver = patient.get_queue_sender("orders"), idle.get_queue_receiver("orders")
-        together(sender.__enter__, receiver.__enter__)
-        clock.now += 301
-        credential.update(signature("orders", lasts=3600))
-        sender.send_messages(ServiceBusMessage("with a fresh token"))
-        with pytest.raises(ServiceBusConnectionError, match=r"force detached\. Code: RenewToken"):
-            receiver.receive_messages(1, max_wait_time=SOON)
-        clients.close()
+def test_a_token_may_be_renewed_and_must_be(counter: Counter, clients: Clients) -> None:
+    credential = AzureSasCredential(signature("orders", "k1", "everything", lasts=300))
+    patient = clients.of(credential, retry_total=2, retry_backoff_factor=0.01)
+    idle = clients.of(AzureSasCredential(signature("orders", "k1", "everything", lasts=300)))
+    sender, receiver = patient.get_queue_sender("orders"), idle.get_queue_receiver("orders")
+    together(sender.__enter__, receiver.__enter__)
+    WALL.now += 301
+    counter.bus.advance(301)
+    credential.update(signature("orders", "k1", "everything", lasts=3600))
+    with pytest.raises(ServiceBusConnectionError, match=r"force detached\. Code: RenewToken"):
+        receiver.receive_messages(1, max_wait_time=SOON)
+    sender.send_messages(ServiceBusMessage("with a fresh token"))
+    assert counter.bus.purge("orders") == 1

@@ -157,22 +157,19 @@ def test_prefetch_has_bounds(desk: Desk, count: int) -> None:
 # --------------------------------------------------------------------------- names, beginnings and ends
 
 
-def test_handlers_have_the_names_they_were_given(desk: Desk) -> None:
+def test_handlers_have_the_names_they_were_given_and_open_when_they_are_used_first(desk: Desk) -> None:
     receiver = desk.client.get_queue_receiver("orders", client_identifier="reader")
     sender = desk.client.get_queue_sender("orders", client_identifier="writer")
     assert (receiver.client_identifier, sender.client_identifier) == ("reader", "writer")
     assert (receiver.entity_path, sender.entity_name) == ("orders", "orders")
     assert not receiver.session
     assert "reader" in str(receiver)
-    desk.counter.open_all(receiver, sender)
+    _, taken = together(  # they open when they are used first
+        lambda: sender.send_messages(ServiceBusMessage("without a with")), lambda: take(receiver, 1)
+    )
+    assert taken == ["without a with"]
     assert {"reader", "writer"} <= set(desk.bus.connections.containers)
-
-
-def test_handlers_open_when_they_are_used_first(desk: Desk) -> None:
-    sender: ServiceBusSender = desk.client.get_queue_sender("orders")
-    sender.send_messages(ServiceBusMessage("without a with"))
-    assert take(desk.receiver, 1) == ["without a with"]
-    sender.close()
+    together(receiver.close, sender.close)
     sender.close()  # twice does no harm
 
 
@@ -183,6 +180,7 @@ def test_what_was_closed_cannot_be_used(shared_desk: Desk) -> None:
         together(sender.__enter__, receiver.__enter__)
         shared_desk.send("x")
         [message] = receiver.receive_messages(1, max_wait_time=SOON)
+        together(sender.close, receiver.close)
     for use in (
         lambda: sender.send_messages(ServiceBusMessage("x")),
         lambda: sender.schedule_messages(ServiceBusMessage("x"), shared_desk.counter.moment(1)),
