@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,19 +75,9 @@ def _run(options: argparse.Namespace) -> None:
         raise Unusable(f"--port and --admin-port are both {options.port}: they take one each")
     topology, store = _topology(options), _store(options)
     try:
-        _run_in_loop(_serve(_broker(topology, store, options), options))
+        asyncio.run(_serve(_broker(topology, store, options), options))
     finally:
         store.close()
-
-
-def _run_in_loop(serving: Coroutine[Any, Any, None]) -> None:
-    """Run in the loop of uvloop where it is installed: a third less CPU for each message."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serving)
-    else:
-        uvloop.run(serving)
 
 
 def _store(options: argparse.Namespace) -> Store:

@@ -204,6 +204,8 @@ class Stack:
         if child.alive and not child.expected:
             raise RuntimeError(f"{name} is running: stop or kill it first, or use restart")
         await child.wait()
+        # Whoever watched the last process must have judged its end before the next one begins.
+        await asyncio.gather(*(watcher for watcher in self._watchers if watcher.get_name() == _watching(child)))
         child.part = replace(child.part, environment={**child.part.environment, **(settings or {})})
         await self._launch([child])
         await self._ready([child])
@@ -301,7 +303,7 @@ class Stack:
     async def _launch(self, children: Iterable[Child]) -> None:
         for child in children:
             await child.start()
-            watcher = asyncio.create_task(self._watch(child), name=f"watch {child.part.name}")
+            watcher = asyncio.create_task(self._watch(child), name=_watching(child))
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
 
@@ -390,3 +392,7 @@ def _after(code: int, child: Child) -> str:
 def _epitaph(child: Child) -> str:
     said = child.last_words()
     return f"; its last words ({child.log}):\n{said}" if said else f" without a word ({child.log})"
+
+
+def _watching(child: Child) -> str:
+    return f"watch {child.part.name}"

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from socket import create_connection
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from azure.core.credentials import AzureNamedKeyCredential
@@ -80,6 +82,10 @@ def test_policies_come_from_a_file_of_their_own(tmp_path: Path) -> None:
         (("--config", "{config}", "--keys", "{absent}"), "absent.json: No such file"),
         (("--config", "{config}", "--keys", "{strange}"), "app.Entity: there is no queue or topic called 'other'"),
         (("--config", "{loose}", "--strict-emulator"), "MaxDeliveryCount: the emulator takes 1 to 10, not 20"),
+        (("--config", "{deep}"), "deep.json: not JSON: nested too deeply"),
+        (("--auto-create", "--host", "203.0.113.1"), "203.0.113.1 is no address of this machine"),
+        (("--auto-create", "--host", "nowhere.invalid"), "nowhere.invalid is no address"),
+        (("--auto-create", "--port", "5999", "--admin-port", "5999"), "--port and --admin-port are both 5999"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -88,7 +94,9 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, options: tuple[str, .
         "loose": written(tmp_path / "Loose.json", topology(orders={"MaxDeliveryCount": 20})),
         "strange": written(tmp_path / "keys.json", {"app": {"Keys": "k", "Entity": "other"}}),
         "absent": str(tmp_path / "absent.json"),
+        "deep": str(tmp_path / "deep.json"),
     }
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     [line] = complaints(*(option.format(**places) for option in options))
     assert line.startswith("local.broker: ")
     assert words in line
@@ -98,6 +106,25 @@ def test_strictness_tells_everything_a_line_each(tmp_path: Path) -> None:
     given = topology(orders={"MaxDeliveryCount": 20, "LockDuration": "PT10M"})
     lines = complaints("--strict-emulator", "--config", written(tmp_path / "Config.json", given))
     assert [line.split("Properties.")[1].split(":")[0] for line in lines] == ["LockDuration", "MaxDeliveryCount"]
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "amqp"])
+def test_a_port_must_be_one(port: str) -> None:
+    assert f"argument --port: '{port}' is not a port" in complaints("--auto-create", f"--port={port}")[-1]
+
+
+def test_there_may_be_more_connections_than_the_shell_allows_files() -> None:
+    few = ["sh", "-c", 'ulimit -Sn 64 && exec "$0" "$@"', *command("--auto-create")]
+    with subprocess.Popen(few, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port, admin_port = (int(part.split(",")[0]) for part in process.stdout.readline().split("127.0.0.1:")[1:])
+        with ExitStack() as connections:
+            for _ in range(100):
+                connections.enter_context(create_connection(("127.0.0.1", port), timeout=SOON))
+            with urlopen(f"http://127.0.0.1:{admin_port}/connections", timeout=SOON) as answer:
+                assert json.load(answer)["peak"] == 100
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SOON) == 0
 
 
 def test_strictness_and_unknown_queues_do_not_go_together() -> None:

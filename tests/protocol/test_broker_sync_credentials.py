@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 
 import pytest
@@ -133,11 +134,15 @@ def test_a_wrong_credential_and_an_unknown_queue_are_refused_in_clear_words(coun
     told = dict(zip(refused, together(*refusals), strict=True))
     for case, error in told.items():
         assert isinstance(error, ServiceBusAuthenticationError)
-        assert case[:3] in words(error)
-    assert "ExpiredToken" in words(told["401: expired"])
+        assert case[:3] in words(error) or case == "401: expired"
+    # The SDK looks at the date as well, and may be the first to say so.
+    assert any(said in words(told["401: expired"]) for said in SAID)
     assert "InvalidAudience" in words(told["401: other"])
     assert "JSON Web Token" in words(told["401: JSON Web Token"])
     assert "'nowhere' could not be found" in words(told["404: receiver"])
+
+
+SAID = ("ExpiredToken", "Authentication Expired")
 
 
 def expired() -> str:
@@ -167,7 +172,7 @@ def test_a_token_may_be_renewed_and_must_be(counter: Counter, clients: Clients) 
     idle = clients.of(AzureSasCredential(signature("orders", "k1", "everything", lasts=300)))
     sender, receiver = patient.get_queue_sender("orders"), idle.get_queue_receiver("orders")
     together(sender.__enter__, receiver.__enter__)
-    WALL.now += 301
+    WALL.now = time() + 301  # the signatures were dated by real time
     counter.bus.advance(301)
     credential.update(signature("orders", "k1", "everything", lasts=3600))
     with pytest.raises(ServiceBusConnectionError, match=r"force detached\. Code: RenewToken"):

@@ -300,7 +300,9 @@ class HttpProtocol(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return True
-        self._answer(self._run(event), keep_alive=event.keep_alive, with_body=event.method != "HEAD")
+        without_body = event.method == "HEAD"
+        asked = event._replace(method="GET") if without_body else event  # the same, but for the body (RFC 9110, 9.3.2)
+        self._answer(self._run(asked), keep_alive=event.keep_alive, with_body=not without_body)
         return event.keep_alive
 
     def _run(self, request: Request) -> Response:

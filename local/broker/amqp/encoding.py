@@ -112,6 +112,8 @@ def encode_array(array: Array) -> bytes:
 
 def _array_contents(array: Array) -> tuple[bytes, bytes]:
     code = _WIDER.get(array.constructor, array.constructor)
+    if code and not array:
+        return bytes([code]), b""
     if code:
         return bytes([code]), b"".join(map(_ELEMENTS[code], array))
     if not array:

@@ -22,6 +22,8 @@ MOST_AT_ONCE = 64
 SEND_TIMEOUT = 15.0
 # The backstop above it, for the attempts that the SDK does not bound.
 GIVE_UP = SEND_TIMEOUT + 5
+# Opening a link, with the SDK's four attempts of `TRY_TIMEOUT` and its waits between them.
+OPEN_TIMEOUT = 30.0
 # Where connections are scarce, a sender closes after this long without work.
 IDLE = 5.0
 
@@ -114,8 +116,7 @@ class Sender:
 
     async def _warm_up(self) -> None:
         with suppress(Exception):  # the first send will meet it again, and say so
-            sender = await self._open()
-            await asyncio.wait_for(sender.__aenter__(), GIVE_UP)
+            await self._open()
 
     async def _send(self, batch: list[_Waiting]) -> None:
         """Send `batch`, in as many pieces as its size demands; each waiter learns its own fate."""
@@ -169,6 +170,8 @@ class Sender:
         if self._sender is None:
             await self._connections.take(self)
             self._sender = self._make()
+            # A link that is refused says so after its retries; inside a send they would use up the send's time.
+            await asyncio.wait_for(self._sender.__aenter__(), OPEN_TIMEOUT)
         return self._sender
 
     async def _start_afresh(self) -> None:

@@ -96,6 +96,27 @@ def test_nobody_is_told_to_send_what_has_come() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "spoken"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", "TLS"),
+        (b"\x16", r"b'\x16'"),
+        (b"AMQP\x03\x01\x00\x00", "AMQP"),
+        (b"\r\n\x00\x00", r"b'\r\n\x00\x00'"),
+        (b"SSH-2.0-here\r\n", r"b'SSH-2.0-here\r\n'"),
+    ],
+)
+def test_what_can_be_no_request_is_refused_before_it_ends(data: bytes, spoken: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(data)
+    assert str(caught.value) == f"this port speaks plain HTTP, not {spoken}"
+
+
+@pytest.mark.parametrize("data", [b"", b"\r", b"\r\n", b"\r\n\r\n\r", b"G", b"\r\nGET", b"GET ", b"GET \x00"])
+def test_what_may_become_a_request_is_waited_for(data: bytes) -> None:
+    assert read(data) == []
+
+
+@pytest.mark.parametrize(
     ("version", "connection", "kept"),
     [
         ("1.1", None, True),

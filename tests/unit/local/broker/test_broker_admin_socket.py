@@ -1,6 +1,7 @@
 """The HTTP server on a real socket: in turn, many at once, and what becomes of those who misbehave."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -88,6 +89,24 @@ async def test_rubbish_is_answered_once_and_hung_up_on(server: Server) -> None:
     heard = await server.talk(get("/1") + b"rubbish\r\n\r\n" + get("/2"))
     assert heard.count(b"HTTP/1.1 200") == 1
     assert heard.count(b"HTTP/1.1 400") == 1
+
+
+async def test_who_begins_a_tls_handshake_is_told_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    heard = await server.talk(outgoing.read())
+    assert heard.startswith(b"HTTP/1.1 400 ")
+    assert heard.endswith(b"this port speaks plain HTTP, not TLS\n")
+    assert "not TLS" in caplog.text
+
+
+async def test_the_answer_to_head_is_that_to_get_without_its_body(server: Server) -> None:
+    heard = await server.talk(b"HEAD /1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert f"content-length: {len(b'GET /1 0;')}".encode() in heard
+    assert heard.endswith(b"\r\n\r\n")
 
 
 async def test_who_sends_too_much_still_hears_why(server: Server) -> None:

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
+import pytest
 import pytest_asyncio
 
 from local.broker.amqp import frames
-from local.broker.amqp.composites import Terminus
+from local.broker.amqp.composites import Error, Terminus, read_error
 from local.broker.amqp.frames import Frame, FrameReader
-from local.broker.amqp.performatives import Attach, Begin, Flow, Open
+from local.broker.amqp.performatives import Attach, Begin, Close, Flow, Open
 from local.broker.amqp.types import Ubyte, Uint
 from local.broker.bus.message import Message
 from local.broker.bus.topology import QueueOptions, Topology
@@ -39,6 +40,33 @@ async def connect(broker: Broker, opening: Open) -> tuple[asyncio.StreamReader, 
     begin = Begin(next_outgoing_id=Uint(0), incoming_window=Uint(100_000), outgoing_window=Uint(1))
     writer.write(frames.AMQP_HEADER + frames.frame(0, opening) + frames.frame(0, begin))
     return reader, writer
+
+
+async def test_whoever_does_not_speak_amqp_is_hung_up_on_at_once_and_named(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = await broker.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    async with asyncio.timeout(5):
+        assert await reader.read() == frames.SASL_HEADER  # what would be welcome (2.2)
+    assert "not TLS; clients are told by UseDevelopmentEmulator=true" in caplog.text
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_broker_that_stops_says_so(broker: Broker) -> None:
+    reader, writer = await connect(broker, Open(container_id="c"))
+    cut = FrameReader(65536)
+    await eventually(lambda: broker.connections.containers == ["c"])
+    await broker.stop()
+    async with asyncio.timeout(5):
+        units = list(cut.feed(await reader.read()))
+    last, _ = frames.parse(units[-1].body)  # type: ignore[union-attr]
+    assert isinstance(last, Close)
+    assert read_error(last.error) == Error("amqp:connection:forced", "The broker stops.")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_peer_with_an_idle_time_out_gets_heartbeats(broker: Broker) -> None:
