@@ -12,7 +12,7 @@ from azure.servicebus import (
     ServiceBusSender,
 )
 
-from tests.protocol.broker_counter import MOMENT, SOON, Desk, client_of, desk_at, take, together
+from tests.protocol.broker_counter import MOMENT, SOON, Desk, client_of, desk_at, next_of, take, together
 from tests.protocol.broker_desk import topology
 
 BRIEF = 0.3
@@ -30,6 +30,11 @@ class Place(NamedTuple):
     def send(self, *bodies: str) -> None:
         """Send messages in one batch."""
         self.sender.send_messages([ServiceBusMessage(body) for body in bodies])
+
+    def wait_until_locked(self) -> None:
+        """Wait until every message is with a receiver, asked for or not."""
+        bus = self.desk.bus
+        bus.wait_until(lambda: all(message.state == "locked" for message in bus.messages(self.queue)))
 
     @property
     def left(self) -> int:
@@ -142,10 +147,20 @@ def test_prefetched_messages_are_locked_before_they_are_asked_for(places: dict[s
     place = places["ahead"]
     place.send(*"abcde")
     first = take(place.receiver, 1)
-    bus = place.desk.bus
-    bus.wait_until(lambda: all(message.state == "locked" for message in bus.messages("ahead")))
+    place.wait_until_locked()
     assert first + take(place.receiver, 4) == list("abcde")
     assert place.left == 0
+
+
+def test_a_closing_receiver_gives_back_what_nobody_had_asked_for(places: dict[str, Place]) -> None:
+    place = places["ahead"]
+    place.send("handed out", "two", "three")
+    next_of(place.receiver)
+    place.wait_until_locked()
+    place.receiver.close()
+    stored = place.desk.bus.messages("ahead")
+    assert [message.state for message in stored] == ["locked", "active", "active"]
+    assert [message.delivery_count for message in stored] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [-1, 50_001])

@@ -109,25 +109,20 @@ def test_the_lock_of_a_message_is_renewed_until_it_is_settled(
     assert (failures.told, message.auto_renew_error) == ([], None)
 
 
-def test_a_receiver_registers_what_it_receives(
+def test_receivers_register_what_they_receive_and_the_session_they_hold(
     counter: Counter, senders: dict[str, ServiceBusSender], renewer: AutoLockRenewer
 ) -> None:
-    receiver = counter.open(counter.client.get_queue_receiver("orders", auto_lock_renewer=renewer))
+    receiver = counter.client.get_queue_receiver("orders", auto_lock_renewer=renewer)
+    session = counter.client.get_queue_receiver("talks", session_id="mine", auto_lock_renewer=renewer)
+    come_near(counter, OPENING)
+    counter.open_all(receiver, session)
     message = locked(counter, senders, receiver)
     assert isinstance(message, ServiceBusReceivedMessage)
+    is_renewed(counter, session.session)
     is_renewed(counter, message)
     receiver.complete_message(message)
-
-
-def test_a_session_receiver_registers_its_session(
-    counter: Counter, senders: dict[str, ServiceBusSender], renewer: AutoLockRenewer
-) -> None:
-    receiver = counter.client.get_queue_receiver("talks", session_id="mine", auto_lock_renewer=renewer)
-    come_near(counter, OPENING)
-    counter.open(receiver)
-    is_renewed(counter, receiver.session)
     senders["talks"].send_messages(ServiceBusMessage("in time", session_id="mine"))
-    receiver.complete_message(next_of(receiver))
+    session.complete_message(next_of(session))
 
 
 def test_renewal_ends_when_its_time_is_over(

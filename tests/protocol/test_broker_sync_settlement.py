@@ -236,13 +236,3 @@ def test_messages_leave_in_the_order_they_came_and_return_to_their_place(desk: D
     desk.receiver.abandon_message(second)
     desk.receiver.abandon_message(first)
     assert take(desk.receiver, 3) == ["a", "b", "c"]
-
-
-def test_a_closing_receiver_gives_its_messages_back_uncounted(desk: Desk) -> None:
-    desk.send("one", "two")
-    with desk.client.get_queue_receiver("orders", prefetch_count=5) as greedy:
-        assert str(desk.next(greedy)) == "one"
-        desk.bus.wait_until(lambda: all(stored.state == "locked" for stored in desk.bus.messages("orders")))
-    got = desk.next()
-    assert (str(got), got.delivery_count) == ("two", 0)
-    assert desk.bus.messages("orders")[0].state == "locked"  # the one that was handed out keeps its lock
