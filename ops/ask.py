@@ -1,10 +1,12 @@
-"""`ragbus ask`: one question, through either door."""
+"""`ragbus ask` and `ragbus cancel`: one question, through either door, and taking it back."""
 
 import asyncio
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,40 @@ def by_http(target: Target, question: Question) -> tuple[Answer, float]:
             f"no outcome within {question.timeout:.0f} s; fetch {target.gateway}/v1/requests/{answer['request_id']}"
         )
     return answer, time.perf_counter() - began
+
+
+def cancel_by_queue(target: Target, message_id: str, caller: str | None = None) -> None:
+    """Send a `cancel.v1` for the ask that `caller` sent under `message_id`; raises `Problem`."""
+    asyncio.run(_cancel_by_queue(target, message_id, _caller(target, caller)))
+
+
+def cancel_by_http(target: Target, request_id: str) -> Answer:
+    """The outcome of the request from now on; raises `Problem`."""
+    key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"{target.gateway}/v1/requests/{urllib.parse.quote(request_id, safe='')}"
+    return _posted(urllib.request.Request(url, headers=headers, method="DELETE"), 20)  # noqa: S310 - our own gateway
+
+
+async def _cancel_by_queue(target: Target, message_id: str, caller: Any) -> None:
+    from azure.servicebus import ServiceBusMessage
+    from azure.servicebus.exceptions import ServiceBusError
+
+    from ops.connect import service_bus
+
+    if caller.queue is None:
+        raise Problem(f"{caller.name} has no queue of its own; cancel with --http")
+    said = ServiceBusMessage(
+        json.dumps({"message_id": message_id}),
+        subject="cancel.v1",
+        content_type="application/json",
+        message_id=uuid.uuid4().hex,
+    )
+    try:
+        async with service_bus(target) as bus, bus.get_queue_sender(caller.queue) as sender:
+            await sender.send_messages(said)
+    except ServiceBusError as away:
+        raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
 
 
 async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:

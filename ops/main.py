@@ -133,6 +133,25 @@ def ask(
 
 @app.command()
 @plainly
+def cancel(
+    what: Annotated[str, typer.Argument(help="The ask's message_id; with --http, the request id.")],
+    caller: Annotated[str | None, typer.Option("--as", help="Whose ask it was: a caller in callers.yaml.")] = None,
+    http: Annotated[bool, typer.Option("--http", help="Tell the gateway, and print the outcome it has now.")] = False,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Take a question back: its caller is told `cancelled`, unless it has its outcome."""
+    from ops import ask as asking
+    from ops import say
+
+    at = _target(folder)
+    if http:
+        return say.as_json(asking.cancel_by_http(at, what))
+    asking.cancel_by_queue(at, what, caller)
+    return say.aside("sent; `cancelled` comes where the answer would have come, unless that was quicker")
+
+
+@app.command()
+@plainly
 def queues(
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
     json: AsJson = False,

@@ -2,6 +2,7 @@
 
 Exception
 ├── TryLater        the work is good, the moment is bad      -> a scheduled copy
+│   └── DependencyDown  what all work of the queue needs is down  -> and the breaker counts it
 ├── Unprocessable   no redelivery can help                   -> the dead-letter queue
 └── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
 """
@@ -33,6 +34,13 @@ class TryLater(Exception):
     def __init__(self, why: str, *, after: timedelta = timedelta(0)) -> None:
         super().__init__(why)
         self.after = after
+
+
+class DependencyDown(TryLater):
+    """What this queue's work needs (vectors, models) failed: unreachable, a timeout, a 5xx; not a throttle.
+
+    It says nothing against the message and much about the next one, so the breaker of the queue counts it.
+    """
 
 
 class Unprocessable(Exception):

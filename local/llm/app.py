@@ -54,7 +54,7 @@ class Model:
             headers = self._pay(deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens))
             await asyncio.sleep(fault.latency)
             call.status, call.completion_tokens = 200, completion.completion_tokens
-            return _chat_response(request, chat, completion, fault, headers | {"x-request-id": call.id})
+            return _chat_response(request, chat, completion, fault, call, headers | {"x-request-id": call.id})
 
     async def embeddings(self, request: Request) -> Response:
         """`POST …/embeddings`."""
@@ -158,23 +158,42 @@ def create_app(model: Model) -> Starlette:
 
 
 class EventStream(Response):
-    """Server-sent events; `cut_after` chunks the connection breaks without an end."""
+    """Server-sent events, which may come slowly or break off without an end; stops when the caller hangs up."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Iterator[str], headers: dict[str, str], cut_after: int | None) -> None:
+    def __init__(self, events: Iterator[str], headers: dict[str, str], fault: Fault, call: Call) -> None:
         super().__init__(headers=headers)
-        self._events, self._cut_after = events, cut_after
+        self._events, self._fault, self._call = events, fault, call
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; returning without the last empty body makes the server drop the connection."""
+        """Send the events, unless the caller goes first."""
+        sending = asyncio.create_task(self._send_all(send))
+        gone = asyncio.create_task(_hung_up(receive))
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        self._call.stopped = not sending.done()
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send_all(self, send: Send) -> None:
+        """Returning without the last empty body makes the server drop the connection."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        for position, event in enumerate(self._events):
-            if position == self._cut_after:
+        for event in self._events:
+            if self._call.chunks == self._fault.cut_stream_after:
                 return
             await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+            self._call.chunks += 1
+            await asyncio.sleep(self._fault.chunk_latency)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 async def _enter(request: Request) -> dict[str, Any]:
@@ -224,7 +243,7 @@ def _fit_each(texts: list[str], deployment: Deployment) -> None:
 
 
 def _chat_response(
-    request: Request, chat: Chat, completion: Completion, fault: Fault, headers: dict[str, str]
+    request: Request, chat: Chat, completion: Completion, fault: Fault, call: Call, headers: dict[str, str]
 ) -> Response:
     if not chat.stream:
         return _json_response(wire.completion_body(completion), fault, headers)
@@ -232,7 +251,7 @@ def _chat_response(
     events = wire.chunks(completion, include_usage=chat.include_usage, azure=azure)
     if fault.malformed:
         events = iter(['data: {"id": "chatcmpl-\n\n', wire.CHUNK_DONE])
-    return EventStream(events, headers, fault.cut_stream_after)
+    return EventStream(events, headers, fault, call)
 
 
 def _json_response(body: wire.Json, fault: Fault, headers: dict[str, str]) -> Response:
@@ -255,6 +274,7 @@ def _name(fault: Fault) -> str | None:
         "malformed": fault.malformed,
         "cut_stream": fault.cut_stream_after is not None,
         "latency": fault.latency > 0,
+        "chunk_latency": fault.chunk_latency > 0,
     }
     return next((name for name, applies in named.items() if applies), None)
 

@@ -24,6 +24,10 @@ class Call:
     prompt_sha256: str = ""
     question: str = ""
     fault: str | None = None
+    chunks: int = 0
+    """Of a stream, so far."""
+    stopped: bool = False
+    """Whether the caller hung up in the middle of its stream."""
 
 
 class Calls:

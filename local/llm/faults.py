@@ -20,6 +20,7 @@ class Fault:
     latency: float = 0.0
     times: int | None = None
     cut_stream_after: int | None = None
+    chunk_latency: float = 0.0
     hang: bool = False
     malformed: bool = False
 
@@ -63,7 +64,8 @@ def parse(document: object) -> list[Fault]:
 
 
 _NUMBERS: dict[str, tuple[type, ...]] = {
-    "status": (int,), "times": (int,), "cut_stream_after": (int,), "retry_after": (int, float), "latency": (int, float)
+    "status": (int,), "times": (int,), "cut_stream_after": (int,), "retry_after": (int, float), "latency": (int, float),
+    "chunk_latency": (int, float),
 }  # fmt: skip
 _SWITCHES = ("hang", "malformed")
 

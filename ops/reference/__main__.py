@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ops.reference import asyncapi, emulator, examples, outcomes, queues, schemas, settings
+from ops.reference import asyncapi, emulator, examples, outcomes, queues, schemas, settings, states
 from ops.reference.text import Files
 from shared.access.callers import Callers
 
@@ -28,6 +28,7 @@ def generate(root: Path) -> Files:
         **asyncapi.files(installed, examples.doors_of(callers), _goldens(root), version),
         **queues.files(installed),
         **outcomes.files(),
+        **states.files((root / states.PAGE).read_text("utf-8")),
         **settings.files(settings.classes(), texts[examples.MODELS]),
         **emulator.files(examples.queues_of(examples.only_first(callers))),
         **examples.files(callers, texts),

@@ -19,7 +19,7 @@ from shared.contracts.queues import Queue
 
 DOCUMENT = "docs/reference/asyncapi.yaml"
 STORAGE_EVENT = "storage event"
-_PUBLIC = ("ask.v1", "answer.v1")
+_PUBLIC = ("ask.v1", "cancel.v1", "answer.v1")
 
 
 def files(queues: Sequence[Queue], doors: Mapping[str, str], examples: Mapping[str, Any], version: str) -> Files:

@@ -7,11 +7,12 @@ from ops.reference.text import NOTICE, Files
 from shared.contracts.answer import AnswerReady
 from shared.contracts.ask import Ask
 from shared.contracts.base import Message
+from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.retrieve import RetrievePassages
 
-MESSAGES: tuple[type[Message], ...] = (Ask, RetrievePassages, GenerateAnswer, AnswerReady, DeadlinePassed)
+MESSAGES: tuple[type[Message], ...] = (Ask, Cancel, RetrievePassages, GenerateAnswer, AnswerReady, DeadlinePassed)
 FOLDER = "docs/reference/schemas"
 
 

@@ -1,4 +1,4 @@
-"""The queue door: an `ask.v1` from a caller's ingress queue."""
+"""The queue door: `ask.v1` and `cancel.v1` from a caller's ingress queue."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.gateway.admission import NOT_A_DEADLINE, Arrival
+from services.gateway.cancel import CancelDesk
 from services.gateway.desk import Answered, Desk
 from shared.access.callers import Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
 from shared.contracts.answer import Code
 from shared.contracts.ask import Ask
 from shared.contracts.base import check_version
+from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id, stage_id
 from shared.errors import Reason, Unprocessable
@@ -26,25 +28,27 @@ _RUN = re.compile(r"p[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """An ask and the door it came through."""
+    """An ask, or the wish to take one back, and the door it came through."""
 
-    ask: Ask
+    said: Ask | Cancel
     arrival: Arrival
 
 
 class QueueDoor:
-    """Reads asks from ingress queues and takes them to the desk."""
+    """Reads what callers send to their ingress queues and takes it to the right desk."""
 
-    def __init__(self, callers: Callers, desk: Desk, clock: Callable[[], datetime]) -> None:
+    def __init__(self, callers: Callers, desk: Desk, cancelling: CancelDesk, clock: Callable[[], datetime]) -> None:
         self._callers = callers
         self._desk = desk
+        self._cancelling = cancelling
         self._clock = clock
 
     def decode(self, message: Received) -> Knock:
-        """The ask in `message`; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
+        """What `message` says; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
         arrival = self.arrival(message)
-        check_version(message.subject or Ask.kind, Ask)
-        return Knock(Ask.decode(message.body), arrival)
+        kind = check_version(message.subject or Ask.kind, Ask, Cancel)
+        said = Cancel.decode(message.body) if kind is Cancel else Ask.decode(message.body)
+        return Knock(said, arrival)
 
     def arrival(self, message: Received) -> Arrival:
         """Who sent `message`, by its queue; raises `Unprocessable` for a queue that is nobody's."""
@@ -70,12 +74,15 @@ class QueueDoor:
         """What the copies of `message` have in common."""
         caller = self._callers.at_queue(message.queue)
         name = (caller.tenant, caller.name) if caller else ("", message.queue)
-        base = stage_id(request_id(*name, origin(message)), "ask", run_of(message))
+        stage = "cancel" if message.subject == Cancel.kind else "ask"
+        base = stage_id(request_id(*name, origin(message)), stage, run_of(message))
         return Identity(base, origin(message), self._deadline(message))
 
     async def handle(self, knock: Knock, attempt: int = 1) -> Sequence[Envelope]:
         """Answer at once, or pass the work on."""
-        taken = await self._desk.take(knock.ask, knock.arrival)
+        if isinstance(knock.said, Cancel):
+            return await self._cancelling.take(knock.said, knock.arrival.caller, attempt)
+        taken = await self._desk.take(knock.said, knock.arrival)
         if not isinstance(taken, Answered):
             return taken.envelopes
         if taken.answer.code is Code.ID_REUSED:

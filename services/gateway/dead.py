@@ -11,6 +11,7 @@ from services.gateway.admission import reply_address
 from services.gateway.ask import QueueDoor
 from shared.bus.port import Received
 from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.generate import GenerateAnswer
@@ -19,6 +20,7 @@ from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
+from shared.failpoints import reach
 from shared.ledger.ledger import KEEP
 from shared.telemetry.logs import get_logger
 
@@ -80,7 +82,9 @@ class DeadDesk:
         if request is None:
             log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
             return []
+        reach("dead.telling")
         await self._settle(request.tenant, request.spending, 0)
+        reach("dead.settled")
         outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
         now = self._clock()
         answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
@@ -103,7 +107,8 @@ class DeadDesk:
     def _asked(self, message: Received) -> Request | None:
         """A request for an ask that was never admitted: enough of one to answer it."""
         source = message.dead_letter_source
-        if source is None:
+        if source is None or message.subject == Cancel.kind:
+            # A cancellation is no request: what it was meant for has an outcome of its own.
             return None
         arrival = self._door.arrival(_at(message, source))
         identity = request_id(arrival.caller.tenant, arrival.caller.name, arrival.message_id)

@@ -14,10 +14,11 @@ from shared.access.use_cases import UseCase
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.cache.answers import AnswerCache, Shelf, answer_key
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Usage, ending
+from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Usage, cancelled, ending
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.request import Request
+from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger, key_of
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
@@ -27,7 +28,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """There is an outcome at once: a refusal, a cached answer, or one from before."""
+    """There is an outcome at once: a refusal, a cached answer, one from before, or it was cancelled before."""
 
     request: Request
     answer: AnswerReady
@@ -87,8 +88,8 @@ class Desk:
         known = await self._known(verdict.request)
         if known is not None and not known.asks_the_same(verdict.request):
             return Answered(verdict.request, self._reused(verdict.request), sent=True)
-        if known is not None and known.answer is not None:
-            return Answered(verdict.request, known.answer, known.sent)
+        if known is not None and not known.is_wanted:
+            return self._decided(verdict.request, known)
         if isinstance(verdict, Refused):
             return Answered(verdict.request, verdict.answer)
         return await self._admitted(ask, verdict)
@@ -104,9 +105,16 @@ class Desk:
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
+        reach("desk.reserved")
         request = request.model_copy(update={"reserved_tokens": tokens})
         with suppress(RedisAway):
-            request = request.model_copy(update={"answer_by": await self._ledger.accept(request)})
+            entry = await self._ledger.accept(request)
+            if not entry.is_wanted:
+                # It was cancelled while it was being looked at.
+                await self._budget.settle(request.tenant, request.spending, 0)
+                return self._decided(request, entry)
+            request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
+        reach("desk.accepted")
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
     async def take_back(self, request: Request) -> None:
@@ -114,6 +122,10 @@ class Desk:
         await self._budget.settle(request.tenant, request.spending, 0)
         with suppress(RedisAway):
             await self._ledger.forget(request)
+
+    def _decided(self, request: Request, entry: Entry) -> Answered:
+        """There is nothing left to work on: it has its outcome, or was cancelled before it came."""
+        return Answered(request, entry.answer or cancelled(request, self._clock()), entry.sent)
 
     def _with_cache_key(self, admitted: Admitted) -> Request:
         request, use_case = admitted.request, admitted.use_case

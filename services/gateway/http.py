@@ -1,7 +1,8 @@
 """The HTTP door.
 
-    POST /v1/{use_case}/ask        202 + Location, or 200 with the outcome (`?wait=` seconds)
-    GET  /v1/requests/{id}         200 with the outcome, 202 while it is being worked on, 404
+    POST   /v1/{use_case}/ask      202 + Location, or 200 with the outcome (`?wait=` seconds)
+    GET    /v1/requests/{id}       200 with the outcome, 202 while it is being worked on, 404
+    DELETE /v1/requests/{id}       200 with the outcome: `cancelled`, or the one it had; 404
 
 HTTP is just a caller whose replies go to `outcomes`. Errors are problem details (RFC 9457).
 """
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 
 from services.gateway.admission import Arrival
+from services.gateway.cancel import CancelDesk
 from services.gateway.desk import Answered, Desk
 from services.gateway.outcomes import Waiting
 from shared.access.callers import Caller, Callers
@@ -37,6 +39,7 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.ids import MAX_ID
 from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater
+from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -88,6 +91,7 @@ class HttpDoor:
         *,
         callers: Callers,
         desk: Desk,
+        cancelling: CancelDesk,
         ledger: Ledger,
         waiting: Waiting,
         send: Post,
@@ -97,6 +101,7 @@ class HttpDoor:
         """`send` posts an envelope and claims outcomes; `connected` says whether the broker answers at the moment."""
         self._callers = callers
         self._desk = desk
+        self._cancelling = cancelling
         self._ledger = ledger
         self._waiting = waiting
         self._send = send
@@ -128,21 +133,39 @@ class HttpDoor:
         taken = await self._desk.take(ask, arrival)
         if isinstance(taken, Answered):
             return await self._at_once(taken)
+        reach("http.taken")
         try:
             await self._enqueue([*taken.envelopes])
         except Problem:
             await self._desk.take_back(taken.request)
             raise
+        reach("http.enqueued")
         answer = await self._outcome(taken.request.request_id, wait)
         return _answered(answer) if answer is not None else _accepted(taken.request.request_id)
 
     async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
         """The outcome of a request of this caller; another's does not exist for it."""
-        entry = await self._entry(request_id)
-        if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
-            raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
+        entry = await self._entry(caller, request_id)
         answer = entry.answer or await self._outcome(request_id, wait)
         return _answered(answer) if answer is not None else _accepted(request_id)
+
+    async def cancel(self, caller: Caller, request_id: str) -> Response:
+        """The outcome of a request of this caller: `cancelled` from now on, unless it had one.
+
+        202 when that is known to the work on it alone (it was cancelled before, by its message id).
+        """
+        entry = await self._entry(caller, request_id)
+        if entry.answer is not None:
+            return _answered(entry.answer)
+        try:
+            outcome = await self._cancelling.cancel(request_id, caller)
+        except RedisAway as away:
+            raise _no_ledger("it cannot be cancelled at the moment") from away
+        if outcome is None:
+            return _accepted(request_id)
+        with suppress(Problem):  # it is the outcome all the same, and told by whoever meets the request next
+            await self._enqueue([outcome.envelope])
+        return _answered(outcome.answer)
 
     async def _at_once(self, taken: Answered) -> Response:
         answer = taken.answer
@@ -163,7 +186,7 @@ class HttpDoor:
                 for envelope in envelopes:
                     await self._send(envelope)
         except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
-            log.warning("http.not_enqueued", detail=str(away))
+            log.warning("http.not_enqueued", detail=str(away) or repr(away))
             raise _unavailable() from away
 
     async def _outcome(self, request_id: str, wait: float) -> AnswerReady | None:
@@ -190,13 +213,15 @@ class HttpDoor:
             return None
         return entry.answer if entry else None
 
-    async def _entry(self, request_id: str) -> Entry | None:
+    async def _entry(self, caller: Caller, request_id: str) -> Entry:
+        """What is known of a request of `caller`; raises 404, also for another's, and 503."""
         try:
-            return await self._ledger.find(request_id)
+            entry = await self._ledger.find(request_id)
         except RedisAway as away:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "outcomes cannot be read at the moment", headers=_retry()
-            ) from away
+            raise _no_ledger("outcomes cannot be read at the moment") from away
+        if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
+            raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
+        return entry
 
 
 def make_app(door: HttpDoor) -> FastAPI:
@@ -238,6 +263,10 @@ def make_app(door: HttpDoor) -> FastAPI:
         request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller, wait: seconds = 0
     ) -> Response:
         return await door.request(known, request_id, wait)
+
+    @app.delete("/v1/requests/{request_id}", response_model=None)
+    async def cancel(request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller) -> Response:
+        return await door.cancel(known, request_id)
 
     return app
 
@@ -302,6 +331,10 @@ def _unavailable() -> Problem:
         "the message broker is away; repeat the request, with the same Idempotency-Key",
         headers=_retry(),
     )
+
+
+def _no_ledger(detail: str) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=_retry())
 
 
 def _problem(_request: Request, error: Exception) -> Response:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.gateway.ask import QueueDoor
+from services.gateway.cancel import CancelDesk
 from services.gateway.dead import DeadDesk, epitaph
 from services.gateway.desk import Desk
 from services.gateway.outcomes import OutcomeDesk, Waiting
 from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
+from services.gateway.sweep import Sweep
 from shared.access.callers import Caller, Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
@@ -48,12 +50,16 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
         metrics=parts.metrics,
         clock=_now,
     )
-    door, waiting = QueueDoor(callers, desk, _now), Waiting()
-    parts.beside.append(_http(settings, parts, callers, desk, waiting))
+    cancelling = CancelDesk(parts.ledger, budget.settle, _now)
+    door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
+    dead = DeadDesk(door, budget.settle, _now)
+    poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
+    sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
+    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting), sweep.run]
     return [
         *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
         _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),
-        _dead_job(DeadDesk(door, budget.settle, _now)),
+        _dead_job(dead),
     ]
 
 
@@ -114,13 +120,16 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
     )
 
 
-def _http(settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, waiting: Waiting) -> Any:
+def _http(
+    settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, cancelling: CancelDesk, waiting: Waiting
+) -> Any:
     from services.gateway.http import HttpDoor, make_app, with_problems
 
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     door = HttpDoor(
         callers=callers,
         desk=desk,
+        cancelling=cancelling,
         ledger=parts.ledger,
         waiting=waiting,
         send=poster.send,

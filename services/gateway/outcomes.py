@@ -13,6 +13,7 @@ from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.errors import TryLater
+from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
 
 # While Redis is away an outcome waits on its queue; this is how long between looks.
@@ -80,10 +81,12 @@ class OutcomeDesk:
         if isinstance(task, DeadlinePassed):
             return [] if await self._is_early(task) else [self._expired(task)]
         self._waiting.tell(task.answer)
+        reach("outcomes.filing")
         try:
             await self._ledger.file(task.answer, task.tenant, task.caller)
         except RedisAway as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
+        reach("outcomes.filed")
         return []
 
     async def _is_early(self, task: DeadlinePassed) -> bool:

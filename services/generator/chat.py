@@ -1,22 +1,57 @@
 """The one file that knows how to talk to a chat model."""
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from services.generator.reply import Reply
+from services.generator.reply import Reply, TooSlow, Unwanted
+from services.generator.stream import DONE, Heard, events
+from services.generator.unless import unless
+from shared.errors import DependencyDown
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ModelRefused
+from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.telemetry import names, traces
+from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+log = get_logger()
+
 # The OpenAI API reports a filtered answer by this finish reason.
 FILTERED = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One call."""
+
+    deployment: Deployment
+    messages: tuple[dict[str, str], ...]
+    answer_tokens: int
+    within: timedelta
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What the SDK is given."""
+        return {
+            "model": self.deployment.model,
+            "messages": self.messages,
+            "max_tokens": self.answer_tokens,
+            "temperature": 0,
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt, an estimate."""
+        return sum(count_tokens(message["content"]) + PER_MESSAGE for message in self.messages)
 
 
 class Chat:
@@ -28,18 +63,25 @@ class Chat:
         self._clients: dict[str, AsyncOpenAI] = {}
 
     async def complete(
-        self, deployment: Deployment, messages: tuple[dict[str, str], ...], *, answer_tokens: int, within: timedelta
+        self,
+        deployment: Deployment,
+        messages: tuple[dict[str, str], ...],
+        *,
+        answer_tokens: int,
+        within: timedelta,
+        unwanted: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
-        """One call, no retries, at most `within`.
+        """One call, no retries, at most `within`; broken off when `unwanted` ends, so that the provider stops too.
 
-        Raises `TryLater` (429, 5xx, timeout; with the provider's Retry-After), `ContextTooLong`,
-        `ModelRefused`, `Unprocessable`.
+        Raises `Unwanted`; `TryLater` (a throttle, with the provider's Retry-After), `DependencyDown` (5xx, `TooSlow`,
+        half an answer); `ContextTooLong`, `ModelRefused`, `Unprocessable`.
         """
         started = time.perf_counter()
         result = "ok"
         with traces.calling(f"{names.CHAT} {deployment.model}", _attributes(deployment)):
             try:
-                return await self._call(deployment, messages, answer_tokens, min(within, self._timeout))
+                asked = _Asked(deployment, messages, answer_tokens, min(within, self._timeout))
+                return self._read(asked, await self._heard(asked, unwanted()))
             except Exception as error:
                 result = type(error).__name__
                 raise
@@ -57,34 +99,63 @@ class Chat:
         for client in self._clients.values():
             await client.close()
 
-    async def _call(
-        self, deployment: Deployment, messages: tuple[dict[str, str], ...], answer_tokens: int, within: timedelta
-    ) -> Reply:
-        given: Any = messages
+    async def _heard(self, asked: "_Asked", unwanted: Coroutine[Any, Any, None]) -> Heard:
+        """All that the model said."""
+        heard = Heard()
         try:
-            completion = await self._client(deployment).chat.completions.create(
-                model=deployment.model,
-                messages=given,
-                max_tokens=answer_tokens,
-                temperature=0,
-                timeout=within.total_seconds(),
-            )
-        except Exception as error:
-            raise translate(error) from error
-        return self._read(deployment, completion)
+            async with asyncio.timeout(asked.within.total_seconds()):
+                await unless(unwanted, self._call(asked, heard))
+        except TimeoutError as slow:
+            why = f"the model was not done after {asked.within.total_seconds():.0f} s"
+            raise TooSlow(why, self._used(asked, heard)) from slow
+        except Unwanted as stopped:
+            raise Unwanted(self._used(asked, heard)) from stopped
+        return heard
 
-    def _read(self, deployment: Deployment, completion: Any) -> Reply:
-        choice = completion.choices[0]
-        if choice.finish_reason == FILTERED:
+    def _used(self, asked: "_Asked", heard: Heard) -> int:
+        """The tokens of a call that was broken off; what the provider counted it would have said at the end."""
+        reply = Reply(heard.text, asked.tokens, count_tokens(heard.text), estimated=True)
+        self._count(asked.deployment, reply)
+        return reply.tokens
+
+    async def _call(self, asked: "_Asked", heard: Heard) -> None:
+        listen = self._listen if asked.deployment.stream else self._receive
+        try:
+            await listen(asked, heard)
+        except Exception as error:
+            # What goes wrong after the end is no loss: the answer is there.
+            if heard.finish is None:
+                raise translate(error) from error
+        if heard.finish is None:
+            raise DependencyDown("the model broke off in the middle of its answer")
+
+    async def _listen(self, asked: "_Asked", heard: Heard) -> None:
+        create = self._client(asked.deployment).chat.completions.with_streaming_response.create
+        async with (
+            create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
+            aclosing(events(response.iter_bytes())) as found,
+        ):
+            # To the end, even after the last event: the connection can be used again then.
+            async for data in found:
+                if data != DONE:
+                    heard.take(data)
+
+    async def _receive(self, asked: "_Asked", heard: Heard) -> None:
+        completion = await self._client(asked.deployment).chat.completions.create(**asked.body)
+        choice, usage = completion.choices[0], completion.usage
+        heard.pieces.append(choice.message.content or "")
+        heard.finish = choice.finish_reason
+        heard.usage = (usage.prompt_tokens, usage.completion_tokens) if usage else None
+
+    def _read(self, asked: "_Asked", heard: Heard) -> Reply:
+        if heard.finish == FILTERED:
             raise ModelRefused("the provider's content filter stopped the answer")
-        usage = completion.usage
-        reply = Reply(
-            text=choice.message.content or "",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            cut_off=choice.finish_reason == "length",
-        )
-        self._count(deployment, reply)
+        text = heard.text
+        prompt, completion = heard.usage or (asked.tokens, count_tokens(text))
+        reply = Reply(text, prompt, completion, cut_off=heard.finish == "length", estimated=heard.usage is None)
+        if reply.estimated:
+            log.info("model.usage_estimated", deployment=asked.deployment.name, tokens=reply.tokens)
+        self._count(asked.deployment, reply)
         return reply
 
     def _count(self, deployment: Deployment, reply: Reply) -> None:

@@ -1,27 +1,30 @@
 """The generator's story: plan, fit, call once, verify, keep the result, hand it out.
 
 What the model says is stored as the request's outcome before anything else happens, so a redelivery sends it
-again instead of buying it again.
+again instead of buying it again. Before each call, and all through it, it is asked whether the request has got its
+outcome from elsewhere: its caller may have cancelled it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 
 from services.generator.citations import verify
 from services.generator.planner import Choice, Need, at_attempt, plan
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens
-from services.generator.reply import Reply
+from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.access.use_cases import UseCase
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Plan, Usage, ending
+from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Plan, Usage, cancelled, ending
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
-from shared.errors import DeadlineMissed, Reason, TryLater, Unprocessable
+from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
+from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -35,14 +38,25 @@ MARGIN = timedelta(seconds=1)
 PATIENCE = timedelta(seconds=20)
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
+# How long a cancelled answer may go on being written.
+LOOK = timedelta(seconds=0.5)
 CUT_OFF = "the answer was cut off at the use case's answer_tokens"
+
+
+Failure = TryLater | Unprocessable
 
 
 class Model(Protocol):
     """One chat call."""
 
     async def complete(
-        self, deployment: Deployment, messages: tuple[dict[str, str], ...], *, answer_tokens: int, within: timedelta
+        self,
+        deployment: Deployment,
+        messages: tuple[dict[str, str], ...],
+        *,
+        answer_tokens: int,
+        within: timedelta,
+        unwanted: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply: ...
 
 
@@ -60,7 +74,9 @@ class Generator:
         cache: AnswerCache,
         clock: Callable[[], datetime],
         tries_per_deployment: int = 2,
+        look: timedelta = LOOK,
     ) -> None:
+        """`look`: how often it is asked, during a call, whether its answer is still wanted."""
         self._use_cases = use_cases
         self._deployments = deployments
         self._model = model
@@ -69,6 +85,7 @@ class Generator:
         self._cache = cache
         self._clock = clock
         self._tries = tries_per_deployment
+        self._look = look.total_seconds()
 
     async def handle(self, task: GenerateAnswer, attempt: int = 1) -> Sequence[Envelope]:
         """Answer `task.request.question` from `task.candidates`."""
@@ -78,37 +95,37 @@ class Generator:
         if not choices:
             await self._budget.settle(request.tenant, request.spending, 0)
             return [self._out(request, _no_model_fits(request))]
-        left = at_attempt(choices, attempt, self._tries)
-        if not left:
-            raise Unprocessable(Reason.RETRIES_EXHAUSTED, f"every deployment failed {self._tries} times")
         try:
-            answer = await self._first_that_answers(left, use_case, task)
+            answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
         except ModelRefused as refused:
             answer = _failed(request, Code.MODEL_REFUSED, refused.detail)
+        except Unwanted as stopped:
+            return [await self._stopped(request, stopped)]
+        reach("generator.called")
         await self._keep(request, answer)
-        await self._budget.settle(request.tenant, request.spending, _spent(answer))
+        reach("generator.kept")
+        await self._budget.spend(request.tenant, request.spending, _spent(answer))
+        reach("generator.settled")
         await self._cache_it(use_case, task, answer)
+        reach("generator.cached")
         return [self._out(request, answer)]
 
     async def _first_that_answers(
         self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer
     ) -> AnswerReady:
-        """Ask the first choice; go on to the next at once when it asks for more patience than there is."""
-        for position, choice in enumerate(choices, 1):
+        """Ask the choices in turn, unless one that is busy says when to come back and there is time for that."""
+        failures: list[Failure] = []
+        for choice in choices:
             try:
                 return await self._ask(choice, use_case, task)
-            except TryLater as busy:
-                if position == len(choices) or not self._too_long(busy.after, task.request):
-                    raise
-                log.info("model.failover", deployment=choice.deployment.name, detail=str(busy))
             except (ModelRefused, DeadlineMissed):
                 raise
-            except Unprocessable as unusable:
-                # Of this deployment (its key, its name, its window), which says nothing about the next.
-                log.warning("model.unusable", deployment=choice.deployment.name, detail=unusable.detail)
-                if position == len(choices):
-                    raise
-        raise AssertionError("choices is never empty")
+            except (TryLater, Unprocessable) as failure:
+                log.info("model.failed", deployment=choice.deployment.name, detail=str(failure))
+                failures.append(failure)
+                if _is_throttle(failure) and not self._too_long(failure.after, task.request):
+                    break
+        raise _all_in_all(failures)
 
     async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> AnswerReady:
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
@@ -129,9 +146,41 @@ class Generator:
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
             raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
-        return await self._model.complete(
-            choice.deployment, prompt.messages, answer_tokens=answer_tokens, within=within
-        )
+        if not await self._is_wanted(request):
+            raise Unwanted
+        reach("generator.calling")
+        try:
+            return await self._model.complete(
+                choice.deployment,
+                prompt.messages,
+                answer_tokens=answer_tokens,
+                within=within,
+                unwanted=lambda: self._until_unwanted(request),
+            )
+        except TooSlow as slow:
+            if self._clock() + MARGIN < request.answer_by:
+                raise
+            await self._budget.spend(request.tenant, request.spending, slow.used)
+            raise DeadlineMissed("the deadline passed while the model was answering") from slow
+
+    async def _until_unwanted(self, request: Request) -> None:
+        while True:
+            await asyncio.sleep(self._look)
+            if not await self._is_wanted(request):
+                return
+
+    async def _is_wanted(self, request: Request) -> bool:
+        try:
+            return await self._ledger.is_wanted(request)
+        except RedisAway:
+            return True
+
+    async def _stopped(self, request: Request, stopped: Unwanted) -> Envelope:
+        """The outcome that was claimed meanwhile goes out, in case whoever claimed it could not send it."""
+        await self._budget.spend(request.tenant, request.spending, stopped.used)
+        reach("generator.stopped")
+        log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
+        return self._out(request, cancelled(request, self._clock()))
 
     def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> AnswerReady:
         """What the caller gets for what the model said."""
@@ -153,7 +202,11 @@ class Generator:
             )
         return answer.model_copy(
             update={
-                "usage": Usage(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens),
+                "usage": Usage(
+                    prompt_tokens=reply.prompt_tokens,
+                    completion_tokens=reply.completion_tokens,
+                    estimated=reply.estimated,
+                ),
                 "cost": _cost(choice.deployment, reply),
                 "plan": _plan(choice, prompt, len(task.candidates)),
                 "cache": CacheState.MISS if task.request.cache_key else CacheState.OFF,
@@ -199,6 +252,21 @@ class Generator:
 
     def _out(self, request: Request, answer: AnswerReady) -> Envelope:
         return to_caller(request, answer, self._clock())
+
+
+def _is_throttle(failure: Failure) -> TypeGuard[TryLater]:
+    return isinstance(failure, TryLater) and not isinstance(failure, DependencyDown)
+
+
+def _all_in_all(failures: Sequence[Failure]) -> Failure:
+    """What several deployments' failures mean for the work: the best moment that any of them leaves open."""
+    said = "; ".join(map(str, failures))
+    if throttles := [failure.after for failure in failures if _is_throttle(failure)]:
+        return TryLater(said, after=min(throttles))
+    if down := [failure.after for failure in failures if isinstance(failure, DependencyDown)]:
+        return DependencyDown(said, after=min(down))
+    # Of the deployments themselves (a key, a name, a window): nothing that time could mend.
+    return failures[-1]
 
 
 def _no_answer(request: Request, code: Code, message: str) -> AnswerReady:

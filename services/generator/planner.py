@@ -59,8 +59,9 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
 
 
 def at_attempt(choices: Sequence[C], attempt: int, tries: int) -> Sequence[C]:
-    """The choices left at `attempt` (from 1) when each gets `tries`; empty: all have had their tries."""
-    return choices[(attempt - 1) // tries :]
+    """All choices in the order of `attempt` (from 1): each comes first for `tries` attempts, then the next."""
+    first = (attempt - 1) // tries % len(choices)
+    return [*choices[first:], *choices[:first]]
 
 
 def _allowed(deployment: Deployment, use_case: UseCase) -> bool:

@@ -1,13 +1,37 @@
-"""What a model said."""
+"""What a model said, or why there is nothing of it."""
 
 from dataclasses import dataclass
+
+from shared.errors import DependencyDown
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The text, and the tokens as the provider counted them."""
+    """The text, and the tokens as the provider counted them; `estimated` when it did not."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     cut_off: bool = False
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """All that was paid for."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Unwanted(Exception):
+    """Nobody wants the answer any more. The call was not made, or broken off after `used` tokens (an estimate)."""
+
+    def __init__(self, used: int = 0) -> None:
+        super().__init__(f"the answer is not wanted any more; {used} tokens were used")
+        self.used = used
+
+
+class TooSlow(DependencyDown):
+    """The call was broken off because its time was up, after `used` tokens (an estimate)."""
+
+    def __init__(self, why: str, used: int = 0) -> None:
+        super().__init__(why)
+        self.used = used

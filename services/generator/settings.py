@@ -9,4 +9,6 @@ class GeneratorSettings(WorkerSettings):
     """What the generator is told beyond what every worker is."""
 
     model_timeout: float = Field(default=60, gt=0, description="seconds that one model call may take")
-    tries_per_deployment: int = Field(default=2, ge=1, description="attempts before the next deployment is tried")
+    tries_per_deployment: int = Field(
+        default=2, ge=1, description="attempts that begin with a deployment before they begin with the next"
+    )

@@ -118,17 +118,17 @@ def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
     lines = body.splitlines(keepends=True)
     head = 2 if len(lines) > 2 and set(lines[1].strip()) <= set("|-: ") else 1
     header = "".join(lines[:head])
-    room = most - count_tokens(header)
-    if room < most // 2:
+    if most - count_tokens(header) < most // 2:
         yield from _cut(block, 0, body, most)
         return
     start = end = len(header)
     lead = ""
     for row in lines[head:]:
-        if end > start and count_tokens(body[start:end] + row) > room:
+        # Counted together: the tokens of two texts may be one more than those of each.
+        if end > start and count_tokens(header + body[start:end] + row) > most:
             yield _rows(block, start, end, lead, header)
             start, lead = end, header
-        if count_tokens(row) > room:
+        if count_tokens(header + row) > most:
             # Cut together with the header, unless that was told before.
             whole = 0 if not lead else start
             yield from _cut(block, whole, body[whole : end + len(row)], most)

@@ -84,6 +84,8 @@ def _event_grid(event: dict[str, Any]) -> _Told:
 
 
 def _changes(told: _Told) -> list[BlobChanged]:
+    if not told.type:
+        raise _invalid("it has no type")
     name = told.type.removeprefix(_STORAGE)
     change = _CHANGES.get(name, Change.IGNORED) if told.type.startswith(_STORAGE) else Change.IGNORED
     api = _text(told.data.get("api"))
@@ -126,7 +128,10 @@ def _place(subject: str) -> tuple[str, str]:
 
 def _source(url: str, container: str) -> tuple[str, str]:
     """The container and the path in `sourceUrl`, which is percent-encoded, once. Emulators put the account first."""
-    segments = [unquote(segment) for segment in urlsplit(url).path.split("/")[1:]]
+    try:
+        segments = [unquote(segment) for segment in urlsplit(url).path.split("/")[1:]]
+    except ValueError as broken:
+        raise _invalid(f"a rename from what is no address: {url[:200]!r}") from broken
     if len(segments) > 2 and segments[0] != container and segments[1] == container:
         segments = segments[1:]
     if len(segments) < 2:

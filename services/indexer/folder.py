@@ -1,6 +1,7 @@
 """`Lake` over folders of this machine: each container is a folder, each file in it a blob."""
 
 import asyncio
+import errno
 import mimetypes
 import os
 import stat
@@ -42,6 +43,9 @@ class FolderLake:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as broken:
+            if broken.errno == errno.ENAMETOOLONG:
+                # A blob may have it, a file may not, and no later look will find one.
+                return None
             raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
         return _blob(path, status) if stat.S_ISREG(status.st_mode) else None
 

@@ -21,6 +21,7 @@ from shared.access.sources import Source, Sources
 from shared.contracts.envelope import Envelope
 from shared.contracts.storage import BlobChanged, Change
 from shared.errors import Reason, TryLater, Unprocessable
+from shared.failpoints import reach
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.vectors.port import Document, Registry
@@ -120,6 +121,7 @@ class Indexer:
         source = self._sources.of(container, path)
         blob = await self._lake.head(container, path) if source else None
         mine = next((each for each in entries if source and _belongs(each, source)), None)
+        reach("indexer.looked")
         followed = [await self._remove(each) for each in entries if each is not mine or blob is None]
         if source and blob:
             followed.append(await self._bring_in(source, blob, mine))
@@ -142,10 +144,12 @@ class Indexer:
             data = await self._lake.read(source.container, blob.path, blob.etag)
         except (Changed, Vanished):
             return False
+        reach("indexer.read")
         content_hash = hashlib.sha256(data).hexdigest()
         if entry and self._maker.is_up_to_date(entry, source) and entry.content_hash == content_hash:
             return await self._publisher.refresh(replace(entry, etag=blob.etag)) and await self._settled(entry)
         document = await self._parser.parse(data, blob.path, blob.content_type)
+        reach("indexer.parsed")
         chunks = await self._cut(document)
         if not chunks:
             log.warning("document.empty", document=blob.path)

@@ -50,6 +50,7 @@ async def make_jobs(settings: IndexerSettings, parts: Parts) -> Sequence[Job[Seq
             decode=lambda message: read_events(message.body),
             handle=indexer.handle,
             identify=identify,
+            guarded=True,
             attempts=ATTEMPTS,
         )
     ]

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
+from shared.failpoints import reach
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.vectors.port import Document, Embedded, Passage, Passages, Registry
@@ -50,10 +51,12 @@ class Publisher:
         """
         embedded = await self._put(entry, passages)
         await self._invalidate(entry)
+        reach("indexer.committing")
         if not await self._registry.commit(entry, before):
             await self._passages.discard(entry.collection, entry.id, entry.edition)
             log.info("document.overtaken", document=entry.path, generation=entry.generation)
             return False
+        reach("indexer.committed")
         await self.settle(entry)
         log.info(
             "document.indexed" if entry.is_live else "document.removed",
@@ -67,7 +70,9 @@ class Publisher:
     async def settle(self, entry: Document) -> None:
         """Do what follows a commit. Doing it again does no harm."""
         await self._invalidate(entry)
+        reach("indexer.evicted")
         await self._passages.collect(entry.collection, entry.id, upto=entry.generation, keep=entry.edition)
+        reach("indexer.collected")
         await self._registry.commit(entry.as_settled(), entry.generation)
 
     async def refresh(self, entry: Document) -> bool:
@@ -82,7 +87,9 @@ class Publisher:
             new = [each for each in batch if each.digest not in known]
             vectors = await self._embedder.embed([as_embedded(each) for each in new]) if new else []
             known |= dict(zip((each.digest for each in new), vectors, strict=True))
+            reach("indexer.embedded")
             await self._passages.put(entry.collection, [_with_vectors(each, known) for each in batch])
+            reach("indexer.stored")
             bought += len(new)
         self._metrics.passages_embedded.add(bought)
         return bought

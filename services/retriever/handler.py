@@ -17,6 +17,7 @@ from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
 from shared.errors import Reason, Unprocessable
+from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.vectors.port import Query
@@ -60,6 +61,7 @@ class Retriever:
         # Before the search: an answer from older passages must never be cached under a newer epoch.
         epoch = await self._epochs.epoch(request.tenant, use_case.collection)
         candidates = await self._search(request, use_case)
+        reach("retriever.searched")
         if not candidates:
             return [to_caller(request, self._nothing_found(request), self._clock())]
         found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
@@ -69,7 +71,9 @@ class Retriever:
 
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
         asked = as_asked(request)
+        reach("retriever.embedding")
         [dense] = await self._embedder.embed([asked])
+        reach("retriever.embedded")
         wanted = use_case.retrieval.candidates
         with traces.calling(f"{names.RETRIEVAL} {use_case.collection}", {names.GEN_AI_OPERATION: names.RETRIEVAL}):
             found = await self._knowledge.search(
@@ -85,7 +89,7 @@ class Retriever:
         use_case = self._use_cases.get(request.use_case)
         if use_case is None:
             known = ", ".join(self._use_cases)
-            raise Unprocessable(Reason.SCHEMA_INVALID, f"no use case {request.use_case!r} here (known: {known})")
+            raise Unprocessable(Reason.SCHEMA_UNSUPPORTED, f"no use case {request.use_case!r} here (known: {known})")
         return use_case
 
     def _nothing_found(self, request: Request) -> AnswerReady:

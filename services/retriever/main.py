@@ -16,6 +16,7 @@ from shared.contracts.base import check_version
 from shared.contracts.envelope import Envelope
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
+from shared.failpoints import reach
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
 
@@ -49,6 +50,7 @@ async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[R
             handle=giving_back(retriever.handle, budget),
             identify=internal_identity,
             request=lambda task: task.request,
+            guarded=True,
             ahead=(GENERATE,),
         )
     ]
@@ -61,6 +63,7 @@ def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
         envelopes = await handle(task, attempt)
         if any(isinstance(envelope.message, AnswerReady) for envelope in envelopes):
             await budget.settle(task.request.tenant, task.request.spending, 0)
+            reach("retriever.given_back")
         return envelopes
 
     return handled

@@ -39,14 +39,16 @@ redis.call('EXPIRE', KEYS[1], 3600)
 return wait
 """
 
-# KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent
+# KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent, 1 if they count without a reservation too
 _SETTLE = """
 local reserved = redis.call('GET', KEYS[2])
-if not reserved then return 0 end
+if not reserved and ARGV[3] == '0' then return 0 end
+reserved = reserved or 0
 redis.call('DEL', KEYS[2])
 local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
 level = math.min(tonumber(ARGV[1]), level + tonumber(reserved) - tonumber(ARGV[2]))
 redis.call('HSET', KEYS[1], 'level', tostring(level))
+redis.call('EXPIRE', KEYS[1], 3600)
 return 1
 """
 
@@ -59,7 +61,7 @@ class Refusal:
 
 
 class TenantBudget:
-    """Reserve before, settle after; both are idempotent per request."""
+    """Reserve before, settle after; both are idempotent per request, so tokens are given back once."""
 
     def __init__(
         self, redis: QuickRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
@@ -83,8 +85,18 @@ class TenantBudget:
 
     async def settle(self, tenant: str, request: str, spent: int) -> None:
         """Turn the reservation into what was really spent; 0 gives it all back."""
+        await self._settle(tenant, request, spent, anyhow=False)
+
+    async def spend(self, tenant: str, request: str, spent: int) -> None:
+        """Settle after a call that used `spent` tokens: they count even if the reservation was given back before.
+
+        Not idempotent: every call is counted.
+        """
+        await self._settle(tenant, request, spent, anyhow=True)
+
+    async def _settle(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
         try:
-            await self._redis.script(_SETTLE, _keys(tenant, request), [self._limits(tenant), spent])
+            await self._redis.script(_SETTLE, _keys(tenant, request), [self._limits(tenant), spent, int(anyhow)])
         except RedisAway:
             return  # stays reserved: over-counted, never under-counted
 

@@ -1,5 +1,6 @@
 """`answer.v1`: the one outcome of a request."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -73,6 +74,7 @@ class Usage(Part):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = Field(default=False, description="the provider did not say, so they are our estimate")
 
 
 class Cost(Part):
@@ -117,6 +119,11 @@ class AnswerReady(Message):
     run: str = Field(default="", description="p{n} when this is the outcome of a rerun")
     accepted_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+
+
+def cancelled(request: Request, now: datetime) -> AnswerReady:
+    """The outcome of a request that its caller does not want any more."""
+    return ending(request, Outcome.CANCELLED, Code.CANCELLED, "cancelled by the caller", finished_at=now)
 
 
 def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> AnswerReady:

@@ -1,7 +1,7 @@
 """What every message has in common: a kind with a version, a JSON body, and one way to read it."""
 
 import json
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,7 +43,7 @@ def read_json(body: bytes) -> Any:
     except UnicodeDecodeError as broken:
         raise Unprocessable(Reason.POISON_CONTENT, f"the body is not UTF-8 text: {broken.reason}") from broken
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except ValueError as broken:
         raise Unprocessable(Reason.SCHEMA_INVALID, f"the body is not JSON: {broken}") from broken
     except RecursionError as broken:
@@ -72,6 +72,11 @@ def check_version(subject: str, *known: type[Message]) -> type[Message]:
     raise Unprocessable(
         Reason.SCHEMA_UNSUPPORTED, f"{subject[:64]!r} is not read by this queue; send one of: {supported}"
     )
+
+
+def _refuse(constant: str) -> NoReturn:
+    # Python reads NaN and Infinity, which JSON does not have.
+    raise ValueError(f"{constant} is no number")
 
 
 def _too_deep(value: object) -> bool:

@@ -63,7 +63,7 @@ def at_deadline(request: Request) -> Envelope:
     return Envelope(
         queue=OUTCOMES,
         message_id=stage_id(request.request_id, due, request.run),
-        message=DeadlinePassed(request=request.model_copy(update={"question": "", "conversation": ()})),
+        message=DeadlinePassed(request=request.without_question()),
         correlation_id=request.correlation_id,
         not_before=request.answer_by + SENTINEL_DELAY,
         request=request,

@@ -37,7 +37,7 @@ class Queue:
 
 def ingress(name: str) -> Queue:
     """A caller's door; its rights are bound to the queue by `callers.yaml`."""
-    return Queue(name, consumer="gateway", carries=("ask.v1",))
+    return Queue(name, consumer="gateway", carries=("ask.v1", "cancel.v1"))
 
 
 def replies(name: str) -> Queue:
@@ -62,7 +62,7 @@ CORE = (
     Queue(
         DEAD,
         consumer="gateway",
-        carries=("ask.v1", "retrieve.v1", "generate.v1", "answer.v1", "deadline.v1"),
+        carries=("ask.v1", "cancel.v1", "retrieve.v1", "generate.v1", "answer.v1", "deadline.v1"),
         forward_dead_letters_to=None,
         duplicate_window=None,
     ),

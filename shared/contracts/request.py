@@ -1,7 +1,7 @@
 """What the gateway knows of a request once it is admitted; every later message carries it whole."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -46,6 +46,10 @@ class Request(Part):
     def spending(self) -> str:
         """Under which name its tokens are reserved and settled: every replay pays for itself."""
         return f"{self.request_id}/{self.run}" if self.run else self.request_id
+
+    def without_question(self) -> Self:
+        """The same without what was asked: enough to tell the caller how it ended."""
+        return self.model_copy(update={"question": "", "conversation": ()})
 
     def is_late(self, now: datetime) -> bool:
         """Whether nobody waits for the answer any more."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import SettingsError, TryLater
+from shared.errors import DependencyDown, SettingsError
 from shared.telemetry import names, traces
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class OpenAIEmbedder:
             answer = await self._call(texts)
         vectors = [each.embedding for each in sorted(answer.data, key=lambda each: each.index)]
         if len(vectors) != len(texts):
-            raise TryLater(f"the embedding model answered {len(vectors)} vectors for {len(texts)} texts")
+            raise DependencyDown(f"the embedding model answered {len(vectors)} vectors for {len(texts)} texts")
         wrong = next((len(vector) for vector in vectors if len(vector) != self._dimensions), None)
         if wrong is not None:
             raise self._wrong_length(wrong)
@@ -62,7 +62,7 @@ class OpenAIEmbedder:
             return await self._client.embeddings.create(model=self._name, input=texts, **self._asked)
         except ValueError as unreadable:
             # So the SDK says that an answer is cut off or holds no vectors.
-            raise TryLater(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
+            raise DependencyDown(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
         except Exception as error:
             raise self._translate(error) from error
 

@@ -1,12 +1,15 @@
 """The ledger of outcomes, in Redis: one hash per request.
 
     accepted ──claim──▶ claimed ──sent──▶ sent
+    cancelled ──accept, claim──▶ claimed            cancelled before its ask arrived: a tombstone
 
 The first outcome that is claimed wins; it is stored before it is sent, so whoever comes later sends *that* one
-or nothing. Redis is the second guard, never the only one: the reply queue detects duplicates of
+or nothing. To cancel is to claim `cancelled`; where nothing was accepted yet, a tombstone makes whoever meets the
+request later claim it. Redis is the second guard, never the only one: the reply queue detects duplicates of
 `{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,10 +18,13 @@ from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady
 from shared.contracts.ids import digest
 from shared.contracts.request import Request
+from shared.ledger.states import State
 from shared.telemetry import traces
 
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.
 KEEP = timedelta(days=1)
+# Of an entry, in the order of `_entry`.
+_FIELDS = ("tenant", "caller", "answer", "sent", "answer_by", "question", "request", "cancelled")
 
 # KEYS: the request   ARGV: answer, tenant, caller, seconds to keep
 _CLAIM = """
@@ -27,6 +33,22 @@ if known[1] then return known end
 redis.call('HSET', KEYS[1], 'answer', ARGV[1], 'tenant', ARGV[2], 'caller', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return {ARGV[1], false}
+"""
+
+# KEYS: the request   ARGV: tenant, caller, seconds to keep. What was accepted is claimed for by its canceller.
+_CANCEL = """
+local known = redis.call('HMGET', KEYS[1], 'answer', 'request')
+if not known[1] and not known[2] then
+  redis.call('HSET', KEYS[1], 'cancelled', '1', 'tenant', ARGV[1], 'caller', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+return 0
+"""
+
+# KEYS: the request. What a flush took away meanwhile does not come back as half an entry without an end.
+_SENT = """
+if redis.call('HEXISTS', KEYS[1], 'answer') == 1 then redis.call('HSET', KEYS[1], 'sent', '1') end
+return 0
 """
 
 # KEYS: the request. An outcome is never forgotten.
@@ -48,6 +70,22 @@ class Entry:
     """When the answer is due, as the first admission said."""
     question: str | None = None
     """A digest of what was asked."""
+    request: Request | None = None
+    """What was accepted, without the question: whom to answer, and where."""
+    cancelled: bool = False
+    """Whether it was cancelled before it was accepted, as far as this ledger knew."""
+
+    @property
+    def state(self) -> State:
+        """Where the request stands."""
+        if self.answer is not None:
+            return State.TOLD if self.sent else State.CLAIMED
+        return State.UNWANTED if self.cancelled else State.ACCEPTED
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether work on the request still makes sense: it has no outcome and was not cancelled."""
+        return self.answer is None and not self.cancelled
 
     def asks_the_same(self, request: Request) -> bool:
         """Whether `request` repeats what was asked under its id before; an unknown question counts as the same."""
@@ -60,27 +98,45 @@ class Ledger:
     def __init__(self, redis: QuickRedis) -> None:
         self._redis = redis
 
-    async def accept(self, request: Request) -> datetime:
+    async def accept(self, request: Request) -> Entry:
         """Note that `request` was admitted, so that asking for it is answered with "not yet".
 
-        Says when its answer is due: what the first admission said, when the same request comes again.
+        Says what is known of it then: what the first admission said when the same request comes again, and
+        whether it is wanted at all.
         """
         key, due = _key(key_of(request)), request.answer_by.isoformat()
 
-        async def note(redis: Any) -> str:
+        async def note(redis: Any) -> list[Any]:
             async with redis.pipeline(transaction=True) as pipe:
                 pipe.hset(key, mapping={"tenant": request.tenant, "caller": request.caller})
                 pipe.hsetnx(key, "answer_by", due)
                 pipe.hsetnx(key, "question", _digest_of(request))
+                pipe.hsetnx(key, "request", request.without_question().model_dump_json())
                 pipe.expire(key, KEEP)
-                pipe.hget(key, "answer_by")
-                return str((await pipe.execute())[-1])
+                pipe.hmget(key, *_FIELDS)
+                found: list[Any] = (await pipe.execute())[-1]
+                return found
 
-        return datetime.fromisoformat(await self._redis.run(note))
+        return _entry(await self._redis.run(note))
 
     async def forget(self, request: Request) -> None:
         """Take an admission back: the caller was told that there is none."""
         await self._redis.script(_FORGET, [_key(key_of(request))], [])
+
+    async def cancel(self, request_id: str, tenant: str, caller: str) -> Entry:
+        """Note that `request_id` is not wanted any more; says what is known of it.
+
+        An entry without an answer but with its `request` waits for the outcome `cancelled` to be claimed; one
+        without both is a tombstone for an ask that has yet to arrive.
+        """
+        await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, int(KEEP.total_seconds())])
+        return await self.find(request_id) or Entry(tenant, caller, None, sent=False, cancelled=True)
+
+    async def is_wanted(self, request: Request) -> bool:
+        """Whether `request` has no outcome yet and was not cancelled; one cheap look, for long work."""
+        key = _key(key_of(request))
+        found: list[Any] = await self._redis.run(lambda redis: redis.hmget(key, "answer", "cancelled"))
+        return found == [None, None]
 
     async def claim(self, request: Request, answer: AnswerReady) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has."""
@@ -107,23 +163,27 @@ class Ledger:
 
     async def sent(self, request: Request) -> None:
         """Note that the outcome is on its way, so that nobody sends it again."""
-        await self._redis.run(lambda redis: redis.hset(_key(key_of(request)), "sent", "1"))
+        await self._redis.script(_SENT, [_key(key_of(request))], [])
 
     async def find(self, key: str) -> Entry | None:
         """What is known under a request id (or `{request}/p{n}` for a rerun)."""
-        fields = ("tenant", "caller", "answer", "sent", "answer_by", "question")
-        found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *fields))
-        tenant, caller, body, sent, due, question = found
-        if tenant is None:
-            return None
-        return Entry(
-            tenant,
-            caller,
-            AnswerReady.decode(body.encode()) if body else None,
-            bool(sent),
-            datetime.fromisoformat(due) if due else None,
-            question,
-        )
+        found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *_FIELDS))
+        return _entry(found) if found[0] is not None else None
+
+
+def _entry(fields: Sequence[str | None]) -> Entry:
+    """The entry in the values of `_FIELDS`, of which the first two are there."""
+    tenant, caller, body, sent, due, question, request, cancelled = fields
+    return Entry(
+        tenant or "",
+        caller or "",
+        AnswerReady.decode(body.encode()) if body else None,
+        bool(sent),
+        datetime.fromisoformat(due) if due else None,
+        question,
+        Request.model_validate_json(request) if request else None,
+        bool(cancelled),
+    )
 
 
 def key_of(request: Request) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from shared.errors import Reason, SettingsError, TryLater, Unprocessable
+from shared.errors import DependencyDown, Reason, SettingsError, TryLater, Unprocessable
 from shared.llm.deployments import Deployment, Provider
 from shared.llm.errors import ContextTooLong, ModelRefused
 
@@ -50,20 +50,26 @@ def make_client(
 
 
 def translate(error: Exception) -> Exception:
-    """What the SDK's `error` means for the work; raise the result `from` it. A bug is handed back as it is."""
+    """What the SDK's `error` means for the work; raise the result `from` it. A bug is handed back as it is.
+
+    `TryLater` for a throttle, with what the provider asked to wait; `DependencyDown` for a provider that fails;
+    `ContextTooLong`, `ModelRefused`, `Unprocessable` for what it refuses.
+    """
+    import httpx2
     import openai
 
     match error:
         case openai.APIConnectionError():  # timeouts are among them
-            return TryLater(f"the model cannot be reached: {error}")
+            return DependencyDown(f"the model cannot be reached: {error}")
         case openai.APIStatusError():
             return _from_status(error)
-        case openai.APIError():
-            # Without a status: the provider broke off inside a stream.
-            return TryLater(f"the model broke off: {error}")
+        case openai.APIError() | httpx2.HTTPError():
+            # Without a status: the provider broke off inside an answer. Reading a stream ourselves, we see what the
+            # HTTP client below the SDK says.
+            return DependencyDown(f"the model broke off: {error or repr(error)}")
         case json.JSONDecodeError():
             # The SDK lets it through: half an answer, or a proxy's error page.
-            return TryLater("the model's answer is no JSON")
+            return DependencyDown("the model's answer is no JSON")
         case _:
             return error
 
@@ -71,7 +77,8 @@ def translate(error: Exception) -> Exception:
 def _from_status(error: "APIStatusError") -> Exception:
     status = error.status_code
     if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return TryLater(f"the model answered {status}", after=_asked_to_wait(error.response.headers))
+        kind = TryLater if status in _BUSY else DependencyDown
+        return kind(f"the model answered {status}", after=_asked_to_wait(error.response.headers))
     if error.code == "context_length_exceeded":
         return ContextTooLong(f"the prompt does not fit the model: {error.message}")
     if error.code == "content_filter":

@@ -14,6 +14,7 @@ deployments:
     tokens_per_minute: 60000
     requests_per_minute: 300
     priority: 1                    # smaller is tried first
+    stream: true                   # chat only; false for a server that cannot stream with usage
     key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
 """
 
@@ -76,6 +77,7 @@ class Deployment(_Strict):
     tokens_per_minute: int | None = Field(default=None, gt=0)
     requests_per_minute: int | None = Field(default=None, gt=0)
     priority: int = Field(default=100, ge=0, description="smaller is tried first")
+    stream: bool = Field(default=True, description="chat only: read answers as a stream, so that they can be stopped")
     dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")
     key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="a name, never the key")
 

@@ -17,7 +17,7 @@ ALLOWED = frozenset(
     "kind attempt delivery_count sequence reason detail error outcome code cache seconds wait until "
     "deployment model region tokens prompt_tokens completion_tokens cost document generation container path "
     "passages embedded removed change count host port url status run events url_http route method etag "
-    "candidates dropped state exception settings version pid signal in_flight lag previous epoch".split()
+    "candidates dropped state exception settings version pid signal in_flight lag previous epoch times".split()
 )
 
 
@@ -59,6 +59,6 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger()
         event = f"library.{record.levelname.lower()}"
-        # The first line only: stack traces of reconnects would drown what matters.
-        detail = f"{record.name}: {record.getMessage()}".splitlines()[0][:500]
+        # No stack traces: those of reconnects would drown what matters. The second line is where asyncio says what.
+        detail = " ".join(f"{record.name}: {record.getMessage()}".splitlines()[:2])[:500]
         logger.log(record.levelno, event, detail=detail)

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from shared.errors import TryLater
+from shared.errors import DependencyDown, TryLater
 
 # Searches take milliseconds; a store that needs longer than this is not well, and the work is retried.
 PATIENCE = timedelta(seconds=10)
@@ -44,7 +44,10 @@ def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIE
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Say what Qdrant's errors mean: `TryLater`, `Missing`, or a bug of ours, which is let through."""
+    """Say what Qdrant's errors mean: `TryLater`, `Missing`, or a bug of ours, which is let through.
+
+    `TryLater` when it is busy, `DependencyDown` when it cannot be reached or fails.
+    """
     try:
         yield
     except ResourceExhaustedResponse as busy:
@@ -52,13 +55,15 @@ def translated() -> Iterator[None]:
     except ResponseHandlingException as unreachable:
         if isinstance(unreachable.source, ValidationError):
             raise
-        raise TryLater(f"Qdrant cannot be reached: {unreachable.source!r}") from unreachable
+        raise DependencyDown(f"Qdrant cannot be reached: {unreachable.source!r}") from unreachable
     except UnexpectedResponse as answer:
         status = answer.status_code or 0
         if status == HTTPStatus.NOT_FOUND:
             raise Missing from answer
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING:
+        if status in _PASSING:
             raise TryLater(f"Qdrant answered {status}") from answer
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise DependencyDown(f"Qdrant answered {status}") from answer
         raise
     except ValueError as refused:
         # The client's in-process mode has no status codes.

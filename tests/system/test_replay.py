@@ -20,10 +20,11 @@ RAGBUS = Path(sys.executable).with_name("ragbus")
 
 async def ragbus(app: App, *arguments: str, status: int = 0) -> str:
     """What the command prints on its standard output."""
+    at = {"RAGBUS_GATEWAY_URL": app.stack.gateway_url}
     process = await asyncio.create_subprocess_exec(
         RAGBUS,
         *arguments,
-        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200", **app.stack.env()},
+        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200", **app.stack.env(), **at},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

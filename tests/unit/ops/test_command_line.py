@@ -18,7 +18,7 @@ HEAVY = {
     "local",
     "services",
 }
-COMMANDS = "up demo ask queues dlq capture replay index doctor".split()
+COMMANDS = "up demo ask cancel queues dlq capture replay index doctor".split()
 
 
 def ragbus(*arguments: str, folder: Path, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,16 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [("ask", "hello"), ("queues",), ("dlq", "ls"), ("dlq", "show", "1"), ("capture", "dead"), ("index", "status")],
+    [
+        ("ask", "hello"),
+        ("cancel", "m1"),
+        ("cancel", "--http", "r1"),
+        ("queues",),
+        ("dlq", "ls"),
+        ("dlq", "show", "1"),
+        ("capture", "dead"),
+        ("index", "status"),
+    ],
 )
 def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     told = ragbus(*arguments, folder=tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.gateway.ask import QueueDoor
+from services.gateway.cancel import CancelDesk
 from services.gateway.dead import DeadDesk
 from services.gateway.desk import Desk
 from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
@@ -47,9 +48,9 @@ CALLERS = Callers.model_validate(
 
 
 class Gateway:
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
-        self.budget = TenantBudget(redis, CALLERS.tokens_per_minute)
+        self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
         self.desk = Desk(
             use_cases={"onboarding": a_use_case()},
             ledger=self.ledger,
@@ -60,7 +61,8 @@ class Gateway:
             metrics=make(),
             clock=lambda: NOW,
         )
-        self.door = QueueDoor(CALLERS, self.desk, lambda: NOW)
+        self.cancelling = CancelDesk(self.ledger, self.budget.settle, lambda: NOW)
+        self.door = QueueDoor(CALLERS, self.desk, self.cancelling, lambda: NOW)
         self.dead = DeadDesk(self.door, self.budget.settle, lambda: NOW)
         self.waiting = Waiting()
         self.outcomes = OutcomeDesk(self.ledger, self.waiting, lambda: NOW)

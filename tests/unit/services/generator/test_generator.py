@@ -1,26 +1,27 @@
 """The generator's story, with a scripted model and a real Redis."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from services.generator.handler import Generator
-from services.generator.reply import Reply
+from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf
 from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome
+from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome, cancelled
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
 from tests.making import NOW, a_candidate, a_request, a_use_case
 from tests.unit.services.generator.test_planner import a_deployment
 
+SILENCE = "says nothing until it is stopped"
 GOOD = "New employees receive 21 days of annual leave per year [1]."
 TWO = [
     a_deployment("small", 4000, priority=1, price={"input": 1.0, "output": 2.0}),
@@ -28,20 +29,35 @@ TWO = [
 ]
 
 
-class Script:
-    """A model that says what it is told to, and remembers who asked."""
+Happening = Callable[[], Awaitable[None]]
 
-    def __init__(self, *says: str | Exception) -> None:
+
+class Script:
+    """A model that says what it is told to, and remembers who asked. Things may happen before it says something."""
+
+    def __init__(self, *says: "str | Exception | Happening") -> None:
         self.says = list(says)
         self.called: list[str] = []
         self.prompts: list[int] = []
 
     async def complete(
-        self, deployment: Deployment, messages: tuple[dict[str, str], ...], *, answer_tokens: int, within: timedelta
+        self,
+        deployment: Deployment,
+        messages: tuple[dict[str, str], ...],
+        *,
+        answer_tokens: int,
+        within: timedelta,
+        unwanted: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
         self.called.append(deployment.name)
         self.prompts.append(sum(len(message["content"]) for message in messages))
         said = self.says.pop(0)
+        while callable(said):
+            await said()
+            said = self.says.pop(0)
+        if said == SILENCE:
+            await unwanted()
+            raise Unwanted(used=600)
         if isinstance(said, Exception):
             raise said
         return Reply(said, prompt_tokens=1000, completion_tokens=50)
@@ -49,9 +65,22 @@ class Script:
 
 class Scene:
     def __init__(self, redis: QuickRedis) -> None:
-        self.redis = redis
+        self.redis, self.now = redis, NOW
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
         self.budget = TenantBudget(redis, lambda _tenant: 10_000)
+
+    async def cancel(self) -> None:
+        request = a_request()
+        await self.ledger.claim(request, cancelled(request, NOW))
+        await self.budget.settle(request.tenant, request.spending, 0)
+
+    async def left(self) -> float:
+        """Of 10,000 tokens, without what was refilled since."""
+        level = await self.redis.run(lambda redis: redis.hget("ragbus:{tessolund}:budget", "level"))
+        return float(level or 0)
+
+    async def wait(self) -> None:
+        self.now += timedelta(seconds=1)
 
     async def run(self, model: Script, attempt: int = 1, **changes: Any) -> AnswerReady:
         generator = Generator(
@@ -61,7 +90,8 @@ class Scene:
             ledger=self.ledger,
             budget=self.budget,
             cache=self.cache,
-            clock=lambda: NOW,
+            clock=lambda: self.now,
+            look=timedelta(milliseconds=10),
         )
         [envelope] = await generator.handle(a_task(**changes), attempt)
         assert isinstance(envelope.message, AnswerReady)
@@ -121,17 +151,55 @@ async def test_a_busy_model_is_tried_again_later(scene: Scene) -> None:
     assert model.called == ["small"]
 
 
-@pytest.mark.parametrize(("attempt", "deployment"), [(1, "small"), (2, "small"), (3, "other"), (4, "other")])
+@pytest.mark.parametrize(
+    ("attempt", "deployment"), [(1, "small"), (2, "small"), (3, "other"), (4, "other"), (5, "small")]
+)
 async def test_after_its_tries_the_second_deployment_answers(scene: Scene, attempt: int, deployment: str) -> None:
     model = Script(GOOD)
     await scene.run(model, attempt)
     assert model.called == [deployment]
 
 
-async def test_when_all_have_had_their_tries_there_is_a_clear_end(scene: Scene) -> None:
+DOWN, BROKEN_KEY = DependencyDown("503"), Unprocessable(Reason.UNAUTHORIZED, "key")
+
+
+def throttled(seconds: float) -> TryLater:
+    return TryLater("429", after=timedelta(seconds=seconds))
+
+
+async def test_a_deployment_that_is_down_is_left_at_once(scene: Scene) -> None:
+    model = Script(DOWN, GOOD)
+    await scene.run(model)
+    assert model.called == ["small", "other"]
+
+
+@pytest.mark.parametrize(
+    ("says", "kind", "after"),
+    [
+        ([DOWN, DOWN], DependencyDown, 0),
+        ([DependencyDown("503", after=timedelta(seconds=9)), DependencyDown("503", after=timedelta(seconds=4))],
+         DependencyDown, 4),
+        ([BROKEN_KEY, DOWN], DependencyDown, 0),
+        ([DOWN, BROKEN_KEY], DependencyDown, 0),
+        ([DOWN, throttled(3)], TryLater, 3),
+        ([throttled(50), DOWN], TryLater, 50),
+        ([throttled(50), throttled(40)], TryLater, 40),
+        ([throttled(50), BROKEN_KEY], TryLater, 50),
+    ],
+)  # fmt: skip
+async def test_what_several_failures_mean_together(
+    scene: Scene, says: list[Exception], kind: type[TryLater], after: float
+) -> None:
+    with pytest.raises(TryLater) as failure:
+        await scene.run(Script(*says))
+    assert type(failure.value) is kind
+    assert failure.value.after == timedelta(seconds=after)
+
+
+async def test_when_no_deployment_can_be_used_there_is_a_clear_end(scene: Scene) -> None:
     with pytest.raises(Unprocessable) as end:
-        await scene.run(Script(), attempt=5)
-    assert end.value.reason is Reason.RETRIES_EXHAUSTED
+        await scene.run(Script(BROKEN_KEY, BROKEN_KEY))
+    assert end.value.reason is Reason.UNAUTHORIZED
 
 
 async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(scene: Scene) -> None:
@@ -199,3 +267,65 @@ async def test_only_sure_answers_are_cached(
 async def test_without_redis_an_answer_is_still_an_answer() -> None:
     away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
     assert (await away.run(Script(GOOD))).outcome is Outcome.ANSWERED
+
+
+# -- cancelled
+
+
+async def test_a_cancelled_request_is_not_paid_for(scene: Scene) -> None:
+    await scene.cancel()
+    model = Script(GOOD)
+    assert (await scene.run(model)).outcome is Outcome.CANCELLED
+    assert model.called == []
+
+
+async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_the_second(scene: Scene) -> None:
+    model = Script(scene.cancel, DOWN, GOOD)
+    assert (await scene.run(model)).outcome is Outcome.CANCELLED
+    assert model.called == ["small"]
+
+
+@pytest.mark.parametrize("tombstone", [False, True], ids=["claimed", "tombstone"])
+async def test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charged(
+    scene: Scene, tombstone: bool
+) -> None:
+    async def buried() -> None:
+        await scene.ledger.cancel("r1", "tessolund", "welcome-app")
+
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+    stopped = Script(buried if tombstone else scene.cancel, SILENCE)
+    assert (await scene.run(stopped)).outcome is Outcome.CANCELLED
+    assert await scene.left() == 10_000 - 600
+
+
+async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(scene: Scene) -> None:
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+    await scene.run(Script(scene.cancel, GOOD))
+    entry = await scene.ledger.find("r1")
+    assert entry is not None
+    assert entry.answer is not None
+    assert entry.answer.outcome is Outcome.CANCELLED
+    assert await scene.left() == 10_000 - 1_050
+
+
+async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> None:
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+    with pytest.raises(Unprocessable) as late:
+        await scene.run(
+            Script(scene.wait, TooSlow("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
+        )
+    assert late.value.reason is Reason.DEADLINE_EXCEEDED
+    assert await scene.left() == 10_000 - 700
+
+
+async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: Scene) -> None:
+    model = Script(TooSlow("slow", used=700), GOOD)
+    assert (await scene.run(model)).outcome is Outcome.ANSWERED
+    assert model.called == ["small", "other"]
+
+
+async def test_without_redis_nothing_counts_as_cancelled() -> None:
+    away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
+    model = Script(DOWN, GOOD)
+    assert (await away.run(model)).outcome is Outcome.ANSWERED
+    assert model.called == ["small", "other"]

@@ -63,9 +63,13 @@ def test_the_cheaper_of_two_alike_comes_first_unless_priority_says_otherwise() -
     assert [c.deployment.name for c in plan(a_use_case(), [preferred, cheap], need)] == ["small", "other"]
 
 
-@pytest.mark.parametrize(("attempt", "left"), [(1, [1, 2]), (2, [1, 2]), (3, [2]), (4, [2]), (5, [])])
-def test_each_deployment_gets_its_tries(attempt: int, left: list[int]) -> None:
-    assert list(at_attempt([1, 2], attempt, 2)) == left
+@pytest.mark.parametrize(
+    ("attempt", "order"), [(1, [1, 2, 3]), (2, [1, 2, 3]), (3, [2, 3, 1]), (6, [3, 1, 2]), (7, [1, 2, 3])]
+)
+def test_each_deployment_comes_first_for_its_tries_then_the_next_round_and_round(
+    attempt: int, order: list[int]
+) -> None:
+    assert list(at_attempt([1, 2, 3], attempt, 2)) == order
 
 
 def test_the_plan_says_why() -> None:

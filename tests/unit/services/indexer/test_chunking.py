@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.indexer.chunk import MOST_TOKENS, chunk
@@ -85,6 +85,7 @@ BLOCKS = st.lists(
 
 @settings(deadline=None)
 @given(BLOCKS, st.integers(10, 60))
+@example(blocks=[(Kind.TABLE, "9a9a9a漢9\n-\n\n9a" * 3, 0)], most=47)
 def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[Kind, str, int]], most: int) -> None:
     writer = Writer()
     for kind, text, level in blocks:

@@ -58,6 +58,11 @@ async def test_a_file_is_read_only_as_it_was_looked_at(root: Path) -> None:
     assert await lake.head("handbook", "leave.md") is None
 
 
+async def test_a_name_that_no_file_can_have_is_no_document(root: Path) -> None:
+    # A blob's may have 1,024 characters, a file's 255 bytes; as a failure it would be tried again for a day.
+    assert await FolderLake({"handbook": root}).head("handbook", "x" * 1_024) is None
+
+
 async def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another(root: Path) -> None:
     lake = FolderLake({"handbook": root})
     before = await lake.head("handbook", "leave.md")

@@ -7,7 +7,7 @@ import httpx2
 import openai
 import pytest
 
-from shared.errors import Reason, SettingsError, TryLater, Unprocessable
+from shared.errors import DependencyDown, Reason, SettingsError, TryLater, Unprocessable
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment, Provider
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -45,18 +45,32 @@ def status(code: int, *, headers: dict[str, str] | None = None, error: str | Non
         (status(429, headers={"retry-after": "7", "retry-after-ms": "250"}), 0.25),
         (status(429, headers={"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}), 0),
         (status(429, headers={"retry-after": "-3"}), 0),
+        (status(408), 0),
+        (status(409), 0),
+    ],
+)
+def test_a_throttle_means_try_later(error: Exception, after: float) -> None:
+    meant = translate(error)
+    assert type(meant) is TryLater
+    assert meant.after == timedelta(seconds=after)
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
         (status(500), 0),
         (status(503, headers={"retry-after": "2"}), 2),
-        (status(408), 0),
         (openai.APITimeoutError(REQUEST), 0),
         (openai.APIConnectionError(request=REQUEST), 0),
         (openai.APIError("broke off", REQUEST, body=None), 0),
+        (httpx2.ReadError("reset"), 0),
+        (httpx2.RemoteProtocolError("incomplete chunked read"), 0),
         (json.JSONDecodeError("half an answer", "{", 1), 0),
     ],
 )
-def test_a_bad_moment_means_try_later(error: Exception, after: float) -> None:
+def test_a_model_that_fails_is_down(error: Exception, after: float) -> None:
     meant = translate(error)
-    assert isinstance(meant, TryLater)
+    assert type(meant) is DependencyDown
     assert meant.after == timedelta(seconds=after)
 
 

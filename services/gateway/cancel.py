@@ -1,0 +1,82 @@
+"""Taking a request back: `cancelled` is claimed as its outcome, and the caller is told.
+
+Whoever works on it meets the claim: before the next paid call, or between two pieces of an answer.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.access.callers import Caller
+from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady, Outcome, cancelled
+from shared.contracts.cancel import Cancel
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.ids import request_id
+from shared.contracts.request import Request
+from shared.errors import TryLater
+from shared.failpoints import reach
+from shared.ledger.ledger import Ledger
+from shared.telemetry.logs import get_logger
+
+log = get_logger()
+
+Settle = Callable[[str, str, int], Awaitable[None]]
+
+# While Redis is away a cancellation is tried so often, so far apart at the least; by then most requests have ended.
+ATTEMPTS = 5
+WAIT_FOR_REDIS = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The outcome of a request that somebody wanted to cancel, and its way to the caller."""
+
+    answer: AnswerReady
+    envelope: Envelope
+
+
+class CancelDesk:
+    """Cancels requests for their callers."""
+
+    def __init__(self, ledger: Ledger, settle: Settle, clock: Callable[[], datetime]) -> None:
+        """`settle`: gives a request's reserved tokens back."""
+        self._ledger = ledger
+        self._settle = settle
+        self._clock = clock
+
+    async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
+        """Cancel what `caller` asked under a message id; raises `TryLater` while Redis is away, a few times."""
+        identity = request_id(caller.tenant, caller.name, cancel.message_id)
+        try:
+            outcome = await self.cancel(identity, caller)
+        except RedisAway as away:
+            if attempt >= ATTEMPTS:
+                log.warning("cancel.given_up", request_id=identity, tenant=caller.tenant, detail=str(away))
+                return []
+            raise TryLater(f"the ledger cannot be reached: {away}", after=WAIT_FOR_REDIS) from away
+        return [outcome.envelope] if outcome is not None else []
+
+    async def cancel(self, identity: str, caller: Caller) -> Decided | None:
+        """The outcome of `caller`'s request `identity`; None when there is nobody to tell yet: it has not arrived.
+
+        Raises `RedisAway`.
+        """
+        entry = await self._ledger.cancel(identity, caller.tenant, caller.name)
+        reach("cancel.noted")
+        if entry.request is None:
+            log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
+            return None
+        answer = await self._claimed(entry.request)
+        log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
+        return Decided(answer, to_caller(entry.request, answer, self._clock()))
+
+    async def _claimed(self, request: Request) -> AnswerReady:
+        wish = cancelled(request, self._clock())
+        answer = (await self._ledger.claim(request, wish)).answer or wish
+        reach("cancel.claimed")
+        if answer.outcome is Outcome.CANCELLED:
+            # What a call that is under way uses is charged when it is stopped.
+            await self._settle(request.tenant, request.spending, 0)
+            reach("cancel.settled")
+        return answer

@@ -1,0 +1,52 @@
+"""A real Redis against the table of the ledger's states: every step from every state."""
+
+import pytest
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import Code, Outcome, ending
+from shared.ledger.ledger import Ledger, key_of
+from shared.ledger.states import State, Step, after
+from tests.making import a_request
+
+REQUEST = a_request()
+# The shortest way to each state.
+WAYS: dict[State, tuple[Step, ...]] = {
+    State.UNKNOWN: (),
+    State.ACCEPTED: (Step.ACCEPT,),
+    State.UNWANTED: (Step.CANCEL,),
+    State.CLAIMED: (Step.CLAIM,),
+    State.TOLD: (Step.ACCEPT, Step.CLAIM, Step.SENT),
+}
+
+
+async def take(ledger: Ledger, step: Step) -> None:
+    answer = ending(REQUEST, Outcome.ANSWERED, Code.OK, text="24 days")
+    match step:
+        case Step.ACCEPT:
+            await ledger.accept(REQUEST)
+        case Step.CANCEL:
+            await ledger.cancel(REQUEST.request_id, REQUEST.tenant, REQUEST.caller)
+        case Step.CLAIM:
+            await ledger.claim(REQUEST, answer)
+        case Step.SENT:
+            await ledger.sent(REQUEST)
+        case Step.FILE:
+            await ledger.file(answer, REQUEST.tenant, REQUEST.caller)
+        case Step.FORGET:
+            await ledger.forget(REQUEST)
+
+
+async def state_in(ledger: Ledger) -> State:
+    entry = await ledger.find(key_of(REQUEST))
+    return entry.state if entry else State.UNKNOWN
+
+
+@pytest.mark.parametrize("step", Step)
+@pytest.mark.parametrize("state", State)
+async def test_every_step_leads_where_the_table_says(redis: QuickRedis, state: State, step: Step) -> None:
+    ledger = Ledger(redis)
+    for before in WAYS[state]:
+        await take(ledger, before)
+    assert await state_in(ledger) is state
+    await take(ledger, step)
+    assert await state_in(ledger) is after(state, step)

@@ -1,0 +1,282 @@
+"""What the generator makes of a model's stream: the real SDK and our reading of it, on the laptop's model and worse."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from services.generator.chat import Chat
+from services.generator.reply import Reply, TooSlow, Unwanted
+from shared.errors import DependencyDown, TryLater
+from shared.llm.deployments import Deployment
+from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.telemetry.metrics import make
+
+PROMPT = (
+    {"role": "system", "content": "Answer from the passages."},
+    {
+        "role": "user",
+        "content": "[[passage 1 8f3a2c41 | Leave]]\nEmployees in Spain receive 16 weeks of paid parental leave.\n"
+        "[[end 1 8f3a2c41]]\n\nQuestion: How many weeks of parental leave do employees in Spain receive?",
+    },
+)
+SAID = "Employees in Spain receive 16 weeks of paid parental leave. [1]"
+WITHIN = timedelta(seconds=60)
+
+
+async def never() -> None:
+    """The answer is wanted to the end."""
+    await asyncio.Event().wait()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A model of the laptop's, for the module."""
+    process = subprocess.Popen([sys.executable, "-m", "local.llm", "--port", "0"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    found = re.search(r"http://\S+", process.stderr.readline())
+    assert found
+    yield found[0]
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+class Model:
+    """The model, and how to make it misbehave."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.chat = Chat(timedelta(seconds=60), make())
+        self.control = httpx.AsyncClient(base_url=url)
+
+    async def fail(self, **rule: Any) -> None:
+        (await self.control.post("/control/faults", json=[rule] if rule else [])).raise_for_status()
+
+    async def call(self) -> dict[str, Any]:
+        """The last one as the model saw it."""
+        return dict((await self.control.get("/control/calls")).raise_for_status().json()[-1])
+
+    async def ask(self, *, within: timedelta = WITHIN, unwanted: Any = never, **deployment: Any) -> Reply:
+        return await self.chat.complete(
+            a_deployment(self.url, **deployment), PROMPT, answer_tokens=100, within=within, unwanted=unwanted
+        )
+
+    async def close(self) -> None:
+        await self.chat.close()
+        await self.control.aclose()
+
+
+def a_deployment(url: str, **changes: Any) -> Deployment:
+    given = {"provider": "azure", "endpoint": url, "api_version": "2024-10-21", "key_env": "MODEL_KEY", **changes}
+    return Deployment.model_validate(
+        {"name": "-".join(changes) or "plain", "model": "m", "region": "r", "context_window": 4000, **given}
+    )
+
+
+@pytest.fixture
+async def model(server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Model]:
+    monkeypatch.setenv("MODEL_KEY", "k")
+    found = Model(server)
+    await found.fail()
+    yield found
+    await found.close()
+
+
+DIALECTS: list[dict[str, Any]] = [{}, {"provider": "compatible"}, {"stream": False}]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["azure", "compatible", "not a stream"])
+async def test_an_answer_is_read_whole_and_counted_by_the_provider(model: Model, dialect: dict[str, Any]) -> None:
+    if dialect.get("provider"):
+        dialect = {**dialect, "endpoint": f"{model.url}/v1"}
+    reply = await model.ask(**dialect)
+    call = await model.call()
+    assert reply.text == SAID
+    assert (reply.prompt_tokens, reply.completion_tokens) == (call["prompt_tokens"], call["completion_tokens"])
+    assert (reply.estimated, reply.cut_off) == (False, False)
+    assert call["stream"] is dialect.get("stream", True)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 12])
+async def test_half_an_answer_is_no_answer(model: Model, after: int) -> None:
+    await model.fail(cut_stream_after=after)
+    with pytest.raises(DependencyDown):
+        await model.ask()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_cannot_be_read_is_no_answer(model: Model, stream: bool) -> None:
+    await model.fail(malformed=True)
+    with pytest.raises(DependencyDown):
+        await model.ask(stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("rule", "means"),
+    [
+        ({"status": 429, "retry_after": 7}, TryLater),
+        ({"status": 503, "retry_after": 7}, DependencyDown),
+        ({"status": 400, "code": "context_length_exceeded"}, ContextTooLong),
+        ({"status": 400, "code": "content_filter"}, ModelRefused),
+    ],
+)
+async def test_a_stream_that_does_not_begin_is_told_by_its_status(
+    model: Model, rule: dict[str, Any], means: type[Exception]
+) -> None:
+    await model.fail(**rule)
+    with pytest.raises(means) as failure:
+        await model.ask()
+    assert type(failure.value) is means
+    if isinstance(failure.value, TryLater):
+        assert failure.value.after == timedelta(seconds=7)
+
+
+async def stopped(model: Model) -> dict[str, Any]:
+    """The last call, once the model has seen that nobody listens."""
+    async with asyncio.timeout(20):
+        while not (call := await model.call())["stopped"]:
+            await asyncio.sleep(0.01)
+    return call
+
+
+async def heard(model: Model, chunks: int) -> None:
+    async with asyncio.timeout(20):
+        while (await model.call())["chunks"] < chunks:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(model: Model) -> None:
+    await model.fail(chunk_latency=1)
+
+    async def unwanted() -> None:
+        await heard(model, 2)
+
+    with pytest.raises(Unwanted) as end:
+        await model.ask(unwanted=unwanted)
+    call = await stopped(model)
+    assert 2 <= call["chunks"] < 12
+    assert 0.5 * call["prompt_tokens"] < end.value.used < 2 * call["prompt_tokens"]
+
+
+async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) -> None:
+    await model.fail(hang=True)
+
+    async def unwanted() -> None:
+        async with asyncio.timeout(20):
+            while (await model.call())["fault"] != "hang":
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(Unwanted):
+        await model.ask(unwanted=unwanted)
+
+
+async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
+    await model.fail(chunk_latency=2)
+    with pytest.raises(TooSlow) as end:
+        await model.ask(within=timedelta(seconds=1))
+    assert (await stopped(model))["chunks"] < 12
+    assert end.value.used > 0
+
+
+async def test_a_watch_that_fails_is_a_bug_and_no_wish(model: Model) -> None:
+    async def unwanted() -> None:
+        raise KeyError("bug")
+
+    await model.fail(hang=True)
+    with pytest.raises(KeyError):
+        await model.ask(unwanted=unwanted)
+
+
+# -- servers that speak the protocol in their own way
+
+
+CHUNK = '{"choices": [{"index": 0, "delta": {"content": "%s"}, "finish_reason": %s}]}'
+USAGE = '{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}}'
+
+
+async def told(body: bytes, monkeypatch: pytest.MonkeyPatch) -> Reply:
+    """What is made of a server that sends `body` and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    monkeypatch.setenv("MODEL_KEY", "k")
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    chat = Chat(WITHIN, make())
+    try:
+        return await chat.complete(
+            a_deployment(url, provider="compatible"), PROMPT, answer_tokens=9, within=WITHIN, unwanted=never
+        )
+    finally:
+        await chat.close()
+        listening.close()
+        await listening.wait_closed()
+
+
+def events(*data: str, end: str = "\n\n") -> bytes:
+    return "".join(f"data: {each}{end}" for each in data).encode()
+
+
+async def test_a_server_that_does_not_count_has_its_tokens_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = await told(events(CHUNK % ("a few words", '"stop"'), "[DONE]"), monkeypatch)
+    assert reply.estimated
+    assert (reply.text, reply.completion_tokens) == ("a few words", 3)
+    assert reply.prompt_tokens > 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        events(CHUNK % ("one", "null"), CHUNK % (" two", '"stop"'), USAGE, "[DONE]", end="\r\n\r\n"),
+        b": keep-alive\n\nevent: message\nid: 7\n" + events(CHUNK % ("one two", '"stop"'), USAGE, "[DONE]"),
+        events(CHUNK % ("one two", "null"), CHUNK % ("", '"stop"'), USAGE),  # without an end
+        events(CHUNK % ("one two", '"stop"'), USAGE, "half a chu"),  # it broke after the end
+        events(CHUNK % ("one two", '"stop"'), USAGE, '{"error": {"message": "too late"}}'),
+    ],
+    ids=["crlf", "comments and fields", "no DONE", "broken after the end", "error after the end"],
+)
+async def test_what_is_said_around_an_answer_makes_no_difference(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = await told(body, monkeypatch)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("one two", 9, 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        events("[DONE]"),
+        events(CHUNK % ("one", "null"), "[DONE]"),
+        events(CHUNK % ("one", "null"), '{"error": {"message": "overloaded"}}'),
+        events("[]"),
+        events('{"choices": 7}'),
+        events('{"choices": [{"delta": {"content": 7}, "finish_reason": "stop"}]}'),
+        b'{"choices": [{"message": {"content": "not a stream"}, "finish_reason": "stop"}]}',
+    ],
+)
+async def test_what_is_no_whole_answer_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DependencyDown):
+        await told(body, monkeypatch)
+
+
+async def test_a_separator_of_lines_that_is_none_here_does_not_tear_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = await told(events(CHUNK % ("one\u2028two\x85three", '"stop"'), USAGE), monkeypatch)
+    assert reply.text == "one\u2028two\x85three"
+
+
+async def test_an_answer_that_the_filter_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelRefused):
+        await told(events(CHUNK % ("", '"content_filter"'), USAGE), monkeypatch)
+
+
+async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await told(events(CHUNK % ("one", '"length"'), USAGE), monkeypatch)).cut_off

@@ -1,0 +1,243 @@
+"""Taking a request back, through both doors; on a real Redis."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from services.gateway.cancel import ATTEMPTS
+from services.gateway.http import HttpDoor, make_app
+from shared.access.callers import Callers, hash_key
+from shared.budget.tenant import Refusal, TenantBudget
+from shared.bus.port import BusUnavailable, Received
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.envelope import Envelope
+from shared.contracts.ids import request_id
+from shared.contracts.request import Request
+from shared.errors import TryLater, Unprocessable
+from shared.ledger.ledger import Ledger
+from tests.making import NOW
+from tests.unit.services.gateway.test_doors import CALLERS, Gateway, a_dead, an_ask, the_answer
+
+REQUEST = request_id("tessolund", "welcome-app", "m1")
+
+
+def a_cancel(message_id: str = "m1", body: bytes | None = None, **changes: Any) -> Received:
+    given = {"queue": "ask", "subject": "cancel.v1", "message_id": "c1", "enqueued_at": NOW, "sequence_number": 8}
+    return Received(body=body or json.dumps({"message_id": message_id}).encode(), **{**given, **changes})
+
+
+async def cancel(gateway: Gateway, attempt: int = 1, **changes: Any) -> list[Envelope]:
+    return list(await gateway.door.handle(gateway.door.decode(a_cancel(**changes)), attempt))
+
+
+async def asked(gateway: Gateway, **changes: Any) -> Request:
+    request = (await gateway.ask(**changes))[1].request
+    assert request is not None
+    return request
+
+
+@pytest.fixture
+def gateway(redis: QuickRedis) -> Gateway:
+    return Gateway(redis)
+
+
+# -- by a message
+
+
+async def test_a_cancelled_ask_is_told_where_its_answer_would_have_come(gateway: Gateway) -> None:
+    request = await asked(gateway, reply_to_session_id="s9", correlation_id="c9")
+    [told] = await cancel(gateway)
+    assert (told.queue, told.session_id, told.correlation_id) == ("answers", "s9", "c9")
+    assert told.message_id == f"{request.request_id}/reply"
+    answer = the_answer([told])
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.CANCELLED, Code.CANCELLED, False)
+    entry = await gateway.ledger.find(request.request_id)
+    assert entry is not None
+    assert entry.answer is not None
+    assert entry.answer.outcome is Outcome.CANCELLED
+
+
+async def test_its_tokens_are_given_back_once(gateway: Gateway) -> None:
+    await asked(gateway)
+    await asked(gateway, message_id="m2")  # 8,000 tokens pay for two
+    for _ in range(3):
+        await cancel(gateway)
+    assert len(await gateway.ask(message_id="m3")) == 2
+    assert the_answer(await gateway.ask(message_id="m4")).code is Code.BUDGET_EXCEEDED
+
+
+async def test_cancelling_twice_tells_the_same(gateway: Gateway) -> None:
+    await asked(gateway)
+    first, second = the_answer(await cancel(gateway)), the_answer(await cancel(gateway))
+    assert first == second
+
+
+async def test_the_answer_that_was_first_is_the_outcome(gateway: Gateway) -> None:
+    request = await asked(gateway)
+    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    assert the_answer(await cancel(gateway)).text == "24"
+
+
+async def test_an_answer_that_comes_later_is_not_the_outcome(gateway: Gateway) -> None:
+    request = await asked(gateway)
+    await cancel(gateway)
+    late = await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    assert late.answer is not None
+    assert late.answer.outcome is Outcome.CANCELLED
+
+
+async def test_an_ask_that_arrives_after_its_cancellation_is_not_worked_on(gateway: Gateway) -> None:
+    assert await cancel(gateway) == []
+    answer = the_answer(await gateway.ask())
+    assert (answer.outcome, answer.request_id) == (Outcome.CANCELLED, REQUEST)
+    assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
+
+
+class Interrupted(TenantBudget):
+    """While tokens are being reserved, the caller changes its mind."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        super().__init__(redis, CALLERS.tokens_per_minute)
+        self.ledger = Ledger(redis)
+
+    async def reserve(self, tenant: str, request: str, tokens: int) -> Refusal | None:
+        await self.ledger.cancel(request, tenant, "welcome-app")
+        return await super().reserve(tenant, request, tokens)
+
+
+async def test_an_ask_that_is_cancelled_while_it_is_admitted_is_not_worked_on(redis: QuickRedis) -> None:
+    answer = the_answer(await Gateway(redis, Interrupted(redis)).ask())
+    assert answer.outcome is Outcome.CANCELLED
+    assert await TenantBudget(redis, CALLERS.tokens_per_minute).reserve("tessolund", "all of it", 8_000) is None
+
+
+async def test_nobody_can_cancel_what_another_asked(gateway: Gateway) -> None:
+    request = await asked(gateway)
+    assert await cancel(gateway, queue="ask-hr") == []
+    entry = await gateway.ledger.find(request.request_id)
+    assert entry is not None
+    assert entry.is_wanted
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b'{"message_id": ""}', b'{"message_id": 7}'])
+async def test_a_cancellation_that_says_nothing_is_dead_and_no_answer_to_anything(
+    gateway: Gateway, body: bytes
+) -> None:
+    with pytest.raises(Unprocessable):
+        await cancel(gateway, body=body)
+    death = gateway.dead.decode(a_dead(a_cancel(body=body), "SchemaInvalid", "ask"))
+    assert await gateway.dead.handle(death) == []
+
+
+async def test_an_ask_and_its_cancellation_do_not_share_the_ids_of_their_retries(gateway: Gateway) -> None:
+    ask, take_back = an_ask(), a_cancel(message_id="m1")
+    assert gateway.door.identify(ask).base_id != gateway.door.identify(take_back).base_id
+
+
+async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None:
+    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    for attempt in range(1, ATTEMPTS):
+        with pytest.raises(TryLater) as away:
+            await cancel(gateway, attempt)
+        assert away.value.after >= timedelta(seconds=1)
+    assert await cancel(gateway, ATTEMPTS) == []
+
+
+# -- over HTTP
+
+
+class Web:
+    """The HTTP door, and what it sends."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.sent: list[Envelope] = []
+        self.away = False
+        door = HttpDoor(
+            callers=Callers(
+                tenants=CALLERS.tenants,
+                callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
+            ),
+            desk=gateway.desk,
+            cancelling=gateway.cancelling,
+            ledger=gateway.ledger,
+            waiting=gateway.waiting,
+            send=self.send,
+            connected=lambda: True,
+            clock=lambda: NOW,
+        )
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(door)), base_url="http://gateway")
+
+    async def send(self, envelope: Envelope) -> None:
+        if self.away:
+            raise BusUnavailable("away")
+        self.sent.append(envelope)
+
+    async def delete(self, request: str, caller: str = "welcome-app") -> httpx.Response:
+        return await self.client.delete(f"/v1/requests/{request}", headers={"Authorization": f"Bearer {caller}"})
+
+    async def ask(self, key: str) -> str:
+        headers = {"Authorization": "Bearer welcome-app", "Idempotency-Key": key}
+        reply = await self.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers)
+        return str(reply.json()["request_id"])
+
+
+@pytest.fixture
+async def web(gateway: Gateway) -> AsyncIterator[Web]:
+    found = Web(gateway)
+    yield found
+    await found.client.aclose()
+
+
+async def test_delete_cancels_and_says_the_outcome(web: Web) -> None:
+    request = await web.ask("k1")
+    reply = await web.delete(request)
+    assert reply.status_code == 200
+    assert (reply.json()["outcome"], reply.json()["request_id"]) == ("cancelled", request)
+    assert [envelope.queue for envelope in web.sent] == ["outcomes", "retrieve", "outcomes"]  # sentinel, work, outcome
+    assert (await web.delete(request)).json() == reply.json()
+
+
+async def test_delete_cancels_what_was_asked_on_the_queue(web: Web, gateway: Gateway) -> None:
+    request = await asked(gateway)
+    assert (await web.delete(request.request_id)).json()["outcome"] == "cancelled"
+    assert [envelope.queue for envelope in web.sent] == ["answers"]
+
+
+async def test_delete_says_the_answer_that_was_first(web: Web, gateway: Gateway) -> None:
+    request = await asked(gateway)
+    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    reply = await web.delete(request.request_id)
+    assert (reply.status_code, reply.json()["text"]) == (200, "24")
+
+
+async def test_what_is_not_this_callers_is_not_there(web: Web) -> None:
+    request = await web.ask("k1")
+    for reply in (await web.delete(request, "hr-portal"), await web.delete("rnothing")):
+        assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
+    assert (await web.client.delete(f"/v1/requests/{request}")).status_code == 401
+    headers = {"Authorization": "Bearer welcome-app"}
+    assert (await web.client.get(f"/v1/requests/{request}", headers=headers)).status_code == 202
+
+
+async def test_delete_of_what_has_not_arrived_but_was_cancelled_is_accepted(web: Web, gateway: Gateway) -> None:
+    await cancel(gateway)
+    assert (await web.delete(REQUEST)).status_code == 202
+
+
+async def test_delete_holds_even_when_the_broker_is_away(web: Web) -> None:
+    request = await web.ask("k1")
+    web.away = True
+    assert (await web.delete(request)).json()["outcome"] == "cancelled"
+
+
+async def test_delete_without_redis_says_when_to_come_back() -> None:
+    web = Web(Gateway(QuickRedis("redis://127.0.0.1:1/0")))
+    reply = await web.delete("r1")
+    assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
+    assert int(reply.headers["Retry-After"]) >= 1
+    await web.client.aclose()

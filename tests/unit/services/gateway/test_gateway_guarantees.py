@@ -1,0 +1,69 @@
+"""Guarantees of the gateway that the sabotage suite (`tests/sabotage`) found nobody watching."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from services.gateway.main import make_jobs
+from services.gateway.settings import GatewaySettings
+from shared.access.use_cases import read_use_cases
+from shared.bus.memory import MemoryBus
+from shared.cache.redis import QuickRedis
+from shared.contracts.ids import request_id
+from shared.contracts.queues import LOCK
+from shared.errors import SettingsError
+from shared.ledger.ledger import Ledger
+from shared.telemetry.metrics import make
+from shared.worker.plumbing import Parts
+from tests.unit.services.gateway.test_cancelling import Web
+from tests.unit.services.gateway.test_doors import Gateway
+
+CONFIG = Path(__file__).parents[4] / "examples" / "onboarding"
+SKEW = 30.0
+
+
+async def queues_served(window: float) -> int:
+    """Of a gateway that believes in this duplicate window (seconds)."""
+    redis = QuickRedis("redis://127.0.0.1:1/0")
+    settings = GatewaySettings.model_validate(
+        {
+            "servicebus_connection_string": "Endpoint=sb://localhost;UseDevelopmentEmulator=true;",
+            "config": CONFIG,
+            "duplicate_window": window,
+            "clock_skew": SKEW,
+        }
+    )
+    return len(await make_jobs(settings, Parts(MemoryBus(), redis, Ledger(redis), make())))
+
+
+async def test_a_duplicate_window_shorter_than_the_longest_life_of_a_request_is_refused() -> None:
+    longest = max(use_case.deadline.longest for use_case in read_use_cases(CONFIG / "use_cases").values())
+    shortest = longest + LOCK.total_seconds() + SKEW
+    assert await queues_served(shortest) > 0
+    with pytest.raises(SettingsError, match="RAGBUS_DUPLICATE_WINDOW"):
+        await queues_served(shortest - 1)
+
+
+async def test_a_body_cannot_say_whose_request_it_is(redis: QuickRedis) -> None:
+    claims = {"tenant": "other-company", "caller": "hr-portal", "groups": ["managers"], "request_id": "r1"}
+    envelopes = await Gateway(redis).ask(body=json.dumps({"question": "How?", **claims}).encode())
+    assert {(sent.request.tenant, sent.request.caller) for sent in envelopes if sent.request is not None} == {
+        ("tessolund", "welcome-app")
+    }
+    identity = request_id("tessolund", "welcome-app", "m1")
+    assert all(sent.message_id.startswith(f"{identity}/") for sent in envelopes)
+
+
+async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(redis: QuickRedis) -> None:
+    gateway = Gateway(redis)
+    web = Web(gateway)
+    web.away = True
+    headers = {"Authorization": "Bearer welcome-app", "Idempotency-Key": "k1"}
+    for _ in range(3):  # 8,000 tokens would pay for two
+        reply = await web.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers)
+        assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
+        assert int(reply.headers["Retry-After"]) >= 1
+    assert await gateway.ledger.find(request_id("tessolund", "welcome-app", "k1")) is None
+    assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
+    await web.client.aclose()

@@ -1,0 +1,107 @@
+"""Callers of what expired in `dead` are told, once; on a real Redis."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.gateway.sweep import PAGE, Sweep
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Received
+from shared.cache.redis import QuickRedis, RedisAway
+from shared.contracts.answer import AnswerReady, Outcome
+from shared.ledger.ledger import KEEP
+from shared.telemetry.metrics import make
+from shared.worker.outcomes import Outcomes
+from shared.worker.worker import Poster
+from tests.making import NOW
+from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
+
+
+class Archive:
+    """`dead/$DeadLetterQueue`, as a broker lets it be peeked."""
+
+    def __init__(self) -> None:
+        self.messages: list[Received] = []
+        self.peeks = 0
+
+    async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
+        assert (queue, dead) == ("dead", True)
+        self.peeks += 1
+        return [message for message in self.messages if message.sequence_number > after][:limit]
+
+    def put(self, message_id: str, reason: str = "TTLExpiredException", **changes: Any) -> None:
+        message = a_dead(an_ask(message_id=message_id), reason, "ask")
+        self.messages.append(replace(message, sequence_number=len(self.messages) + 1, **changes))
+
+
+class Scene:
+    def __init__(self, redis: QuickRedis) -> None:
+        self.gateway, self.archive = Gateway(redis), Archive()
+        self.bus = MemoryBus("answers")
+        poster = Poster(self.bus, Outcomes(self.gateway.ledger), make(), lambda: NOW)
+        self.sweep = Sweep(
+            bus=self.archive,
+            desk=self.gateway.dead,
+            ledger=self.gateway.ledger,
+            redis=redis,
+            send=poster.send,
+            clock=lambda: NOW,
+        )
+
+    async def told(self) -> list[Outcome]:
+        return [AnswerReady.decode(message.body).outcome for message in await self.bus.peek("answers")]
+
+
+@pytest.fixture
+def scene(redis: QuickRedis) -> Scene:
+    return Scene(redis)
+
+
+async def test_what_expired_there_is_told(scene: Scene) -> None:
+    scene.archive.put("m1")
+    assert await scene.sweep.once() == 1
+    assert await scene.told() == [Outcome.EXPIRED]
+
+
+async def test_what_was_told_before_is_not_told_again(scene: Scene) -> None:
+    scene.archive.put("m1")
+    await scene.sweep.once()
+    scene.archive.put("m1")  # a replay died as well
+    assert await scene.sweep.once() == 0
+    assert len(await scene.told()) == 1
+
+
+async def test_what_died_of_something_else_was_told_by_the_worker(scene: Scene) -> None:
+    scene.archive.put("m1", reason="SchemaInvalid")
+    assert await scene.sweep.once() == 0
+
+
+async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(scene: Scene) -> None:
+    scene.archive.put("m1", enqueued_at=NOW - KEEP - timedelta(seconds=1))
+    assert await scene.sweep.once() == 0
+
+
+async def test_a_large_archive_is_looked_through_once(scene: Scene) -> None:
+    for number in range(2 * PAGE + 3):
+        scene.archive.put(f"m{number}")
+    assert await scene.sweep.once() == 2 * PAGE + 3
+    looked = scene.archive.peeks
+    assert await scene.sweep.once() == 0
+    assert scene.archive.peeks == looked + 1
+
+
+async def test_one_that_cannot_be_told_does_not_hide_the_others(scene: Scene) -> None:
+    scene.archive.put("m1", dead_letter_source="nobody's")
+    scene.archive.put("m2")
+    assert await scene.sweep.once() == 1
+
+
+async def test_while_redis_is_away_nobody_is_told_twice_for_it(scene: Scene) -> None:
+    away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
+    away.archive.put("m1")
+    with pytest.raises(RedisAway):
+        await away.sweep.once()
+    assert await away.told() == []

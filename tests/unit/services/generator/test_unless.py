@@ -1,0 +1,36 @@
+"""Giving up a call that nobody waits for any more."""
+
+import asyncio
+
+import pytest
+
+from services.generator.reply import Unwanted
+from services.generator.unless import unless
+from tests.virtual_time import in_no_time
+
+
+async def _after(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def test_what_nobody_wants_any_more_is_stopped_at_once() -> None:
+    stopped = 0.0
+
+    async def work() -> None:
+        nonlocal stopped
+        try:
+            await asyncio.sleep(100)
+        finally:
+            stopped = asyncio.get_running_loop().time()
+
+    with pytest.raises(Unwanted):
+        in_no_time(unless(_after(2), work()))
+    assert stopped == 2
+
+
+def test_what_is_done_first_counts() -> None:
+    async def work() -> str:
+        await asyncio.sleep(1)
+        return "done"
+
+    assert in_no_time(unless(_after(2), work())) == "done"

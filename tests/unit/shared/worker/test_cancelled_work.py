@@ -1,0 +1,25 @@
+"""What a worker does with work whose request was cancelled."""
+
+import pytest
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Outcome, cancelled
+from tests.making import NOW, a_request
+from tests.unit.shared.worker.test_worker_steps import Scene
+
+
+@pytest.mark.parametrize("accepted", [True, False], ids=["claimed", "a tombstone"])
+async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: QuickRedis, accepted: bool) -> None:
+    scene, request = Scene(redis), a_request()
+    if accepted:
+        await scene.ledger.accept(request)
+        await scene.ledger.claim(request, cancelled(request, NOW))
+    else:
+        await scene.ledger.cancel(request.request_id, request.tenant, request.caller)
+    for _ in range(2):
+        await scene.worker().process(await scene.deliver(request))
+        scene.bus._queue("retrieve").seen.clear()
+        scene.bus._queue("answers").seen.clear()  # even if the broker forgot
+    [reply] = await scene.queued("answers")
+    assert AnswerReady.decode(reply.body).outcome is Outcome.CANCELLED
+    assert scene.calls == []
