@@ -4,25 +4,57 @@ The SDK's own renewer gives up after one failure and after 300 s, and tells the 
 """
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any, TypeVar
 
 from shared.bus.port import BusUnavailable, Delivery, LockLost
 
 T = TypeVar("T")
+Clock = Callable[[], datetime]
 
 # A third leaves room for two failed renewals before the lock ends.
 RENEW_AFTER = 1 / 3
 RETRY_EVERY = 1.0
 SHORTEST = 0.5
+CANCEL_AGAIN = 1.0
 
 
-async def holding(delivery: Delivery, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises `LockLost` (and cancels `work`) when the lock is gone."""
-    working = asyncio.ensure_future(work)
-    keeping = asyncio.create_task(_keep(delivery), name="lease")
+class Lease:
+    """Until when a delivery is ours, as far as this process can tell."""
+
+    def __init__(self, delivery: Delivery, clock: Clock) -> None:
+        self._delivery = delivery
+        self._clock = clock
+        self._ends = 0.0
+        self._extend(delivery.locked_until)
+
+    def check(self) -> None:
+        """To be called before an effect: raises `LockLost` when the lock has ended, even if nobody said so yet.
+
+        A process that was stopped for a while (a pause of the machine, a debugger) goes on where it was.
+        """
+        if asyncio.get_running_loop().time() >= self._ends:
+            raise LockLost("the lock has ended while nothing ran here")
+
+    async def keep(self) -> None:
+        """Renew until told to stop; ends only by raising `LockLost`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(max(0.0, self._ends - loop.time()) * RENEW_AFTER)
+            self._extend(await _renewed(self._delivery, self._ends))
+
+    def _extend(self, until: datetime) -> None:
+        # The broker's clock and ours may differ; a lock is never treated as shorter than a moment.
+        left = max(SHORTEST, (until - self._clock()).total_seconds())
+        self._ends = asyncio.get_running_loop().time() + left
+
+
+async def holding(delivery: Delivery, work: Callable[[Lease], Coroutine[Any, Any, T]], clock: Clock) -> T:
+    """The result of `work`, which is given the lease; raises `LockLost` (and cancels it) when the lock is gone."""
+    lease = Lease(delivery, clock)
+    working = asyncio.ensure_future(work(lease))
+    keeping = asyncio.create_task(lease.keep(), name="lease")
     try:
         await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -31,16 +63,6 @@ async def holding(delivery: Delivery, work: Coroutine[Any, Any, T]) -> T:
     finally:
         await _end(keeping)
         await _end(working)
-
-
-async def _keep(delivery: Delivery) -> None:
-    """Renew until told to stop; ends only by raising `LockLost`."""
-    loop = asyncio.get_running_loop()
-    remaining = _remaining(delivery.locked_until)
-    while True:
-        ends = loop.time() + remaining
-        await asyncio.sleep(max(SHORTEST, remaining * RENEW_AFTER))
-        remaining = _remaining(await _renewed(delivery, ends))
 
 
 async def _renewed(delivery: Delivery, ends: float) -> datetime:
@@ -55,15 +77,10 @@ async def _renewed(delivery: Delivery, ends: float) -> datetime:
             await asyncio.sleep(RETRY_EVERY)
 
 
-def _remaining(until: datetime) -> float:
-    # The broker's clock and ours may differ; a lock is never treated as shorter than a moment.
-    return max(SHORTEST, (until - datetime.now(UTC)).total_seconds())
-
-
 async def _end(task: "asyncio.Future[Any]") -> None:
-    if not task.done():
+    while not task.done():
+        # Until it is: `asyncio.wait_for` of Python 3.11 may swallow a cancellation (cpython#86296).
         task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
-    elif not task.cancelled():
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN)
+    if not task.cancelled():
         task.exception()  # retrieved, so that asyncio does not complain about it

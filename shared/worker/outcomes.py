@@ -6,11 +6,13 @@ When Redis is away the queue guards alone.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady
+from shared.contracts.answer import AnswerReady, cancelled
 from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
+from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger, key_of
 
 Send = Callable[[Envelope], Awaitable[None]]
@@ -19,13 +21,20 @@ Send = Callable[[Envelope], Awaitable[None]]
 class Outcomes:
     """Looks up, claims and sends outcomes."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._ledger = ledger
+        self._clock = clock
 
     async def known(self, request: Request) -> Entry | None:
-        """What the ledger has on `request`; None also when Redis is away."""
+        """What the ledger has on `request`; None also when Redis is away.
+
+        One that was cancelled before the ledger knew of it has the outcome `cancelled` from now on.
+        """
         try:
-            return await self._ledger.find(key_of(request))
+            entry = await self._ledger.find(key_of(request))
+            if entry is None or entry.is_wanted or entry.answer is not None:
+                return entry
+            return await self._ledger.claim(request, cancelled(request, self._clock()))
         except RedisAway:
             return None
 
@@ -35,12 +44,16 @@ class Outcomes:
         answer = envelope.message
         if request is None or not isinstance(answer, AnswerReady):
             raise TypeError("an outcome needs its request to be claimed for")
+        reach("outcome.claiming")
         entry = await self._claim(request, answer)
+        reach("outcome.claimed")
         if entry is not None and entry.sent:
             return None
         winner = entry.answer if entry is not None and entry.answer is not None else answer
         await send(replace(envelope, message=winner))
+        reach("outcome.sent")
         await self._note_sent(request)
+        reach("outcome.noted")
         return winner
 
     async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:

@@ -14,6 +14,7 @@ from shared.settings.base import stop
 from shared.settings.worker import WorkerSettings
 from shared.telemetry import logs, metrics, traces
 from shared.telemetry.metrics import Metrics
+from shared.worker.gate import Gate
 from shared.worker.lifecycle import Close, serve, stop_on_signals
 from shared.worker.outcomes import Outcomes
 from shared.worker.policy import RetryPolicy
@@ -64,7 +65,7 @@ async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[
 
 def make_parts(settings: WorkerSettings, counted: Metrics) -> Parts:
     """Bus, Redis and ledger of `settings`."""
-    redis = QuickRedis(settings.redis_url.get_secret_value())
+    redis = QuickRedis(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     return Parts(bus=connect(settings), redis=redis, ledger=Ledger(redis), metrics=counted)
 
 
@@ -107,6 +108,7 @@ def _worker(job: Job[Any], settings: WorkerSettings, parts: Parts) -> Worker[Any
         bus=parts.bus,
         outcomes=Outcomes(parts.ledger),
         concurrency=settings.concurrency,
+        gate=Gate(parts.redis, job.queue) if job.guarded else None,
         policy=RetryPolicy(attempts=job.attempts or settings.attempts),
         metrics=parts.metrics,
     )

@@ -70,14 +70,20 @@ def _later(
     policy: RetryPolicy,
     chance: float,
 ) -> Retry | DeadLetter:
-    if attempt >= policy.attempts:
-        return DeadLetter(Reason.RETRIES_EXHAUSTED, f"gave up after {attempt} attempts; the last: {failure}")
     # Jitter goes on top of what the other side asked for, or all who were told the same come back together.
-    at = now + asked + policy.wait(attempt, chance)
-    if deadline is not None and at + MARGIN >= deadline:
-        wait = (at - now).total_seconds()
+    soonest, wait = now + asked, policy.wait(attempt, chance)
+    if deadline is None:
+        if attempt >= policy.attempts:
+            return DeadLetter(Reason.RETRIES_EXHAUSTED, f"gave up after {attempt} attempts; the last: {failure}")
+        return Retry(soonest + wait, str(failure))
+    # With a deadline, time is the bound and not the number: an outage that ends before it costs no request.
+    left = deadline - MARGIN - soonest
+    if left < policy.base:
         return DeadLetter(
-            Reason.RETRIES_EXHAUSTED,
-            f"attempt {attempt} failed and the next, {wait:.1f} s later, would miss the deadline: {failure}",
+            Reason.DEADLINE_EXCEEDED,
+            f"attempt {attempt} failed and the next, at least {(asked + policy.base).total_seconds():.1f} s later, "
+            f"would miss the deadline: {failure}",
         )
-    return Retry(at, str(failure))
+    # A wait that would outlast the deadline is drawn again from the time that is left; never a short one, or all who
+    # have the same deadline would come again and again in its last second.
+    return Retry(soonest + (wait if wait < left else max(left * chance, policy.base)), str(failure))

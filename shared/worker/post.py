@@ -1,5 +1,6 @@
 """From envelopes to messages on the bus, and copies of a delivery for later."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +32,9 @@ def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
     if envelope.queue == OUTCOMES and envelope.request is not None:
         # For the gateway, which files outcomes by whose they are; nobody else can send to that queue.
         properties |= {TENANT: envelope.request.tenant, CALLER: envelope.request.caller}
+    if envelope.request is not None and envelope.expires_at == envelope.request.answer_by:
+        # For its retries: the time to live is in whole seconds.
+        properties[ANSWER_BY] = envelope.request.answer_by.isoformat()
     traces.inject(properties)
     starts = max(now, envelope.not_before) if envelope.not_before else now
     return Outgoing(
@@ -71,8 +75,15 @@ def when(value: Property | None) -> datetime | None:
 
 
 def life(now: datetime, expires_at: datetime | None) -> timedelta | None:
-    """The time to live from `now` to `expires_at`; never zero, which a broker may read as none."""
-    return None if expires_at is None else min(LONGEST_LIFE, max(SHORTEST_LIFE, expires_at - now))
+    """The time to live from `now` to `expires_at`; never zero, which a broker may read as none.
+
+    In whole seconds, rounded up: the SDK cuts fractions off (`ServiceBusMessage.time_to_live`), so that a message
+    would die before its deadline, a little more at every hop.
+    """
+    if expires_at is None:
+        return None
+    left = timedelta(seconds=math.ceil((expires_at - now).total_seconds()))
+    return min(LONGEST_LIFE, max(SHORTEST_LIFE, left))
 
 
 def _copy(message: Received, identity: Identity, at: datetime, attempt: int, message_id: str) -> Outgoing:

@@ -32,14 +32,16 @@ from shared.bus.port import (
     Received,
     UnknownQueue,
 )
-from shared.contracts.answer import AnswerReady
+from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
-from shared.errors import DeadlineMissed, Reason, TryLater, Unprocessable
+from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
+from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
-from shared.worker.lease import holding
+from shared.worker.gate import LOOK_AGAIN, Gate, Pass
+from shared.worker.lease import Lease, holding
 from shared.worker.outcomes import Outcomes
 from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
 from shared.worker.post import Identity, handed_back, outgoing, retry_copy
@@ -50,6 +52,9 @@ Clock = Callable[[], datetime]
 
 # How long one look into the queue waits; also the longest that a worker takes to notice that it should stop.
 LOOK = timedelta(seconds=1)
+# A message that came back so often without a word may be what its workers died of. From then on it is worked on
+# alone, so that it does not take the delivery counts of others along; the broker's limit is ten.
+SUSPECT = 3
 # A full queue is a matter of somebody else's reading.
 FULL = timedelta(seconds=10)
 
@@ -71,6 +76,8 @@ class Job(Generic[Task]):
     """Where connections are scarce, the queue is looked into only this often."""
     ahead: tuple[str, ...] = ()
     """Queues that it sends to as a rule; the way there is opened at the start."""
+    guarded: bool = False
+    """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
     attempts: int | None = None
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
     archive: Callable[[Received], tuple[str, str]] | None = None
@@ -99,12 +106,14 @@ class Poster:
     async def _post(self, envelope: Envelope) -> None:
         attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
         with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
+            reach("worker.sending")
             try:
                 await self._bus.send(outgoing(envelope, self._clock()))
             except MessageTooLarge as large:
                 raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
             except QueueFull as full:
                 raise TryLater(str(full), after=FULL) from full
+        reach("worker.sent")
         self._metrics.sent.add(1, {"queue": envelope.queue})
 
 
@@ -116,12 +125,14 @@ class Worker(Generic[Task]):
     bus: Bus
     outcomes: Outcomes
     concurrency: int = 16
+    gate: Gate | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     metrics: Metrics = field(default_factory=make)
     clock: Clock = lambda: datetime.now(UTC)
     chance: Callable[[], float] = random.random
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
+    _suspect: "asyncio.Task[Any] | None" = None
     poster: Poster = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,17 +140,21 @@ class Worker(Generic[Task]):
 
     async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
-        inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol)
+        inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol, slots=self.concurrency)
         slots = asyncio.Semaphore(self.concurrency)
         try:
             await asyncio.gather(*(self.bus.warm(queue) for queue in self.job.ahead))
             while not stopping.is_set():
                 await slots.acquire()
-                delivery = await self._next(inbox, stopping)
+                allowed = await self._allowed(inbox, stopping)
+                delivery = await self._next(inbox, stopping) if allowed is not Pass.WAIT else None
                 if delivery is None:
                     slots.release()
                     continue
-                self._start(delivery, slots)
+                reach("worker.received")
+                task = self._start(delivery, slots)
+                if allowed is Pass.PROBE or _is_suspect(delivery):
+                    await self._by_itself(task, stopping)
             await self._drain(grace)
         finally:
             await inbox.close()
@@ -147,6 +162,8 @@ class Worker(Generic[Task]):
     async def process(self, delivery: Delivery) -> None:
         """All steps of one delivery. Raises nothing but cancellation, which hands the delivery back."""
         message = delivery.message
+        if _is_suspect(delivery):
+            self._suspect = asyncio.current_task()
         started = time.perf_counter()
         with (
             traces.consuming(f"{names.PROCESS} {message.queue}", message.properties, _attributes(message)) as span,
@@ -177,7 +194,24 @@ class Worker(Generic[Task]):
         self.connected.set()
         return delivery
 
-    def _start(self, delivery: Delivery, slots: asyncio.Semaphore) -> None:
+    async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Pass:
+        """Whether to receive; waits a moment when not, so that it can be asked again at once."""
+        allowed = await self.gate.ask() if self.gate else Pass.OPEN_ROAD
+        if allowed is Pass.WAIT:
+            if not self._running:
+                # An open link may be handed a message that nobody would look at until its lock has ended.
+                await inbox.close()
+            await _pause(stopping, LOOK_AGAIN)
+        return allowed
+
+    async def _by_itself(self, task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+        """Nothing else is received until it is known how this one went."""
+        while not task.done() and not stopping.is_set():
+            await asyncio.wait({task}, timeout=LOOK_AGAIN)
+            if self.gate is not None:
+                await self.gate.keep()
+
+    def _start(self, delivery: Delivery, slots: asyncio.Semaphore) -> "asyncio.Task[None]":
         task = asyncio.create_task(self.process(delivery), name=f"{self.job.queue}:{delivery.message.message_id}")
         self._running.add(task)
 
@@ -188,6 +222,7 @@ class Worker(Generic[Task]):
                 log.error("worker.bug", queue=self.job.queue, error=repr(error))
 
         task.add_done_callback(ended)
+        return task
 
     async def _drain(self, grace: timedelta) -> None:
         if not self._running:
@@ -204,7 +239,7 @@ class Worker(Generic[Task]):
     async def _steps(self, delivery: Delivery, seen: list[Request]) -> str:
         """Decode to settle; says what became of the delivery, in a word, and in `seen` whose it was."""
         try:
-            return await holding(delivery, self._work(delivery, seen))
+            return await holding(delivery, lambda lease: self._work(delivery, seen, lease), self.clock)
         except LockLost as lost:
             log.warning("delivery.lock_lost", detail=str(lost))
             delivery.forget()
@@ -218,9 +253,12 @@ class Worker(Generic[Task]):
             delivery.forget()
             return "left"
 
-    async def _work(self, delivery: Delivery, seen: list[Request]) -> str:
+    async def _work(self, delivery: Delivery, seen: list[Request], lease: Lease) -> str:
+        if _is_suspect(delivery):
+            await self._alone()
         try:
             task = self.job.decode(delivery.message)
+            reach("worker.decoded")
             request = self.job.request(task)
             if request is not None:
                 seen.append(request)
@@ -228,18 +266,31 @@ class Worker(Generic[Task]):
                 traces.annotate(_spoken(request))
                 if await self._recognise(request):
                     return await self._done(delivery, "known")
+            reach("worker.recognised")
+            lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
-            await self._send_all(envelopes)
+            reach("worker.handled")
+            if self.gate is not None and not _was_cancelled(envelopes):
+                await self.gate.worked()
+            await self._send_all(envelopes, lease)
         except (LockLost, BusUnavailable, UnknownQueue):
             # The way out is closed: not this message's fault, so it is left where it is.
             raise
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
+            lease.check()
             return await self._after(failure, delivery)
         return await self._done(delivery, "completed")
 
+    async def _alone(self) -> None:
+        """Wait until nothing else is in flight; the loop receives nothing meanwhile."""
+        while others := {task for task in self._running if task is not self._suspect}:
+            await asyncio.wait(others)
+
     async def _done(self, delivery: Delivery, word: str) -> str:
         if self.job.archive is None:
+            reach("worker.completing")
             return await _settled(delivery.complete(), word)
+        reach("worker.archiving")
         return await _settled(delivery.dead_letter(*self.job.archive(delivery.message)), "archived")
 
     async def _recognise(self, request: Request) -> bool:
@@ -265,15 +316,18 @@ class Worker(Generic[Task]):
                 raise
             raise DeadlineMissed("the deadline passed while it was being worked on") from late
 
-    async def _send_all(self, envelopes: Sequence[Envelope]) -> None:
+    async def _send_all(self, envelopes: Sequence[Envelope], lease: Lease) -> None:
         # In order, one after the other: a deadline sentinel must be scheduled before the work it guards.
         for envelope in envelopes:
+            lease.check()
             await self.poster.send(envelope)
 
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""
         message = delivery.message
         identity = self.job.identify(message)
+        if self.gate is not None and isinstance(failure, DependencyDown):
+            await self.gate.failed(str(failure))
         decision = after_failure(
             failure,
             attempt=message.attempt,
@@ -284,7 +338,9 @@ class Worker(Generic[Task]):
         )
         match decision:
             case Retry(at=at, why=why):
+                reach("worker.retrying")
                 await self.bus.send(retry_copy(message, identity, at))
+                reach("worker.retried")
                 self.metrics.retries.add(1, {"queue": message.queue})
                 log.info("delivery.retried", until=at.isoformat(), detail=why)
                 return await _settled(delivery.complete(), "retried")
@@ -292,6 +348,7 @@ class Worker(Generic[Task]):
                 self.metrics.dead_letters.add(1, {"queue": message.queue, "reason": reason})
                 trace = failure if reason is Reason.CRASHED else None
                 log.warning("delivery.dead_lettered", reason=reason, detail=detail, exc_info=trace)
+                reach("worker.dead_lettering")
                 return await _settled(delivery.dead_letter(reason, detail), "dead_lettered")
 
     async def _hand_back(self, delivery: Delivery) -> None:
@@ -301,7 +358,9 @@ class Worker(Generic[Task]):
             # A copy would not be dead any more; its lock runs out and another worker looks at it.
             return delivery.forget()
         try:
+            reach("worker.handing_back")
             await self.bus.send(handed_back(message, self.job.identify(message), self.clock()))
+            reach("worker.handed_back")
             await delivery.complete()
             log.info("delivery.handed_back")
         except Exception as away:  # noqa: BLE001 - we are leaving; the lock runs out
@@ -318,6 +377,16 @@ class Worker(Generic[Task]):
         log.info("delivery.done", state=done, seconds=round(seconds, 4), delivery_count=count, **who)
 
 
+def _was_cancelled(envelopes: Sequence[Envelope]) -> bool:
+    """Whether the work was given up on the way, which says nothing of what it needs."""
+    answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, AnswerReady)]
+    return any(answer.outcome is Outcome.CANCELLED for answer in answers)
+
+
+def _is_suspect(delivery: Delivery) -> bool:
+    return delivery.message.delivery_count >= SUSPECT
+
+
 def _who(seen: Sequence[Request]) -> dict[str, str]:
     return {"request_id": seen[-1].request_id, "tenant": seen[-1].tenant} if seen else {}
 
@@ -328,6 +397,7 @@ def _spoken(request: Request) -> dict[str, str]:
 
 async def _settled(settling: Awaitable[Any], word: str) -> str:
     await settling
+    reach("worker.settled")
     return word
 
 

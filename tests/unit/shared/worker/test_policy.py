@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
+from shared.worker.policy import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
 from tests.making import NOW
 
 POLICY = RetryPolicy(attempts=4)
@@ -43,14 +43,31 @@ def test_what_the_other_side_asked_for_is_the_least_wait() -> None:
 
 
 def test_the_last_attempt_is_the_last() -> None:
-    decision = decide(TryLater("busy"), attempt=4)
+    decision = decide(TryLater("busy"), attempt=4, left=None)
     assert isinstance(decision, DeadLetter)
     assert decision.reason is Reason.RETRIES_EXHAUSTED
+
+
+def test_work_with_a_deadline_is_tried_until_then_however_often() -> None:
+    assert decide(TryLater("busy"), attempt=400, left=600, chance=0.5) == Retry(NOW + timedelta(seconds=30), "busy")
+
+
+def test_a_wait_that_would_outlast_the_deadline_is_shortened() -> None:
+    decision = decide(TryLater("busy"), attempt=9, left=21, chance=0.5)
+    assert decision == Retry(NOW + timedelta(seconds=10), "busy")
+
+
+def test_a_shortened_wait_is_not_a_short_one() -> None:
+    assert decide(TryLater("busy"), attempt=5, left=13, chance=1.0) == Retry(NOW + timedelta(seconds=12), "busy")
+    assert decide(TryLater("busy"), attempt=5, left=3, chance=0.9) == Retry(NOW + timedelta(seconds=1.8), "busy")
+    assert decide(TryLater("busy"), attempt=5, left=2.1, chance=0.1) == decide(TryLater("busy"), left=2.1, chance=1.0)
+    assert isinstance(decide(TryLater("busy"), attempt=5, left=1.9, chance=0.5), DeadLetter)
 
 
 def test_a_retry_that_would_miss_the_deadline_is_not_scheduled() -> None:
     decision = decide(TryLater("429", after=timedelta(seconds=59)), left=60, chance=0)
     assert isinstance(decision, DeadLetter)
+    assert decision.reason is Reason.DEADLINE_EXCEEDED
     assert "miss the deadline" in decision.detail
 
 
@@ -71,6 +88,6 @@ def test_a_retry_is_never_early_and_never_after_the_deadline(
 ) -> None:
     decision = decide(TryLater("busy", after=timedelta(seconds=asked)), attempt=attempt, left=left, chance=chance)
     if isinstance(decision, Retry):
-        assert attempt < POLICY.attempts
+        assert left is not None or attempt < POLICY.attempts
         assert decision.at >= NOW + timedelta(seconds=asked)
-        assert left is None or decision.at < NOW + timedelta(seconds=left)
+        assert left is None or decision.at <= NOW + timedelta(seconds=left) - MARGIN

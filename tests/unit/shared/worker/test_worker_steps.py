@@ -1,6 +1,7 @@
 """The steps of one delivery, on the bus in memory and a real Redis."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from shared.errors import Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Entry, Ledger
 from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import internal_identity
+from shared.worker.post import life
 from shared.worker.worker import Job, Worker
 from tests.making import NOW, a_request
 
@@ -230,7 +232,7 @@ async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
 
         @property
         def locked_until(self) -> datetime:
-            return datetime.now(NOW.tzinfo) + timedelta(milliseconds=30)
+            return scene.clock() + timedelta(milliseconds=30)
 
     lost = Lost(scene.bus, "retrieve", delivery._held)
     worker = scene.worker()
@@ -238,6 +240,27 @@ async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
     await asyncio.wait_for(worker.process(lost), 5)
     assert cancelled.is_set()
     assert lost.settled == "left"
+    assert await scene.queued("answers") == []
+
+
+async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene: Scene) -> None:
+    """Nobody told it that the lock is lost: the machine stood still, and so did the renewals."""
+    delivery = await scene.deliver()
+
+    class Short(MemoryDelivery):
+        @property
+        def locked_until(self) -> datetime:
+            return scene.clock() + timedelta(milliseconds=500)
+
+    async def paused(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        time.sleep(0.6)  # noqa: ASYNC251 - the whole process stands still
+        return [to_caller(task.request, an_answer(task.request), scene.clock())]
+
+    short = Short(scene.bus, "retrieve", delivery._held)
+    worker = scene.worker()
+    worker.job = Job("retrieve", worker.job.decode, paused, internal_identity, worker.job.request)
+    await asyncio.wait_for(worker.process(short), 5)
+    assert short.settled == "left"
     assert await scene.queued("answers") == []
 
 
@@ -295,9 +318,49 @@ async def test_in_flight_work_is_bounded(scene: Scene) -> None:
     assert most == 2
 
 
+async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Scene) -> None:
+    """Three of four came back three times; each of them has the worker for itself, whatever was there before it."""
+    for number in range(4):
+        envelope = to_retriever(a_request(request_id=f"r{number}"))
+        await scene.bus.send(
+            Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
+        )
+        if number == 2:
+            for _ in range(3):  # by workers that died
+                for _ in range(3):
+                    await scene.take("retrieve")
+                scene.clock.now += timedelta(seconds=61)
+    seen: dict[str, set[str]] = {}
+    now: set[str] = set()
+
+    async def noting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        me = task.request.request_id
+        now.add(me)
+        await asyncio.sleep(0.05)  # for whoever else might begin
+        seen[me] = set(now)
+        now.remove(me)
+        return []
+
+    worker = scene.worker()
+    worker.job = Job("retrieve", worker.job.decode, noting, internal_identity)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
+    while len(seen) < 4:
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+    assert [seen[f"r{number}"] for number in range(3)] == [{"r0"}, {"r1"}, {"r2"}]
+
+
 async def test_without_redis_the_outcome_is_sent_all_the_same(scene: Scene) -> None:
     scene.ledger = Ledger(QuickRedis("redis://127.0.0.1:1/0"))
     delivery = await scene.deliver()
     await scene.worker().process(delivery)
     assert len(await scene.queued("answers")) == 1
     assert delivery.settled == "completed"
+
+
+@pytest.mark.parametrize(("left", "lives"), [(59.1, 60), (59.0, 59), (0.2, 1), (-5, 1), (9e9, 14 * 86_400)])
+def test_a_message_never_dies_before_its_deadline(left: float, lives: int) -> None:
+    """The SDK would cut the fraction of a second off."""
+    assert life(NOW, NOW + timedelta(seconds=left)) == timedelta(seconds=lives)

@@ -1,0 +1,91 @@
+"""When a queue is not received from, because what its work needs is down. Pure: state in, state out.
+
+               failure × threshold                 its time has come
+    ┌──────────┐ ───────────────▶ ┌──────┐ ───────────────────────▶ ┌─────────┐
+    │  closed  │                  │ open │                          │ probing │ ──┐ the prober died: another one
+    └──────────┘ ◀─────────────── └──────┘ ◀─────────────────────── └─────────┘ ◀─┘
+         ▲         any success               the probe failed            │
+         └───────────────────────────────────────────────────────────────┘ it succeeded
+
+A circuit breaker (Nygard, "Release It!", ch. 5) whose only probe is one delivery of one replica: what scales by
+the backlog would otherwise send every new replica against a dead model. The waits double, with jitter.
+"""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Breaking:
+    """When to open, and for how long; times in seconds."""
+
+    threshold: int = 5
+    """Failures in a row, over all replicas; with a success in between they are a matter of single messages."""
+    first: float = 1.0
+    longest: float = 15.0
+    lease: float = 10.0
+    """How long a prober that says nothing is waited for."""
+
+    def wait(self, times: int, chance: float) -> float:
+        """How long to stay open for the `times`-th time (from 1); `chance` in 0..1 takes up to half of it away."""
+        longest: float = min(self.longest, self.first * (1 << min(times - 1, 20)))
+        return longest * (1 - chance / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Of one breaker; times in seconds since the epoch."""
+
+    failures: int = 0
+    """In a row, while closed."""
+    opened: int = 0
+    """How often in a row it opened; 0: it is closed."""
+    until: float = 0.0
+    """Open: when the probe may start. Probing: until when the prober is believed to live."""
+    prober: str = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether everybody may receive."""
+        return self.opened == 0
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether one replica has the right to try."""
+        return self.prober != ""
+
+
+CLOSED = State()
+
+
+def failed(state: State, who: str, now: float, chance: float, rules: Breaking) -> State:
+    """After a failure that `who` met."""
+    if state.is_closed:
+        failures = state.failures + 1
+        if failures < rules.threshold:
+            return State(failures)
+        return _open(1, now, chance, rules)
+    if state.prober == who:
+        return _open(state.opened + 1, now, chance, rules)
+    # Work that had been received before it opened: known already.
+    return state
+
+
+def worked(_state: State) -> State:
+    """After a success, whoever met it and whenever it began: it is there."""
+    return CLOSED
+
+
+def asked(state: State, who: str, now: float, rules: Breaking) -> State:
+    """`who` would like to receive: the probe is its own when the time has come and nobody else has it."""
+    if state.is_closed or (state.prober != who and now < state.until):
+        return state
+    return replace(state, prober=who, until=now + rules.lease)
+
+
+def may_receive(state: State, who: str) -> bool:
+    """Whether `who` may, of as many as it likes when closed, else of one."""
+    return state.is_closed or state.prober == who
+
+
+def _open(times: int, now: float, chance: float, rules: Breaking) -> State:
+    return State(opened=times, until=now + rules.wait(times, chance))

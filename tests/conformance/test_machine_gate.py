@@ -1,0 +1,130 @@
+"""The breaker as replicas share it through Redis, in any order, with a Redis that is flushed and goes away.
+
+A Hypothesis state machine on a real Valkey and a clock of its own.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from shared.worker.breaker import Breaking
+from shared.worker.gate import LOOK_AGAIN, Gate, Pass
+from tests.breakable import Breakable
+
+T = TypeVar("T")
+
+RULES = Breaking(threshold=3, first=2.0, longest=8.0, lease=5.0)
+REPLICAS = 3
+REPLICA = st.integers(0, REPLICAS - 1)
+
+
+class GateLaw(RuleBasedStateMachine):
+    """Three replicas of a worker."""
+
+    def __init__(self, runner: asyncio.Runner, redis: Breakable) -> None:
+        super().__init__()
+        self.run_in, self.redis = runner, redis
+        self.now = 1_000_000.0
+        self.chance = 0.0
+        self.gates = [self.gate() for _ in range(REPLICAS)]
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.run_in.run(work)
+
+    def gate(self) -> Gate:
+        return Gate(self.redis, "generate", rules=RULES, clock=lambda: self.now, chance=lambda: self.chance)
+
+    @initialize()
+    def begin(self) -> None:
+        self.redis.cut = False
+        self.flush()
+
+    @rule(who=REPLICA, chance=st.floats(0, 1))
+    def fail(self, who: int, chance: float) -> None:
+        self.chance = chance
+        self.wait(self.gates[who].failed("503"))
+
+    @rule(chance=st.floats(0, 1))
+    def all_fail_at_once(self, chance: float) -> None:
+        """So many failures at one moment are as many as one after the other."""
+        self.chance = chance
+
+        async def at_once() -> None:
+            await asyncio.gather(*(gate.failed("503") for gate in self.gates))
+
+        self.wait(at_once())
+        if not self.redis.cut:
+            assert Pass.OPEN_ROAD not in self.everybody_asks()
+
+    @rule(who=REPLICA)
+    def work(self, who: int) -> None:
+        self.wait(self.gates[who].worked())
+
+    @rule(who=REPLICA)
+    def ask(self, who: int) -> None:
+        self.wait(self.gates[who].ask())
+
+    @rule(who=REPLICA)
+    def keep(self, who: int) -> None:
+        self.wait(self.gates[who].keep())
+
+    @rule(seconds=st.floats(0.01, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(who=REPLICA)
+    def die(self, who: int) -> None:
+        """A replica dies with all it knew, and a new one comes."""
+        self.gates[who] = self.gate()
+
+    @rule()
+    def flush(self) -> None:
+        if not self.redis.cut:
+            self.wait(self.redis.run(lambda connection: connection.flushall()))
+
+    @rule(cut=st.booleans())
+    def redis_goes_or_comes(self, cut: bool) -> None:
+        self.redis.cut = cut
+
+    @rule()
+    def all_ask_at_once(self) -> None:
+        """They agree: all may receive, or at most one."""
+        said = self.everybody_asks()
+        if not self.redis.cut:
+            assert said.count(Pass.PROBE) <= 1
+            assert said.count(Pass.OPEN_ROAD) in (0, REPLICAS)
+
+    def everybody_asks(self) -> list[Pass]:
+        # Who saw it closed looks again after this time only.
+        self.now += LOOK_AGAIN
+
+        async def at_once() -> list[Pass]:
+            return await asyncio.gather(*(gate.ask() for gate in self.gates))
+
+        return self.wait(at_once())
+
+    def teardown(self) -> None:
+        """Once what they need is back, all receive again: after the longest wait, and one probe."""
+        self.redis.cut = False
+        self.now += max(RULES.longest, RULES.lease)
+        said = self.everybody_asks()
+        for gate, word in zip(self.gates, said, strict=True):
+            if word is not Pass.WAIT:
+                self.wait(gate.worked())
+        assert self.everybody_asks() == [Pass.OPEN_ROAD] * REPLICAS
+
+
+def test_replicas_share_one_breaker_in_any_order(redis_url: str) -> None:
+    with asyncio.Runner() as runner:
+        redis = Breakable(redis_url, timeout=10)
+        try:
+            run_state_machine_as_test(
+                lambda: GateLaw(runner, redis),  # type: ignore[arg-type]  # it takes whatever makes one
+                settings=settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True),
+            )
+        finally:
+            runner.run(redis.close())

@@ -1,0 +1,217 @@
+"""The breaker of a queue, alone and shared by replicas through a real Redis."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Outgoing
+from shared.cache.redis import QuickRedis
+from shared.contracts.envelope import Envelope, to_retriever
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import DependencyDown, TryLater
+from shared.ledger.ledger import Ledger
+from shared.worker.breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
+from shared.worker.gate import LOOK_AGAIN, Gate, Pass
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import internal_identity
+from shared.worker.worker import Job, Worker
+from tests.making import a_request
+
+RULES = Breaking(threshold=3, first=4, longest=10, lease=6)
+AWAY = "redis://127.0.0.1:1/0"
+
+
+class Seconds:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def seconds() -> Seconds:
+    return Seconds()
+
+
+def a_gate(redis: QuickRedis, seconds: Seconds) -> Gate:
+    return Gate(redis, "generate", rules=RULES, clock=seconds, chance=lambda: 0.0)
+
+
+# -- the states
+
+
+def test_it_opens_after_so_many_failures_in_a_row() -> None:
+    state = CLOSED
+    for _ in range(2):
+        state = failed(state, "a", 0, 0, RULES)
+        assert may_receive(state, "a")
+    state = failed(state, "b", 0, 0, RULES)
+    assert not may_receive(state, "a")
+    assert state == State(opened=1, until=4)
+
+
+def test_a_success_between_begins_the_count_anew() -> None:
+    state = failed(failed(CLOSED, "a", 0, 0, RULES), "a", 0, 0, RULES)
+    assert failed(worked(state), "a", 0, 0, RULES).failures == 1
+
+
+@pytest.mark.parametrize(("times", "chance", "wait"), [(1, 0, 4), (2, 0, 8), (3, 0, 10), (60, 0, 10), (1, 1, 2)])
+def test_waits_double_up_to_the_longest_with_jitter(times: int, chance: float, wait: float) -> None:
+    assert RULES.wait(times, chance) == wait
+
+
+def test_one_probes_when_the_time_has_come_and_nobody_else() -> None:
+    opened = State(opened=1, until=4)
+    assert asked(opened, "a", 3.9, RULES) == opened
+    probing = asked(opened, "a", 4, RULES)
+    assert may_receive(probing, "a")
+    assert asked(probing, "b", 9.9, RULES) == probing
+    assert asked(probing, "a", 9, RULES).until == 15
+
+
+def test_a_prober_that_died_is_followed_by_another() -> None:
+    probing = asked(State(opened=1, until=4), "a", 4, RULES)
+    assert may_receive(asked(probing, "b", 10, RULES), "b")
+
+
+def test_a_failed_probe_opens_it_for_longer_and_others_failures_do_not_matter() -> None:
+    probing = asked(State(opened=1, until=4), "a", 4, RULES)
+    assert failed(probing, "b", 5, 0, RULES) == probing
+    assert failed(probing, "a", 5, 0, RULES) == State(opened=2, until=13)
+
+
+# -- shared
+
+
+async def test_replicas_open_it_together_and_one_of_them_probes(redis: QuickRedis, seconds: Seconds) -> None:
+    gates = [a_gate(redis, seconds) for _ in range(3)]
+    for gate in gates:
+        assert await gate.ask() is Pass.OPEN_ROAD
+        await gate.failed("503")
+    seconds.now += LOOK_AGAIN
+    assert [await gate.ask() for gate in gates] == [Pass.WAIT] * 3
+    seconds.now += 4
+    assert sorted([(await gate.ask()).name for gate in gates]) == ["PROBE", "WAIT", "WAIT"]
+
+
+async def test_a_replica_that_starts_during_an_outage_does_not_receive(redis: QuickRedis, seconds: Seconds) -> None:
+    for _ in range(3):
+        await a_gate(redis, seconds).failed("503")
+    assert await a_gate(redis, seconds).ask() is Pass.WAIT
+
+
+async def test_a_probe_that_works_lets_everybody_receive(redis: QuickRedis, seconds: Seconds) -> None:
+    first, second = a_gate(redis, seconds), a_gate(redis, seconds)
+    for _ in range(3):
+        await first.failed("503")
+    assert await second.ask() is Pass.WAIT
+    seconds.now += 5
+    assert await first.ask() is Pass.PROBE
+    await first.worked()
+    assert [await first.ask(), await second.ask()] == [Pass.OPEN_ROAD] * 2
+
+
+async def test_a_probe_that_takes_long_is_kept(redis: QuickRedis, seconds: Seconds) -> None:
+    first, second = a_gate(redis, seconds), a_gate(redis, seconds)
+    for _ in range(3):
+        await first.failed("503")
+    seconds.now += 5
+    assert await first.ask() is Pass.PROBE
+    for _ in range(10):
+        seconds.now += 5
+        await first.keep()
+        assert await second.ask() is Pass.WAIT
+
+
+async def test_failures_at_the_same_time_are_all_counted(redis: QuickRedis, seconds: Seconds) -> None:
+    gates = [a_gate(redis, seconds) for _ in range(3)]
+    await asyncio.gather(*(gate.failed("503") for gate in gates))
+    seconds.now += LOOK_AGAIN
+    assert await gates[0].ask() is Pass.WAIT
+
+
+async def test_without_redis_each_replica_minds_itself(seconds: Seconds) -> None:
+    first, second = a_gate(QuickRedis(AWAY), seconds), a_gate(QuickRedis(AWAY), seconds)
+    for _ in range(3):
+        await first.failed("503")
+    assert (await first.ask(), await second.ask()) == (Pass.WAIT, Pass.OPEN_ROAD)
+    seconds.now += 5
+    assert await first.ask() is Pass.PROBE
+    await first.worked()
+    assert await first.ask() is Pass.OPEN_ROAD
+
+
+async def test_what_another_version_wrote_does_not_stop_anybody(redis: QuickRedis, seconds: Seconds) -> None:
+    await redis.run(lambda r: r.set("ragbus:breaker:generate", '{"state": "open"}'))
+    assert await a_gate(redis, seconds).ask() is Pass.OPEN_ROAD
+
+
+# -- in the worker
+
+
+async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRedis, seconds: Seconds) -> None:
+    """Ten messages, three failures: seven are never looked at; then one is, and when that works the rest."""
+    bus = MemoryBus("generate")
+    for number in range(10):
+        envelope = to_retriever(a_request(request_id=f"r{number}"))
+        await bus.send(Outgoing("generate", envelope.message.encode(), "retrieve.v1", message_id=f"m{number}"))
+    down, handled = True, 0
+
+    async def handle(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        nonlocal handled
+        handled += 1
+        if down:
+            raise DependencyDown("503", after=timedelta(hours=1))
+        return []
+
+    worker = Worker(
+        job=Job("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
+        bus=bus,
+        outcomes=Outcomes(Ledger(redis)),
+        concurrency=1,
+        gate=a_gate(redis, seconds),
+    )
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
+    try:
+        while await a_gate(redis, seconds).ask() is not Pass.WAIT:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert handled == 3
+        seconds.now += 5
+        while handled < 4:
+            await asyncio.sleep(0.01)
+        down = False
+        seconds.now += 10
+        while handled < 10:
+            await asyncio.sleep(0.01)
+    finally:
+        stopping.set()
+        await running
+    assert handled == 10
+
+
+async def test_a_throttle_is_no_outage(redis: QuickRedis, seconds: Seconds) -> None:
+    bus = MemoryBus("generate")
+
+    async def handle(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        raise TryLater("429", after=timedelta(hours=1))
+
+    worker = Worker(
+        job=Job("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
+        bus=bus,
+        outcomes=Outcomes(Ledger(redis)),
+        gate=a_gate(redis, seconds),
+    )
+    inbox = bus.inbox("generate")
+    for number in range(5):
+        body = to_retriever(a_request()).message.encode()
+        await bus.send(Outgoing("generate", body, "retrieve.v1", message_id=f"m{number}"))
+        delivery = await inbox.receive(timedelta(seconds=1))
+        assert delivery is not None
+        await worker.process(delivery)
+    assert await a_gate(redis, seconds).ask() is Pass.OPEN_ROAD

@@ -1,0 +1,244 @@
+"""How the work on a delivery ends: too late, too large, without its lock, without a receiver, at SIGTERM."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from shared.bus.port import ATTEMPT, Outgoing, QueueFull
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.envelope import Envelope, to_caller, to_retriever
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import TryLater
+from shared.ledger.ledger import Entry, Ledger
+from shared.worker.gate import Gate, Pass
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import internal_identity
+from shared.worker.worker import FULL, Job, Worker
+from tests.making import NOW, a_request
+from tests.unit.shared.worker.test_worker_steps import Scene
+from tests.virtual_time import VirtualTime, in_no_time, virtual_clock
+
+REDIS = "redis://127.0.0.1:1/0"
+Handle = Callable[[Request], Awaitable[Sequence[Envelope]]]
+
+
+class NoLedger(Outcomes):
+    """Knows nothing, and asks nobody: in virtual time there are no sockets."""
+
+    def __init__(self) -> None:
+        super().__init__(Ledger(QuickRedis(REDIS)))
+
+    async def known(self, request: Request) -> Entry | None:
+        return None
+
+
+def a_bus(kind: type[MemoryBus] = MemoryBus) -> MemoryBus:
+    return kind("retrieve", "dead", clock=virtual_clock, forward_dead_to="dead")
+
+
+def a_worker(bus: MemoryBus, handle: Handle, **job: Any) -> Worker[RetrievePassages]:
+    async def taken(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        return await handle(task.request)
+
+    whole: Job[RetrievePassages] = Job(
+        "retrieve",
+        lambda message: RetrievePassages.decode(message.body),
+        taken,
+        internal_identity,
+        lambda task: task.request,
+        **job,
+    )
+    return Worker(whole, bus, NoLedger(), clock=virtual_clock, chance=lambda: 0.5)
+
+
+async def post(bus: MemoryBus, **changes: Any) -> None:
+    envelope = to_retriever(a_request(**changes))
+    await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
+
+
+async def take(bus: MemoryBus, **changes: Any) -> MemoryDelivery:
+    await post(bus, **changes)
+    delivery = await bus.inbox("retrieve").receive(timedelta(0))
+    assert delivery is not None
+    return delivery
+
+
+async def seconds_pass(seconds: float) -> list[Envelope]:
+    await asyncio.sleep(seconds)
+    return []
+
+
+# -- too late
+
+
+def test_work_is_stopped_at_its_deadline_and_says_so() -> None:
+    stopped: list[datetime] = []
+
+    async def endless(request: Request) -> list[Envelope]:
+        try:
+            return await seconds_pass(3600)
+        finally:
+            stopped.append(virtual_clock())
+
+    async def life() -> str | None:
+        bus, due = a_bus(), NOW + timedelta(seconds=90)
+        await a_worker(bus, endless).process(await take(bus, answer_by=due))
+        assert stopped == [due]
+        [dead] = await bus.peek("dead")
+        return dead.dead_letter_reason
+
+    assert in_no_time(life()) == "DeadlineExceeded"
+
+
+# -- without its lock
+
+
+def test_after_a_pause_longer_than_its_lock_no_retry_is_scheduled_either() -> None:
+    async def paused(request: Request) -> list[Envelope]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTime)
+        loop.hourglass.passed += LOCK.total_seconds() + 1  # the whole process stands still
+        raise TryLater("busy")
+
+    async def life() -> None:
+        bus = a_bus()
+        delivery = await take(bus)
+        await a_worker(bus, paused).process(delivery)
+        assert delivery.settled == "left"
+        assert [message.message_id for message in bus.sent] == ["r1/retrieve"]
+
+    in_no_time(life())
+
+
+# -- too large, or nowhere to go
+
+
+class Full(MemoryBus):
+    async def send(self, message: Outgoing) -> None:
+        if message.queue == "answers":
+            raise QueueFull(message.queue)
+        await super().send(message)
+
+
+async def test_an_answer_that_is_too_large_is_told_as_that(redis: QuickRedis) -> None:
+    scene = Scene(redis)
+    scene.result = lambda request: [
+        to_caller(request, ending(request, Outcome.ANSWERED, Code.OK, text="x" * 300_000), NOW)
+    ]
+    await scene.worker().process(await scene.deliver())
+    [dead] = await scene.queued("dead")
+    assert dead.dead_letter_reason == "PayloadTooLarge"
+
+
+async def test_an_answer_for_a_full_queue_comes_later(redis: QuickRedis) -> None:
+    scene = Scene(redis)
+    scene.bus = Full("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
+    await scene.worker().process(await scene.deliver())
+    [copy] = await scene.queued("retrieve")
+    assert copy.properties[ATTEMPT] == 2
+    assert copy.scheduled_for is not None
+    assert copy.scheduled_for >= NOW + FULL
+
+
+# -- without a receiver
+
+
+class Moody(MemoryBus):
+    """Its receivers fail in ways that nobody has thought of, twice."""
+
+    moods = 2
+
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+        moody = self
+
+        class Failing(MemoryInbox):
+            async def receive(self, wait: timedelta) -> MemoryDelivery | None:
+                if moody.moods:
+                    moody.moods -= 1
+                    raise ArithmeticError("something new")
+                return await super().receive(wait)
+
+        return Failing(self, queue)
+
+
+def test_a_receiver_that_fails_in_a_new_way_does_not_end_the_worker() -> None:
+    async def life() -> None:
+        bus, stopping = a_bus(Moody), asyncio.Event()
+
+        async def last(request: Request) -> list[Envelope]:
+            stopping.set()
+            return []
+
+        await post(bus)
+        await a_worker(bus, last).run(stopping, timedelta(seconds=10))
+        assert await bus.peek("retrieve") == []
+
+    in_no_time(life())
+
+
+# -- at SIGTERM
+
+
+@pytest.mark.parametrize(("grace", "attempts"), [(10, []), (2, [1])], ids=["fits", "does not fit"])
+def test_what_fits_the_grace_period_is_finished_and_the_rest_is_handed_back(grace: float, attempts: list[int]) -> None:
+    async def life() -> None:
+        bus, stopping = a_bus(), asyncio.Event()
+
+        async def told_to_stop(request: Request) -> list[Envelope]:
+            stopping.set()
+            return await seconds_pass(5)
+
+        await post(bus)
+        await a_worker(bus, told_to_stop).run(stopping, timedelta(seconds=grace))
+        assert [message.properties[ATTEMPT] for message in await bus.peek("retrieve")] == attempts
+
+    in_no_time(life())
+
+
+def test_a_dead_message_is_not_handed_back_as_a_living_one() -> None:
+    async def life() -> None:
+        bus, stopping = a_bus(), asyncio.Event()
+
+        async def told_to_stop(request: Request) -> list[Envelope]:
+            stopping.set()
+            return await seconds_pass(3600)
+
+        await post(bus, answer_by=NOW + timedelta(days=1))
+        worker = a_worker(bus, told_to_stop, archive=lambda message: ("Crashed", "why"), after_deadline=True)
+        await worker.run(stopping, timedelta(seconds=1))
+        [there] = await bus.peek("retrieve")
+        assert there.message_id == "r1/retrieve"
+        assert len(bus.sent) == 1
+
+    in_no_time(life())
+
+
+# -- well
+
+
+class Told(Gate):
+    """Counts what it is told."""
+
+    went_well = 0
+
+    async def ask(self) -> Pass:
+        return Pass.OPEN_ROAD
+
+    async def worked(self) -> None:
+        self.went_well += 1
+
+
+@pytest.mark.parametrize(("outcome", "times"), [(Outcome.ANSWERED, 1), (Outcome.CANCELLED, 0)])
+async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up(
+    redis: QuickRedis, outcome: Outcome, times: int
+) -> None:
+    scene, gate = Scene(redis), Told(redis, "retrieve")
+    scene.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
+    await scene.worker(gate=gate).process(await scene.deliver())
+    assert gate.went_well == times

@@ -1,0 +1,250 @@
+"""Guarantees that the sabotage suite (`tests/sabotage`) found nobody watching. Where hours pass, they are virtual."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.gateway.outcomes import OutcomeDesk, Waiting
+from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.envelope import Envelope, at_deadline, to_retriever
+from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.ledger.ledger import Entry, Ledger
+from shared.worker.gate import Gate, Pass
+from shared.worker.lease import Lease, holding
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import internal_identity
+from shared.worker.post import Identity, handed_back, outgoing, retry_copy
+from shared.worker.worker import Job, Worker
+from tests.making import NOW, a_request
+from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
+from tests.virtual_time import in_no_time, virtual_clock
+
+
+async def a_delivery(bus: MemoryBus) -> MemoryDelivery:
+    envelope = to_retriever(a_request())
+    await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
+    delivery = await bus.inbox("retrieve").receive(timedelta(0))
+    assert delivery is not None
+    return delivery
+
+
+# -- the lock
+
+
+def test_work_of_many_times_the_lock_is_still_ours_at_the_end() -> None:
+    async def life() -> None:
+        delivery = await a_delivery(MemoryBus("retrieve", clock=virtual_clock))
+
+        async def work(lease: Lease) -> None:
+            await asyncio.sleep(5.5 * LOCK.total_seconds())
+            lease.check()
+
+        await holding(delivery, work, virtual_clock)
+        await delivery.complete()
+
+    in_no_time(life())
+
+
+class Stuttering(MemoryDelivery):
+    """Every other renewal fails."""
+
+    tried = 0
+
+    async def renew(self) -> datetime:
+        self.tried += 1
+        if self.tried % 2:
+            raise BusUnavailable("not now")
+        return await super().renew()
+
+
+def test_a_renewal_that_fails_is_tried_again() -> None:
+    async def life() -> None:
+        bus = MemoryBus("retrieve", clock=virtual_clock)
+        delivery = Stuttering(bus, "retrieve", (await a_delivery(bus))._held)
+        await holding(delivery, lambda _: asyncio.sleep(3 * LOCK.total_seconds()), virtual_clock)
+        await delivery.complete()
+
+    in_no_time(life())
+
+
+class Lost(MemoryDelivery):
+    async def renew(self) -> datetime:
+        raise LockLost("somebody else has it")
+
+
+def test_within_a_second_of_hearing_that_the_lock_is_lost_the_work_has_stopped() -> None:
+    stopped = 0.0
+
+    async def life() -> None:
+        bus = MemoryBus("retrieve", clock=virtual_clock)
+        delivery = Lost(bus, "retrieve", (await a_delivery(bus))._held)
+
+        async def work(_lease: Lease) -> None:
+            nonlocal stopped
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                stopped = asyncio.get_running_loop().time()
+
+        with pytest.raises(LockLost):
+            await holding(delivery, work, virtual_clock)
+
+    in_no_time(life())
+    assert stopped <= LOCK.total_seconds() / 3 + 1
+
+
+# -- back-pressure
+
+
+class Closed(Gate):
+    """What the work needs is down all the time."""
+
+    asked = 0
+
+    async def ask(self) -> Pass:
+        self.asked += 1
+        return Pass.WAIT
+
+
+class Watched(MemoryBus):
+    """Counts how often somebody looks for a message."""
+
+    looks = 0
+
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+        watched = self
+
+        class Counting(MemoryInbox):
+            async def receive(self, wait: timedelta) -> MemoryDelivery | None:
+                watched.looks += 1
+                return await super().receive(wait)
+
+        return Counting(self, queue)
+
+
+def test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue() -> None:
+    async def life() -> None:
+        bus, gate, stopping = (
+            Watched("retrieve", clock=virtual_clock),
+            Closed(QuickRedis("redis://"), "retrieve"),
+            asyncio.Event(),
+        )
+        envelope = to_retriever(a_request())
+        await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1"))
+        worker = Worker(a_job(), bus, Outcomes(Ledger(QuickRedis("redis://"))), gate=gate, clock=virtual_clock)
+        running = asyncio.create_task(worker.run(stopping, timedelta(0)))
+        while gate.asked < 60:
+            await asyncio.sleep(1)
+        assert bus.looks == 0
+        [waiting] = await bus.peek("retrieve")
+        assert waiting.delivery_count == 0
+        stopping.set()
+        await running
+
+    in_no_time(life())
+
+
+def a_job(**changes: Any) -> Job[RetrievePassages]:
+    async def nothing(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        return []
+
+    return Job("retrieve", lambda message: RetrievePassages.decode(message.body), nothing, internal_identity, **changes)
+
+
+# -- copies
+
+
+def test_a_copy_is_the_same_request_with_the_same_deadline_and_the_same_beginning() -> None:
+    first, due = NOW - timedelta(seconds=5), NOW + timedelta(seconds=30)
+    theirs = {"their-own": "kept"}
+    ask = Received("ask", b"{}", "ask.v1", "m1", enqueued_at=first, sequence_number=7, properties=theirs)
+    identity = Identity("r1/ask", origin="m1", deadline=due)
+    for copy in (retry_copy(ask, identity, NOW), handed_back(ask, identity, NOW)):
+        marks = (copy.properties[ORIGIN], copy.properties[ANSWER_BY], copy.properties[ENQUEUED_AT])
+        assert marks == ("m1", due.isoformat(), first.isoformat())
+        assert copy.properties["their-own"] == "kept"
+        assert copy.time_to_live == timedelta(seconds=30)
+        again = Received("ask", copy.body, message_id=copy.message_id, enqueued_at=NOW, properties=copy.properties)
+        assert retry_copy(again, identity, NOW).properties[ENQUEUED_AT] == first.isoformat()
+
+
+# -- outcomes
+
+
+@pytest.fixture
+def scene(redis: QuickRedis) -> Scene:
+    return Scene(redis)
+
+
+async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(scene: Scene) -> None:
+    class Away(MemoryBus):
+        async def send(self, message: Outgoing) -> None:
+            raise BusUnavailable(message.queue)
+
+    delivery = await scene.deliver()
+    await scene.worker(bus=Away()).process(delivery)
+    assert delivery.settled == "left"
+    scene.clock.now += LOCK
+    await scene.worker().process(await scene.take("retrieve"))
+    [reply] = await scene.queued("answers")
+    assert AnswerReady.decode(reply.body).text == "24 days"
+    assert len(scene.calls) == 1
+
+
+LATE = NOW + timedelta(seconds=65)
+
+
+class Overtaken(Outcomes):
+    """The answer is claimed just after the look into the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self._book = ledger
+
+    async def known(self, request: Request) -> Entry | None:
+        entry = await super().known(request)
+        await self._book.claim(request, an_answer(request))
+        return entry
+
+
+@pytest.mark.parametrize("when", ["before", "just before", "never"])
+async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: QuickRedis, when: str) -> None:
+    ledger, request, bus = Ledger(redis), a_request(), MemoryBus("outcomes", "answers", clock=lambda: LATE)
+    if when == "before":
+        await ledger.claim(request, an_answer(request))
+    await bus.send(outgoing(at_deadline(request), NOW))
+    delivery = await bus.inbox("outcomes").receive(timedelta(0))
+    assert delivery is not None
+    outcomes = Overtaken(ledger) if when == "just before" else Outcomes(ledger)
+    await Worker(sentinels(ledger), bus, outcomes, clock=lambda: LATE).process(delivery)
+    [reply] = await bus.peek("answers")
+    expected = Outcome.EXPIRED if when == "never" else Outcome.ANSWERED
+    assert AnswerReady.decode(reply.body).outcome is expected
+
+
+def sentinels(ledger: Ledger) -> Job[Any]:
+    desk = OutcomeDesk(ledger, Waiting(), lambda: LATE)
+    return Job("outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True)
+
+
+# -- the archive
+
+
+async def test_a_dead_message_is_archived_with_what_it_died_of_and_not_completed(redis: QuickRedis) -> None:
+    bus = MemoryBus("retrieve")
+
+    def epitaph(message: Received) -> tuple[str, str]:
+        return "Crashed", f"it was {message.message_id}"
+
+    job = a_job(archive=epitaph)
+    await Worker(job, bus, Outcomes(Ledger(redis))).process(await a_delivery(bus))
+    [archived] = await bus.peek("retrieve", dead=True)
+    assert (archived.dead_letter_reason, archived.dead_letter_description) == ("Crashed", "it was r1/retrieve")
+    assert await bus.peek("retrieve") == []
