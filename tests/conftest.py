@@ -52,7 +52,14 @@ async def redis(redis_url: str) -> AsyncIterator[QuickRedis]:
 # would say the same, but xdist 3.8 does not see it under pytest 9.2.)
 SHARED_STACK = {"tests/system/test_front_door.py": "stack", "tests/system/test_replay.py": "stack"}
 # What takes longest starts first.
-FIRST = ("tests/system/test_pulling_plugs.py", "tests/system/", "tests/protocol/", "tests/conformance/")
+FIRST = (
+    "tests/system/test_failpoints.py",
+    "tests/system/test_dependencies_down.py",
+    "tests/system/test_pulling_plugs.py",
+    "tests/system/",
+    "tests/protocol/",
+    "tests/conformance/",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

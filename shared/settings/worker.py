@@ -21,6 +21,9 @@ class WorkerSettings(Settings):
         default=0, ge=0, description="the most AMQP connections this process may hold; 0: as many as it likes"
     )
     redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="answers, ledger, budgets")
+    redis_timeout: float = Field(
+        default=0.08, gt=0, le=10, description="how long a command may take before Redis counts as away"
+    )
     config: Path = Field(
         default=Path("examples/onboarding"),
         description="folder with callers.yaml, models.yaml, sources.yaml and use_cases/",

@@ -1,7 +1,6 @@
 """Cache, budget and ledger on a real Redis: what their scripts promise."""
 
 import asyncio
-import time
 
 import pytest
 from hypothesis import given
@@ -10,10 +9,11 @@ from hypothesis import strategies as st
 from shared.budget.bucket import Bucket
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf, answer_key, normalise
-from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, ending
-from shared.ledger.ledger import Ledger
-from tests.making import a_request
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, cancelled, ending
+from shared.contracts.request import ReplyTo
+from shared.ledger.ledger import KEEP, Ledger
+from tests.making import NOW, a_request
 
 SHELF = Shelf("tessolund", "handbook")
 
@@ -117,6 +117,15 @@ async def test_reserving_and_settling_twice_counts_once(redis: QuickRedis) -> No
     assert await budget.reserve("t", "r3", 900) is not None
 
 
+async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back(redis: QuickRedis) -> None:
+    budget = TenantBudget(redis, lambda _tenant: 1_000)
+    assert await budget.reserve("t", "r1", 900) is None
+    await budget.settle("t", "r1", 0)
+    await budget.spend("t", "r1", 300)
+    level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
+    assert float(level or 0) == 700
+
+
 async def test_what_can_never_fit_is_refused_for_good(redis: QuickRedis) -> None:
     refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
     assert refusal is not None
@@ -176,42 +185,48 @@ async def test_a_rerun_has_an_outcome_of_its_own(redis: QuickRedis) -> None:
     assert (first.answer.outcome, second.answer.outcome) == (Outcome.FAILED, Outcome.ANSWERED)
 
 
-# -- Redis away
-
-
-async def test_a_redis_that_refuses_costs_next_to_nothing() -> None:
-    away = QuickRedis("redis://127.0.0.1:1/0")
-    with pytest.raises(RedisAway):
-        await away.run(lambda connection: connection.get("k"))
-    await away.close()
-
-
-async def test_a_redis_that_hangs_is_asked_once_and_then_left_alone_for_a_while() -> None:
-    callers: list[asyncio.StreamWriter] = []
-    hung = await asyncio.start_server(lambda _reader, writer: callers.append(writer), "127.0.0.1", 0)
-    now = [0.0]
-    redis = QuickRedis(f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}/0", clock=lambda: now[0])
-    started = time.monotonic()
-    for _ in range(50):
-        with pytest.raises(RedisAway):
-            await redis.run(lambda connection: connection.get("k"))
-    assert time.monotonic() - started < 5  # fifty would take twelve seconds, redis-py's defaults an hour
-    await redis.close()
-    for caller in callers:
-        caller.close()
-    hung.close()
-    await hung.wait_closed()
-
-
-async def test_a_redis_that_answers_with_errors_is_away_too(redis: QuickRedis) -> None:
-    await redis.run(lambda connection: connection.set("text", "x"))
-    with pytest.raises(RedisAway):
-        await redis.run(lambda connection: connection.hget("text", "field"))  # WRONGTYPE
-
-
 async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: QuickRedis) -> None:
     cache = AnswerCache(redis)
     key = SHELF.key("uses", "a.md")
     await redis.run(lambda connection: connection.zadd(key, {f"old{n}": 1 for n in range(300)}))
     await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     assert await redis.run(lambda connection: connection.zcard(key)) == 1
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_what_was_cancelled_is_not_wanted_any_more(redis: QuickRedis, accepted: bool) -> None:
+    ledger, request = Ledger(redis), a_request()
+    if accepted:
+        await ledger.accept(request)
+    assert await ledger.is_wanted(request)
+    entry = await ledger.cancel("r1", "tessolund", "welcome-app")
+    assert (entry.request is not None, entry.cancelled) == (accepted, not accepted)
+    await ledger.claim(request, cancelled(request, NOW))
+    assert not await ledger.is_wanted(request)
+
+
+async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: QuickRedis) -> None:
+    ledger, request = Ledger(redis), a_request()
+    await ledger.cancel("r1", "tessolund", "welcome-app")
+    assert not (await ledger.accept(request)).is_wanted
+    other = a_request(request_id="r2")
+    await ledger.claim(other, ending(other, Outcome.ANSWERED, Code.OK, text="x"))
+    entry = await ledger.cancel("r2", "tessolund", "welcome-app")
+    assert entry.answer is not None
+    assert (entry.answer.text, entry.cancelled) == ("x", False)
+
+
+async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: QuickRedis) -> None:
+    ledger, request = Ledger(redis), a_request()
+    await ledger.accept(request)
+    await ledger.accept(a_request(reply_to=ReplyTo(queue="answers", session="another")))
+    entry = await ledger.find("r1")
+    assert entry is not None
+    assert entry.request == request.without_question()
+    assert entry.request.question == ""
+
+
+async def test_a_tombstone_does_not_stay_for_ever(redis: QuickRedis) -> None:
+    await Ledger(redis).cancel("r1", "tessolund", "welcome-app")
+    left = await redis.run(lambda connection: connection.ttl("ragbus:request:{r1}"))
+    assert 0 < left <= KEEP.total_seconds()

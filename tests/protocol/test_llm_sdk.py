@@ -316,6 +316,29 @@ async def test_a_stream_may_break_off(client: AsyncOpenAI, http: httpx.Client) -
     assert seen == ["", "Employees", " in"]
 
 
+async def test_a_slow_stream_stops_when_its_reader_leaves(client: AsyncOpenAI, http: httpx.Client) -> None:
+    faults(http, {"chunk_latency": 0.5})
+    stream = await client.chat.completions.create(model="chat", messages=conversation(), stream=True)
+    async for chunk in stream:
+        if chunk.choices[0].delta.content:
+            break
+    await stream.close()
+    began = time.monotonic()
+    while not calls(http)[0]["stopped"]:
+        assert time.monotonic() - began < 5
+    [call] = calls(http)
+    assert (call["status"], call["fault"]) == (200, "chunk_latency")
+    assert 0 < call["chunks"] < 14  # ten words and what is around them
+
+
+async def test_a_stream_that_was_read_to_its_end_was_not_stopped(client: AsyncOpenAI, http: httpx.Client) -> None:
+    faults(http, {"chunk_latency": 0.001})
+    stream = await client.chat.completions.create(model="chat", messages=conversation(), stream=True)
+    events = [chunk async for chunk in stream]
+    [call] = calls(http)
+    assert (call["stopped"], call["chunks"]) == (False, len(events) + 1)  # and [DONE]
+
+
 def test_wrong_rules_are_refused(http: httpx.Client) -> None:
     answer = http.post("/control/faults", json=[{"staus": 1}])
     assert answer.status_code == 400

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.embeddings.openai import BATCH, OpenAIEmbedder
-from shared.errors import SettingsError, TryLater
+from shared.errors import DependencyDown, SettingsError, TryLater
 
 
 class Service:
@@ -67,7 +67,7 @@ async def test_errors_of_the_sdk_are_translated_and_kept_as_the_cause() -> None:
 
 
 async def test_an_answer_with_vectors_missing_is_tried_again() -> None:
-    with pytest.raises(TryLater, match="1 vectors for 2 texts"):
+    with pytest.raises(DependencyDown, match="1 vectors for 2 texts"):
         await embedder(Service(lose=1)).embed(["1", "2"])
 
 
@@ -77,7 +77,7 @@ async def test_vectors_of_another_length_than_configured_are_a_wrong_setting() -
 
 
 async def test_an_answer_that_the_sdk_cannot_read_is_tried_again() -> None:
-    with pytest.raises(TryLater, match="No embedding data received"):
+    with pytest.raises(DependencyDown, match="No embedding data received"):
         await embedder(Service(error=ValueError("No embedding data received"))).embed(["1"])
 
 

@@ -1,0 +1,134 @@
+"""The faults that a connection can have, as values, and how they are written in JSON.
+
+[{"fault": "latency", "seconds": 0.02, "jitter": 0.005}, {"fault": "black-hole", "direction": "down"}]
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, ClassVar, get_type_hints
+
+
+class Direction(StrEnum):
+    """Which way the bytes go: `up` from the client to the target, `down` back."""
+
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+    def covers(self, way: "Direction") -> bool:
+        """Whether bytes that go `way` (up or down) are meant."""
+        return self in (Direction.BOTH, way)
+
+
+class FaultError(ValueError):
+    """What was asked for is no fault; the text says why, and what is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What all faults have in common."""
+
+    name: ClassVar[str]
+    direction: Direction = field(default=Direction.BOTH, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise `FaultError` for numbers that mean nothing."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+                raise FaultError(f"{each.name} of {self.name} cannot be {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency(Fault):
+    """Every byte arrives `seconds` later, give or take up to `jitter` seconds; in order, and as many per second."""
+
+    name: ClassVar[str] = "latency"
+    seconds: float = 0.0
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Fault):
+    """Both ends get an RST once `after` bytes have passed from now on; 0: at once, new connections too."""
+
+    name: ClassVar[str] = "reset"
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate(Fault):
+    """Both ends are closed in good order once `after` bytes have passed from now on; the rest is thrown away."""
+
+    name: ClassVar[str] = "truncate"
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlackHole(Fault):
+    """Bytes are swallowed and no end of a connection is told; connections are accepted and stay open.
+
+    A connection that has lost bytes stays silent in that direction when the hole is gone: there is no TCP with gaps.
+    """
+
+    name: ClassVar[str] = "black-hole"
+
+
+@dataclass(frozen=True, slots=True)
+class HalfOpen(Fault):
+    """When one end leaves, the other is not told; what that one says afterwards is swallowed.
+
+    `up`: the target does not hear that its client left; `down`: the client does not hear that the target left.
+    """
+
+    name: ClassVar[str] = "half-open"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse(Fault):
+    """Nobody listens: new connections are refused; those that are open go on. Has no direction."""
+
+    name: ClassVar[str] = "refuse"
+
+
+KNOWN: dict[str, type[Fault]] = {kind.name: kind for kind in (Latency, Reset, Truncate, BlackHole, HalfOpen, Refuse)}
+
+
+def read_faults(document: object) -> tuple[Fault, ...]:
+    """Faults from parsed JSON: a list of objects, or one object. Raises `FaultError`."""
+    rules = [document] if isinstance(document, Mapping) else document
+    if not isinstance(rules, list):
+        raise FaultError("faults are a list of objects")
+    return tuple(_read(rule) for rule in rules)
+
+
+def written(fault: Fault) -> dict[str, Any]:
+    """`fault` as JSON has it; the inverse of `read_faults`."""
+    return {"fault": fault.name, **asdict(fault)}
+
+
+def _read(rule: object) -> Fault:
+    if not isinstance(rule, Mapping):
+        raise FaultError("a fault is an object")
+    kind = KNOWN.get(str(rule.get("fault")))
+    if kind is None:
+        raise FaultError(f"unknown fault {rule.get('fault')!r}; known: {', '.join(KNOWN)}")
+    types = get_type_hints(kind)
+    given = {name: _value(kind, types, name, value) for name, value in rule.items() if name != "fault"}
+    return kind(**given)
+
+
+def _value(kind: type[Fault], types: Mapping[str, Any], name: str, value: object) -> Any:
+    known = [each.name for each in fields(kind)]
+    if name not in known:
+        raise FaultError(f"{kind.name} has no {name!r}; known: {', '.join(known)}")
+    if types[name] is Direction:
+        if value not in list(Direction):
+            raise FaultError(f"direction is one of {', '.join(Direction)}, not {value!r}")
+        return Direction(str(value))
+    allowed = (int,) if types[name] is int else (int, float)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise FaultError(f"{name} of {kind.name} cannot be {value!r}")
+    return value

@@ -1,0 +1,185 @@
+"""The proxy: listens, and joins every client with a connection of its own to the target."""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Self
+
+from local.faults.connection import Connection, Leg, Nature, courses
+from local.faults.course import End
+from local.faults.fault import Fault, Refuse
+
+_BACKLOG = 512
+
+
+class Proxy:
+    """Carries TCP from `port` to a target, with faults that can be changed at any moment.
+
+        async with Proxy("127.0.0.1", 6379) as proxy:
+            proxy.set(Latency(0.02))        # what is written to proxy.port arrives 20 ms later, both ways
+            proxy.set()                     # no fault any more
+
+    Faults concern connections that are open and those to come. The target need not be there: a client that cannot
+    be joined with it is reset. Use it from one event loop.
+    """
+
+    def __init__(
+        self,
+        target_host: str,
+        target_port: int,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        chance: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`port` 0 takes a free one. `clock` and `sleep` are in seconds; `chance` decides on jitter."""
+        self._target = (target_host, target_port)
+        self._host = host
+        self._wanted = port
+        self._nature = Nature(chance or random.Random(0), clock, sleep)  # noqa: S311 - jitter, not a secret
+        self._faults: tuple[Fault, ...] = ()
+        self._place: socket.socket | None = None
+        self._listener: socket.socket | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+        self.accepted = 0
+        """How many connections there have been."""
+
+    async def __aenter__(self) -> Self:
+        """Listen. Raises `OSError` when the port cannot be had."""
+        self._place = _place(self._host, self._wanted)
+        self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Reset every connection and free the port."""
+        self._stop_listening()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        # Aborted transports close their sockets in the next turn of the loop.
+        await asyncio.sleep(0)
+        if self._place is not None:
+            self._place.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens; the same while connections are refused."""
+        if self._place is None:
+            raise RuntimeError("the proxy is not started: use `async with Proxy(...)`")
+        return int(self._place.getsockname()[1])
+
+    @property
+    def connected(self) -> int:
+        """How many clients are connected to it now."""
+        return len(self._serving)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What is in force."""
+        return self._faults
+
+    def set(self, *faults: Fault) -> None:
+        """Have these instead of what was in force; none: carry everything faithfully."""
+        self._faults = faults
+        if any(isinstance(fault, Refuse) for fault in faults):
+            self._stop_listening()
+        else:
+            self._listen()
+        for connection in list(self._connections):
+            connection.obey(faults)
+
+    # -- listening
+
+    def _listen(self) -> None:
+        if self._listener is not None:
+            return
+        self._listener = _socket(self._host, self.port, shared=True)
+        self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            client, _ = listener.accept()
+            client.setblocking(False)
+            self.accepted += 1
+            task = asyncio.create_task(self._serve(client))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    # -- one client
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        client = Leg(*await asyncio.open_connection(sock=accepted))
+        end = End.RESET
+        try:
+            end = await self._served(client)
+        finally:
+            client.close(end)
+
+    async def _served(self, client: Leg) -> End:
+        """Carry for `client`; says how its socket is to be closed."""
+        _, end = courses(self._faults)
+        if end is not None:
+            return end
+        try:
+            target = Leg(*await asyncio.open_connection(*self._target))
+        except OSError:
+            return await self._without_target(client)
+        return await self._join(client, target)
+
+    async def _join(self, client: Leg, target: Leg) -> End:
+        # Asked again: the faults may have changed while the target was being reached.
+        both, end = courses(self._faults)
+        connection = Connection(client, target, both, self._nature)
+        if end is not None:
+            connection.end(end)
+        self._connections.add(connection)
+        try:
+            return await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def _without_target(self, client: Leg) -> End:
+        """The target refuses, which the client hears at once unless bytes towards it are swallowed."""
+        (_, down), _ = courses(self._faults)
+        if not down.hides_the_end:
+            return End.RESET
+        with suppress(OSError):
+            while await client.read():
+                pass
+        return End.CUT
+
+
+def _place(host: str, port: int) -> socket.socket:
+    """A socket that keeps the port ours while nobody listens."""
+    if port:
+        # A port that another proxy has must be an error, which SO_REUSEPORT would make it share.
+        _socket(host, port, shared=False).close()
+    return _socket(host, port, shared=True)
+
+
+def _socket(host: str, port: int, *, shared: bool) -> socket.socket:
+    # Named TCP, or asyncio leaves Nagle's algorithm on for what is accepted.
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind((host, port))
+    except (OSError, OverflowError):
+        made.close()
+        raise
+    return made

@@ -1,0 +1,159 @@
+"""What a Redis that is away costs those who ask it: refused, hung, silent in the middle, flushed, back again.
+
+A real server behind a real proxy. Nothing here measures time: what is counted is who had to wait for an answer.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from local.faults import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
+from shared.cache.redis import CONNECTIONS, TIMEOUT, QuickRedis, RedisAway
+from shared.settings.worker import WorkerSettings
+
+NEVER = 3600.0
+# So long that only a real outage uses it up, on the busiest machine.
+LONG = 5.0
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy("127.0.0.1", int(redis_url.rpartition(":")[2].partition("/")[0])) as made:
+        yield made
+
+
+def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER) -> QuickRedis:
+    return QuickRedis(f"redis://127.0.0.1:{proxy.port}/0", timeout=timeout, pause=pause)
+
+
+async def ask(redis: QuickRedis) -> str | None:
+    """Set and get; None when Redis is away."""
+    try:
+        await redis.run(lambda connection: connection.set("key", "value"))
+        return str(await redis.run(lambda connection: connection.get("key")))
+    except RedisAway:
+        return None
+
+
+async def fail(redis: QuickRedis) -> None:
+    """Have Redis answer with an error."""
+    await redis.run(lambda connection: connection.set("text", "x"))
+    with pytest.raises(RedisAway, match="WRONGTYPE"):
+        await redis.run(lambda connection: connection.hget("text", "field"))
+
+
+async def until_back(redis: QuickRedis) -> None:
+    async with asyncio.timeout(20):
+        while await ask(redis) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_hung_redis_is_waited_for_once_and_nobody_after_that_waits(proxy: Proxy) -> None:
+    redis = quick(proxy)
+    proxy.set(BlackHole())
+    assert await ask(redis) is None
+    met = proxy.accepted
+    assert redis.away
+    for _ in range(200):
+        assert await ask(redis) is None
+    assert proxy.accepted == met == 1
+    await redis.close()
+
+
+async def test_a_crowd_that_meets_a_hung_redis_waits_together_and_not_in_turn(proxy: Proxy) -> None:
+    redis = quick(proxy)
+    proxy.set(BlackHole())
+    assert await asyncio.gather(*(ask(redis) for _ in range(10 * CONNECTIONS))) == [None] * (10 * CONNECTIONS)
+    # Those who had no connection yet were told, and opened none.
+    assert 1 <= proxy.accepted <= CONNECTIONS
+    await redis.close()
+
+
+async def test_a_refused_redis_is_asked_once(proxy: Proxy) -> None:
+    redis = quick(proxy, timeout=NEVER)  # it does not come to waiting
+    proxy.set(Refuse())
+    assert await ask(redis) is None
+    proxy.set()
+    assert await ask(redis) is None
+    assert proxy.accepted == 0
+    await redis.close()
+
+
+async def test_no_request_pays_for_finding_out_whether_it_is_back(proxy: Proxy) -> None:
+    redis = quick(proxy, pause=0.01)
+    proxy.set(BlackHole())
+    assert await ask(redis) is None
+    async with asyncio.timeout(20):
+        while proxy.accepted < 3:  # it looks again and again by itself
+            # Away all the while, so that no request is used to find out.
+            assert redis.away
+            await asyncio.sleep(0)
+    proxy.set()
+    await until_back(redis)
+    await redis.close()
+
+
+@pytest.mark.parametrize("fault", [BlackHole(), BlackHole(direction=Direction.DOWN), Reset(), Refuse(), Latency(1.0)])
+async def test_it_is_used_again_when_it_is_back(proxy: Proxy, fault: Fault) -> None:
+    redis = quick(proxy, timeout=LONG, pause=0.01)
+    assert await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS))) == ["value"] * CONNECTIONS
+    proxy.set(fault)
+    slow = quick(proxy, timeout=0.05, pause=0.01)  # the other would be patient
+    assert await ask(slow) is None
+    proxy.set()
+    await until_back(slow)
+    await redis.close()
+    await slow.close()
+
+
+async def test_connections_that_lay_idle_when_it_failed_are_not_used_again(proxy: Proxy) -> None:
+    redis = quick(proxy, timeout=LONG)
+    while proxy.connected < CONNECTIONS:
+        await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS)))
+    await fail(redis)
+    async with asyncio.timeout(20):
+        while proxy.connected:
+            await asyncio.sleep(0.01)
+    await redis.close()
+
+
+async def test_a_new_connection_says_nothing_before_the_first_command() -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.put_nowait(await reader.read(100))
+        writer.write(b"$5\r\nvalue\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        redis = QuickRedis(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout=LONG)
+        assert await redis.run(lambda connection: connection.get("key")) == "value"
+        assert heard.get_nowait() == b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"
+        await redis.close()
+
+
+async def test_a_process_that_was_busy_does_not_blame_redis(redis_url: str) -> None:
+    timeout = 0.2
+    redis = QuickRedis(redis_url, timeout=timeout, pause=NEVER)
+    await until_back(redis)
+    asking = asyncio.create_task(ask(redis))
+    await asyncio.sleep(0)  # it is sent now
+    time.sleep(3 * timeout)  # noqa: ASYNC251 - the answer comes while nobody looks
+    assert await asking == "value"
+    await redis.close()
+
+
+async def test_a_redis_that_answers_with_errors_is_away_too(redis_url: str) -> None:
+    redis = QuickRedis(redis_url, timeout=LONG, pause=0.01)
+    await fail(redis)
+    assert redis.away
+    await until_back(redis)
+    await redis.close()
+
+
+def test_three_workers_that_find_out_one_after_the_other_cost_less_than_the_promised_third_of_a_second() -> None:
+    assert WorkerSettings.model_fields["redis_timeout"].default == TIMEOUT
+    assert 3 * TIMEOUT < 0.3
