@@ -1,0 +1,124 @@
+"""The poison corpus through the real SDK and our adapter to the gateway's door: one readable line per message."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.exceptions import MessageSizeExceededError
+
+from local.broker.testing import LocalBus
+from services.gateway.ask import QueueDoor
+from services.gateway.outcomes import OutcomeDesk
+from services.generator.main import decode as generator_decode
+from services.indexer.events import read_events
+from services.retriever.main import decode as retriever_decode
+from shared.bus.port import MessageTooLarge, Outgoing, Received
+from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+from shared.cache.redis import QuickRedis
+from shared.errors import Reason, Unprocessable
+from shared.worker.post import handed_back, retry_copy
+from tests.poison.corpus import ASKS, LARGE, Poison
+from tests.poison.internal import STRAYS, Stray
+from tests.poison.messages import annotated, post
+from tests.unit.services.gateway.test_doors import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WAIT = timedelta(seconds=30)
+DECODERS: Mapping[str, Callable[[Received], object]] = {
+    "retrieve": retriever_decode,
+    "generate": generator_decode,
+    "outcomes": OutcomeDesk.decode,
+    "blob-events": lambda message: read_events(message.body),
+}
+every_poison = pytest.mark.parametrize("poison", ASKS, ids=lambda poison: poison.name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def broker() -> AsyncIterator[LocalBus]:
+    async with LocalBus("ask") as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bus(broker: LocalBus) -> AsyncIterator[ServiceBus]:
+    connected = ServiceBus(ServiceBusAddress(broker.connection_string))
+    yield connected
+    await connected.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def arrived(broker: LocalBus, bus: ServiceBus) -> Mapping[str, Received]:
+    """Every poison as our adapter receives it, by its name."""
+    async with ServiceBusClient.from_connection_string(broker.connection_string) as client:
+        await post(client, "ask", map(annotated, ASKS))
+    inbox, found = bus.inbox("ask"), {}
+    for poison in ASKS:
+        delivery = await inbox.receive(WAIT)
+        assert delivery is not None, f"{poison.name} did not arrive"
+        found[poison.name] = delivery.message
+        await delivery.complete()
+    await inbox.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def door() -> QueueDoor:
+    """The gateway's door, which asks nobody until something is handled."""
+    return Gateway(QuickRedis("redis://127.0.0.1:1/0")).door
+
+
+@every_poison
+async def test_a_poison_is_read_or_refused_with_its_reason(
+    poison: Poison, arrived: Mapping[str, Received], door: QueueDoor
+) -> None:
+    message = arrived[poison.name]
+    if poison.reason is None:
+        assert door.decode(message).arrival.message_id == poison.identity
+        return
+    with pytest.raises(Unprocessable) as refused:
+        door.decode(message)
+    assert refused.value.reason is poison.reason
+    assert refused.value.detail
+    assert len(refused.value.detail) < 1_000, "a sentence for a person"
+
+
+async def test_a_copy_of_every_poison_can_be_sent_for_a_retry_and_when_a_worker_leaves(
+    arrived: Mapping[str, Received], bus: ServiceBus, door: QueueDoor, broker: LocalBus
+) -> None:
+    for message in arrived.values():
+        identity, now = door.identify(message), datetime.now(UTC)
+        await bus.send(retry_copy(message, identity, now))
+        await bus.send(handed_back(message, identity, now))
+    assert len(broker.messages("ask")) == 2 * len(ASKS), "none was taken for another's duplicate"
+    broker.purge("ask")
+
+
+async def test_what_is_larger_than_the_broker_takes_is_the_senders_error(broker: LocalBus, bus: ServiceBus) -> None:
+    body = b"x" * (LARGE + 10_000)
+    with pytest.raises(MessageTooLarge, match="larger than the broker takes"):
+        await bus.send(Outgoing("ask", body, "ask.v1"))
+    async with ServiceBusClient.from_connection_string(broker.connection_string) as client:
+        with pytest.raises(MessageSizeExceededError):
+            await post(client, "ask", [annotated(Poison("large", body, frozenset()))])
+
+
+async def test_the_corpus_names_each_poison_once_and_covers_what_was_asked_for() -> None:
+    assert len({poison.name for poison in ASKS}) == len(ASKS) >= 40
+    assert len({poison.identity for poison in ASKS}) == len(ASKS), "or one would be taken for another"
+
+
+@pytest.mark.parametrize(
+    "stray", [each for each in STRAYS if each.queue in DECODERS], ids=lambda stray: str(stray.message_id)
+)
+async def test_garbage_on_our_own_queues_is_refused_with_its_reason(stray: Stray) -> None:
+    message = Received(stray.queue, stray.body, stray.subject, properties={})
+    decode = DECODERS[stray.queue]
+    if stray.reason in (None, Reason.DEADLINE_EXCEEDED) or stray.told is not None:
+        decode(message)  # well-formed; what is wrong with it, if anything, its handler finds
+        return
+    with pytest.raises(Unprocessable) as refused:
+        decode(message)
+    assert refused.value.reason == stray.reason
