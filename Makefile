@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test check format lock clean help
+.PHONY: demo up test chaos sabotage check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,13 @@ up: $(VENV)/.laptop     ## start everything here and keep it running
 
 test: $(VENV)/.dev      ## every test
 	@$(BIN)/python -m pytest -n 5
+
+N ?= 1000
+chaos: $(VENV)/.dev     ## pull plugs on the whole system, then check what came of it (N=1000, SEED=1)
+	@$(BIN)/python -m tests.chaos --requests $(N) $(if $(SEED),--seed $(SEED))
+
+sabotage: $(VENV)/.dev  ## plant faults, one at a time: does each turn a test red? (ONLY=name)
+	@$(BIN)/python -m tests.sabotage $(if $(ONLY),--only $(ONLY))
 
 check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
 	@$(BIN)/ruff format --check .

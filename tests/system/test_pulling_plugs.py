@@ -71,15 +71,52 @@ async def test_a_rolling_restart_under_load_loses_and_repeats_nothing(app: App) 
     assert await outcomes_of(app, session) == {"answered": MANY}
 
 
-async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(app: App) -> None:
-    await app.stack.stop_one("generator")
+@pytest.mark.parametrize("stage", ["retriever", "generator"])
+async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(app: App, stage: str) -> None:
+    await app.stack.stop_one(stage)
     asked = time.monotonic()
-    session = await ask_many(app, "deadline", 3, time_to_live=timedelta(seconds=4))
+    session = await ask_many(app, f"deadline-{stage}", 3, time_to_live=timedelta(seconds=4))
     try:
         assert await outcomes_of(app, session, 3) == {"expired": 3}
         assert time.monotonic() - asked < 4 + 15
     finally:
-        await app.stack.start_one("generator")
+        await app.stack.start_one(stage)
+
+
+async def test_what_expired_while_the_gateway_was_away_is_told_when_it_is_back(app: App) -> None:
+    """Also when it expired a second time, in `dead`, where nobody looked at it meanwhile."""
+
+    async def archived() -> int:
+        async with httpx.AsyncClient() as admin:
+            stats = (await admin.get(f"{app.stack.admin_url}/stats/dead")).raise_for_status().json()
+        return int(stats["dead_lettered"])
+
+    before = await archived()
+    await app.stack.stop_one("gateway")
+    session = await ask_many(app, "deadline-gateway", 3, time_to_live=timedelta(seconds=1))
+
+    async def all_archived() -> bool:
+        return await archived() >= before + 3
+
+    await until(all_archived)
+    await app.stack.start_one("gateway")
+    assert await outcomes_of(app, session, 3) == {"expired": 3}
+
+
+async def test_a_deadline_in_the_middle_of_a_model_call_ends_it(app: App) -> None:
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 30})
+    asked = time.monotonic()
+    session = await ask_many(app, "deadline-model", 3, time_to_live=timedelta(seconds=5))
+    assert await outcomes_of(app, session, 3) == {"expired": 3}
+    assert time.monotonic() - asked < 5 + 15
+
+
+async def test_a_model_call_of_five_locks_is_one_call(app: App) -> None:
+    """The lock is renewed all the while, so nobody else begins the same work."""
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 5 * LOCK.total_seconds()})
+    session = await ask_many(app, "five-locks", 1)
+    assert await outcomes_of(app, session, 1) == {"answered": 1}
+    assert len(await app.calls("What are the core hours for remote workers? (five-locks 0)")) == 1
 
 
 async def test_a_model_that_says_429_is_asked_again_when_it_said(app: App) -> None:
@@ -98,9 +135,9 @@ async def test_the_second_deployment_answers_when_the_first_does_not(app: App) -
 
 async def test_when_no_deployment_answers_there_is_a_clear_end(app: App) -> None:
     await app.fail({"deployment": "*", "kind": "chat", "status": 503})
-    session = await ask_many(app, "no-model", 1)
+    session = await ask_many(app, "no-model", 1, time_to_live=timedelta(seconds=6))
     [answer] = await app.answers(session)
-    assert (answer["outcome"], answer["code"], answer["retryable"]) == ("failed", "RetriesExhausted", True)
+    assert (answer["outcome"], answer["code"], answer["retryable"]) == ("expired", "DeadlineExceeded", True)
 
 
 async def test_a_tenant_cannot_spend_more_than_its_tokens(app: App) -> None:
