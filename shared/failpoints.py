@@ -2,8 +2,8 @@
 
     failpoints.reach("worker.sent")
 
-A shipped worker does nothing there: the trap is set by the launcher of the tests (`tests/failpoints.py`), which
-no image contains, and no setting of a worker reaches it. The idea and the word: FreeBSD's fail(9).
+A shipped worker does nothing there: traps are set by the tests (`tests/failpoints.py`), which no image contains, and
+no setting of a worker reaches them. The idea and the word: FreeBSD's fail(9).
 """
 
 from collections.abc import Callable

@@ -1,20 +1,18 @@
-"""`python -m tests.failpoints services.NAME`: a worker that dies where a test says.
+"""Traps at failpoints: a worker dies where a test says.
 
-The test writes a file: `{folder}/{service}/{point}` (`set_trap`). The worker that comes to the point takes the file
+The test writes a file, `{folder}/{service}/{point}` (`set_trap`). The worker that comes to the point takes the file
 away and does what it says. So a trap snaps once, whatever is restarted meanwhile, and can be set while it runs.
-`RAGBUS_FAILPOINTS` names the folder. Only this launcher knows it: it is in no image.
+`RAGBUS_FAILPOINTS` names the folder. Only the hatchery of the tests looks at it (`tests/chaos/hatchery.py`), which
+starts real workers and is in no image.
 
     kill        SIGKILL, to itself
     stop 4      SIGSTOP to itself, and on after 4 s: a machine that paused
-    term        SIGTERM to itself, and on
 """
 
 import os
-import runpy
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +33,7 @@ def set_trap(folder: Path, service: str, point: str, action: str = "kill") -> Pa
     return trap
 
 
-def trap_of(folder: Path) -> Callable[[str], None]:
+def _trap_of(folder: Path) -> Callable[[str], None]:
     """What happens at a point, by the files in `folder`; raises `KeyError` for a point that is not on the list."""
 
     def reached(point: str) -> None:
@@ -54,17 +52,12 @@ def _act(action: str) -> None:
     word, _, seconds = action.partition(" ")
     if word == "stop":
         subprocess.Popen(["sh", "-c", f"sleep {float(seconds)}; kill -CONT {os.getpid()}"])
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}[word])
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[word])
 
 
-def main() -> None:
-    """Set the trap, then be the worker."""
-    module = sys.argv[1]
-    folder = Path(os.environ[FOLDER]) / module.rpartition(".")[2]
-    folder.mkdir(parents=True, exist_ok=True)
-    failpoints.arm(trap_of(folder))
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
+def arm(service: str, environment: Mapping[str, str]) -> None:
+    """Set the traps of `service`, if `environment` says where they are."""
+    if FOLDER in environment:
+        folder = Path(environment[FOLDER]) / service
+        folder.mkdir(parents=True, exist_ok=True)
+        failpoints.arm(_trap_of(folder))

@@ -126,17 +126,13 @@ def lake(addresses: Addresses, folder: Folder, settings: Mapping[str, str]) -> P
     return Part("lake", command, http_ok(health, "/health"), inherited(settings))
 
 
-def worker(
-    name: str, service: str, addresses: Addresses, settings: Mapping[str, str], launcher: str | None = None
-) -> Part:
-    """One of our four services, run by `launcher` if there is one."""
+def worker(name: str, service: str, addresses: Addresses, settings: Mapping[str, str]) -> Part:
+    """One of our four services."""
     own = {"RAGBUS_HEALTH_PORT": str(addresses.health[name]), "RAGBUS_GRACE": _GRACE}
     if name in addresses.http:
         own["RAGBUS_HTTP_PORT"] = str(addresses.http[name])
     ready = http_ok(addresses.health[name], "/readyz")
-    module = f"services.{service}"
-    command = _module(launcher, module) if launcher else _module(module)
-    return Part(name, command, ready, inherited({**own, **settings}), grace=_WORKER_GRACE)
+    return Part(name, _module(f"services.{service}"), ready, inherited({**own, **settings}), grace=_WORKER_GRACE)
 
 
 def inherited(settings: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -59,7 +59,6 @@ class Stack:
         reset: bool = False,
         patience: float = 90.0,
         lock: timedelta | None = None,
-        launcher: str | None = None,
         starting: Callable[[], None] = lambda: None,
         progress: Progress = lambda _name, _seconds: None,
     ) -> None:
@@ -67,7 +66,6 @@ class Stack:
 
         `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
         `lock`: how long a delivery is locked, if not as the topology says; short, a killed worker's work is back soon.
-        `launcher`: a module that is run with a service's module as its argument, instead of the service itself.
         `starting` is called when nothing is in the way, before the first part is started.
         `progress` hears of every part that is ready, and after how many seconds.
         """
@@ -83,7 +81,6 @@ class Stack:
         self._reset = reset
         self._patience = patience
         self._lock = lock
-        self._launcher = launcher
         self._starting = starting
         self._progress = progress
         self._began = time.monotonic()
@@ -201,10 +198,6 @@ class Stack:
         """End a part at once (SIGKILL), as a node that burns down would."""
         self.children[name].kill()
 
-    def expect_end(self, name: str) -> None:
-        """A part that ends by itself from now on was meant to, until it is started again."""
-        self.children[name].expected = True
-
     async def start_one(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Start a part that was stopped or killed, with `settings` on top of what it had; waits until it is ready."""
         child = self.children[name]
@@ -267,9 +260,7 @@ class Stack:
     def _clients(self) -> list[Part]:
         """The parts that talk to the broker."""
         at = self.addresses
-        workers = [
-            recipe.worker(name, service, at, self.env(name), self._launcher) for name, service in self._services.items()
-        ]
+        workers = [recipe.worker(name, service, at, self.env(name)) for name, service in self._services.items()]
         return [*workers, *([recipe.lake(at, self.folder, self.env("lake"))] if self._with_lake else [])]
 
     # -- starting and stopping

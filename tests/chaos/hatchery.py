@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from local.stack import leash
+from tests.failpoints import arm
 
 SERVICES = ("gateway", "retriever", "generator", "indexer")
 # What they import late, in their adapters. Nothing of it may start a thread: a fork would not take it along.
@@ -86,6 +87,7 @@ def _hatch(wanted: Mapping[str, Any]) -> int:
         os.setsid()
         leash.tie(parent)
         _move_in(wanted["environment"], Path(wanted["log"]))
+        arm(wanted["service"], os.environ)
         importlib.import_module(f"services.{wanted['service']}.main").main()
         status = 0
     except SystemExit as ended:

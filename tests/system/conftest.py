@@ -83,9 +83,9 @@ class Collector:
 class App:
     """An upstream app: the plain SDK, and the contract's JSON."""
 
-    def __init__(self, stack: Stack, client: ServiceBusClient) -> None:
+    def __init__(self, stack: Stack, client: ServiceBusClient, gateway_url: str | None = None) -> None:
         self.stack = stack
-        self.http = httpx.AsyncClient(base_url=stack.gateway_url, timeout=PATIENCE)
+        self.http = httpx.AsyncClient(base_url=gateway_url or stack.gateway_url, timeout=PATIENCE)
         self.control = httpx.AsyncClient(base_url=stack.llm_url, timeout=10)
         self._client = client
         self._senders: dict[str, ServiceBusSender] = {}

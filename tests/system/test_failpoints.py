@@ -24,10 +24,12 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from redis.asyncio import Redis
 
-from local.stack import Stack
+from local.stack import NO_WORKERS, Stack
+from local.stack.recipe import inherited
 from shared.contracts.ids import request_id
 from shared.errors import TryLater
 from shared.failpoints import POINTS
+from tests.chaos.nest import Nest
 from tests.failpoints import FOLDER, set_trap
 from tests.system.conftest import App, until
 
@@ -46,8 +48,9 @@ Provoke = Callable[["Rig"], Awaitable[Awaitable[object]]]
 class Rig:
     """The system under traps, and what was asked of it."""
 
-    def __init__(self, stack: Stack, app: App, client: ServiceBusClient, traps: Path) -> None:
+    def __init__(self, stack: Stack, nest: Nest, app: App, client: ServiceBusClient, traps: Path) -> None:
         self.stack = stack
+        self.nest = nest
         self.app = app
         self.traps = traps
         self.asked: set[str] = set()
@@ -79,7 +82,6 @@ class Rig:
         await ended
 
     def arm(self, service: str, point: str) -> Path:
-        self.stack.expect_end(service)
         return set_trap(self.traps, service, point)
 
     async def crashed(self, service: str, point: str, trap: Path) -> None:
@@ -88,8 +90,12 @@ class Rig:
 
         sprung.__name__ = f"{service} at {point}"
         await until(sprung)
-        assert await asyncio.wait_for(self.stack.process(service).wait(), 30) == -signal.SIGKILL, f"{service} {point}"
-        await self.stack.start_one(service)
+        worker = self.nest.workers[service]
+        await asyncio.wait_for(worker.gone.wait(), 30)
+        [death] = [death for death in self.nest.deaths if death.startswith(f"{service} ")]
+        assert f"status {-signal.SIGKILL};" in death, point
+        self.nest.deaths.remove(death)
+        assert await self.nest.start(worker)
 
     async def in_the_model(self, number: str) -> None:
         """Wait until a model is at work on a question."""
@@ -242,12 +248,17 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("failpoints")
     traps = folder / "traps"
     # A busy machine must not pass for a Redis that is away: what is counted here depends on the ledger.
-    settings = {"*": {"RAGBUS_GRACE": GRACE, "RAGBUS_REDIS_TIMEOUT": "2", FOLDER: str(traps)}}
+    settings = {"RAGBUS_GRACE": GRACE, "RAGBUS_REDIS_TIMEOUT": "2", FOLDER: str(traps)}
     config = a_config(folder / "config")
-    stack = Stack(folder, ports="free", config=config, settings=settings, lock=LOCK, launcher="tests.failpoints")
-    async with stack, ServiceBusClient.from_connection_string(stack.connection_string) as client:
-        app = App(stack, client)
-        rig = Rig(stack, app, client, traps)
+    async with (
+        Stack(folder, ports="free", config=config, workers=NO_WORKERS, lock=LOCK) as stack,
+        Nest(stack.folder.logs, inherited({**stack.env(), **settings})) as nest,
+        ServiceBusClient.from_connection_string(stack.connection_string) as client,
+    ):
+        await asyncio.gather(*(nest.add(service, service, {}) for service in PLAN))
+        port = nest.workers["gateway"].environment["RAGBUS_HTTP_PORT"]
+        app = App(stack, client, f"http://127.0.0.1:{port}")
+        rig = Rig(stack, nest, app, client, traps)
 
         documents = sum(path.is_file() for path in stack.lake.rglob("*"))
 
@@ -350,7 +361,7 @@ async def test_a_worker_dies_while_it_hands_work_back(rig: Rig, point: str) -> N
     await rig.app.fail({"deployment": "*", "kind": "chat", "latency": 3 + float(GRACE)})
     trap = rig.arm("generator", point)
     await rig.in_the_model(await rig.ask())
-    os.kill(rig.stack.process("generator").pid, signal.SIGTERM)
+    os.kill(rig.nest.workers["generator"].pid, signal.SIGTERM)
     await rig.crashed("generator", point, trap)
     await rig.app.fail()
     await rig.outcomes()

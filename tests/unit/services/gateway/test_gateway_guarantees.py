@@ -1,6 +1,7 @@
 """Guarantees of the gateway that the sabotage suite (`tests/sabotage`) found nobody watching."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from services.gateway.main import make_jobs
 from services.gateway.settings import GatewaySettings
 from shared.access.use_cases import read_use_cases
 from shared.bus.memory import MemoryBus
+from shared.bus.port import ENQUEUED_AT
 from shared.cache.redis import QuickRedis
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
@@ -16,8 +18,9 @@ from shared.errors import SettingsError
 from shared.ledger.ledger import Ledger
 from shared.telemetry.metrics import make
 from shared.worker.plumbing import Parts
+from tests.making import NOW
 from tests.unit.services.gateway.test_cancelling import Web
-from tests.unit.services.gateway.test_doors import Gateway
+from tests.unit.services.gateway.test_doors import Gateway, an_ask
 
 CONFIG = Path(__file__).parents[4] / "examples" / "onboarding"
 SKEW = 30.0
@@ -67,3 +70,15 @@ async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(re
     assert await gateway.ledger.find(request_id("tessolund", "welcome-app", "k1")) is None
     assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
     await web.client.aclose()
+
+
+async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: QuickRedis) -> None:
+    gateway, first = Gateway(redis), NOW - timedelta(seconds=50)
+    work = (await gateway.ask(properties={ENQUEUED_AT: first.isoformat()}))[1].request
+    assert work is not None
+    assert work.answer_by == first + timedelta(seconds=60)
+
+
+async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: QuickRedis) -> None:
+    identity = Gateway(redis).door.identify(an_ask(time_to_live=timedelta(seconds=30)))
+    assert identity.deadline == NOW + timedelta(seconds=30)

@@ -242,3 +242,36 @@ async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_give
     scene.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
     await scene.worker(gate=gate).process(await scene.deliver())
     assert gate.went_well == times
+
+
+class Probing(Gate):
+    """Lets one through at a time, and counts how often it is told that the probe is under way."""
+
+    kept = 0
+
+    async def ask(self) -> Pass:
+        return Pass.PROBE
+
+    async def keep(self) -> None:
+        self.kept += 1
+
+    async def worked(self) -> None:
+        """It was closed by now."""
+
+
+def test_a_probe_that_takes_long_is_kept_from_being_taken_over() -> None:
+    async def life() -> None:
+        bus, gate, stopping = a_bus(), Probing(QuickRedis(REDIS), "retrieve"), asyncio.Event()
+
+        async def slow(request: Request) -> list[Envelope]:
+            await asyncio.sleep(gate.rules.lease)
+            stopping.set()
+            return []
+
+        await post(bus)
+        worker = a_worker(bus, slow)
+        worker.gate = gate
+        await worker.run(stopping, timedelta(seconds=10))
+        assert gate.kept >= 3
+
+    in_no_time(life())
