@@ -64,7 +64,7 @@ class MemoryBus:
             queue.seen.add(message.message_id)
         self._put(queue, self._received(message), message)
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None) -> "MemoryInbox":
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
         self._queue(queue)
         return MemoryInbox(self, queue)
 

@@ -27,6 +27,9 @@ TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 DIAGNOSTIC_ID = "Diagnostic-Id"
 
+# A greater number was not counted by us; it would fit neither into a trace nor, one larger, into a message.
+MOST_ATTEMPTS = 1_000_000
+
 
 class BusUnavailable(Exception):
     """The broker cannot be reached or is too busy; nothing was decided."""
@@ -94,7 +97,7 @@ class Received:
     def attempt(self) -> int:
         """Which try this is, from 1; scheduled retries carry it, so that it outlives the delivery count."""
         attempt = self.properties.get(ATTEMPT, 1)
-        return attempt if isinstance(attempt, int) and attempt >= 1 else 1
+        return attempt if isinstance(attempt, int) and 1 <= attempt <= MOST_ATTEMPTS else 1
 
 
 class Delivery(Protocol):
@@ -149,8 +152,11 @@ class Browser(Protocol):
 class Bus(Outbox, Browser, Protocol):
     """A connection to a broker."""
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None) -> Inbox:
-        """The inbox of `queue`; with `patrol`, where connections are scarce, it is only looked into that often."""
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> Inbox:
+        """The inbox of `queue`; with `patrol`, where connections are scarce, it is only looked into that often.
+
+        `slots` is how many deliveries will be out at once: so many may be under way before they are asked for.
+        """
 
     async def warm(self, queue: str) -> None:
         """Open the way to `queue` ahead of the first message, unless connections are scarce. Never fails."""

@@ -5,6 +5,7 @@ import gc
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
 from local.broker.testing import LocalBus
+from local.faults import BlackHole, Proxy
 from shared.bus.port import BusUnavailable, Delivery, Inbox, LockLost, Outgoing
 from shared.bus.servicebus import Patience, ServiceBus, ServiceBusAddress
 
@@ -283,3 +285,31 @@ async def test_one_connection_for_each_queue_and_direction(broker: LocalBus, bus
         await bus.send(Outgoing("other", b"1", "x"))
         await delivery.complete()
     assert broker.connections.peak == 3
+
+
+async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another(
+    broker: LocalBus, pumped: bool
+) -> None:
+    """Bytes are lost, and nothing says so: the connection stays open on both ends, with nothing more to come."""
+    host, _, port = broker.connection_string.partition("sb://")[2].partition(";")[0].rstrip("/").partition(":")
+    async with Proxy(host, int(port)) as proxy:
+        address = ServiceBusAddress(broker.connection_string.replace(f":{port}", f":{proxy.port}"))
+        bus = ServiceBus(address, pumped=pumped, patience=replace(SHORT, quiet=0.5))
+        try:
+            inbox = bus.inbox("work")
+            assert await inbox.receive(timedelta(seconds=0.1)) is None
+            proxy.set(BlackHole())
+            async with (
+                ServiceBusClient.from_connection_string(broker.connection_string) as client,
+                client.get_queue_sender("work") as sender,
+            ):
+                await sender.send_messages([ServiceBusMessage(b"1"), ServiceBusMessage(b"2")])
+            with pytest.raises(BusUnavailable):
+                await inbox.receive(timedelta(seconds=1))
+            proxy.set()
+            broker.faults.lose_lock("work")  # of what was lost on its way
+            for _ in range(2):
+                await (await take(inbox)).complete()
+        finally:
+            await bus.close()
+    assert broker.messages("work") == []

@@ -1,5 +1,8 @@
-"""Azure Service Bus, through the unmodified `azure-servicebus` async SDK and its public API only."""
+"""Azure Service Bus, through the unmodified `azure-servicebus` async SDK.
 
-from shared.bus.servicebus.client import ServiceBus, ServiceBusAddress
+Only `pump` knows more of it than its public API.
+"""
 
-__all__ = ["ServiceBus", "ServiceBusAddress"]
+from shared.bus.servicebus.client import Patience, ServiceBus, ServiceBusAddress
+
+__all__ = ["Patience", "ServiceBus", "ServiceBusAddress"]

@@ -5,23 +5,39 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from azure.servicebus import ServiceBusSubQueue
+from azure.servicebus import ServiceBusMessageBatch, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient
 
 from shared.bus.port import Outgoing, Received
 from shared.bus.servicebus.connections import Connections
 from shared.bus.servicebus.inbox import SOCKET_TIMEOUT, SdkInbox
+from shared.bus.servicebus.pump import adder
 from shared.bus.servicebus.sender import Sender
 from shared.bus.servicebus.translate import from_sdk, translated
 
 if TYPE_CHECKING:
     from azure.identity.aio import DefaultAzureCredential
 
-# One attempt of an operation; without it a silent peer hangs a send or a link for ever.
-TRY_TIMEOUT = 5.0
 PEEK_TIMEOUT = 10.0
+# How the SDK tries again: after 0.2, 0.4, 0.8, 1.6 and 3.2 s. Its own 1.6, 3.2 and 6.4 s are waited for by each link
+# that broke, one hop after the other: workers were back up to 14 s after a broker that had been away, of 15 promised.
+RETRIES, BACKOFF = 5, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds a peer that says nothing is waited for."""
+
+    attempt: float = 5.0
+    """One attempt of an operation; without it a silent peer hangs a send or a link for ever."""
+    send: float = 15.0
+    """One send, all its attempts included; a silent peer must not hold a delivery for longer."""
+    settle: float = 10.0
+    """One settlement or renewal; over the management link the answer can get lost."""
+    quiet: float = 10.0
+    """A queue from which nothing comes; then the broker is asked whether it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,17 @@ class ServiceBusAddress:
 class ServiceBus:
     """A `Bus` on one namespace. Use it from one event loop and close it."""
 
-    def __init__(self, address: ServiceBusAddress, *, connections: int = 0) -> None:
+    def __init__(
+        self,
+        address: ServiceBusAddress,
+        *,
+        connections: int = 0,
+        patience: Patience = Patience(),
+        pumped: bool = True,
+    ) -> None:
+        """`connections`: the most at once, 0: no limit. `pumped`: False keeps to the SDK's public API (see `pump`)."""
+        self._patience = patience
+        self._pumped = pumped
         self._credential: DefaultAzureCredential | None = None
         self._client = self._connect(address)
         self._connections = Connections(connections)
@@ -51,14 +77,17 @@ class ServiceBus:
         if not self._connections.limited:
             await self._sender(queue).warm()
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None) -> SdkInbox:
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> SdkInbox:
         """The inbox of `queue`."""
         inbox = SdkInbox(
             queue,
             # Prefetch 0: a slow handler must not hold locks on messages it has not looked at.
             lambda: self._client.get_queue_receiver(queue, prefetch_count=0, socket_timeout=SOCKET_TIMEOUT),
             self._connections,
-            patrol,
+            patrol=patrol,
+            slots=slots if self._pumped else None,
+            settle_within=self._patience.settle,
+            quiet=self._patience.quiet,
         )
         self._inboxes.append(inbox)
         return inbox
@@ -67,7 +96,10 @@ class ServiceBus:
         """Up to `limit` messages above sequence number `after`, unlocked."""
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead else None
         with translated(queue):
-            async with self._client.get_queue_receiver(queue, sub_queue=sub_queue) as receiver:
+            async with (
+                self._connections.looking(),
+                self._client.get_queue_receiver(queue, sub_queue=sub_queue) as receiver,
+            ):
                 found = await receiver.peek_messages(
                     max_message_count=limit, sequence_number=after + 1, timeout=PEEK_TIMEOUT
                 )
@@ -83,18 +115,25 @@ class ServiceBus:
             await self._credential.close()
 
     def _sender(self, queue: str) -> Sender:
-        sender = self._senders.get(queue)
-        if sender is None:
-            sender = Sender(queue, lambda: self._client.get_queue_sender(queue), self._connections)
-            self._senders[queue] = sender
-        return sender
+        if queue not in self._senders:
+            self._senders[queue] = Sender(
+                queue,
+                lambda: self._client.get_queue_sender(queue),
+                self._connections,
+                within=self._patience.send,
+                add=adder() if self._pumped else ServiceBusMessageBatch.add_message,
+            )
+        return self._senders[queue]
 
     def _connect(self, address: ServiceBusAddress) -> ServiceBusClient:
         if address.connection_string:
-            return ServiceBusClient.from_connection_string(address.connection_string, try_timeout=TRY_TIMEOUT)
+            return ServiceBusClient.from_connection_string(address.connection_string, **self._trying())
         if not address.namespace:
             raise ValueError("a Service Bus address needs a connection string or a namespace")
         from azure.identity.aio import DefaultAzureCredential  # the extra `azure`; a laptop has none
 
         self._credential = DefaultAzureCredential()
-        return ServiceBusClient(address.namespace, self._credential, try_timeout=TRY_TIMEOUT)
+        return ServiceBusClient(address.namespace, self._credential, **self._trying())
+
+    def _trying(self) -> dict[str, Any]:
+        return {"try_timeout": self._patience.attempt, "retry_total": RETRIES, "retry_backoff_factor": BACKOFF}

@@ -9,6 +9,8 @@ there a process gets a few:
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
 
@@ -50,6 +52,16 @@ class Connections:
             self._held += 1
             if lender is not None:
                 self._lenders[lender] = None
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """One for a short while, as a patrol has it."""
+        async with self.patrolling if self.limited else nullcontext():
+            await self.take()
+            try:
+                yield
+            finally:
+                await self.free()
 
     async def free(self, lender: Lender | None = None) -> None:
         """Give one back."""

@@ -8,21 +8,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus import ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusSender
+from azure.servicebus.amqp import AmqpAnnotatedMessage
 from azure.servicebus.exceptions import MessageSizeExceededError
 
 from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing, QueueFull, UnknownQueue
 from shared.bus.servicebus.connections import Connections
+from shared.bus.servicebus.pump import Add
 from shared.bus.servicebus.translate import to_sdk, translated
 
 # A batch above this adds latency for its first message and saves little more CPU.
 MOST_AT_ONCE = 64
-# The bound of one send, all its attempts included; a silent peer must not hold a delivery for longer.
-SEND_TIMEOUT = 15.0
-# The backstop above it, for the attempts that the SDK does not bound.
-GIVE_UP = SEND_TIMEOUT + 5
-# Opening a link, with the SDK's four attempts of `TRY_TIMEOUT` and its waits between them.
+# The backstop above the time that a send may take, for the attempts that the SDK does not bound.
+BEYOND = 5.0
+# Opening a link, with the SDK's four attempts and its waits between them.
 OPEN_TIMEOUT = 30.0
 # Where connections are scarce, a sender closes after this long without work.
 IDLE = 5.0
@@ -30,7 +30,7 @@ IDLE = 5.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    message: ServiceBusMessage | None
+    message: AmqpAnnotatedMessage | None
     """None: only open the link."""
     sent: "asyncio.Future[None]"
 
@@ -38,7 +38,18 @@ class _Waiting:
 class Sender:
     """Sends to one queue, for any number of tasks."""
 
-    def __init__(self, queue: str, make: Callable[[], ServiceBusSender], connections: Connections) -> None:
+    def __init__(
+        self,
+        queue: str,
+        make: Callable[[], ServiceBusSender],
+        connections: Connections,
+        *,
+        within: float,
+        add: Add,
+    ) -> None:
+        """`within`: seconds that one send may take, all its attempts included. `add`: to a batch."""
+        self._within = within
+        self._add = add
         self._queue = queue
         self._make = make
         self._connections = connections
@@ -125,8 +136,9 @@ class Sender:
             try:
                 with translated(self._queue):
                     sender = await self._open()
-                    piece, sendable = await asyncio.wait_for(self._fill(sender, batch), GIVE_UP)
-                    await asyncio.wait_for(sender.send_messages(sendable, timeout=SEND_TIMEOUT), GIVE_UP)
+                    async with asyncio.timeout(self._within + BEYOND):
+                        piece, sendable = await self._fill(sender, batch)
+                        await sender.send_messages(sendable, timeout=self._within)
             except (BusUnavailable, QueueFull, UnknownQueue) as away:
                 # Of the link, not of a message: all of them share it.
                 for waiting in piece:
@@ -152,7 +164,7 @@ class Sender:
 
     async def _fill(
         self, sender: ServiceBusSender, batch: list[_Waiting]
-    ) -> tuple[list[_Waiting], ServiceBusMessage | ServiceBusMessageBatch]:
+    ) -> tuple[list[_Waiting], AmqpAnnotatedMessage | ServiceBusMessageBatch]:
         """The first messages of `batch` that fit together, as the SDK wants them."""
         messages = [waiting.message for waiting in batch if waiting.message is not None]
         if len(batch) == 1:
@@ -160,7 +172,7 @@ class Sender:
         together = await sender.create_message_batch()
         for count, message in enumerate(messages):
             try:
-                together.add_message(message)
+                self._add(together, message)
             except MessageSizeExceededError:
                 # Alone it may still fit: the envelope of a batch costs a few bytes.
                 return (batch[:count], together) if count else (batch[:1], message)

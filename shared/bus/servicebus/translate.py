@@ -1,13 +1,13 @@
 """Between the SDK's words and ours: messages both ways, and its errors into the port's."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from azure.core.exceptions import AzureError
-from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
-from azure.servicebus.amqp import AmqpMessageBodyType
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageBodyType, AmqpMessageProperties
 from azure.servicebus.exceptions import (
     MessageAlreadySettled,
     MessageLockLostError,
@@ -32,6 +32,12 @@ from shared.bus.port import (
     UnknownQueue,
 )
 
+T = TypeVar("T")
+
+_NOTHING = AmqpMessageProperties()
+_SCHEDULED = "x-opt-scheduled-enqueue-time"
+# The SDK writes every integer as AMQP's `int` of 32 bits and fails on others; senders in other languages have longer.
+_INTEGERS = range(-(2**31), 2**31)
 _LOST = (MessageLockLostError, SessionLockLostError, MessageAlreadySettled, MessageNotFoundError)
 # With the emulator's connection string an unknown entity comes back as a failed authentication (CBS 404).
 _REFUSED = (
@@ -64,42 +70,47 @@ def translated(queue: str) -> Iterator[None]:
         raise BusUnavailable(f"{queue}: {_first_line(closed)}") from closed
 
 
-def to_sdk(message: Outgoing) -> ServiceBusMessage:
-    """Our message as the SDK's."""
-    return ServiceBusMessage(
-        message.body,
-        application_properties=dict(message.properties.items()),
-        session_id=message.session_id,
-        message_id=message.message_id,
-        scheduled_enqueue_time_utc=message.enqueue_at,
-        time_to_live=message.time_to_live,
-        content_type=message.content_type,
-        correlation_id=message.correlation_id,
-        subject=message.subject,
-        reply_to=message.reply_to,
-        reply_to_session_id=message.reply_to_session_id,
+def to_sdk(message: Outgoing) -> AmqpAnnotatedMessage:
+    """Our message as the SDK's: its AMQP form, because setting a field of the other counts all fields first."""
+    life = message.time_to_live
+    return AmqpAnnotatedMessage(
+        data_body=message.body,
+        header=None if life is None else {"time_to_live": int(life.total_seconds() * 1000)},
+        properties={
+            "message_id": message.message_id,
+            "subject": message.subject,
+            "reply_to": message.reply_to,
+            "correlation_id": message.correlation_id,
+            "content_type": message.content_type,
+            "group_id": message.session_id,
+            "reply_to_group_id": message.reply_to_session_id,
+        },
+        application_properties={name: _sendable(value) for name, value in message.properties.items()},
+        annotations=None if message.enqueue_at is None else {_SCHEDULED: message.enqueue_at},
     )
 
 
 def from_sdk(queue: str, message: ServiceBusReceivedMessage) -> Received:
     """The SDK's message as ours; sections are joined, bytes keys and values decoded."""
+    # Read from the AMQP section: each of the message's own attributes counts the section's fields first.
+    said = message.raw_amqp_message.properties or _NOTHING
     return Received(
         queue=queue,
         body=_body(message),
-        subject=_known(message.subject),
-        message_id=_known(message.message_id),
-        correlation_id=_known(message.correlation_id),
-        session_id=_known(message.session_id),
-        reply_to=_known(message.reply_to),
-        reply_to_session_id=_known(message.reply_to_session_id),
-        content_type=_known(message.content_type),
+        subject=_known(said.subject),
+        message_id=_known(said.message_id),
+        correlation_id=_known(said.correlation_id),
+        session_id=_known(said.group_id),
+        reply_to=_known(said.reply_to),
+        reply_to_session_id=_known(said.reply_to_group_id),
+        content_type=_known(said.content_type),
         time_to_live=message.time_to_live,
         enqueued_at=_utc(message.enqueued_time_utc),
-        scheduled_for=_utc(message.scheduled_enqueue_time_utc),
+        scheduled_for=_utc(_readable(lambda: message.scheduled_enqueue_time_utc)),
         sequence_number=message.sequence_number or 0,
         delivery_count=message.delivery_count or 0,
-        dead_letter_reason=message.dead_letter_reason,
-        dead_letter_description=message.dead_letter_error_description,
+        dead_letter_reason=_readable(lambda: message.dead_letter_reason),
+        dead_letter_description=_readable(lambda: message.dead_letter_error_description),
         dead_letter_source=message.dead_letter_source,
         state=message.state.name.lower(),
         properties=dict(_properties(message.application_properties or {})),
@@ -118,6 +129,18 @@ def _body(message: ServiceBusReceivedMessage) -> bytes:
         case _:
             # A sequence or a typed value is no JSON document; the decode step will say so.
             return repr(body).encode()
+
+
+def _readable(read: Callable[[], T | None]) -> T | None:
+    """What the SDK makes of a field that any sender may fill; None for a text that is none, or the year -29719."""
+    try:
+        return read()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _sendable(value: Property) -> Property:
+    return str(value) if isinstance(value, int) and value not in _INTEGERS else value
 
 
 def _properties(raw: Mapping[Any, Any]) -> Iterable[tuple[str, Property]]:

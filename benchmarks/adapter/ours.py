@@ -1,0 +1,91 @@
+"""Our lanes: the adapter alone, in the same loop as the lanes of the SDK; and under the worker, with all a service has.
+
+All but Redis and a model: locks are kept, deadlines watched, and every hop is logged, counted and traced.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from benchmarks.adapter.stages import Load, Stage
+from shared.bus.port import Delivery, Outgoing, Received
+from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+from shared.cache.redis import QuickRedis
+from shared.contracts.base import Message
+from shared.contracts.envelope import Envelope
+from shared.ledger.ledger import Ledger
+from shared.telemetry import logs, metrics, traces
+from shared.worker.outcomes import Outcomes
+from shared.worker.plumbing import internal_identity
+from shared.worker.worker import Job, Worker
+
+GRACE = timedelta(seconds=5)
+LOOK = timedelta(seconds=1)
+
+
+class Note(Message):
+    """1 KB of text."""
+
+    kind = "note.v1"
+    text: str
+
+
+class Task(NamedTuple):
+    """A note under the id it came with."""
+
+    message_id: str
+    note: Note
+
+
+async def adapter(connection_string: str, load: Load) -> None:
+    """Run all stages in this process: receive, send, settle."""
+    bus = ServiceBus(ServiceBusAddress(connection_string))
+    await asyncio.gather(*(_alone(bus, stage, load) for stage in load.path))
+
+
+async def _alone(bus: ServiceBus, stage: Stage, load: Load) -> None:
+    free = asyncio.Semaphore(load.slots)
+
+    async def work(delivery: Delivery) -> None:
+        await load.handle()
+        message = delivery.message
+        await bus.send(Outgoing(stage.target, message.body, message.subject or "", message_id=message.message_id))
+        await delivery.complete()
+        free.release()
+
+    await bus.warm(stage.target)
+    inbox = bus.inbox(stage.source, slots=load.slots)
+    async with asyncio.TaskGroup() as tasks:
+        while True:
+            await free.acquire()
+            while (delivery := await inbox.receive(LOOK)) is None:
+                pass
+            tasks.create_task(work(delivery))
+
+
+async def run(connection_string: str, load: Load, *, pumped: bool) -> None:
+    """Run all stages in this process."""
+    logs.configure("bench", "json", "info")
+    traces.configure("bench")
+    counted = metrics.configure("bench")
+    # Never asked: the work of this pipeline belongs to no request, so there are no outcomes.
+    outcomes = Outcomes(Ledger(QuickRedis("redis://127.0.0.1:1/0")))
+    bus = ServiceBus(ServiceBusAddress(connection_string), pumped=pumped)
+    workers = [
+        Worker(job=_job(stage, load), bus=bus, outcomes=outcomes, concurrency=load.slots, metrics=counted)
+        for stage in load.path
+    ]
+    await asyncio.gather(*(worker.run(asyncio.Event(), GRACE) for worker in workers))
+
+
+def _job(stage: Stage, load: Load) -> Job[Task]:
+    async def handle(task: Task, _attempt: int) -> Sequence[Envelope]:
+        await load.handle()
+        return [Envelope(stage.target, task.message_id, task.note, correlation_id=task.message_id)]
+
+    return Job(stage.source, decode=_decode, handle=handle, identify=internal_identity, ahead=(stage.target,))
+
+
+def _decode(received: Received) -> Task:
+    return Task(received.message_id or "", Note.decode(received.body))

@@ -1,0 +1,196 @@
+"""One run of a lane: a broker, a proxy that delays, the lane behind it, and somebody who asks and counts."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Self
+
+from azure.servicebus import ServiceBusMessage, ServiceBusReceiveMode
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+
+from benchmarks.adapter.stages import BODY, QUEUES, Load
+from benchmarks.broker.process import BrokerProcess
+
+# The first messages open links, and fill caches of all kinds.
+WARM_UP = 8
+# No lane is so slow that the next answer takes longer.
+PATIENCE = 20.0
+# By then the last settlement has arrived, or never will.
+SETTLED = 5.0
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to."""
+
+    rate: float
+    """Requests a second, over all stages."""
+    cpu: float
+    """Microseconds of the lane's process for each hop."""
+    hop: float
+    """Median seconds of a hop when there is one message at a time."""
+    lost: int
+    doubled: int
+    """Answers that came twice, and messages that were passed on but not settled."""
+    connections: int
+    """The most that were open at once."""
+    starved: float
+    """The part of the time that the lane's process was ready to run and had no processor."""
+
+
+async def run(lane: str, round_trip: float, load: Load, messages: int, alone: int) -> Outcome:
+    """Run a lane: so many messages one at a time, then so many at once."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        BrokerProcess(Path(folder), queues=QUEUES) as broker,
+        _proxy(broker.connection_string, round_trip) as proxy,
+        _lane(lane, proxy.connection_string, load) as process,
+    ):
+        async with Caller.connected(broker.connection_string, load.path[0].source) as caller:
+            await caller.ask(WARM_UP)
+            hops = [await caller.ask(1) / load.stages for _ in range(alone)]
+            began, cpu, queued = time.perf_counter(), _cpu(process.pid), _queued(process.pid)
+            await caller.ask(messages)
+            seconds = time.perf_counter() - began
+            queued = _queued(process.pid) - queued
+            # What the last settlements cost is left out, of every lane alike.
+            cpu = _cpu(process.pid) - cpu
+            left = await caller.left()
+        process.kill()
+        lost, doubled = caller.tally()
+        hop = median(hops) if hops else 0.0
+        return Outcome(
+            rate=messages / seconds,
+            cpu=1e6 * cpu / (messages * load.stages),
+            hop=hop,
+            lost=lost,
+            doubled=doubled + left,
+            connections=proxy.close(),
+            starved=queued / seconds,
+        )
+
+
+class Caller:
+    """Asks, and counts the answers; straight to the broker."""
+
+    def __init__(self, client: ServiceBusClient, first: str) -> None:
+        self._sender = client.get_queue_sender(first)
+        # Prefetched, or asking for each answer would be slower than the lanes are.
+        self._receiver = client.get_queue_receiver(
+            "answers", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE, prefetch_count=10 * _BATCH
+        )
+        self._watching = [client.get_queue_receiver(queue) for queue in QUEUES[:-1]]
+        self._asked = 0
+        self._answers: Counter[str] = Counter()
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, connection_string: str, first: str) -> AsyncIterator[Self]:
+        """Open all links at once, and close them so: each takes half a second."""
+        async with ServiceBusClient.from_connection_string(connection_string) as client:
+            caller = cls(client, first)
+            links: tuple[ServiceBusSender | ServiceBusReceiver, ...] = (
+                caller._sender,
+                caller._receiver,
+                *caller._watching,
+            )
+            await asyncio.gather(*(link.__aenter__() for link in links))
+            try:
+                yield caller
+            finally:
+                await asyncio.gather(*(link.close() for link in links))
+
+    async def ask(self, count: int) -> float:
+        """Ask, wait until every answer has come, and return the seconds that took."""
+        began = time.perf_counter()
+        for start in range(0, count, _BATCH):
+            await self._sender.send_messages([self._note() for _ in range(min(_BATCH, count - start))])
+        end = time.monotonic() + PATIENCE
+        while len(self._answers) < self._asked and time.monotonic() < end:
+            if await self._take(1):
+                end = time.monotonic() + PATIENCE
+        return time.perf_counter() - began
+
+    async def left(self) -> int:
+        """Wait for the last settlements, and for answers that should not come; return what is still in a queue."""
+        end = time.monotonic() + SETTLED
+        while left := sum([len(await receiver.peek_messages(_BATCH)) for receiver in self._watching]):
+            if time.monotonic() > end:
+                break
+            await asyncio.sleep(0.05)
+        while await self._take(0.1):
+            pass
+        return left
+
+    def tally(self) -> tuple[int, int]:
+        """How many answers never came, and how many came once more than they should."""
+        return self._asked - len(self._answers), self._answers.total() - len(self._answers)
+
+    def _note(self) -> ServiceBusMessage:
+        self._asked += 1
+        return ServiceBusMessage(
+            BODY, message_id=f"note-{self._asked}", subject="note.v1", content_type="application/json"
+        )
+
+    async def _take(self, wait: float) -> int:
+        # Single messages: more would be waited for, which is the time that is measured here.
+        messages = await self._receiver.receive_messages(1, max_wait_time=wait)
+        self._answers.update(str(message.message_id) for message in messages)
+        return len(messages)
+
+
+class _Delayed:
+    """The way to the broker that takes time."""
+
+    def __init__(self, process: "subprocess.Popen[str]", connection_string: str) -> None:
+        self._process = process
+        self.connection_string = connection_string
+
+    def close(self) -> int:
+        """End it; return how many connections there were at most."""
+        said, _ = self._process.communicate()
+        return int(json.loads(said)["peak"])
+
+
+@contextmanager
+def _proxy(connection_string: str, round_trip: float) -> Iterator[_Delayed]:
+    address = connection_string.partition("//")[2].partition(";")[0]
+    command = [sys.executable, "-m", "benchmarks.adapter.proxy", "--to", address, "--round-trip", str(round_trip)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        try:
+            yield _Delayed(process, connection_string.replace(address, f"127.0.0.1:{port}"))
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _lane(name: str, connection_string: str, load: Load) -> "Iterator[subprocess.Popen[bytes]]":
+    command = [sys.executable, "-m", "benchmarks.adapter.lane", name, connection_string]
+    command += [f"--stages={load.stages}", f"--slots={load.slots}", f"--work={load.work}"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process so far, by the clock that Linux keeps for it (see `benchmarks.broker.process`)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _queued(pid: int) -> float:
+    """Seconds that a process has spent ready to run, but not running (Linux: /proc/<pid>/schedstat)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
