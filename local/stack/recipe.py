@@ -71,6 +71,8 @@ def common(addresses: Addresses, config: Path, folder: Folder, cache_secret: str
         "RAGBUS_SERVICEBUS_CONNECTION_STRING": addresses.connection_string,
         "RAGBUS_ADMIN_URL": addresses.admin_url,
         "RAGBUS_REDIS_URL": addresses.redis_url,
+        # A laptop does other things as well; a Redis that is late for that is not away.
+        "RAGBUS_REDIS_TIMEOUT": os.environ.get("RAGBUS_REDIS_TIMEOUT", "0.5"),
         "RAGBUS_QDRANT_URL": addresses.qdrant_url,
         "RAGBUS_MODEL_ENDPOINT": addresses.llm_url,
         "RAGBUS_MODEL_ENDPOINT_2": addresses.llm_url,

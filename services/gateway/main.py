@@ -24,7 +24,8 @@ from shared.errors import SettingsError
 from shared.settings.base import existing
 from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import Parts, internal_identity, run_worker
-from shared.worker.worker import Job, Poster
+from shared.worker.poster import Poster
+from shared.worker.worker import Job
 
 # Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the
 # first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.

@@ -15,7 +15,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -27,15 +27,13 @@ from shared.bus.port import (
     Delivery,
     Inbox,
     LockLost,
-    MessageTooLarge,
-    QueueFull,
     Received,
     UnknownQueue,
 )
 from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
-from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
+from shared.errors import DeadlineMissed, DependencyDown, Reason
 from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -44,7 +42,8 @@ from shared.worker.gate import LOOK_AGAIN, Gate, Pass
 from shared.worker.lease import Lease, holding
 from shared.worker.outcomes import Outcomes
 from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
-from shared.worker.post import Identity, handed_back, outgoing, retry_copy
+from shared.worker.post import Identity, handed_back, retry_copy
+from shared.worker.poster import Poster
 
 Task = TypeVar("Task")
 log = get_logger()
@@ -55,8 +54,6 @@ LOOK = timedelta(seconds=1)
 # A message that came back so often without a word may be what its workers died of. From then on it is worked on
 # alone, so that it does not take the delivery counts of others along; the broker's limit is ten.
 SUSPECT = 3
-# A full queue is a matter of somebody else's reading.
-FULL = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +79,6 @@ class Job(Generic[Task]):
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
     archive: Callable[[Received], tuple[str, str]] | None = None
     """Instead of completing, dead-letter what was handled, with this reason and description."""
-
-
-class Poster:
-    """Sends envelopes: outcomes after they were claimed, everything with the current trace."""
-
-    def __init__(self, bus: Bus, outcomes: Outcomes, metrics: Metrics, clock: Clock) -> None:
-        self._bus = bus
-        self._outcomes = outcomes
-        self._metrics = metrics
-        self._clock = clock
-
-    async def send(self, envelope: Envelope) -> None:
-        """Send one. Raises `BusUnavailable`, and `Unprocessable` when it is too large for the broker."""
-        if not isinstance(envelope.message, AnswerReady):
-            return await self._post(envelope)
-        answer = await self._outcomes.send(_traced(envelope), self._post)
-        if answer is not None:
-            self._metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
-            log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
-        return None
-
-    async def _post(self, envelope: Envelope) -> None:
-        attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
-        with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
-            reach("worker.sending")
-            try:
-                await self._bus.send(outgoing(envelope, self._clock()))
-            except MessageTooLarge as large:
-                raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
-            except QueueFull as full:
-                raise TryLater(str(full), after=FULL) from full
-        reach("worker.sent")
-        self._metrics.sent.add(1, {"queue": envelope.queue})
 
 
 @dataclass(slots=True)
@@ -407,15 +371,6 @@ async def _pause(stopping: asyncio.Event, seconds: float) -> None:
             await stopping.wait()
     except TimeoutError:
         return
-
-
-def _traced(envelope: Envelope) -> Envelope:
-    """Write the trace into an outcome, so that the caller can name it."""
-    answer = envelope.message
-    trace = traces.trace_id()
-    if not isinstance(answer, AnswerReady) or answer.trace_id or not trace:
-        return envelope
-    return replace(envelope, message=answer.model_copy(update={"trace_id": trace}))
 
 
 def _attributes(message: Received) -> dict[str, str | int]:

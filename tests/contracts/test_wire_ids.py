@@ -1,17 +1,27 @@
 """Laws of the ids: no two requests share one, no two copies of a message do, and the broker takes them all."""
 
 import itertools
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.contracts.envelope import at_deadline
 from shared.contracts.ids import MAX_ID, replay_run, request_id, retry_id, stage_id
 from shared.contracts.queues import CORE
+from tests.making import NOW, a_request
 
 # Anything a caller may send, separators of ours among them.
 names = st.text(st.characters() | st.sampled_from("/|:#\x00rp1"), max_size=150)
 triples = st.tuples(names, names, names)
 STAGES = ("ask", "reply", "deadline", *(queue.name for queue in CORE))
+
+
+def test_a_deadline_that_was_moved_has_a_sentinel_of_its_own() -> None:
+    """Under one id the broker would drop the second, and nobody would be woken for the later deadline."""
+    first, later = a_request(), a_request(answer_by=NOW + timedelta(seconds=90))
+    assert at_deadline(first).message_id == at_deadline(a_request()).message_id
+    assert at_deadline(first).message_id != at_deadline(later).message_id
 
 
 @given(triples, triples)

@@ -5,6 +5,7 @@ from typing import Final
 from tests.sabotage.plant import Plant
 
 _WORKER = "shared/worker/worker.py"
+_POSTER = "shared/worker/poster.py"
 _LEASE = "shared/worker/lease.py"
 _POLICY = "shared/worker/policy.py"
 _POST = "shared/worker/post.py"
@@ -34,9 +35,9 @@ DELIVERY: Final = (
     Plant(
         "send-and-forget",
         "The delivery is completed before the broker has taken what came of it.",
-        _WORKER,
+        _POSTER,
         "await self._bus.send(outgoing(envelope, self._clock()))",
-        "asyncio.ensure_future(self._bus.send(outgoing(envelope, self._clock())))",
+        "__import__('asyncio').ensure_future(self._bus.send(outgoing(envelope, self._clock())))",
         (_STEPS + "test_nothing_is_completed_that_was_not_sent",),
     ),
     Plant(
@@ -290,7 +291,7 @@ DELIVERY: Final = (
     Plant(
         "too-large-is-a-crash",
         "An answer that the broker refuses for its size is told as a bug of ours.",
-        _WORKER,
+        _POSTER,
         "raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large",
         "raise ValueError(str(large)) from large",
         (_ENDS + "test_an_answer_that_is_too_large_is_told_as_that",),
@@ -298,7 +299,7 @@ DELIVERY: Final = (
     Plant(
         "a-full-queue-is-a-crash",
         "A caller who does not fetch its answers has its requests dead-lettered.",
-        _WORKER,
+        _POSTER,
         "raise TryLater(str(full), after=FULL) from full",
         "raise ValueError(str(full)) from full",
         (_ENDS + "test_an_answer_for_a_full_queue_comes_later",),
@@ -318,6 +319,38 @@ DELIVERY: Final = (
         "return delivery.message.delivery_count >= SUSPECT",
         "return False",
         (_STEPS + "test_what_its_workers_may_have_died_of_is_worked_on_alone",),
+    ),
+    Plant(
+        "suspect-does-not-wait",
+        "What may kill the worker begins while others are in flight, and takes their delivery counts along.",
+        _WORKER,
+        "            await self._alone()\n",
+        "            pass\n",
+        (_STEPS + "test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight",),
+    ),
+    Plant(
+        "link-open-while-the-breaker-is",
+        "A message that arrives on it is looked at by nobody until its lock has ended.",
+        _WORKER,
+        "                await inbox.close()\n            await _pause(stopping, LOOK_AGAIN)",
+        "                pass\n            await _pause(stopping, LOOK_AGAIN)",
+        (_GATE + "test_while_it_is_open_nothing_is_received_and_then_one",),
+    ),
+    Plant(
+        "ready-without-a-broker",
+        "`/readyz` says that all is well on a worker that receives nothing.",
+        _WORKER,
+        "            self.connected.clear()\n",
+        "",
+        (_ENDS + "test_a_worker_that_was_cut_off_is_not_ready",),
+    ),
+    Plant(
+        "one-sentinel-for-all-deadlines",
+        "A request that was admitted anew with a later deadline is not told that it has expired.",
+        "shared/contracts/envelope.py",
+        'f"deadline.{int(request.answer_by.timestamp())}"',
+        '"deadline"',
+        ("tests/contracts/test_wire_ids.py::test_a_deadline_that_was_moved_has_a_sentinel_of_its_own",),
     ),
     Plant(
         "dead-letter-not-archived",

@@ -5,6 +5,7 @@ from typing import Final
 from tests.sabotage.plant import Plant
 
 _WORKER = "shared/worker/worker.py"
+_POSTER = "shared/worker/poster.py"
 _OUTCOMES = "shared/worker/outcomes.py"
 _LEDGER = "shared/ledger/ledger.py"
 _ENVELOPE = "shared/contracts/envelope.py"
@@ -153,7 +154,7 @@ REQUESTS: Final = (
     Plant(
         "expired-although-answered",
         "A sentinel tells `expired` to somebody who has an answer.",
-        _WORKER,
+        _POSTER,
         "if not isinstance(envelope.message, AnswerReady):",
         'if not isinstance(envelope.message, AnswerReady) or envelope.message.outcome == "expired":',
         (_GUARANTEES + "test_a_sentinel_tells_expired_to_nobody_who_has_an_answer",),

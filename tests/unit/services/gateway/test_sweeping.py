@@ -15,7 +15,7 @@ from shared.contracts.answer import AnswerReady, Outcome
 from shared.ledger.ledger import KEEP
 from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
-from shared.worker.worker import Poster
+from shared.worker.poster import Poster
 from tests.making import NOW
 from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.bus.memory import MemoryBus
+from shared.bus.memory import MemoryBus, MemoryInbox
 from shared.bus.port import Outgoing
 from shared.cache.redis import QuickRedis
 from shared.contracts.envelope import Envelope, to_retriever
@@ -153,9 +153,24 @@ async def test_what_another_version_wrote_does_not_stop_anybody(redis: QuickRedi
 # -- in the worker
 
 
+class Listening(MemoryBus):
+    """Counts how often an inbox was closed."""
+
+    closed = 0
+
+    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+        bus = self
+
+        class Inbox(MemoryInbox):
+            async def close(self) -> None:
+                bus.closed += 1
+
+        return Inbox(self, queue)
+
+
 async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRedis, seconds: Seconds) -> None:
     """Ten messages, three failures: seven are never looked at; then one is, and when that works the rest."""
-    bus = MemoryBus("generate")
+    bus = Listening("generate")
     for number in range(10):
         envelope = to_retriever(a_request(request_id=f"r{number}"))
         await bus.send(Outgoing("generate", envelope.message.encode(), "retrieve.v1", message_id=f"m{number}"))
@@ -180,7 +195,8 @@ async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRed
     try:
         while await a_gate(redis, seconds).ask() is not Pass.WAIT:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0)
+        while not bus.closed:
+            await asyncio.sleep(0.01)
         assert handled == 3
         seconds.now += 5
         while handled < 4:

@@ -19,7 +19,8 @@ from shared.ledger.ledger import Entry, Ledger
 from shared.worker.gate import Gate, Pass
 from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import internal_identity
-from shared.worker.worker import FULL, Job, Worker
+from shared.worker.poster import FULL
+from shared.worker.worker import Job, Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene
 from tests.virtual_time import VirtualTime, in_no_time, virtual_clock
@@ -165,6 +166,25 @@ class Moody(MemoryBus):
                 return await super().receive(wait)
 
         return Failing(self, queue)
+
+
+def test_a_worker_that_was_cut_off_is_not_ready() -> None:
+    """`/readyz` asks for it: a pod that receives nothing must not look well."""
+
+    async def life() -> None:
+        bus, stopping, was = a_bus(Moody), asyncio.Event(), []
+        worker = a_worker(bus, lambda _request: seconds_pass(0))
+        worker.connected.set()
+        running = asyncio.create_task(worker.run(stopping, timedelta(seconds=10)))
+        for _ in range(2):
+            await asyncio.sleep(0.5)
+            was.append(worker.connected.is_set())
+            await asyncio.sleep(10)
+        stopping.set()
+        await running
+        assert was == [False, True]
+
+    in_no_time(life())
 
 
 def test_a_receiver_that_fails_in_a_new_way_does_not_end_the_worker() -> None:

@@ -352,6 +352,43 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Scene
     assert [seen[f"r{number}"] for number in range(3)] == [{"r0"}, {"r1"}, {"r2"}]
 
 
+async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(scene: Scene) -> None:
+    """It was there before, and may take longer than a lock: both are renewed meanwhile."""
+    suspect, other = to_retriever(a_request(request_id="r1")), to_retriever(a_request(request_id="r2"))
+    await scene.bus.send(Outgoing("retrieve", suspect.message.encode(), "retrieve.v1", message_id="m1"))
+    for _ in range(2):  # by workers that died
+        await scene.take("retrieve")
+        scene.clock.now += timedelta(seconds=61)
+    await scene.take("retrieve")
+    scene.clock.now += timedelta(seconds=40)
+    await scene.bus.send(Outgoing("retrieve", other.message.encode(), "retrieve.v1", message_id="m2"))
+    begun: list[str] = []
+    release = asyncio.Event()
+
+    async def noting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
+        begun.append(task.request.request_id)
+        if task.request.request_id == "r2":
+            await release.wait()
+        return []
+
+    worker = scene.worker()
+    worker.job = Job("retrieve", worker.job.decode, noting, internal_identity)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
+    while not begun:
+        await asyncio.sleep(0.01)
+    scene.clock.now += timedelta(seconds=21)  # the third lock ends, and r2's does not
+    while worker.in_flight < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)  # for whoever would not wait
+    assert begun == ["r2"]
+    release.set()
+    while len(begun) < 2:
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+
+
 async def test_without_redis_the_outcome_is_sent_all_the_same(scene: Scene) -> None:
     scene.ledger = Ledger(QuickRedis("redis://127.0.0.1:1/0"))
     delivery = await scene.deliver()
