@@ -195,8 +195,9 @@ async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRed
     try:
         while await a_gate(redis, seconds).ask() is not Pass.WAIT:
             await asyncio.sleep(0.01)
-        while not bus.closed:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while not bus.closed:
+                await asyncio.sleep(0.01)
         assert handled == 3
         seconds.now += 5
         while handled < 4:
