@@ -105,7 +105,8 @@ async def test_garbage_on_our_own_queues_neither_crashes_nor_loops(story: Story,
 async def test_nothing_is_delivered_twice_for_it(story: Story) -> None:
     counts = Counter(event.delivery_count for event in story.events if event.kind == "delivered")
     assert counts.keys() == {0}
-    assert check(story.events) == []
+    # Sentinels of earlier tests may lie there when the record begins.
+    assert check(story.events, partial=True) == []
     bugs = [event for event in story.events if event.reason == Reason.CRASHED]
     assert not bugs
 
