@@ -29,6 +29,7 @@ CODES: Mapping[Code, str] = {
     Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
     Code.ID_REUSED: "Its `message_id` or `Idempotency-Key` was used for another question before. Take a new one.",
     Code.BUDGET_EXCEEDED: "The tenant's tokens for this minute are spent; `retry_after` says when to come back.",
+    Code.OVERLOADED: "There is more work than can end in time; nothing was charged. Ask again after `retry_after`.",
     Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
     Code.RETRIES_EXHAUSTED: "All attempts failed. An ask is tried until its deadline instead, and has `expired` then.",
     Code.NO_MODEL_FITS: "No deployment of the use case, in its regions, has a window for the question and its answer.",

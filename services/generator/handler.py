@@ -6,11 +6,13 @@ outcome from elsewhere: its caller may have cancelled it.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeGuard
 
+from services.generator.call_times import CallTimes
 from services.generator.citations import verify
 from services.generator.planner import Choice, Need, at_attempt, plan
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens
@@ -19,7 +21,18 @@ from shared.access.use_cases import UseCase
 from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Plan, Usage, cancelled, ending
+from shared.contracts.answer import (
+    AnswerReady,
+    CacheState,
+    Code,
+    Cost,
+    Outcome,
+    Plan,
+    Usage,
+    cancelled,
+    ending,
+    overloaded,
+)
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
@@ -44,6 +57,14 @@ CUT_OFF = "the answer was cut off at the use case's answer_tokens"
 
 
 Failure = TryLater | Unprocessable
+
+
+class TooLate(Exception):
+    """No deployment is quick enough for the time that is left; `usual` is what its calls take, in seconds."""
+
+    def __init__(self, usual: float) -> None:
+        super().__init__(f"calls usually take {usual:.1f} s, which is more than is left")
+        self.usual = usual
 
 
 class Model(Protocol):
@@ -75,6 +96,8 @@ class Generator:
         clock: Callable[[], datetime],
         tries_per_deployment: int = 2,
         look: timedelta = LOOK,
+        call_times: CallTimes | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """`look`: how often it is asked, during a call, whether its answer is still wanted."""
         self._use_cases = use_cases
@@ -86,6 +109,8 @@ class Generator:
         self._clock = clock
         self._tries = tries_per_deployment
         self._look = look.total_seconds()
+        self._call_times = call_times or CallTimes()
+        self._chance = chance
 
     async def handle(self, task: GenerateAnswer, attempt: int = 1) -> Sequence[Envelope]:
         """Answer `task.request.question` from `task.candidates`."""
@@ -99,6 +124,10 @@ class Generator:
             answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
         except ModelRefused as refused:
             answer = _failed(request, Code.MODEL_REFUSED, refused.detail)
+        except TooLate as late:
+            await self._budget.settle(request.tenant, request.spending, 0)
+            log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
+            return [self._out(request, overloaded(request, self._clock(), wait=late.usual, chance=self._chance()))]
         except Unwanted as stopped:
             return [await self._stopped(request, stopped)]
         reach("generator.called")
@@ -115,16 +144,21 @@ class Generator:
     ) -> AnswerReady:
         """Ask the choices in turn, unless one that is busy says when to come back and there is time for that."""
         failures: list[Failure] = []
+        too_late: list[TooLate] = []
         for choice in choices:
             try:
                 return await self._ask(choice, use_case, task)
             except (ModelRefused, DeadlineMissed):
                 raise
+            except TooLate as late:
+                too_late.append(late)
             except (TryLater, Unprocessable) as failure:
                 log.info("model.failed", deployment=choice.deployment.name, detail=str(failure))
                 failures.append(failure)
                 if _is_throttle(failure) and not self._too_long(failure.after, task.request):
                     break
+        if not failures:
+            raise min(too_late, key=lambda late: late.usual)
         raise _all_in_all(failures)
 
     async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> AnswerReady:
@@ -148,9 +182,13 @@ class Generator:
             raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
         if not await self._is_wanted(request):
             raise Unwanted
+        name, tenant = choice.deployment.name, request.tenant
+        call = self._call_times.begin(name, tenant, within)
+        if call is None:
+            raise TooLate(self._call_times.usual(name, tenant).total_seconds())
         reach("generator.calling")
         try:
-            return await self._model.complete(
+            reply = await self._model.complete(
                 choice.deployment,
                 prompt.messages,
                 answer_tokens=answer_tokens,
@@ -158,10 +196,13 @@ class Generator:
                 unwanted=lambda: self._until_unwanted(request),
             )
         except TooSlow as slow:
+            self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
                 raise
             await self._budget.spend(request.tenant, request.spending, slow.used)
             raise DeadlineMissed("the deadline passed while the model was answering") from slow
+        self._call_times.ended(call)
+        return reply
 
     async def _until_unwanted(self, request: Request) -> None:
         while True:

@@ -35,6 +35,7 @@ class Code(StrEnum):
     QUESTION_TOO_LONG = "QuestionTooLong"
     ID_REUSED = "IdReused"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    OVERLOADED = "Overloaded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     NO_MODEL_FITS = "NoModelFits"
@@ -124,6 +125,23 @@ class AnswerReady(Message):
 def cancelled(request: Request, now: datetime) -> AnswerReady:
     """The outcome of a request that its caller does not want any more."""
     return ending(request, Outcome.CANCELLED, Code.CANCELLED, "cancelled by the caller", finished_at=now)
+
+
+def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -> AnswerReady:
+    """The outcome of a request that cannot end in time because there is more work than can be done.
+
+    `wait`: seconds after which it is worth another try. It is spread by half to either side (`chance` in 0..1), or all
+    who were refused together would come back together.
+    """
+    return ending(
+        request,
+        Outcome.REFUSED,
+        Code.OVERLOADED,
+        "there is more work than can be done in the time that is left; nothing was charged, ask again later",
+        retryable=True,
+        retry_after=round(max(1.0, wait) * (0.5 + chance), 1),
+        finished_at=now,
+    )
 
 
 def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> AnswerReady:

@@ -30,7 +30,7 @@ from shared.bus.port import (
     Received,
     UnknownQueue,
 )
-from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.answer import AnswerReady, Code, Outcome
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason
@@ -234,7 +234,7 @@ class Worker(Generic[Task]):
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
             reach("worker.handled")
-            if self.gate is not None and not _was_cancelled(envelopes):
+            if self.gate is not None and not _was_given_up(envelopes):
                 await self.gate.worked()
             await self._send_all(envelopes, lease)
         except (LockLost, BusUnavailable, UnknownQueue):
@@ -341,10 +341,10 @@ class Worker(Generic[Task]):
         log.info("delivery.done", state=done, seconds=round(seconds, 4), delivery_count=count, **who)
 
 
-def _was_cancelled(envelopes: Sequence[Envelope]) -> bool:
-    """Whether the work was given up on the way, which says nothing of what it needs."""
+def _was_given_up(envelopes: Sequence[Envelope]) -> bool:
+    """Whether it was cancelled on the way or not begun, which says nothing of what the work needs."""
     answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, AnswerReady)]
-    return any(answer.outcome is Outcome.CANCELLED for answer in answers)
+    return any(answer.outcome is Outcome.CANCELLED or answer.code is Code.OVERLOADED for answer in answers)
 
 
 def _is_suspect(delivery: Delivery) -> bool:

@@ -244,7 +244,7 @@ DELIVERY: Final = (
         "given-up-is-a-success",
         "Each cancelled request closes the breaker of a dead model.",
         _WORKER,
-        " and not _was_cancelled(envelopes):",
+        " and not _was_given_up(envelopes):",
         ":",
         (_ENDS + "test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up",),
     ),

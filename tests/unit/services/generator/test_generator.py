@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.generator.call_times import CallTimes
 from services.generator.handler import Generator
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.budget.tenant import TenantBudget
@@ -66,6 +67,7 @@ class Script:
 class Scene:
     def __init__(self, redis: QuickRedis) -> None:
         self.redis, self.now = redis, NOW
+        self.call_times = CallTimes()
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
         self.budget = TenantBudget(redis, lambda _tenant: 10_000)
 
@@ -92,6 +94,7 @@ class Scene:
             cache=self.cache,
             clock=lambda: self.now,
             look=timedelta(milliseconds=10),
+            call_times=self.call_times,
         )
         [envelope] = await generator.handle(a_task(**changes), attempt)
         assert isinstance(envelope.message, AnswerReady)
@@ -328,4 +331,80 @@ async def test_without_redis_nothing_counts_as_cancelled() -> None:
     away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
     model = Script(DOWN, GOOD)
     assert (await away.run(model)).outcome is Outcome.ANSWERED
+    assert model.called == ["small", "other"]
+
+
+# -- not enough time
+
+
+class Watch:
+    """A clock of call times that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def known_calls(watch: Watch, **took: float) -> CallTimes:
+    """Deployments whose calls of `tessolund` have taken so many seconds, often."""
+    times = CallTimes(watch)
+    for deployment, seconds in took.items():
+        for _ in range(20):
+            watch.now = 0
+            call = times.begin(deployment, "tessolund", timedelta(hours=1))
+            assert call is not None
+            watch.now = seconds
+            times.ended(call)
+    return times
+
+
+async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(scene: Scene) -> None:
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+    scene.call_times = known_calls(Watch(), small=20, other=20)
+    model = Script()
+    answer = await scene.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.OVERLOADED, True)
+    assert answer.retry_after is not None
+    assert answer.retry_after > 0
+    assert model.called == []
+    assert await scene.left() == 10_000
+
+
+async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(scene: Scene) -> None:
+    scene.call_times = known_calls(Watch(), small=20, other=3)
+    model = Script(GOOD)
+    answer = await scene.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
+    assert answer.outcome is Outcome.ANSWERED
+    assert model.called == ["other"]
+
+
+async def test_long_answers_of_one_tenant_do_not_count_against_another(scene: Scene) -> None:
+    scene.call_times = known_calls(Watch(), small=20, other=20)
+    request = a_request(tenant="larkfield", answer_by=NOW + timedelta(seconds=19))
+    assert (await scene.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
+
+
+async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(scene: Scene) -> None:
+    scene.call_times = CallTimes(watch := Watch())
+    model = Script()
+
+    async def one() -> str:
+        watch.now = 0  # all at once
+        try:
+            answer = await scene.run(model, request=a_request(request_id=f"r{watch.now}"))
+        except Unprocessable as cut_off:
+            return cut_off.reason
+        finally:
+            scene.now = NOW
+        return answer.code
+
+    async def until_the_deadline() -> None:
+        watch.now = 59
+        scene.now = NOW + timedelta(seconds=59.5)
+
+    model.says = [said for _ in range(20) for said in (until_the_deadline, TooSlow("slow"))]
+    ended = [await one() for _ in range(4)]
+    # One call finds out about each deployment.
+    assert ended == [Reason.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, Code.OVERLOADED, Code.OVERLOADED]
     assert model.called == ["small", "other"]
