@@ -148,14 +148,14 @@ class Chat:
         heard.usage = (usage.prompt_tokens, usage.completion_tokens) if usage else None
 
     def _read(self, asked: "_Asked", heard: Heard) -> Reply:
-        if heard.finish == FILTERED:
-            raise ModelRefused("the provider's content filter stopped the answer")
         text = heard.text
         prompt, completion = heard.usage or (asked.tokens, count_tokens(text))
         reply = Reply(text, prompt, completion, cut_off=heard.finish == "length", estimated=heard.usage is None)
         if reply.estimated:
             log.info("model.usage_estimated", deployment=asked.deployment.name, tokens=reply.tokens)
         self._count(asked.deployment, reply)
+        if heard.finish == FILTERED:
+            raise ModelRefused("the provider's content filter stopped the answer", used=reply.tokens)
         return reply
 
     def _count(self, deployment: Deployment, reply: Reply) -> None:

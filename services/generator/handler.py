@@ -122,8 +122,9 @@ class Generator:
             return [self._out(request, _no_model_fits(request))]
         try:
             answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
+            spent = _spent(answer)
         except ModelRefused as refused:
-            answer = _failed(request, Code.MODEL_REFUSED, refused.detail)
+            answer, spent = _failed(request, Code.MODEL_REFUSED, refused.detail), refused.used
         except TooLate as late:
             await self._budget.settle(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
@@ -133,7 +134,7 @@ class Generator:
         reach("generator.called")
         await self._keep(request, answer)
         reach("generator.kept")
-        await self._budget.spend(request.tenant, request.spending, _spent(answer))
+        await self._budget.spend(request.tenant, request.spending, spent)
         reach("generator.settled")
         await self._cache_it(use_case, task, answer)
         reach("generator.cached")
@@ -198,6 +199,8 @@ class Generator:
         except TooSlow as slow:
             self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
+                # Another call may follow, which is charged by itself.
+                await self._budget.charge(request.tenant, slow.used)
                 raise
             await self._budget.spend(request.tenant, request.spending, slow.used)
             raise DeadlineMissed("the deadline passed while the model was answering") from slow

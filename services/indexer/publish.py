@@ -85,7 +85,7 @@ class Publisher:
         for batch in _batches(passages, _BATCH):
             known = await self._passages.vectors(entry.collection, entry.tenant, {each.digest for each in batch})
             new = [each for each in batch if each.digest not in known]
-            vectors = await self._embedder.embed([as_embedded(each) for each in new]) if new else []
+            vectors = (await self._embedder.embed([as_embedded(each) for each in new])).vectors if new else []
             known |= dict(zip((each.digest for each in new), vectors, strict=True))
             reach("indexer.embedded")
             await self._passages.put(entry.collection, [_with_vectors(each, known) for each in batch])

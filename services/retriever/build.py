@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from services.retriever.handler import Epochs, Retriever
+from services.retriever.handler import Charge, Epochs, Retriever
 from services.retriever.settings import RetrieverSettings
 from shared.access.knowledge import Knowledge
 from shared.access.use_cases import read_use_cases
@@ -18,7 +18,7 @@ def _now() -> datetime:
 
 @asynccontextmanager
 async def build(
-    settings: RetrieverSettings, *, epochs: Epochs, clock: Callable[[], datetime] = _now
+    settings: RetrieverSettings, *, epochs: Epochs, charge: Charge, clock: Callable[[], datetime] = _now
 ) -> AsyncIterator[Retriever]:
     """A retriever ready to handle, whose connections close with the context; raises `SettingsError`."""
     use_cases = read_use_cases(settings.config / "use_cases")
@@ -45,6 +45,7 @@ async def build(
             embedder=embedder,
             epochs=epochs,
             use_cases=use_cases,
+            charge=charge,
             clock=clock,
         )
     finally:

@@ -1,6 +1,6 @@
 """The retriever's story: a question comes in, passages that may answer it go out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Protocol
@@ -18,11 +18,14 @@ from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
+from shared.llm.tokens import count_tokens
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.vectors.port import Query
 
 log = get_logger()
+
+Charge = Callable[[str, int], Awaitable[None]]
 
 NOTHING_FOUND = "The documents that you may read say nothing about this."
 
@@ -44,12 +47,15 @@ class Retriever:
         embedder: Embedder,
         epochs: Epochs,
         use_cases: Mapping[str, UseCase],
+        charge: Charge,
         clock: Callable[[], datetime],
     ) -> None:
+        """`charge`: takes tokens that were used from a tenant's budget."""
         self._knowledge = knowledge
         self._embedder = embedder
         self._epochs = epochs
         self._use_cases = use_cases
+        self._charge = charge
         self._clock = clock
 
     async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
@@ -72,8 +78,11 @@ class Retriever:
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
         asked = as_asked(request)
         reach("retriever.embedding")
-        [dense] = await self._embedder.embed([asked])
+        embedded = await self._embedder.embed([asked])
+        [dense] = embedded.vectors
         reach("retriever.embedded")
+        # Now, because the request may end in many ways from here on, and every call that was made was paid.
+        await self._charge(request.tenant, count_tokens(asked) if embedded.tokens is None else embedded.tokens)
         wanted = use_case.retrieval.candidates
         with traces.calling(f"{names.RETRIEVAL} {use_case.collection}", {names.GEN_AI_OPERATION: names.RETRIEVAL}):
             found = await self._knowledge.search(

@@ -41,7 +41,8 @@ async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[R
     """All jobs of this service; raises `SettingsError`."""
     budget = TenantBudget(parts.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
     stack = AsyncExitStack()
-    retriever = await stack.enter_async_context(build(settings, epochs=CacheEpochs(AnswerCache(parts.redis))))
+    epochs = CacheEpochs(AnswerCache(parts.redis))
+    retriever = await stack.enter_async_context(build(settings, epochs=epochs, charge=budget.charge))
     parts.closing.append(stack.aclose)
     return [
         Job(

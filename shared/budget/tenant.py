@@ -7,6 +7,7 @@ Without Redis each process falls back to a bucket of its own, a quarter of the s
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.budget.bucket import Bucket
@@ -52,6 +53,14 @@ redis.call('EXPIRE', KEYS[1], 3600)
 return 1
 """
 
+# KEYS: bucket   ARGV: tokens per minute, tokens
+_CHARGE = """
+local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
+redis.call('HSET', KEYS[1], 'level', tostring(level - tonumber(ARGV[2])))
+redis.call('EXPIRE', KEYS[1], 3600)
+return 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -93,6 +102,14 @@ class TenantBudget:
         Not idempotent: every call is counted.
         """
         await self._settle(tenant, request, spent, anyhow=True)
+
+    async def charge(self, tenant: str, tokens: int) -> None:
+        """Take `tokens` that a call has used, beside whatever is reserved for the request.
+
+        Not idempotent: every call is counted. Without Redis nothing is: the request's reservation stays spent then.
+        """
+        with suppress(RedisAway):
+            await self._redis.script(_CHARGE, _keys(tenant, "")[:1], [self._limits(tenant), tokens])
 
     async def _settle(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
         try:

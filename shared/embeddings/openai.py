@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from shared.embeddings.port import Embedded
 from shared.errors import DependencyDown, SettingsError
 from shared.telemetry import names, traces
 
@@ -36,16 +37,19 @@ class OpenAIEmbedder:
         self._dimensions = dimensions
         self._translate = translate
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
         """See `Embedder`."""
         if not all(text.strip() for text in texts):
             raise ValueError("an empty text cannot be embedded")
         vectors: list[list[float]] = []
+        tokens: int | None = 0
         for start in range(0, len(texts), BATCH):
-            vectors += await self._ask(list(texts[start : start + BATCH]))
-        return vectors
+            batch = await self._ask(list(texts[start : start + BATCH]))
+            vectors += batch.vectors
+            tokens = None if tokens is None or batch.tokens is None else tokens + batch.tokens
+        return Embedded(vectors, tokens)
 
-    async def _ask(self, texts: list[str]) -> list[list[float]]:
+    async def _ask(self, texts: list[str]) -> Embedded:
         with traces.calling(f"{names.EMBEDDINGS} {self._name}", self._attributes()):
             answer = await self._call(texts)
         vectors = [each.embedding for each in sorted(answer.data, key=lambda each: each.index)]
@@ -54,7 +58,9 @@ class OpenAIEmbedder:
         wrong = next((len(vector) for vector in vectors if len(vector) != self._dimensions), None)
         if wrong is not None:
             raise self._wrong_length(wrong)
-        return vectors
+        # Compatible servers may leave the usage out, and then the SDK has no such field either.
+        used = getattr(getattr(answer, "usage", None), "prompt_tokens", None)
+        return Embedded(vectors, used if isinstance(used, int) and used > 0 else None)
 
     async def _call(self, texts: list[str]) -> "CreateEmbeddingResponse":
         try:

@@ -16,7 +16,8 @@ class ContextTooLong(Unprocessable):
 
 
 class ModelRefused(Unprocessable):
-    """The provider's content filter refused the prompt or the answer."""
+    """The provider's content filter refused the prompt, or the answer after `used` tokens."""
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, used: int = 0) -> None:
         super().__init__(Reason.POISON_CONTENT, detail)
+        self.used = used

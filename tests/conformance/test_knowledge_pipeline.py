@@ -128,9 +128,12 @@ async def embedder(request: pytest.FixtureRequest, models: str) -> AsyncIterator
 class TestEmbedder:
     async def test_texts_become_vectors_in_their_order(self, embedder: OpenAIEmbedder) -> None:
         texts = ["leave", "travel", "leave"]
-        leave, travel, again = await embedder.embed(texts)
+        embedded = await embedder.embed(texts)
+        leave, travel, again = embedded.vectors
         assert len(leave) == len(travel) == 256
         assert leave == again != travel
+        assert embedded.tokens is not None
+        assert embedded.tokens > 0
 
     @pytest.mark.parametrize(
         ("fault", "after"),
@@ -147,7 +150,7 @@ class TestEmbedder:
         with _fault(models, kind="embeddings", times=1, **fault), pytest.raises(TryLater) as raised:
             await embedder.embed(["leave"])
         assert raised.value.after == timedelta(seconds=after)
-        assert len(await embedder.embed(["leave"])) == 1
+        assert len((await embedder.embed(["leave"])).vectors) == 1
 
     async def test_a_model_that_hangs_is_given_up(self, models: str) -> None:
         async with _embedder(models, "azure", seconds=0.3) as impatient:
@@ -170,6 +173,10 @@ class Caches:
 
     async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> None:
         self.now += 1
+
+
+async def free(tenant: str, tokens: int) -> None:
+    """Takes nothing from anybody's budget."""
 
 
 class Knowing:
@@ -216,7 +223,7 @@ async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.M
     caches = Caches()
     async with (
         build_indexer(settings, evictor=caches, metrics=make()) as indexer,
-        build_retriever(RetrieverSettings.model_validate(common), epochs=caches) as retriever,
+        build_retriever(RetrieverSettings.model_validate(common), epochs=caches, charge=free) as retriever,
     ):
         yield Knowing(lake, indexer, retriever, settings)
 

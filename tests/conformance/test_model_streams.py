@@ -274,8 +274,9 @@ async def test_a_separator_of_lines_that_is_none_here_does_not_tear_a_chunk(monk
 
 
 async def test_an_answer_that_the_filter_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelRefused):
+    with pytest.raises(ModelRefused) as refused:
         await told(events(CHUNK % ("", '"content_filter"'), USAGE), monkeypatch)
+    assert refused.value.used > 0
 
 
 async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

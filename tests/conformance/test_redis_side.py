@@ -126,6 +126,26 @@ async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back
     assert float(level or 0) == 700
 
 
+async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: QuickRedis) -> None:
+    budget = TenantBudget(redis, lambda _tenant: 1_000)
+    assert await budget.reserve("t", "r1", 900) is None
+    for _ in range(2):
+        await budget.charge("t", 40)
+    await budget.settle("t", "r1", 0)
+    level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
+    assert float(level or 0) == 920
+
+
+async def test_searching_alone_uses_a_budget_up(redis: QuickRedis) -> None:
+    """Each ask is answered by the retriever: its reservation is given back, and what its search used is not."""
+    budget, admitted = TenantBudget(redis, lambda _tenant: 1_000), 0
+    while await budget.reserve("t", f"r{admitted}", 500) is None:
+        await budget.charge("t", 100)
+        await budget.settle("t", f"r{admitted}", 0)
+        admitted += 1
+        assert admitted < 60  # a minute refills the whole budget, and no machine is that slow
+
+
 async def test_what_can_never_fit_is_refused_for_good(redis: QuickRedis) -> None:
     refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
     assert refusal is not None

@@ -230,8 +230,10 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: Scene
 
 
 async def test_what_the_provider_refuses_is_told(scene: Scene) -> None:
-    answer = await scene.run(Script(ModelRefused("content filter")))
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+    answer = await scene.run(Script(ModelRefused("content filter", used=600)))
     assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
+    assert await scene.left() == 10_000 - 600
 
 
 async def test_no_model_is_called_after_the_deadline(scene: Scene) -> None:
@@ -322,9 +324,11 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> No
 
 
 async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: Scene) -> None:
+    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     model = Script(TooSlow("slow", used=700), GOOD)
     assert (await scene.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
+    assert await scene.left() == 10_000 - 700 - 1_050
 
 
 async def test_without_redis_nothing_counts_as_cancelled() -> None:

@@ -18,6 +18,7 @@ from shared.access.scope import TenantScope
 from shared.access.sources import Source, Sources
 from shared.contracts.generate import Candidate
 from shared.contracts.storage import BlobChanged, Change
+from shared.embeddings.port import Embedded
 from shared.errors import Reason, Unprocessable
 from shared.telemetry.metrics import make
 from shared.vectors.memory import MemoryPassages, MemoryRegistry
@@ -101,11 +102,11 @@ class HashEmbedder:
         self.embedded: list[str] = []
         self.fails: Exception | None = None
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
         if self.fails:
             raise self.fails
         self.embedded += texts
-        return [[byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:4]] for text in texts]
+        return Embedded([[byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:4]] for text in texts], None)
 
 
 class Evictions:

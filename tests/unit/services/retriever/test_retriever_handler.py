@@ -14,7 +14,9 @@ from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.queues import GENERATE
 from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages
+from shared.embeddings.port import Embedded
 from shared.errors import Reason, TryLater, Unprocessable
+from shared.llm.tokens import count_tokens
 from shared.vectors.port import Query
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -73,12 +75,23 @@ class Known:
 
 
 class Embeds:
-    def __init__(self) -> None:
+    def __init__(self, tokens: int | None = 9) -> None:
         self.texts: list[str] = []
+        self.tokens = tokens
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
         self.texts += texts
-        return [[1.0] for _ in texts]
+        return Embedded([[1.0] for _ in texts], self.tokens)
+
+
+class Charged:
+    """Remembers what was taken from whose budget."""
+
+    def __init__(self) -> None:
+        self.tokens: list[tuple[str, int]] = []
+
+    async def __call__(self, tenant: str, tokens: int) -> None:
+        self.tokens.append((tenant, tokens))
 
 
 class Epoch:
@@ -93,13 +106,20 @@ class Epoch:
         return self.value
 
 
-def retriever(known: Known, embeds: Embeds | None = None, epoch: int | None = 7, now: datetime = NOON) -> Retriever:
+def retriever(
+    known: Known,
+    embeds: Embeds | None = None,
+    epoch: int | None = 7,
+    now: datetime = NOON,
+    charge: Charged | None = None,
+) -> Retriever:
     use_cases: Mapping[str, UseCase] = {"onboarding": USE_CASE}
     return Retriever(
         knowledge=known,  # type: ignore[arg-type]
         embedder=embeds or Embeds(),
         epochs=Epoch(epoch, known),
         use_cases=use_cases,
+        charge=charge or Charged(),
         clock=lambda: now,
     )
 
@@ -134,6 +154,16 @@ async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str |
     assert out.message.message
 
 
+@pytest.mark.parametrize("texts", [(), ("one",)])
+@pytest.mark.parametrize(("counted", "charged"), [(9, 9), (None, count_tokens("How long is leave?"))])
+async def test_the_tokens_of_the_search_are_charged_whatever_it_finds(
+    texts: tuple[str, ...], counted: int | None, charged: int
+) -> None:
+    charge = Charged()
+    await retriever(Known(*texts), Embeds(counted), charge=charge).handle(RetrievePassages(request=request()))
+    assert charge.tokens == [("larkfield", charged)]
+
+
 async def test_a_late_question_is_not_even_embedded() -> None:
     embeds = Embeds()
     with pytest.raises(Unprocessable) as raised:
@@ -151,7 +181,7 @@ async def test_a_use_case_that_is_not_here_is_named() -> None:
 
 async def test_a_busy_model_is_left_to_the_worker() -> None:
     class Busy(Embeds):
-        async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        async def embed(self, texts: Sequence[str]) -> Embedded:
             raise TryLater("429", after=timedelta(seconds=3))
 
     with pytest.raises(TryLater):

@@ -12,10 +12,10 @@ from shared.errors import DependencyDown, SettingsError, TryLater
 class Service:
     """Answers embeddings in reverse order; a vector says which text it is for."""
 
-    def __init__(self, *, length: int = 2, lose: int = 0, error: Exception | None = None) -> None:
+    def __init__(self, *, length: int = 2, lose: int = 0, error: Exception | None = None, usage: Any = None) -> None:
         self.calls: list[dict[str, Any]] = []
         self.embeddings = self
-        self._length, self._lose, self._error = length, lose, error
+        self._length, self._lose, self._error, self._usage = length, lose, error, usage
 
     async def create(self, **asked: Any) -> SimpleNamespace:
         self.calls.append(asked)
@@ -25,7 +25,10 @@ class Service:
             SimpleNamespace(index=n, embedding=[float(text), *[0.0] * (self._length - 1)])
             for n, text in enumerate(asked["input"])
         ]
-        return SimpleNamespace(data=data[self._lose :][::-1])
+        answer = SimpleNamespace(data=data[self._lose :][::-1])
+        if self._usage is not None:
+            answer.usage = self._usage
+        return answer
 
 
 def embedder(service: Any, **more: Any) -> OpenAIEmbedder:
@@ -38,7 +41,7 @@ def embedder(service: Any, **more: Any) -> OpenAIEmbedder:
 async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -> None:
     service = Service()
     texts = [str(n) for n in range(2 * BATCH + 1)]
-    vectors = await embedder(service).embed(texts)
+    vectors = (await embedder(service).embed(texts)).vectors
     assert [vector[0] for vector in vectors] == [float(n) for n in range(2 * BATCH + 1)]
     assert [len(call["input"]) for call in service.calls] == [BATCH, BATCH, 1]
 
@@ -83,5 +86,21 @@ async def test_an_answer_that_the_sdk_cannot_read_is_tried_again() -> None:
 
 async def test_nothing_to_embed_calls_nobody() -> None:
     service = Service()
-    assert await embedder(service).embed([]) == []
+    assert (await embedder(service).embed([])).vectors == []
     assert not service.calls
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (SimpleNamespace(prompt_tokens=7, total_tokens=7), 14),
+        (SimpleNamespace(prompt_tokens=0, total_tokens=0), None),
+        (SimpleNamespace(), None),
+        (None, None),
+    ],
+)
+async def test_what_the_provider_counted_is_told_and_a_provider_that_does_not_count_is_not_believed(
+    usage: Any, tokens: int | None
+) -> None:
+    embedded = await embedder(Service(usage=usage)).embed(["1"] * (BATCH + 1))
+    assert embedded.tokens == tokens
