@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -50,7 +50,7 @@ class Model:
         with _noted(call):
             deployment = self._deployment(chat.model, request)
             fault = await self._meet_fault(request, call)
-            completion = _complete(call, chat, deployment)
+            completion = _spoiled(_complete(call, chat, deployment), fault)
             headers = self._pay(deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens))
             await asyncio.sleep(fault.latency)
             call.status, call.completion_tokens = 200, completion.completion_tokens
@@ -236,6 +236,14 @@ def _complete(call: Call, chat: Chat, deployment: Deployment) -> Completion:
     return Completion(f"chatcmpl-{call.id}", chat.model, now, text, finish_reason, chat.prompt_tokens, used)
 
 
+def _spoiled(completion: Completion, fault: Fault) -> Completion:
+    """What is said when the model was told what to say, or does not know when to stop."""
+    if fault.says is None and fault.repeat is None:
+        return completion
+    text = " ".join([completion.text if fault.says is None else fault.says] * (fault.repeat or 1))
+    return replace(completion, text=text, finish_reason="stop", completion_tokens=tokens.count(text))
+
+
 def _fit_each(texts: list[str], deployment: Deployment) -> None:
     longest = max(tokens.count(text) for text in texts)
     if longest > deployment.context_window:
@@ -272,6 +280,8 @@ def _name(fault: Fault) -> str | None:
         "hang": fault.hang,
         "status": fault.status not in (None, 200),
         "malformed": fault.malformed,
+        "says": fault.says is not None,
+        "repeat": fault.repeat is not None,
         "cut_stream": fault.cut_stream_after is not None,
         "latency": fault.latency > 0,
         "chunk_latency": fault.chunk_latency > 0,

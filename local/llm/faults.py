@@ -23,6 +23,8 @@ class Fault:
     chunk_latency: float = 0.0
     hang: bool = False
     malformed: bool = False
+    says: str | None = None  # instead of the answer
+    repeat: int | None = None  # the answer is said so often, whatever max_tokens asks for
 
     def concerns(self, deployment: str, kind: str) -> bool:
         """Is a call of this deployment and kind meant?"""
@@ -64,8 +66,8 @@ def parse(document: object) -> list[Fault]:
 
 
 _NUMBERS: dict[str, tuple[type, ...]] = {
-    "status": (int,), "times": (int,), "cut_stream_after": (int,), "retry_after": (int, float), "latency": (int, float),
-    "chunk_latency": (int, float),
+    "status": (int,), "times": (int,), "cut_stream_after": (int,), "repeat": (int,), "retry_after": (int, float),
+    "latency": (int, float), "chunk_latency": (int, float),
 }  # fmt: skip
 _SWITCHES = ("hang", "malformed")
 

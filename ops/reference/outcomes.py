@@ -35,7 +35,7 @@ CODES: Mapping[Code, str] = {
     Code.NO_MODEL_FITS: "No deployment of the use case, in its regions, has a window for the question and its answer.",
     Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again will not help.",
     Code.POISON_CONTENT: "A body that no parser should be given: not UTF-8, nested too deeply, half a surrogate pair.",
-    Code.PAYLOAD_TOO_LARGE: "A message became larger than the broker takes (256 KiB with its properties).",
+    Code.PAYLOAD_TOO_LARGE: "A message is larger than the broker takes (256 KiB): shorten the conversation.",
     Code.UNAUTHORIZED: "The sender, or a service behind us, did not accept the credentials.",
     Code.CRASHED: "A fault on our side; the message is kept for us to look at. Asking again may work.",
     Code.CANCELLED: "Cancelled by the caller.",

@@ -11,6 +11,7 @@ from shared.access.callers import Caller
 from shared.access.use_cases import UseCase
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.ask import Ask
+from shared.contracts.fit import LARGEST_REQUEST, weight
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
 from shared.llm.tokens import count_tokens
@@ -58,7 +59,7 @@ def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: dat
     name = ask.use_case or _only(arrival.caller)
     use_case = use_cases.get(name)
     request = _request(ask, arrival, name, use_case, now)
-    refusal = _refusal(ask, arrival, name, use_case)
+    refusal = _refusal(ask, arrival, name, use_case) or _too_heavy(request)
     if refusal is not None:
         return Refused(request, ending(request, Outcome.REFUSED, refusal[0], refusal[1], finished_at=now))
     if request.is_late(now):
@@ -90,6 +91,15 @@ def _refusal(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None) ->
         longest = use_case.question_tokens
         return Code.QUESTION_TOO_LONG, f"the question has about {tokens} tokens, {longest} are allowed; shorten it"
     return None
+
+
+def _too_heavy(request: Request) -> tuple[Code, str] | None:
+    size = weight(request)
+    if size <= LARGEST_REQUEST:
+        return None
+    most = LARGEST_REQUEST // 1024
+    said = f"question and conversation take {size // 1024} KiB as JSON, {most} are carried; shorten the conversation"
+    return Code.PAYLOAD_TOO_LARGE, said
 
 
 def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:

@@ -36,9 +36,10 @@ from shared.contracts.answer import AnswerReady, Code, Outcome
 from shared.contracts.ask import Ask
 from shared.contracts.base import Part, explain
 from shared.contracts.envelope import Envelope
+from shared.contracts.fit import fitted
 from shared.contracts.ids import MAX_ID
 from shared.contracts.queues import OUTCOMES
-from shared.errors import TryLater
+from shared.errors import TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
 from shared.telemetry import names, traces
@@ -58,6 +59,7 @@ _STATUS = {
     Code.UNKNOWN_USE_CASE: HTTPStatus.NOT_FOUND,
     Code.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
     Code.QUESTION_TOO_LONG: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.PAYLOAD_TOO_LARGE: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.ID_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
@@ -189,6 +191,8 @@ class HttpDoor:
         except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
             log.warning("http.not_enqueued", detail=str(away) or repr(away))
             raise _unavailable() from away
+        except Unprocessable as refused:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
     async def _outcome(self, request_id: str, wait: float) -> AnswerReady | None:
         """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger."""
@@ -307,7 +311,10 @@ def _as_ask(body: AskBody, use_case: str) -> Ask:
 
 
 def _answered(answer: AnswerReady) -> Response:
-    return Response(answer.encode(), media_type="application/json", headers={"Location": _location(answer.request_id)})
+    # What a queue can carry, so that all who ask hear the same.
+    return Response(
+        fitted(answer).encode(), media_type="application/json", headers={"Location": _location(answer.request_id)}
+    )
 
 
 def _accepted(request_id: str) -> Response:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from services.generator.reply import Reply, TooSlow, Unwanted
-from services.generator.stream import DONE, Heard, events
+from services.generator.stream import DONE, LENGTH, Heard, Overlong, bounded, events
 from services.generator.unless import unless
 from shared.errors import DependencyDown
 from shared.llm.client import make_client, translate
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+# What is read of an answer of n tokens, by servers that do not stop at `max_tokens` too. Vocabularies average three to
+# five bytes a token, and an event of one token is under 1 KiB with Azure's filter results, reasoning not counted.
+TEXT_PER_TOKEN, LEAST_TEXT, LARGEST_TEXT = 64, 4 * 1024, 128 * 1024
+WIRE_PER_TOKEN, LEAST_WIRE, LARGEST_WIRE = 4 * 1024, 1024 * 1024, 16 * 1024 * 1024
 # The OpenAI API reports a filtered answer by this finish reason.
 FILTERED = "content_filter"
 
@@ -47,6 +51,16 @@ class _Asked:
             "max_tokens": self.answer_tokens,
             "temperature": 0,
         }
+
+    @property
+    def most_text(self) -> int:
+        """Bytes of an answer that are kept."""
+        return min(LARGEST_TEXT, max(LEAST_TEXT, self.answer_tokens * TEXT_PER_TOKEN))
+
+    @property
+    def most_read(self) -> int:
+        """Bytes of a response that are read."""
+        return min(LARGEST_WIRE, max(LEAST_WIRE, self.answer_tokens * WIRE_PER_TOKEN))
 
     @property
     def tokens(self) -> int:
@@ -101,7 +115,7 @@ class Chat:
 
     async def _heard(self, asked: "_Asked", unwanted: Coroutine[Any, Any, None]) -> Heard:
         """All that the model said."""
-        heard = Heard()
+        heard = Heard(asked.most_text)
         try:
             async with asyncio.timeout(asked.within.total_seconds()):
                 await unless(unwanted, self._call(asked, heard))
@@ -122,6 +136,10 @@ class Chat:
         listen = self._listen if asked.deployment.stream else self._receive
         try:
             await listen(asked, heard)
+        except Overlong as more:
+            # Leaving the response closed its connection, and the provider stops writing what would be paid for.
+            log.warning("model.overlong", deployment=asked.deployment.name, detail=str(more))
+            heard.finish = heard.finish or LENGTH
         except Exception as error:
             # What goes wrong after the end is no loss: the answer is there.
             if heard.finish is None:
@@ -133,7 +151,8 @@ class Chat:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
             create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
-            aclosing(events(response.iter_bytes())) as found,
+            aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
+            aclosing(events(received)) as found,
         ):
             # To the end, even after the last event: the connection can be used again then.
             async for data in found:
@@ -141,16 +160,24 @@ class Chat:
                     heard.take(data)
 
     async def _receive(self, asked: "_Asked", heard: Heard) -> None:
-        completion = await self._client(asked.deployment).chat.completions.create(**asked.body)
-        choice, usage = completion.choices[0], completion.usage
-        heard.pieces.append(choice.message.content or "")
-        heard.finish = choice.finish_reason
-        heard.usage = (usage.prompt_tokens, usage.completion_tokens) if usage else None
+        create = self._client(asked.deployment).chat.completions.with_streaming_response.create
+        body = bytearray()
+        try:
+            async with (
+                create(**asked.body) as response,
+                aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
+            ):
+                async for block in received:
+                    body += block
+        except Overlong:
+            heard.take_beginning(bytes(body))
+            raise
+        heard.take_whole(bytes(body))
 
     def _read(self, asked: "_Asked", heard: Heard) -> Reply:
         text = heard.text
         prompt, completion = heard.usage or (asked.tokens, count_tokens(text))
-        reply = Reply(text, prompt, completion, cut_off=heard.finish == "length", estimated=heard.usage is None)
+        reply = Reply(text, prompt, completion, cut_off=heard.finish == LENGTH, estimated=heard.usage is None)
         if reply.estimated:
             log.info("model.usage_estimated", deployment=asked.deployment.name, tokens=reply.tokens)
         self._count(asked.deployment, reply)

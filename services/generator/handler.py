@@ -34,6 +34,7 @@ from shared.contracts.answer import (
     overloaded,
 )
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.fit import fitted
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
@@ -121,7 +122,7 @@ class Generator:
             await self._budget.settle(request.tenant, request.spending, 0)
             return [self._out(request, _no_model_fits(request))]
         try:
-            answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
+            answer = fitted(await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task))
             spent = _spent(answer)
         except ModelRefused as refused:
             answer, spent = _failed(request, Code.MODEL_REFUSED, refused.detail), refused.used
@@ -240,6 +241,7 @@ class Generator:
                     CUT_OFF if reply.cut_off else "",
                     text=verified.text,
                     citations=verified.citations,
+                    truncated=reply.cut_off,
                 )
                 if verified.citations
                 else _no_answer(task.request, Code.UNGROUNDED, "the model's answer could not be traced to a passage")
@@ -267,8 +269,7 @@ class Generator:
         sure = answer.outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and answer.code is not Code.UNGROUNDED
         # In a rolling deployment the key may have been made with another prompt than the one that answered.
         same = request.use_case_version == use_case.version()
-        whole = answer.message != CUT_OFF
-        if request.cache_key is None or task.index_epoch is None or not (sure and same and whole):
+        if request.cache_key is None or task.index_epoch is None or not (sure and same) or answer.truncated:
             return
         shelf = Shelf(request.tenant, use_case.collection)
         with suppress(RedisAway):

@@ -1,7 +1,8 @@
-"""A streamed chat completion: bytes in, what was said out.
+"""A chat completion, streamed or whole: bytes in, what was said out, and never more of either than is asked for.
 
-Our own reading, because the SDK makes an object of every chunk, which costs ten times as much. Format: server-sent
-events (WHATWG HTML, 9.2) with one `data:` line each, as OpenAI's "Chat completion chunk object" is sent.
+Our own reading, because the SDK makes an object of every chunk, which costs ten times as much, and reads a body to its
+end, however long that is. Format: server-sent events (WHATWG HTML, 9.2) with one `data:` line each, as OpenAI's "Chat
+completion chunk object" is sent.
 """
 
 import json
@@ -9,30 +10,57 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from shared.errors import DependencyDown
+from shared.text import brief
 
 DONE = b"[DONE]"
+# OpenAI's finish reason of an answer that was cut at its limit.
+LENGTH = "length"
+
+
+class Overlong(Exception):
+    """The model sends more than any answer of this length takes."""
+
+
+async def bounded(received: AsyncIterator[bytes], most: int) -> AsyncGenerator[bytes, None]:
+    """The first `most` bytes; raises `Overlong` when there are more."""
+    left = most
+    async for block in received:
+        yield block[:left]
+        left -= len(block)
+        if left < 0:
+            raise Overlong(f"more than {most} bytes")
 
 
 async def events(received: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The data of each event."""
-    rest = b""
+    rest = bytearray()
     async for block in received:
-        *lines, rest = (rest + block).split(b"\n")
+        rest += block
+        if b"\n" not in block:
+            continue
+        *lines, rest = rest.split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
-                yield line[5:].strip()
+                yield bytes(line[5:].strip())
 
 
 @dataclass(slots=True)
 class Heard:
-    """What has come of an answer so far."""
+    """What has come of an answer so far, of which `most` bytes of text are kept."""
 
+    most: int
+    left: int = field(init=False)
     pieces: list[str] = field(default_factory=list)
     finish: str | None = None
     """Why it ended; none: it has not."""
     usage: tuple[int, int] | None = None
     """Tokens of prompt and completion as the provider counted them."""
+
+    def __post_init__(self) -> None:
+        self.left = self.most
 
     @property
     def text(self) -> str:
@@ -40,18 +68,50 @@ class Heard:
         return "".join(self.pieces)
 
     def take(self, data: bytes) -> None:
-        """Add a chunk. Raises `DependencyDown` for an error of the provider's and for what is no chunk."""
+        """Add a chunk of a stream.
+
+        Raises `DependencyDown` for an error of the provider's and for what is no chunk, `Overlong` when it is enough.
+        """
         try:
-            chunk: dict[str, Any] = json.loads(data)
-            if error := chunk.get("error"):
-                raise DependencyDown(f"the model broke off: {error}")
-            for choice in chunk.get("choices") or ():
-                said = (choice.get("delta") or {}).get("content") or ""
-                if not isinstance(said, str):
-                    raise TypeError(f"content is {type(said).__name__}")
-                self.pieces.append(said)
-                self.finish = choice.get("finish_reason") or self.finish
-            if usage := chunk.get("usage"):
-                self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+            self._add(json.loads(data), "delta")
         except (ValueError, TypeError, AttributeError, KeyError) as strange:
             raise DependencyDown(f"the model sent what is no chat completion: {strange!r}") from strange
+
+    def take_whole(self, body: bytes) -> None:
+        """Add an answer that is no stream; raises as `take` does."""
+        try:
+            completion = json.loads(body)
+            if not completion["choices"]:
+                raise ValueError("no choices")
+            self._add(completion, "message")
+        except (ValueError, TypeError, AttributeError, KeyError) as strange:
+            raise DependencyDown(f"the model sent what is no chat completion: {strange!r}") from strange
+
+    def take_beginning(self, body: bytes) -> None:
+        """Add what can be read of the beginning of an answer that is no stream."""
+        try:
+            self._add(from_json(body.decode("utf-8", "ignore"), allow_partial="trailing-strings"), "message")
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return
+
+    def _add(self, completion: dict[str, Any], where: str) -> None:
+        if error := completion.get("error"):
+            raise DependencyDown(f"the model broke off: {brief(str(error))}")
+        for choice in completion.get("choices") or ():
+            said = (choice.get(where) or {}).get("content") or ""
+            if not isinstance(said, str):
+                raise TypeError(f"content is {type(said).__name__}")
+            self.finish = choice.get("finish_reason") or self.finish
+            self._say(said)
+        if usage := completion.get("usage"):
+            self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+
+    def _say(self, said: str) -> None:
+        size = len(said.encode("utf-8", "surrogatepass"))
+        if size > self.left:
+            said = said.encode("utf-8", "surrogatepass")[: self.left].decode("utf-8", "ignore")
+        self.pieces.append(said)
+        self.left -= size
+        if self.left < 0:
+            self.finish = LENGTH
+            raise Overlong(f"more than {self.most} bytes of text")

@@ -111,6 +111,7 @@ class AnswerReady(Message):
     retryable: bool = False
     retry_after: float | None = Field(default=None, ge=0, description="seconds")
     text: str = ""
+    truncated: bool = Field(default=False, description="the text was cut off; `message` says where")
     citations: tuple[Citation, ...] = ()
     usage: Usage = Usage()
     cost: Cost = Cost()

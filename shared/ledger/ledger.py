@@ -16,6 +16,7 @@ from typing import Any
 
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady
+from shared.contracts.fit import fitted
 from shared.contracts.ids import digest
 from shared.contracts.request import Request
 from shared.ledger.states import State
@@ -48,6 +49,13 @@ return 0
 # KEYS: the request. What a flush took away meanwhile does not come back as half an entry without an end.
 _SENT = """
 if redis.call('HEXISTS', KEYS[1], 'answer') == 1 then redis.call('HSET', KEYS[1], 'sent', '1') end
+return 0
+"""
+
+# KEYS: the request   ARGV: the answer. What was sent stays what it was.
+_REPLACE = """
+local known = redis.call('HMGET', KEYS[1], 'answer', 'sent')
+if known[1] and not known[2] then redis.call('HSET', KEYS[1], 'answer', ARGV[1]) end
 return 0
 """
 
@@ -142,9 +150,14 @@ class Ledger:
         """Make `answer` the outcome of `request` if it has none; says which one it has."""
         if not answer.trace_id:
             answer = answer.model_copy(update={"trace_id": traces.trace_id()})
+        answer = fitted(answer)
         args = [answer.encode(), request.tenant, request.caller, int(KEEP.total_seconds())]
         body, sent = await self._redis.script(_CLAIM, [_key(key_of(request))], args)
-        return Entry(request.tenant, request.caller, AnswerReady.decode(body.encode()), bool(sent))
+        return Entry(request.tenant, request.caller, fitted(AnswerReady.decode(body.encode())), bool(sent))
+
+    async def replace(self, request: Request, answer: AnswerReady) -> None:
+        """Put `answer` in the place of an outcome that the broker refuses to carry."""
+        await self._redis.script(_REPLACE, [_key(key_of(request))], [fitted(answer).encode()])
 
     async def file(self, answer: AnswerReady, tenant: str, caller: str) -> None:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
@@ -152,7 +165,7 @@ class Ledger:
 
         async def keep(redis: Any) -> None:
             async with redis.pipeline(transaction=True) as pipe:
-                pipe.hsetnx(key, "answer", answer.encode())
+                pipe.hsetnx(key, "answer", fitted(answer).encode())
                 pipe.hsetnx(key, "tenant", tenant)
                 pipe.hsetnx(key, "caller", caller)
                 pipe.hset(key, "sent", "1")
@@ -177,7 +190,8 @@ def _entry(fields: Sequence[str | None]) -> Entry:
     return Entry(
         tenant or "",
         caller or "",
-        AnswerReady.decode(body.encode()) if body else None,
+        # Of a version that did not know how large an outcome may be, perhaps.
+        fitted(AnswerReady.decode(body.encode())) if body else None,
         bool(sent),
         datetime.fromisoformat(due) if due else None,
         question,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shared.errors import DependencyDown, Reason, SettingsError, TryLater, Unprocessable
 from shared.llm.deployments import Deployment, Provider
 from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -60,13 +61,13 @@ def translate(error: Exception) -> Exception:
 
     match error:
         case openai.APIConnectionError():  # timeouts are among them
-            return DependencyDown(f"the model cannot be reached: {error}")
+            return DependencyDown(f"the model cannot be reached: {brief(str(error))}")
         case openai.APIStatusError():
             return _from_status(error)
         case openai.APIError() | httpx2.HTTPError():
             # Without a status: the provider broke off inside an answer. Reading a stream ourselves, we see what the
             # HTTP client below the SDK says.
-            return DependencyDown(f"the model broke off: {error or repr(error)}")
+            return DependencyDown(f"the model broke off: {brief(str(error) or repr(error))}")
         case json.JSONDecodeError():
             # The SDK lets it through: half an answer, or a proxy's error page.
             return DependencyDown("the model's answer is no JSON")
@@ -80,12 +81,12 @@ def _from_status(error: "APIStatusError") -> Exception:
         kind = TryLater if status in _BUSY else DependencyDown
         return kind(f"the model answered {status}", after=_asked_to_wait(error.response.headers))
     if error.code == "context_length_exceeded":
-        return ContextTooLong(f"the prompt does not fit the model: {error.message}")
+        return ContextTooLong(f"the prompt does not fit the model: {brief(error.message)}")
     if error.code == "content_filter":
         return ModelRefused("the provider's content filter refused the prompt")
     if status in _DENIED:
         return Unprocessable(Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env")
-    return Unprocessable(Reason.SCHEMA_INVALID, f"the model refused the request ({status}): {error.message}")
+    return Unprocessable(Reason.SCHEMA_INVALID, f"the model refused the request ({status}): {brief(error.message)}")
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> timedelta:

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, cancelled
 from shared.contracts.envelope import Envelope
+from shared.contracts.fit import fitted, too_large
 from shared.contracts.request import Request
+from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger, key_of
 
@@ -41,16 +43,24 @@ class Outcomes:
     async def send(self, envelope: Envelope, send: Send) -> AnswerReady | None:
         """Send the request's outcome, which is `envelope`'s unless there was one before; None: was sent already."""
         request = envelope.request
-        answer = envelope.message
-        if request is None or not isinstance(answer, AnswerReady):
+        if request is None or not isinstance(envelope.message, AnswerReady):
             raise TypeError("an outcome needs its request to be claimed for")
+        answer = fitted(envelope.message)
         reach("outcome.claiming")
         entry = await self._claim(request, answer)
         reach("outcome.claimed")
         if entry is not None and entry.sent:
             return None
         winner = entry.answer if entry is not None and entry.answer is not None else answer
-        await send(replace(envelope, message=winner))
+        try:
+            await send(replace(envelope, message=winner))
+        except Unprocessable as refused:
+            if refused.reason is not Reason.PAYLOAD_TOO_LARGE:
+                raise
+            # A namespace that takes less than Service Bus does otherwise; what is claimed must be told all the same.
+            winner = too_large(winner)
+            await self._replace(request, winner)
+            await send(replace(envelope, message=winner))
         reach("outcome.sent")
         await self._note_sent(request)
         reach("outcome.noted")
@@ -61,6 +71,12 @@ class Outcomes:
             return await self._ledger.claim(request, answer)
         except RedisAway:
             return None
+
+    async def _replace(self, request: Request, answer: AnswerReady) -> None:
+        try:
+            await self._ledger.replace(request, answer)
+        except RedisAway:
+            return
 
     async def _note_sent(self, request: Request) -> None:
         try:

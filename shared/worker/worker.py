@@ -27,13 +27,14 @@ from shared.bus.port import (
     Delivery,
     Inbox,
     LockLost,
+    MessageTooLarge,
     Received,
     UnknownQueue,
 )
 from shared.contracts.answer import AnswerReady, Code, Outcome
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
-from shared.errors import DeadlineMissed, DependencyDown, Reason
+from shared.errors import DeadlineMissed, DependencyDown, Reason, Unprocessable
 from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -303,7 +304,11 @@ class Worker(Generic[Task]):
         match decision:
             case Retry(at=at, why=why):
                 reach("worker.retrying")
-                await self.bus.send(retry_copy(message, identity, at))
+                try:
+                    await self.bus.send(retry_copy(message, identity, at))
+                except MessageTooLarge as large:
+                    # With the marks of an attempt it is more than the broker takes, at every redelivery.
+                    return await self._after(Unprocessable(Reason.PAYLOAD_TOO_LARGE, f"{large}: {why}"), delivery)
                 reach("worker.retried")
                 self.metrics.retries.add(1, {"queue": message.queue})
                 log.info("delivery.retried", until=at.isoformat(), detail=why)

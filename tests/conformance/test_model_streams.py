@@ -1,19 +1,21 @@
 """What the generator makes of a model's stream: the real SDK and our reading of it, on the laptop's model and worse."""
 
 import asyncio
+import itertools
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from services.generator.chat import Chat
+from services.generator.chat import LEAST_TEXT, TEXT_PER_TOKEN, Chat
 from services.generator.reply import Reply, TooSlow, Unwanted
-from shared.errors import DependencyDown, TryLater
+from shared.errors import DependencyDown, TryLater, Unprocessable
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.telemetry.metrics import make
@@ -200,23 +202,36 @@ CHUNK = '{"choices": [{"index": 0, "delta": {"content": "%s"}, "finish_reason": 
 USAGE = '{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}}'
 
 
-async def told(body: bytes, monkeypatch: pytest.MonkeyPatch) -> Reply:
-    """What is made of a server that sends `body` and hangs up."""
+async def told(body: bytes | Iterator[bytes], monkeypatch: pytest.MonkeyPatch, **deployment: Any) -> Reply:
+    """What is made of a server that sends `body` and hangs up, or is hung up on."""
+    blocks = [body] if isinstance(body, bytes) else body
+    hung_up = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + body)
-        await writer.drain()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        with suppress(ConnectionError):
+            for block in blocks:
+                writer.write(block)
+                await writer.drain()
         writer.close()
+        hung_up.set()
 
     monkeypatch.setenv("MODEL_KEY", "k")
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
     chat = Chat(WITHIN, make())
     try:
-        return await chat.complete(
-            a_deployment(url, provider="compatible"), PROMPT, answer_tokens=9, within=WITHIN, unwanted=never
+        reply = await chat.complete(
+            a_deployment(url, provider="compatible", **deployment),
+            PROMPT,
+            answer_tokens=9,
+            within=WITHIN,
+            unwanted=never,
         )
+        async with asyncio.timeout(20):
+            await hung_up.wait()
+        return reply
     finally:
         await chat.close()
         listening.close()
@@ -281,3 +296,91 @@ async def test_an_answer_that_the_filter_stops_is_refused(monkeypatch: pytest.Mo
 
 async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await told(events(CHUNK % ("one", '"length"'), USAGE), monkeypatch)).cut_off
+
+
+# -- answers without an end
+
+
+def for_ever(block: bytes, first: bytes = b"") -> Iterator[bytes]:
+    """A server that goes on until nobody listens; each block is worth a few sends."""
+    return itertools.chain([first], itertools.repeat(block * max(1, 65_536 // len(block))))
+
+
+WORDS = b"words \xe6\xbc\xa2\xf0\x9f\x99\x82 "
+WHOLE = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "'
+
+
+@pytest.mark.parametrize(
+    ("body", "stream"),
+    [
+        (for_ever(events(CHUNK % (WORDS.decode(), "null"))), True),
+        (for_ever(WORDS, b'data: {"choices": [{"delta": {"content": "one'), True),
+        (for_ever(b" ", events(CHUNK % ("one", "null"))), True),
+        (for_ever(b"\n\n", events(CHUNK % ("one", "null"))), True),
+        (for_ever(events(CHUNK % ("", "null")), events(CHUNK % ("one", "null"))), True),
+        (for_ever(b": keep-alive\n\n", events(CHUNK % ("one", "null"))), True),
+        (for_ever(WORDS, WHOLE), False),
+        (for_ever(b"\\n", WHOLE), False),
+        (for_ever(b" ", WHOLE + b'one"'), False),
+    ],
+    ids=[
+        "chunks", "one chunk", "blanks", "empty lines", "empty chunks", "comments",
+        "a body", "a body of escapes", "a body of blanks",
+    ],
+)  # fmt: skip
+async def test_an_answer_without_an_end_is_cut_off_and_paid_no_longer(
+    body: Iterator[bytes], stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = await told(body, monkeypatch, stream=stream)  # returns when the server has been hung up on
+    assert reply.cut_off
+    assert reply.estimated
+    assert reply.tokens >= 20
+    assert len(reply.text.encode()) <= LEAST_TEXT
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_model_that_ignores_its_limit_is_cut_off(model: Model, stream: bool) -> None:
+    await model.fail(repeat=1_000)
+    reply = await model.ask(stream=stream)
+    assert reply.cut_off
+    assert reply.text.startswith(SAID)
+    assert len(reply.text) == 100 * TEXT_PER_TOKEN
+    if stream:
+        assert (await stopped(model))["chunks"] < 9_000
+
+
+async def test_what_comes_after_a_whole_answer_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = await told(for_ever(b": bye\n\n", events(CHUNK % ("one", '"stop"'), USAGE, "[DONE]")), monkeypatch)
+    assert (reply.text, reply.cut_off, reply.prompt_tokens) == ("one", False, 9)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>sign in</html>",
+        b"[]",
+        b"7",
+        b'{"choices": []}',
+        b'{"choices": null}',
+        b'{"error": {"message": "overloaded"}}',
+        b'{"choices": [{"message": {"content": ["parts"]}, "finish_reason": "stop"}]}',
+        b'{"choices": [{"message": {"content": "one"}, "finish_reason": null}]}',
+    ],
+)
+async def test_what_is_no_completion_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DependencyDown):
+        await told(body, monkeypatch, stream=False)
+
+
+async def test_an_error_of_pages_is_told_in_brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "an error page " * 40_000
+    with pytest.raises(DependencyDown) as failure:
+        await told(events(CHUNK % ("one", "null"), '{"error": {"message": "%s"}}' % page), monkeypatch)  # noqa: UP031
+    assert 20 < len(str(failure.value)) < 1_000
+
+
+async def test_a_refusal_of_pages_is_told_in_brief(model: Model) -> None:
+    await model.fail(status=422, message="an error page " * 80_000)
+    with pytest.raises(Unprocessable) as failure:
+        await model.ask()
+    assert 20 < len(str(failure.value)) < 1_000

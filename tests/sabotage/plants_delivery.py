@@ -294,7 +294,7 @@ DELIVERY: Final = (
         _POSTER,
         "raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large",
         "raise ValueError(str(large)) from large",
-        (_ENDS + "test_an_answer_that_is_too_large_is_told_as_that",),
+        (_ENDS + "test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that",),
     ),
     Plant(
         "a-full-queue-is-a-crash",

@@ -66,8 +66,9 @@ REQUESTS: Final = (
         "noted-before-sent",
         "An outcome that the broker did not take counts as sent, and its caller waits for ever.",
         _OUTCOMES,
-        "        await send(replace(envelope, message=winner))\n",
-        "        await self._note_sent(request)\n        await send(replace(envelope, message=winner))\n",
+        "        try:\n            await send(replace(envelope, message=winner))\n",
+        "        await self._note_sent(request)\n"
+        "        try:\n            await send(replace(envelope, message=winner))\n",
         (_GUARANTEES + "test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next",),
     ),
     Plant(
@@ -82,8 +83,8 @@ REQUESTS: Final = (
         "filed-over-the-claimed",
         "An outcome that arrives late replaces the one that was claimed.",
         _LEDGER,
-        'pipe.hsetnx(key, "answer", answer.encode())',
-        'pipe.hset(key, "answer", answer.encode())',
+        'pipe.hsetnx(key, "answer", fitted(answer).encode())',
+        'pipe.hset(key, "answer", fitted(answer).encode())',
         (_GUARD + "test_an_outcome_that_is_filed_does_not_replace_the_claimed_one",),
     ),
     Plant(

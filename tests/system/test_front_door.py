@@ -159,6 +159,31 @@ async def test_a_message_that_is_too_large_is_the_senders_error(app: App) -> Non
         await app.post({"question": "x" * 300_000})
 
 
+async def test_what_a_broker_takes_and_our_messages_cannot_carry_is_refused_at_once(app: App) -> None:
+    turns = [{"role": "user", "text": "漢" * 8_000}] * 10
+    body = json.dumps({"question": "How?", "conversation": turns}, ensure_ascii=False).encode()
+    [answer] = await app.answers(await app.post(body))
+    assert (answer["outcome"], answer["code"], answer["retryable"]) == ("refused", "PayloadTooLarge", False)
+
+
+async def test_an_answer_without_an_end_is_one_outcome_that_says_so(app: App) -> None:
+    """A model that ignores max_tokens, by queue and by HTTP, and what is read of it later."""
+    await app.fail({"deployment": "*", "kind": "chat", "repeat": 4_000})
+    body = {"question": "How many weeks of parental leave do employees in Denmark receive?", "cache": "refresh"}
+    session = await app.post({**body, "use_case": "onboarding"})
+    [first, *more] = await app.answers(session, more=2)
+    assert more == []
+    reply = await app.http.post("/v1/onboarding/ask?wait=50", json=body, headers=app.key())
+    stored = await app.http.get(reply.headers["Location"], headers=app.key())
+    assert stored.json() == reply.json()
+    for answer in (first, reply.json()):
+        assert (answer["outcome"], answer["truncated"]) == ("answered", True)
+        assert answer["message"]
+        assert answer["citations"]
+        assert 10_000 < len(answer["text"].encode()) < 100_000
+        assert answer["usage"]["completion_tokens"] > 1_000
+
+
 async def test_a_question_over_http_is_answered_in_the_same_call(app: App) -> None:
     body = {"question": "What are the core hours for remote workers?"}
     reply = await app.http.post("/v1/onboarding/ask?wait=50", json=body, headers=app.key())

@@ -21,6 +21,7 @@ from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, CacheState, Citation, Code, Outcome, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_retriever
+from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.telemetry.metrics import make
@@ -298,3 +299,15 @@ async def test_what_a_bug_said_is_not_told_to_callers(gateway: Gateway) -> None:
 async def test_unreadable_work_is_archived_without_a_word(gateway: Gateway, body: bytes) -> None:
     message = Received(queue="retrieve", body=body, subject="retrieve.v1")
     assert await gateway.dead.handle(gateway.dead.decode(a_dead(message, "SchemaInvalid", "retrieve"))) == []
+
+
+async def test_what_would_outgrow_the_messages_of_its_path_is_refused_at_once(gateway: Gateway) -> None:
+    turns = [{"role": "user", "text": "漢" * 8_000}] * 6
+    body = json.dumps({"question": "How?", "conversation": turns}, ensure_ascii=False).encode()
+    assert len(body) < 256 * 1024  # a broker takes it
+    answer = the_answer(await gateway.ask(body=body))
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.PAYLOAD_TOO_LARGE, False)
+    fits = json.dumps({"question": "How?", "conversation": turns[:5]}, ensure_ascii=False).encode()
+    assert [type(envelope.message) for envelope in await gateway.ask(body=fits, message_id="m2")][1:] == [
+        RetrievePassages
+    ]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
-from shared.bus.port import ATTEMPT, Outgoing, QueueFull
+from shared.bus.port import ATTEMPT, MessageTooLarge, Outgoing, QueueFull
 from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
@@ -22,7 +22,7 @@ from shared.worker.plumbing import internal_identity
 from shared.worker.poster import FULL
 from shared.worker.worker import Job, Worker
 from tests.making import NOW, a_request
-from tests.unit.shared.worker.test_worker_steps import Scene
+from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 from tests.virtual_time import VirtualTime, in_no_time, virtual_clock
 
 REDIS = "redis://127.0.0.1:1/0"
@@ -127,11 +127,58 @@ class Full(MemoryBus):
         await super().send(message)
 
 
-async def test_an_answer_that_is_too_large_is_told_as_that(redis: QuickRedis) -> None:
+async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: QuickRedis) -> None:
+    scene, request = Scene(redis), a_request()
+    scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 300_000), NOW)]
+    delivery = await scene.deliver(request)
+    await scene.worker().process(delivery)
+    [reply] = await scene.queued("answers")
+    said, entry = AnswerReady.decode(reply.body), await scene.ledger.find(request.request_id)
+    assert delivery.settled == "completed"
+    assert (said.outcome, said.truncated) == (Outcome.ANSWERED, True)
+    assert entry is not None
+    assert (entry.answer, entry.sent) == (said, True)
+
+
+class Small(MemoryBus):
+    """A namespace that takes less than Service Bus does."""
+
+    async def send(self, message: Outgoing) -> None:
+        if len(message.body) > 20_000:
+            raise MessageTooLarge(message.queue)
+        await super().send(message)
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["new", "claimed by another"])
+async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(redis: QuickRedis, claimed: bool) -> None:
+    scene, request = Scene(redis), a_request()
+    scene.bus = Small("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
+    scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
+    if claimed:
+        await scene.ledger.claim(request, an_answer(request, "x" * 30_000))
+    delivery = await scene.deliver(request)
+    await scene.worker().process(delivery)
+    [reply] = await scene.queued("answers")
+    said, entry = AnswerReady.decode(reply.body), await scene.ledger.find(request.request_id)
+    assert delivery.settled == "completed"
+    assert (said.outcome, said.code, said.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
+    assert entry is not None
+    assert (entry.answer, entry.sent) == (said, True)
+
+
+class Brimful(MemoryBus):
+    """What it holds has no room for the marks of another attempt."""
+
+    async def send(self, message: Outgoing) -> None:
+        if ATTEMPT in message.properties:
+            raise MessageTooLarge(message.queue)
+        await super().send(message)
+
+
+async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_as_that(redis: QuickRedis) -> None:
     scene = Scene(redis)
-    scene.result = lambda request: [
-        to_caller(request, ending(request, Outcome.ANSWERED, Code.OK, text="x" * 300_000), NOW)
-    ]
+    scene.bus = Brimful("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
+    scene.result = lambda _request: TryLater("not now")
     await scene.worker().process(await scene.deliver())
     [dead] = await scene.queued("dead")
     assert dead.dead_letter_reason == "PayloadTooLarge"

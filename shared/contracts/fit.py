@@ -1,0 +1,99 @@
+"""What a request and its outcome may weigh, and how an outcome that is too heavy is made to fit. Pure.
+
+An outcome that is claimed and then refused by the broker would be told to nobody: so it is cut, or becomes
+`failed (PayloadTooLarge)`, before it is claimed. Sizes are bytes of JSON, in which a character takes one to six.
+"""
+
+import re
+from bisect import bisect_right
+
+from pydantic_core import to_json
+
+from shared.contracts.answer import AnswerReady, Citation, Code, Outcome
+from shared.contracts.generate import MAX_BODY
+from shared.contracts.request import Request
+
+# Service Bus takes messages of 256 KiB on Standard and on the emulator, properties and headers included:
+# https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas
+LARGEST_MESSAGE = 256 * 1024
+# Subject, content type, queue, three ids of 128 characters of up to 4 bytes, tenant, caller and the attempt's marks
+# are under 4 KiB. A caller's `tracestate` is passed on: 32 members of 513 characters (W3C Trace Context, 3.3.1).
+PROPERTIES = 32 * 1024
+LARGEST_OUTCOME = LARGEST_MESSAGE - PROPERTIES
+# Of a question with its conversation. `retrieve.v1` fits then, and `generate.v1` has room for passages.
+LARGEST_REQUEST = MAX_BODY - PROPERTIES
+# Of the sentences in it, which are for people.
+SENTENCE = 4_000
+MARK = " …"
+TOO_LARGE = "the answer was cut off: it was too large to be sent"
+_HALF_A_MARKER = re.compile(r"\s*\[[\d\s,]*$")
+
+
+def fitted(answer: AnswerReady, most: int = LARGEST_OUTCOME) -> AnswerReady:
+    """`answer` in at most `most` bytes; the same one when it is small enough.
+
+    What stands beside the text is cut first, to half of the room, then the text, and a citation goes with its marker.
+    """
+    if _size(answer) <= most:
+        return answer
+    shorter = _with_short_words(answer, most // 2)
+    room = most - _size(shorter.model_copy(update={"text": "", "message": TOO_LARGE, "truncated": True}))
+    if _size(shorter) > most:
+        text = _HALF_A_MARKER.sub("", clipped(shorter.text, room - 2 * len(MARK.encode()))) + MARK
+        left = tuple(citation for citation in shorter.citations if f"[{citation.marker}]" in text)
+        changes = {"text": text, "citations": left, "truncated": True, "message": shorter.message or TOO_LARGE}
+        shorter = shorter.model_copy(update=changes)
+    lost_its_ground = bool(answer.citations) and not shorter.citations
+    return too_large(answer) if lost_its_ground or _size(shorter) > most else shorter
+
+
+def too_large(answer: AnswerReady) -> AnswerReady:
+    """`failed (PayloadTooLarge)` in the place of `answer`, with what that cost."""
+    return AnswerReady(
+        request_id=answer.request_id,
+        correlation_id=answer.correlation_id,
+        use_case=answer.use_case,
+        outcome=Outcome.FAILED,
+        code=Code.PAYLOAD_TOO_LARGE,
+        message="the outcome was too large for a message",
+        usage=answer.usage,
+        cost=answer.cost,
+        trace_id=answer.trace_id,
+        run=answer.run,
+        accepted_at=answer.accepted_at,
+        finished_at=answer.finished_at,
+    )
+
+
+def weight(request: Request) -> int:
+    """The bytes that `request` takes up in every message of its path."""
+    return len(request.model_dump_json(exclude_none=True).encode())
+
+
+def clipped(text: str, most: int) -> str:
+    """The beginning of `text` that takes at most `most` bytes as a JSON string, without its quotation marks."""
+    fits = bisect_right(range(1, len(text) + 1), most, key=lambda end: len(to_json(text[:end])) - 2)
+    return text[:fits]
+
+
+def _with_short_words(answer: AnswerReady, room: int) -> AnswerReady:
+    """`answer` with its sentences, quotes and titles cut so that they take up about `room` bytes at the most."""
+    # Title, section and quote share what there is for a citation with its document's path and its numbers.
+    share = room // max(1, len(answer.citations)) // 4
+    plan = answer.plan and answer.plan.model_copy(update={"why": _cut(answer.plan.why, SENTENCE)})
+    citations = tuple(_with_short_quote(citation, share) for citation in answer.citations)
+    changes = {"message": _cut(answer.message, SENTENCE), "plan": plan, "citations": citations}
+    return answer.model_copy(update=changes)
+
+
+def _with_short_quote(citation: Citation, share: int) -> Citation:
+    words = {name: _cut(getattr(citation, name), share) for name in ("title", "section", "quote")}
+    return citation.model_copy(update=words)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if (kept := clipped(text, most)) == text else kept + MARK
+
+
+def _size(answer: AnswerReady) -> int:
+    return len(answer.encode())
