@@ -47,6 +47,7 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
         handle=generator.handle,
         identify=internal_identity,
         request=lambda task: task.request,
+        shared=True,
         guarded=True,
         ahead=(*callers.reply_queues(), OUTCOMES),
     )

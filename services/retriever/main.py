@@ -51,6 +51,7 @@ async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[R
             handle=giving_back(retriever.handle, budget),
             identify=internal_identity,
             request=lambda task: task.request,
+            shared=True,
             guarded=True,
             ahead=(GENERATE,),
         )

@@ -66,7 +66,7 @@ class MemoryBus:
 
     def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
         self._queue(queue)
-        return MemoryInbox(self, queue)
+        return MemoryInbox(self, queue, slots)
 
     async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
         found = self._queue(queue)
@@ -168,9 +168,10 @@ class MemoryBus:
 class MemoryInbox:
     """Receives from one queue of a `MemoryBus`."""
 
-    def __init__(self, bus: MemoryBus, queue: str) -> None:
+    def __init__(self, bus: MemoryBus, queue: str, slots: int = 1) -> None:
         self._bus = bus
         self._queue = queue
+        self.slots = slots
 
     async def receive(self, wait: timedelta) -> "MemoryDelivery | None":
         until = asyncio.get_running_loop().time() + wait.total_seconds()

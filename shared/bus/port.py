@@ -128,6 +128,9 @@ class Delivery(Protocol):
 class Inbox(Protocol):
     """The deliveries of one queue."""
 
+    slots: int
+    """How many may be out at once, as given to `Bus.inbox`; may be changed between two deliveries."""
+
     async def receive(self, wait: timedelta) -> Delivery | None:
         """The next delivery, or None when `wait` has passed. Raises `BusUnavailable`, `UnknownQueue`."""
 

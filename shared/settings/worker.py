@@ -28,7 +28,9 @@ class WorkerSettings(Settings):
         default=Path("examples/onboarding"),
         description="folder with callers.yaml, models.yaml, sources.yaml and use_cases/",
     )
-    concurrency: int = Field(default=16, ge=1, le=256, description="deliveries in flight at once")
+    concurrency: int = Field(
+        default=16, ge=1, le=256, description="deliveries worked on at once; a quarter more where tenants share a queue"
+    )
     grace: float = Field(default=25, ge=0, description="how long work may finish in after SIGTERM")
     attempts: int = Field(default=8, ge=1, le=100, description="tries of one delivery before it is dead-lettered")
     health_host: str = Field(default="127.0.0.1", description="where /healthz, /readyz and /metrics listen")

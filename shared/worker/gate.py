@@ -69,6 +69,11 @@ class Gate:
         """When it opens, and for how long."""
         return self._rules
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether work may be begun, as far as this worker knows."""
+        return self._state.is_closed
+
     async def ask(self) -> Pass:
         """Whether to receive now."""
         now = self._clock()

@@ -45,6 +45,7 @@ from shared.worker.outcomes import Outcomes
 from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
 from shared.worker.post import Identity, handed_back, retry_copy
 from shared.worker.poster import Poster
+from shared.worker.slots import Leaving, Share, Slots
 
 Task = TypeVar("Task")
 log = get_logger()
@@ -55,6 +56,8 @@ LOOK = timedelta(seconds=1)
 # A message that came back so often without a word may be what its workers died of. From then on it is worked on
 # alone, so that it does not take the delivery counts of others along; the broker's limit is ten.
 SUSPECT = 3
+# So many seconds a worker is full before it takes more in hand than it has slots for: another may have some free.
+AHEAD_AFTER = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Job(Generic[Task]):
     """Where connections are scarce, the queue is looked into only this often."""
     ahead: tuple[str, ...] = ()
     """Queues that it sends to as a rule; the way there is opened at the start."""
+    shared: bool = False
+    """Whether tenants share the queue: then they share the slots, and a few more deliveries are taken in hand."""
     guarded: bool = False
     """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
     attempts: int | None = None
@@ -84,7 +89,7 @@ class Job(Generic[Task]):
 
 @dataclass(slots=True)
 class Worker(Generic[Task]):
-    """Receives, and works on up to `concurrency` deliveries at once."""
+    """Receives, and works on up to `concurrency` deliveries at once (see `slots` for a queue that tenants share)."""
 
     job: Job[Task]
     bus: Bus
@@ -98,26 +103,32 @@ class Worker(Generic[Task]):
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspect: "asyncio.Task[Any] | None" = None
+    _probe: Delivery | None = None
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
     poster: Poster = field(init=False)
+    slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
         self.poster = Poster(self.bus, self.outcomes, self.metrics, self.clock)
+        self.slots = Slots(Share.among_tenants(self.concurrency) if self.job.shared else Share(self.concurrency))
 
     async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
         inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol, slots=self.concurrency)
-        slots = asyncio.Semaphore(self.concurrency)
+        in_hand = asyncio.Semaphore(self.slots.share.in_hand)
         try:
             await asyncio.gather(*(self.bus.warm(queue) for queue in self.job.ahead))
             while not stopping.is_set():
-                await slots.acquire()
+                await in_hand.acquire()
+                await self._look_ahead(inbox)
                 allowed = await self._allowed(inbox, stopping)
                 delivery = await self._next(inbox, stopping) if allowed is not Pass.WAIT else None
                 if delivery is None:
-                    slots.release()
+                    in_hand.release()
                     continue
                 reach("worker.received")
-                task = self._start(delivery, slots)
+                self._probe = delivery if allowed is Pass.PROBE else None
+                task = self._start(delivery, in_hand)
                 if allowed is Pass.PROBE or _is_suspect(delivery):
                     await self._by_itself(task, stopping)
             await self._drain(grace)
@@ -159,6 +170,19 @@ class Worker(Generic[Task]):
         self.connected.set()
         return delivery
 
+    async def _look_ahead(self, inbox: Inbox) -> None:
+        """Ask for as many deliveries as there are slots, and for those ahead once all slots have been taken a while."""
+        ahead, slots = self.slots.share.in_hand, self.slots.share.slots
+        if ahead > slots and inbox.slots == slots and self.in_flight >= slots:
+            self._ended.clear()
+            try:
+                async with asyncio.timeout(AHEAD_AFTER):
+                    await self._ended.wait()
+            except TimeoutError:
+                inbox.slots = ahead
+        elif self.in_flight < slots:
+            inbox.slots = slots
+
     async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Pass:
         """Whether to receive; waits a moment when not, so that it can be asked again at once."""
         allowed = await self.gate.ask() if self.gate else Pass.OPEN_ROAD
@@ -176,13 +200,14 @@ class Worker(Generic[Task]):
             if self.gate is not None:
                 await self.gate.keep()
 
-    def _start(self, delivery: Delivery, slots: asyncio.Semaphore) -> "asyncio.Task[None]":
+    def _start(self, delivery: Delivery, in_hand: asyncio.Semaphore) -> "asyncio.Task[None]":
         task = asyncio.create_task(self.process(delivery), name=f"{self.job.queue}:{delivery.message.message_id}")
         self._running.add(task)
 
         def ended(task: "asyncio.Task[None]") -> None:
             self._running.discard(task)
-            slots.release()
+            in_hand.release()
+            self._ended.set()
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("worker.bug", queue=self.job.queue, error=repr(error))
 
@@ -190,6 +215,7 @@ class Worker(Generic[Task]):
         return task
 
     async def _drain(self, grace: timedelta) -> None:
+        self.slots.send_away()
         if not self._running:
             return
         log.info("worker.draining", queue=self.job.queue, in_flight=len(self._running))
@@ -209,14 +235,18 @@ class Worker(Generic[Task]):
             log.warning("delivery.lock_lost", detail=str(lost))
             delivery.forget()
             return "lock_lost"
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Leaving) as leaving:
             await self._hand_back(delivery)
+            if isinstance(leaving, Leaving):
+                return "handed_back"
             raise
         except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
             # So nothing is lost: the lock runs out and the work is done again.
             log.warning("delivery.left", detail=repr(away))
             delivery.forget()
             return "left"
+        finally:
+            self.slots.leave(delivery)
 
     async def _work(self, delivery: Delivery, seen: list[Request], lease: Lease) -> str:
         if _is_suspect(delivery):
@@ -227,6 +257,7 @@ class Worker(Generic[Task]):
             request = self.job.request(task)
             if request is not None:
                 seen.append(request)
+                await self._enter(delivery, request)
                 structlog.contextvars.bind_contextvars(**_who(seen))
                 traces.annotate(_spoken(request))
                 if await self._recognise(request):
@@ -238,13 +269,19 @@ class Worker(Generic[Task]):
             if self.gate is not None and not _was_given_up(envelopes):
                 await self.gate.worked()
             await self._send_all(envelopes, lease)
-        except (LockLost, BusUnavailable, UnknownQueue):
+        except (LockLost, BusUnavailable, UnknownQueue, Leaving):
             # The way out is closed: not this message's fault, so it is left where it is.
             raise
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             lease.check()
             return await self._after(failure, delivery)
         return await self._done(delivery, "completed")
+
+    async def _enter(self, delivery: Delivery, request: Request) -> None:
+        """Wait for a slot. Raises `Leaving` when the breaker has opened meanwhile: only a probe is begun then."""
+        await self.slots.enter(delivery, request.tenant)
+        if self.gate is not None and not self.gate.is_closed and delivery is not self._probe:
+            raise Leaving
 
     async def _alone(self) -> None:
         """Wait until nothing else is in flight; the loop receives nothing meanwhile."""

@@ -180,7 +180,7 @@ DELIVERY: Final = (
         "unbounded-in-flight",
         "A worker takes all there is, and holds locks on what it does not get to.",
         _WORKER,
-        "await slots.acquire()",
+        "await in_hand.acquire()",
         "await asyncio.sleep(0)",
         (_STEPS + "test_in_flight_work_is_bounded",),
     ),

@@ -85,7 +85,8 @@ class ServiceBus:
             lambda: self._client.get_queue_receiver(queue, prefetch_count=0, socket_timeout=SOCKET_TIMEOUT),
             self._connections,
             patrol=patrol,
-            slots=slots if self._pumped else None,
+            slots=slots,
+            pumped=self._pumped,
             settle_within=self._patience.settle,
             quiet=self._patience.quiet,
         )

@@ -100,21 +100,23 @@ class SdkInbox:
         connections: Connections,
         *,
         patrol: timedelta | None,
-        slots: int | None,
+        slots: int,
+        pumped: bool,
         settle_within: float,
         quiet: float,
     ) -> None:
         """`patrol`: where connections are scarce, look in only this often and keep no connection meanwhile.
 
-        `slots`: how many deliveries may be out at once; None: without a pump. `quiet`: after so many seconds without
-        a message the broker is asked whether it is there.
+        `slots`: how many deliveries may be out at once. `pumped`: whether a pump may be used. `quiet`: after so many
+        seconds without a message the broker is asked whether it is there.
         """
         self._queue = queue
         self._make = make
         self._connections = connections
         self._patrol = patrol if connections.limited else None
         self._receiver: ServiceBusReceiver | None = None
-        self._slots = slots
+        self.slots = slots
+        self._pumped = pumped
         self._settle_within = settle_within
         self._quiet = quiet
         self._heard = 0.0
@@ -202,9 +204,8 @@ class SdkInbox:
         return self._receiver
 
     def _start_pump(self, receiver: ServiceBusReceiver) -> None:
-        slots = self._slots
-        if slots is not None:
-            self._pump = Pump.on(receiver, lambda: slots - len(self._unsettled), slots)
+        if self._pumped:
+            self._pump = Pump.on(receiver, lambda: self.slots - len(self._unsettled), self.slots)
 
     async def _stop_pump(self) -> None:
         pump, self._pump = self._pump, None
