@@ -4,19 +4,27 @@ redis-py's defaults turn a hung server into a minute of silence (10 retries of 5
 dead Redis lose `TIMEOUT`, and nobody after them loses anything: a task of our own, not a request, asks until
 Redis is back.
 
-    here ──a command fails or is late──▶ away ──a PING is answered──▶ here
+    here ──a command fails or is late──▶ away ──a write succeeds on every node──▶ here
                                           └──◀─ every `PAUSE` ─┘
+
+Redis is one server or a Redis Cluster (`nodes.py`). A cluster is away as a whole: whoever met its silent nodes one
+after the other would wait for each.
 """
 
 import asyncio
+import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shared.telemetry.logs import get_logger
+
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from shared.cache.nodes import RedisNodes
 
 T = TypeVar("T")
+log = get_logger()
 
 # A request meets up to three processes, each of which may be the first in it to find Redis hung: together they
 # stay below the 0.3 s that Redis may cost a request (docs/explanation/delivery.md).
@@ -25,10 +33,16 @@ TIMEOUT = 0.08
 PAUSE = 1.0
 # A burst waits for one of these rather than opening hundreds at once, which a busy server would refuse.
 CONNECTIONS = 16
-# How long the task that looks waits for a new connection and a first answer.
-_PATIENCE = 1.0
+# Of these, how many to each node are opened where nobody waits for it: at the start, and when Redis is back.
+_OPENED_AHEAD = 4
+# How long new connections and their first answers may take there.
+PATIENCE = 3.0
 # What has arrived while this process was busy is read in the next turn of its loop.
 _NEXT_TURN = 0.005
+# What a worker does to Redis is write, by scripts: a replica, a full server and a cluster without its slots all
+# answer PING.
+_PROBE = "ragbus:probe"
+_WRITE = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
 
 class RedisAway(Exception):
@@ -38,51 +52,98 @@ class RedisAway(Exception):
 class QuickRedis:
     """Runs commands against one server; raises `RedisAway` at once or within `timeout` seconds."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
-        """`timeout` is that of one command, a new connection included; both are in seconds."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        pause: float = PAUSE,
+        patience: float = PATIENCE,
+        changed: Callable[[bool], None] = lambda _up: None,
+    ) -> None:
+        """`timeout` is that of one command, a new connection included; `patience` that of finding out if it is back.
+
+        All in seconds.
+
+        `changed` hears whether Redis takes commands, whenever that was found out.
+        """
         self._url = url
         self._timeout = timeout
         self._pause = pause
-        self._client: Redis | None = None
-        self._scripts: dict[str, Any] = {}
+        self._patience = patience
+        self._changed = changed
+        self._nodes: RedisNodes | None = None
+        self._digests: dict[str, str] = {}
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._returning: asyncio.Task[None] | None = None
+        self._why = ""
 
     @property
     def away(self) -> bool:
         """Whether commands fail at once, because one has failed and Redis has not answered since."""
         return self._returning is not None and not self._returning.done()
 
-    async def run(self, command: "Callable[[Redis], Awaitable[T]]") -> T:
-        """The result of `command`; raises `RedisAway`."""
+    async def check(self) -> None:
+        """Find out whether Redis takes commands, and open the first connections; at the start, when nobody waits.
+
+        When it does not, it is away from now on and looked for; a line in the log says why.
+        """
+        try:
+            await self._probe()
+        except _failures() as error:
+            self._leave_alone(error)
+        else:
+            self._changed(True)
+
+    async def run(self, command: "Callable[[RedisNodes], Awaitable[T]]") -> T:
+        """The result of `command`, which must concern one key; raises `RedisAway`."""
         return await self._guard(lambda: command(self._connected()))
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
-        """The result of a Lua script, run as one atomic step; raises `RedisAway`."""
-        return await self._guard(lambda: self._script(source)(keys=keys, args=args))
+        """The result of a Lua script, run as one atomic step; raises `RedisAway`.
+
+        At least one key, and all of them in one hash slot of a Redis Cluster: equal in what stands in braces.
+        """
+        return await self._guard(lambda: self._evaluate(source, keys, args))
 
     async def close(self) -> None:
         """Close the connections."""
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        if self._nodes is not None:
+            await self._nodes.aclose()
 
     async def _guard(self, call: Callable[[], Awaitable[T]]) -> T:
+        from redis.exceptions import TryAgainError
+
         self._raise_if_away()
         async with self._slots:
             self._raise_if_away()  # whoever had the slot may have found out
             try:
                 return await self._soon(call())
+            except TryAgainError as moving:
+                # Some keys are between two nodes of the cluster; all others can be used.
+                raise RedisAway(f"Redis: {moving}") from moving
             except _failures() as error:
                 # Also a Redis that answers, but with an error (full, read-only, loading): it is of no use now.
-                self._leave_alone()
+                self._leave_alone(error)
                 raise RedisAway(f"Redis: {error}") from error
+
+    async def _evaluate(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        from redis.exceptions import NoScriptError
+
+        if source not in self._digests:
+            self._digests[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        nodes = self._connected()
+        try:
+            return await nodes.evalsha(self._digests[source], len(keys), *keys, *args)
+        except NoScriptError:
+            return await nodes.eval(source, len(keys), *keys, *args)
 
     def _raise_if_away(self) -> None:
         if self.away:
-            raise RedisAway("Redis failed a moment ago")
+            raise RedisAway(f"Redis failed a moment ago ({self._why})")
 
     async def _soon(self, command: Awaitable[T]) -> T:
         """The result of `command`; `TimeoutError` when there is none in time.
@@ -103,26 +164,49 @@ class QuickRedis:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def _leave_alone(self) -> None:
-        if not self.away:
-            self._returning = asyncio.create_task(self._until_it_is_back(), name="redis: is it back?")
+    def _leave_alone(self, error: Exception) -> None:
+        if self.away:
+            return
+        self._why = str(error) or repr(error)
+        log.warning("redis.unavailable", detail=self._why)
+        self._changed(False)
+        self._returning = asyncio.create_task(self._until_it_is_back(), name="redis: is it back?")
 
     async def _until_it_is_back(self) -> None:
+        since = time.monotonic()
         await self._forget_idle_connections()
         answered = False
         while not answered:
             await asyncio.sleep(self._pause)
             answered = await self._answers()
+        log.info("redis.available", seconds=round(time.monotonic() - since, 1))
+        self._changed(True)
 
     async def _answers(self) -> bool:
         try:
-            # Opening a connection may take a while here, where nobody waits for it. Then it has to be quick.
-            async with asyncio.timeout(_PATIENCE):
-                await self._connected().ping()
-            await self._soon(self._connected().ping())
+            await self._probe()
         except _failures():
             return False
         return True
+
+    async def _probe(self) -> None:
+        """Write on every node, by a script as the workers do; raises what fails."""
+        nodes = self._connected()
+        # Opening connections may take a while here, where nobody waits for it. Then it has to be quick.
+        try:
+            async with asyncio.timeout(self._patience):
+                await nodes.learn()
+                keys = nodes.keys_on_every_node(_PROBE)
+                await self._write(keys * _OPENED_AHEAD)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self._patience:g} s") from None
+        await self._soon(self._write(keys))
+
+    async def _write(self, keys: list[str]) -> None:
+        done = await asyncio.gather(*(self._evaluate(_WRITE, [key], [1]) for key in keys), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
 
     async def _forget_idle_connections(self) -> None:
         """They may be as dead as the one that failed, and would cost a timeout each."""
@@ -130,37 +214,19 @@ class QuickRedis:
             await self._slots.acquire()
         try:
             with suppress(*_failures()):
-                await self._connected().connection_pool.disconnect(inuse_connections=False)
+                await self._connected().forget_idle_connections()
         finally:
             for _ in range(CONNECTIONS):
                 self._slots.release()
 
-    def _connected(self) -> "Redis":
-        if self._client is None:
-            from redis.asyncio import ConnectionPool, Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
+    def _connected(self) -> "RedisNodes":
+        if self._nodes is None:
+            from shared.cache.nodes import RedisNodes
 
-            # No more connections than slots, and `_soon` keeps the time. Where redis-py does, it sends with `wait_for`,
-            # which in Python 3.11 can lose a cancellation (python/cpython#86296): a call went on for its five seconds.
-            pool = ConnectionPool.from_url(
-                self._url,
-                decode_responses=True,
-                # A connection that introduces itself needs three more round trips before its first command, and this
-                # is the command's time.
-                protocol=2,
-                driver_info=None,
-                socket_timeout=None,
-                socket_connect_timeout=None,
-                retry=Retry(NoBackoff(), 0),
-            )
-            self._client = Redis.from_pool(pool)
-        return self._client
-
-    def _script(self, source: str) -> Any:
-        if source not in self._scripts:
-            self._scripts[source] = self._connected().register_script(source)
-        return self._scripts[source]
+            # `_soon` keeps the time, and `_slots` bounds the connections.
+            # redis-py's commands declare an attribute that only its subscriptions use.
+            self._nodes = RedisNodes(self._url)  # type: ignore[abstract]
+        return self._nodes
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -27,6 +27,26 @@ KEEP = timedelta(days=1)
 # Of an entry, in the order of `_entry`.
 _FIELDS = ("tenant", "caller", "answer", "sent", "answer_by", "question", "request", "cancelled")
 
+# KEYS: the request   ARGV: tenant, caller, when it is due, digest of the question, the request, seconds to keep, fields
+_ACCEPT = """
+redis.call('HSET', KEYS[1], 'tenant', ARGV[1], 'caller', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'answer_by', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'question', ARGV[4])
+redis.call('HSETNX', KEYS[1], 'request', ARGV[5])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+return redis.call('HMGET', KEYS[1], unpack(ARGV, 7))
+"""
+
+# KEYS: the request   ARGV: seconds to keep, answer, tenant, caller
+_FILE = """
+redis.call('HSETNX', KEYS[1], 'answer', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'tenant', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'caller', ARGV[4])
+redis.call('HSET', KEYS[1], 'sent', '1')
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 0
+"""
+
 # KEYS: the request   ARGV: answer, tenant, caller, seconds to keep
 _CLAIM = """
 local known = redis.call('HMGET', KEYS[1], 'answer', 'sent')
@@ -112,20 +132,9 @@ class Ledger:
         Says what is known of it then: what the first admission said when the same request comes again, and
         whether it is wanted at all.
         """
-        key, due = _key(key_of(request)), request.answer_by.isoformat()
-
-        async def note(redis: Any) -> list[Any]:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.hset(key, mapping={"tenant": request.tenant, "caller": request.caller})
-                pipe.hsetnx(key, "answer_by", due)
-                pipe.hsetnx(key, "question", _digest_of(request))
-                pipe.hsetnx(key, "request", request.without_question().model_dump_json())
-                pipe.expire(key, KEEP)
-                pipe.hmget(key, *_FIELDS)
-                found: list[Any] = (await pipe.execute())[-1]
-                return found
-
-        return _entry(await self._redis.run(note))
+        due, body = request.answer_by.isoformat(), request.without_question().model_dump_json()
+        args = [request.tenant, request.caller, due, _digest_of(request), body, int(KEEP.total_seconds()), *_FIELDS]
+        return _entry(await self._redis.script(_ACCEPT, [_key(key_of(request))], args))
 
     async def forget(self, request: Request) -> None:
         """Take an admission back: the caller was told that there is none."""
@@ -162,17 +171,7 @@ class Ledger:
     async def file(self, answer: AnswerReady, tenant: str, caller: str) -> None:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
-
-        async def keep(redis: Any) -> None:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.hsetnx(key, "answer", fitted(answer).encode())
-                pipe.hsetnx(key, "tenant", tenant)
-                pipe.hsetnx(key, "caller", caller)
-                pipe.hset(key, "sent", "1")
-                pipe.expire(key, KEEP)
-                await pipe.execute()
-
-        await self._redis.run(keep)
+        await self._redis.script(_FILE, [key], [int(KEEP.total_seconds()), fitted(answer).encode(), tenant, caller])
 
     async def sent(self, request: Request) -> None:
         """Note that the outcome is on its way, so that nobody sends it again."""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.settings.base import Settings
 
@@ -20,7 +21,10 @@ class WorkerSettings(Settings):
     bus_connections: int = Field(
         default=0, ge=0, description="the most AMQP connections this process may hold; 0: as many as it likes"
     )
-    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="answers, ledger, budgets")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="answers, ledger, budgets: one server, or any node of a Redis Cluster",
+    )
     redis_timeout: float = Field(
         default=0.08, gt=0, le=10, description="how long a command may take before Redis counts as away"
     )
@@ -39,6 +43,22 @@ class WorkerSettings(Settings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least to be logged"
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _a_redis_url(cls, url: SecretStr) -> SecretStr:
+        try:
+            split = urlsplit(url.get_secret_value())
+            good = split.scheme in ("redis", "rediss", "unix") and (split.port is None or split.port > 0)
+        except ValueError:
+            good = False
+        if not good:
+            # Without the value, which may hold a password.
+            raise ValueError(
+                "must be redis://…, or rediss://:password@host:port/0 for TLS; "
+                "in a password write %2F for /, %40 for @, %3A for : and %23 for #"
+            )
+        return url
 
     @model_validator(mode="after")
     def _one_way_to_the_bus(self) -> Self:

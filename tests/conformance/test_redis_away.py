@@ -4,18 +4,30 @@ A real server behind a real proxy. Nothing here measures time: what is counted i
 """
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from local.faults import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
 from shared.cache.redis import CONNECTIONS, TIMEOUT, QuickRedis, RedisAway
 from shared.settings.worker import WorkerSettings
+from tests.conftest import running_redis
 
 NEVER = 3600.0
 # So long that only a real outage uses it up, on the busiest machine.
 LONG = 5.0
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis that nobody else uses."""
+    with running_redis(tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
@@ -24,8 +36,8 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
         yield made
 
 
-def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER) -> QuickRedis:
-    return QuickRedis(f"redis://127.0.0.1:{proxy.port}/0", timeout=timeout, pause=pause)
+def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER, patience: float = 1) -> QuickRedis:
+    return QuickRedis(f"redis://127.0.0.1:{proxy.port}/0", timeout=timeout, pause=pause, patience=patience)
 
 
 async def ask(redis: QuickRedis) -> str | None:
@@ -143,6 +155,74 @@ async def test_a_process_that_was_busy_does_not_blame_redis(redis_url: str) -> N
     await asyncio.sleep(0)  # it is sent now
     time.sleep(3 * timeout)  # noqa: ASYNC251 - the answer comes while nobody looks
     assert await asking == "value"
+    await redis.close()
+
+
+@pytest.mark.parametrize(
+    ("refuses", "heals", "says"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only replica"),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "OOM|used memory"),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0"), "replicas"),
+        (("ACL", "SETUSER", "default", "-eval", "-evalsha"), ("ACL", "SETUSER", "default", "+@all"), "permission"),
+        (("ACL", "SETUSER", "default", "resetkeys"), ("ACL", "SETUSER", "default", "~*"), "permission"),
+    ],
+    ids=["replica", "full", "too few replicas", "no scripts", "no keys"],
+)
+async def test_a_redis_that_refuses_to_write_is_away_and_does_not_flap(
+    own_redis: str, refuses: tuple[str, ...], heals: tuple[str, ...], says: str
+) -> None:
+    heard: list[bool] = []
+    operator = Redis.from_url(own_redis, decode_responses=True)
+    redis = QuickRedis(own_redis, timeout=LONG, pause=0.01, patience=LONG, changed=heard.append)
+    await redis.check()
+    assert heard == [True]
+    with capture_logs() as said:
+        await operator.execute_command(*refuses)  # type: ignore[no-untyped-call]
+        with pytest.raises(RedisAway, match=says):
+            await redis.script("return redis.call('SET', KEYS[1], ARGV[1])", ["key"], ["value"])
+        looks = await looked(operator)
+        while await looked(operator) < looks + 5:  # it looks whether it is back
+            assert redis.away
+            await asyncio.sleep(0.01)
+        await operator.execute_command(*heals)  # type: ignore[no-untyped-call]
+        await until_back(redis)
+    assert [(line["log_level"], line["event"]) for line in said] == [
+        ("warning", "redis.unavailable"),
+        ("info", "redis.available"),
+    ]
+    assert re.search(says, said[0]["detail"])
+    assert heard == [True, False, True]
+    await redis.close()
+    await operator.aclose()
+
+
+async def looked(operator: Redis) -> int:
+    """How often our connection has asked for the slots of a cluster, which it does at every look."""
+    return int((await operator.info("commandstats")).get("cmdstat_cluster|slots", {}).get("calls", 0))
+
+
+async def test_a_redis_that_wants_a_password_is_found_at_the_start(own_redis: str) -> None:
+    operator = Redis.from_url(own_redis, decode_responses=True)
+    await operator.config_set("requirepass", "secret")
+    redis = QuickRedis(own_redis, timeout=LONG, pause=NEVER, patience=LONG)
+    with capture_logs() as said:
+        await redis.check()
+    assert redis.away
+    assert [line["event"] for line in said] == ["redis.unavailable"]
+    assert "Authentication required" in said[0]["detail"]
+    await redis.close()
+    await operator.aclose()
+
+
+async def test_the_first_commands_find_open_connections(proxy: Proxy) -> None:
+    """Opening one takes longer than a command may, where TLS is in between and cores are few."""
+    redis = quick(proxy, timeout=LONG, patience=LONG)
+    await redis.check()
+    met = proxy.accepted
+    assert met > 1
+    await asyncio.gather(*(ask(redis) for _ in range(met)))
+    assert proxy.accepted == met
     await redis.close()
 
 

@@ -1,6 +1,7 @@
-"""Cache, budget and ledger on a real Redis: what their scripts promise."""
+"""Cache, budget and ledger on a real Redis, one server and a cluster: what their scripts promise."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,29 @@ from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, cancel
 from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
 from tests.making import NOW, a_request
+from tests.redis_cluster import Cluster, running_cluster
 
 SHELF = Shelf("tessolund", "handbook")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["one server", "cluster"])
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[QuickRedis]:
+    """Our connection to an empty Redis of either kind."""
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("running")
+        cluster.empty()
+        url = cluster.url
+    else:
+        url = request.getfixturevalue("redis_url")
+    connection = QuickRedis(url, timeout=10)
+    yield connection
+    await connection.close()
 
 
 def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> AnswerReady:

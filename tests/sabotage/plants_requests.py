@@ -83,8 +83,8 @@ REQUESTS: Final = (
         "filed-over-the-claimed",
         "An outcome that arrives late replaces the one that was claimed.",
         _LEDGER,
-        'pipe.hsetnx(key, "answer", fitted(answer).encode())',
-        'pipe.hset(key, "answer", fitted(answer).encode())',
+        "redis.call('HSETNX', KEYS[1], 'answer', ARGV[2])",
+        "redis.call('HSET', KEYS[1], 'answer', ARGV[2])",
         (_GUARD + "test_an_outcome_that_is_filed_does_not_replace_the_claimed_one",),
     ),
     Plant(
