@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, NoOpMeterProvider
+from opentelemetry.metrics import _Gauge as Gauge  # the API's own name for it, as long as it is new there
 
 from shared.telemetry import names
 
@@ -15,7 +16,7 @@ _BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a worker counts."""
+    """What a worker counts and shows."""
 
     process_duration: Histogram
     queue_time: Histogram
@@ -24,6 +25,8 @@ class Metrics:
     retries: Counter
     dead_letters: Counter
     outcomes: Counter
+    redis_up: Gauge
+    queue_connected: Gauge
     cache_lookups: Counter
     tokens: Counter
     model_duration: Histogram
@@ -46,6 +49,10 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         retries=meter.create_counter(names.RETRIES, description="scheduled copies, by queue"),
         dead_letters=meter.create_counter(names.DEAD_LETTERS, description="dead letters, by queue and reason"),
         outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
+        redis_up=meter.create_gauge(names.REDIS_UP, description="1 while Redis takes our commands, else 0"),
+        queue_connected=meter.create_gauge(
+            names.QUEUE_CONNECTED, description="by queue: 1 while this process can receive from it, else 0"
+        ),
         cache_lookups=meter.create_counter(names.CACHE_LOOKUPS, description="answer cache lookups, by state"),
         tokens=meter.create_counter(names.TOKENS, unit="{token}", description="tokens, by type and deployment"),
         model_duration=seconds(names.MODEL_DURATION, "model calls, by deployment and result"),

@@ -1,7 +1,13 @@
-"""`/healthz`, `/readyz` and `/metrics` for a worker that has no web server of its own."""
+"""`/healthz`, `/readyz`, `/connected` and `/metrics` for a worker that has no web server of its own.
+
+/healthz     the process lives; asks nothing else, so that a dependency's outage restarts nobody
+/readyz      it can do its work: receive from its queues; for the gateway, answer HTTP (it says 503 by itself)
+/connected   it can receive from every queue, one line for each; who starts a system waits for it
+/metrics     for Prometheus
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -15,8 +21,10 @@ PATIENCE = 5.0
 class Health:
     """A few fixed GET answers over HTTP/1.1; liveness never asks a dependency, readiness does."""
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
+    def __init__(self, ready: Callable[[], bool], queues: Callable[[], Mapping[str, str]] = dict) -> None:
+        """`queues`: the worker's own, each with why it cannot receive from it; empty when it can."""
         self._ready = ready
+        self._queues = queues
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -36,15 +44,23 @@ class Health:
         match path:
             case "/healthz":
                 return HTTPStatus.OK, "text/plain", b"alive\n"
-            case "/readyz" if self._ready():
-                return HTTPStatus.OK, "text/plain", b"ready\n"
             case "/readyz":
-                return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not connected to every queue\n"
+                return self._state("ready", self._ready())
+            case "/connected":
+                return self._state("connected", not any(self._queues().values()))
             case "/metrics":
                 body, content_type = metrics.exposition()
                 return HTTPStatus.OK, content_type, body
             case _:
-                return HTTPStatus.NOT_FOUND, "text/plain", b"/healthz /readyz /metrics\n"
+                return HTTPStatus.NOT_FOUND, "text/plain", b"/healthz /readyz /connected /metrics\n"
+
+    def _state(self, what: str, good: bool) -> Answer:
+        lines = [what if good else f"not {what}"]
+        lines += [
+            f"{queue}: {f'not connected: {why}' if why else 'connected'}" for queue, why in self._queues().items()
+        ]
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        return status, "text/plain; charset=utf-8", "".join(f"{line}\n" for line in lines).encode()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(TimeoutError, ConnectionError, ValueError, IndexError):

@@ -39,9 +39,18 @@ async def serve(
     close: Sequence[Close],
     stopping: asyncio.Event,
     beside: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = (),
+    ready: Callable[[], bool] | None = None,
 ) -> None:
-    """Run `workers` (and what runs `beside` them) until `stopping`, then drain, close in order, and flush."""
-    probe = Health(lambda: all(worker.connected.is_set() for worker in workers) and not stopping.is_set())
+    """Run `workers` (and what runs `beside` them) until `stopping`, then drain, close in order, and flush.
+
+    `ready`: whether it can do its work, if that is not to receive from every queue.
+    """
+
+    def queues() -> dict[str, str]:
+        return {worker.job.queue: "" if worker.connected.is_set() else worker.trouble for worker in workers}
+
+    is_ready = ready or (lambda: not any(queues().values()))
+    probe = Health(lambda: is_ready() and not stopping.is_set(), queues)
     port = await probe.start(*health)
     log.info("worker.started", pid=os.getpid(), port=port)
     running = [asyncio.create_task(worker.run(stopping, timedelta(seconds=grace))) for worker in workers]

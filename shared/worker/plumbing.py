@@ -38,6 +38,8 @@ class Parts:
     beside: list[Callable[..., Awaitable[None]]] = field(default_factory=list)
     """Run beside the workers until the event they are given is set."""
     workers: list[Worker[Any]] = field(default_factory=list)
+    ready: Callable[[], bool] | None = None
+    """Whether the process can do its work, if that is not to receive from every queue."""
 
 
 async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[S]) -> None:
@@ -53,19 +55,27 @@ async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[
         stop(wrong, service)
         raise
     parts.workers.extend(_worker(job, settings, parts) for job in jobs)
+    stopping = stop_on_signals()
+    await parts.redis.check()
     await serve(
         parts.workers,
         health=(settings.health_host, settings.health_port),
         grace=settings.grace,
         close=[*parts.closing, parts.redis.close, parts.bus.close],
-        stopping=stop_on_signals(),
+        stopping=stopping,
         beside=parts.beside,
+        ready=parts.ready,
     )
 
 
 def make_parts(settings: WorkerSettings, counted: Metrics) -> Parts:
     """Bus, Redis and ledger of `settings`."""
-    redis = QuickRedis(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    counted.redis_up.set(0)
+    redis = QuickRedis(
+        settings.redis_url.get_secret_value(),
+        timeout=settings.redis_timeout,
+        changed=lambda up: counted.redis_up.set(int(up)),
+    )
     return Parts(bus=connect(settings), redis=redis, ledger=Ledger(redis), metrics=counted)
 
 

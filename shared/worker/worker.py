@@ -101,6 +101,8 @@ class Worker(Generic[Task]):
     clock: Clock = lambda: datetime.now(UTC)
     chance: Callable[[], float] = random.random
     connected: asyncio.Event = field(default_factory=asyncio.Event)
+    trouble: str = "not yet"
+    """Why it is not connected, while it is not."""
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspect: "asyncio.Task[Any] | None" = None
     _probe: Delivery | None = None
@@ -116,6 +118,7 @@ class Worker(Generic[Task]):
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
         inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol, slots=self.concurrency)
         in_hand = asyncio.Semaphore(self.slots.share.in_hand)
+        self.metrics.queue_connected.set(0, {"queue": self.job.queue})
         try:
             await asyncio.gather(*(self.bus.warm(queue) for queue in self.job.ahead))
             while not stopping.is_set():
@@ -164,10 +167,14 @@ class Worker(Generic[Task]):
             delivery = await inbox.receive(LOOK)
         except Exception as away:  # noqa: BLE001 - a receiver that fails in a new way must not end the process
             self.connected.clear()
-            log.warning("bus.unavailable", queue=self.job.queue, detail=str(away) or repr(away))
+            self.trouble = str(away) or repr(away)
+            self.metrics.queue_connected.set(0, {"queue": self.job.queue})
+            log.warning("bus.unavailable", queue=self.job.queue, detail=self.trouble)
             await _pause(stopping, 1 + 2 * self.chance())
             return None
-        self.connected.set()
+        if not self.connected.is_set():
+            self.connected.set()
+            self.metrics.queue_connected.set(1, {"queue": self.job.queue})
         return delivery
 
     async def _look_ahead(self, inbox: Inbox) -> None:
