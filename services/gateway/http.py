@@ -9,7 +9,7 @@ HTTP is just a caller whose replies go to `outcomes`. Errors are problem details
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -44,6 +44,8 @@ from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
+from shared.worker.poster import Send as SendEnvelope
+from shared.worker.poster import send_in_order
 
 log = get_logger()
 
@@ -64,7 +66,6 @@ _STATUS = {
     Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
 }
-Post = Callable[[Envelope], Awaitable[None]]
 
 
 class AskBody(Part):
@@ -97,7 +98,7 @@ class HttpDoor:
         cancelling: CancelDesk,
         ledger: Ledger,
         waiting: Waiting,
-        send: Post,
+        send: SendEnvelope,
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
@@ -186,8 +187,7 @@ class HttpDoor:
     async def _enqueue(self, envelopes: list[Envelope]) -> None:
         try:
             async with asyncio.timeout(SEND_WITHIN):
-                for envelope in envelopes:
-                    await self._send(envelope)
+                await send_in_order(envelopes, self._send)
         except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
             log.warning("http.not_enqueued", detail=str(away) or repr(away))
             raise _unavailable() from away

@@ -6,18 +6,18 @@ has no outcome in the ledger, gets one. Peeking changes nothing there, and an ou
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from services.gateway.dead import DeadDesk
 from shared.bus.port import BusUnavailable, Received, UnknownQueue
 from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.envelope import Envelope
 from shared.contracts.queues import DEAD
 from shared.errors import Reason, TryLater
 from shared.ledger.ledger import KEEP, Ledger, key_of
 from shared.telemetry.logs import get_logger
+from shared.worker.poster import Send
 
 log = get_logger()
 
@@ -44,7 +44,7 @@ class Sweep:
         desk: DeadDesk,
         ledger: Ledger,
         redis: QuickRedis,
-        send: Callable[[Envelope], Awaitable[None]],
+        send: Send,
         clock: Callable[[], datetime],
     ) -> None:
         """`send` posts an envelope and claims outcomes."""

@@ -64,6 +64,17 @@ class MemoryBus:
             queue.seen.add(message.message_id)
         self._put(queue, self._received(message), message)
 
+    async def schedule(self, message: Outgoing) -> int:
+        queue = self._queue(message.queue)
+        await self.send(message)
+        same = (held.message for held in queue.held if held.message.message_id == message.message_id)
+        found = next(same, None) if message.message_id is not None else queue.held[-1].message
+        return found.sequence_number if found is not None else 0
+
+    async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
+        held, now = self._queue(queue).held, self._clock()
+        held[:] = [each for each in held if each.message.sequence_number not in numbers or each.visible_from <= now]
+
     def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
         self._queue(queue)
         return MemoryInbox(self, queue, slots)

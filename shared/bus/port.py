@@ -1,6 +1,8 @@
 """What the workers need of a message bus, and what it promises them.
 
 Outbox.send          returns when the broker has taken the message, never before
+Outbox.schedule      the same, and returns the number under which it can be cancelled until it is due
+Outbox.cancel        removes scheduled messages; those that are due or gone are left as they are
 Inbox.receive        hands out one locked delivery, or none within the wait
 Delivery.complete    returns when the broker has confirmed it; LockLost when the lock had passed on
 Browser.peek         shows messages without locking them or raising their delivery count
@@ -143,6 +145,18 @@ class Outbox(Protocol):
 
     async def send(self, message: Outgoing) -> None:
         """Send one; safe from many tasks. Raises `BusUnavailable`, `MessageTooLarge`, `UnknownQueue`."""
+
+    async def schedule(self, message: Outgoing) -> int:
+        """Send one that has an `enqueue_at`, not before the start of that second, and up to a second later.
+
+        Returns its sequence number; raises as `send` does. A duplicate of a scheduled message may get any number.
+        """
+
+    async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
+        """Remove scheduled messages that are not due yet, by their sequence numbers; others are no error.
+
+        Raises `BusUnavailable`, `UnknownQueue`.
+        """
 
 
 class Browser(Protocol):

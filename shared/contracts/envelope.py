@@ -1,6 +1,6 @@
 """Where a message goes, under which id, and how long it is good for. Pure: handlers return these."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from shared.contracts.answer import AnswerReady
@@ -31,6 +31,13 @@ class Envelope:
     not_before: datetime | None = None
     expires_at: datetime | None = None
     request: Request | None = None
+
+    def guarded_by(self, number: int) -> "Envelope":
+        """The same; work for the retriever then carries the sequence number of its request's sentinel."""
+        if self.request is None or not isinstance(self.message, RetrievePassages):
+            return self
+        request = self.request.model_copy(update={"sentinel": number})
+        return replace(self, request=request, message=RetrievePassages(request=request))
 
 
 def to_retriever(request: Request) -> Envelope:

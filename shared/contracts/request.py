@@ -39,6 +39,9 @@ class Request(Part):
     cache_key: str | None = Field(default=None, description="where the answer may be cached; none: nowhere")
     use_case_version: str = Field(default="", description="of the use case that `cache_key` was made with")
     reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until settled")
+    sentinel: int | None = Field(
+        default=None, description="sequence number of its deadline.v1 on `outcomes`, to cancel it by; none: unknown"
+    )
     run: str = Field(default="", description="empty, or p{n} in the n-th replay")
     rerun: bool = Field(default=False, description="a replay that may send a second outcome")
 

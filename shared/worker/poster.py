@@ -1,12 +1,15 @@
 """Sends what handlers return: outcomes once, everything with the current trace, errors in the worker's words."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from shared.bus.port import Bus, MessageTooLarge, QueueFull
+from shared.bus.port import Bus, MessageTooLarge, Outgoing, QueueFull
 from shared.contracts.answer import AnswerReady
+from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope
+from shared.contracts.request import Request
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.telemetry import names, traces
@@ -14,11 +17,27 @@ from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.worker.outcomes import Outcomes
 from shared.worker.post import outgoing
+from shared.worker.sentinels import Sentinels
 
 log = get_logger()
+T = TypeVar("T")
 
 # A full queue is a matter of somebody else's reading.
 FULL = timedelta(seconds=10)
+
+
+Send = Callable[[Envelope], Awaitable[int | None]]
+
+
+async def send_in_order(envelopes: Sequence[Envelope], send: Send, check: Callable[[], None] = lambda: None) -> None:
+    """Send one after the other, and `check` before each: a sentinel is scheduled before the work it guards.
+
+    The work carries the sentinel's number from then on, so that it can be cancelled when there is an outcome.
+    """
+    number = None
+    for envelope in envelopes:
+        check()
+        number = await send(envelope if number is None else envelope.guarded_by(number)) or number
 
 
 class Poster:
@@ -29,29 +48,46 @@ class Poster:
         self._outcomes = outcomes
         self._metrics = metrics
         self._clock = clock
+        self._sentinels = Sentinels(bus, clock)
 
-    async def send(self, envelope: Envelope) -> None:
-        """Send one. Raises `BusUnavailable`, and `Unprocessable` when it is too large for the broker."""
+    async def send(self, envelope: Envelope) -> int | None:
+        """Send one; of a sentinel the sequence number is returned.
+
+        Raises `BusUnavailable`, and `Unprocessable` when it is too large for the broker.
+        """
+        if isinstance(envelope.message, DeadlinePassed):
+            return await self._hand_over(envelope, self._bus.schedule)
         if not isinstance(envelope.message, AnswerReady):
-            return await self._post(envelope)
+            await self._post(envelope)
+            return None
         answer = await self._outcomes.send(_traced(envelope), self._post)
         if answer is not None:
             self._metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
             log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
+            if envelope.request is not None:
+                self.is_over(envelope.request)
         return None
 
+    def is_over(self, request: Request) -> None:
+        """Nobody need look after `request` any more: the broker has its outcome."""
+        self._sentinels.cancel(request)
+
     async def _post(self, envelope: Envelope) -> None:
+        await self._hand_over(envelope, self._bus.send)
+
+    async def _hand_over(self, envelope: Envelope, send: Callable[[Outgoing], Awaitable[T]]) -> T:
         attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
         with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
             reach("worker.sending")
             try:
-                await self._bus.send(outgoing(envelope, self._clock()))
+                result = await send(outgoing(envelope, self._clock()))
             except MessageTooLarge as large:
                 raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
             except QueueFull as full:
                 raise TryLater(str(full), after=FULL) from full
         reach("worker.sent")
         self._metrics.sent.add(1, {"queue": envelope.queue})
+        return result
 
 
 def _traced(envelope: Envelope) -> Envelope:

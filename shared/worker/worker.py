@@ -44,7 +44,7 @@ from shared.worker.lease import Lease, holding
 from shared.worker.outcomes import Outcomes
 from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
 from shared.worker.post import Identity, handed_back, retry_copy
-from shared.worker.poster import Poster
+from shared.worker.poster import Poster, send_in_order
 from shared.worker.slots import Leaving, Share, Slots
 
 Task = TypeVar("Task")
@@ -275,7 +275,7 @@ class Worker(Generic[Task]):
             reach("worker.handled")
             if self.gate is not None and not _was_given_up(envelopes):
                 await self.gate.worked()
-            await self._send_all(envelopes, lease)
+            await send_in_order(envelopes, self.poster.send, lease.check)
         except (LockLost, BusUnavailable, UnknownQueue, Leaving):
             # The way out is closed: not this message's fault, so it is left where it is.
             raise
@@ -307,7 +307,9 @@ class Worker(Generic[Task]):
         entry = await self.outcomes.known(request)
         if entry is None or entry.answer is None:
             return False
-        if not entry.sent:
+        if entry.sent:
+            self.poster.is_over(request)
+        else:
             await self.poster.send(to_caller(request, entry.answer, self.clock()))
         return True
 
@@ -324,12 +326,6 @@ class Worker(Generic[Task]):
             if not limit.expired():
                 raise
             raise DeadlineMissed("the deadline passed while it was being worked on") from late
-
-    async def _send_all(self, envelopes: Sequence[Envelope], lease: Lease) -> None:
-        # In order, one after the other: a deadline sentinel must be scheduled before the work it guards.
-        for envelope in envelopes:
-            lease.check()
-            await self.poster.send(envelope)
 
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""

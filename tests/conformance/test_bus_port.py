@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -161,3 +162,55 @@ async def send_until_answered(bus: Bus, message: Outgoing) -> None:
         except BusUnavailable:
             await asyncio.sleep(0.1)
     raise AssertionError("never answered")
+
+
+async def test_what_is_scheduled_can_be_cancelled_until_it_is_due(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=5)
+    numbers = await asyncio.gather(
+        *(bus.schedule(Outgoing("work", b"1", "x", message_id=f"m{n}", enqueue_at=at)) for n in range(5))
+    )
+    assert len(set(numbers)) == 5
+    later = await bus.schedule(Outgoing("work", b"1", "x", message_id="later", enqueue_at=at + timedelta(minutes=1)))
+    assert {message.message_id: message.sequence_number for message in await bus.peek("work")} == {
+        **{f"m{n}": number for n, number in enumerate(numbers)},
+        "later": later,
+    }
+    await bus.cancel("work", numbers)
+    assert [message.message_id for message in await bus.peek("work")] == ["later"]
+
+
+async def test_one_that_is_gone_does_not_keep_the_others_from_being_cancelled(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=5)
+    numbers = [await bus.schedule(Outgoing("work", b"1", "x", message_id=f"m{n}", enqueue_at=at)) for n in range(5)]
+    await bus.send(Outgoing("work", b"1", "x", message_id="here"))
+    [here] = [message.sequence_number for message in await bus.peek("work") if message.message_id == "here"]
+    await bus.cancel("work", numbers[2:3])
+    await bus.cancel("work", [*numbers, here, 10**9])
+    assert [message.message_id for message in await bus.peek("work")] == ["here"]  # what is due is not cancelled
+    await bus.cancel("work", numbers)  # and nothing of it is an error
+
+
+async def test_what_is_scheduled_comes_when_it_is_due_and_whole(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    message = Outgoing("work", b'{"a":1}', "x", message_id="m1", correlation_id="c1", enqueue_at=at)
+    await bus.schedule(replace(message, time_to_live=timedelta(minutes=5), properties={"traceparent": "00-1-2-01"}))
+    got = (await take(bus)).message
+    assert datetime.now(UTC) >= at - timedelta(milliseconds=50)
+    assert (got.body, got.subject, got.message_id, got.correlation_id) == (b'{"a":1}', "x", "m1", "c1")
+    assert (got.properties["traceparent"], got.time_to_live) == ("00-1-2-01", timedelta(minutes=5))
+
+
+async def test_the_same_scheduled_id_twice_is_taken_once(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=5)
+    for _ in range(2):
+        await bus.schedule(Outgoing("work", b"1", "x", message_id="same", enqueue_at=at))
+    assert [message.message_id for message in await bus.peek("work")] == ["same"]
+
+
+async def test_what_is_too_large_to_be_scheduled_spares_the_rest(bus: Bus) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=5)
+    large = bus.schedule(Outgoing("work", b"x" * 300_000, "x", message_id="large", enqueue_at=at))
+    small = bus.schedule(Outgoing("work", b"1", "x", message_id="small", enqueue_at=at))
+    results = await asyncio.gather(large, small, return_exceptions=True)
+    assert isinstance(results[0], MessageTooLarge)
+    assert [message.message_id for message in await bus.peek("work")] == ["small"]

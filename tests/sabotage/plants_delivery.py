@@ -26,9 +26,9 @@ DELIVERY: Final = (
         "complete-before-send",
         "A worker that dies in between, or finds the broker away, loses the request.",
         _WORKER,
-        "            await self._send_all(envelopes, lease)\n",
+        "            await send_in_order(envelopes, self.poster.send, lease.check)\n",
         '            await self._done(delivery, "completed")\n'
-        "            await self._send_all(envelopes, lease)\n"
+        "            await send_in_order(envelopes, self.poster.send, lease.check)\n"
         '            return "completed"\n',
         (_STEPS + "test_nothing_is_completed_that_was_not_sent",),
     ),
@@ -36,8 +36,8 @@ DELIVERY: Final = (
         "send-and-forget",
         "The delivery is completed before the broker has taken what came of it.",
         _POSTER,
-        "await self._bus.send(outgoing(envelope, self._clock()))",
-        "__import__('asyncio').ensure_future(self._bus.send(outgoing(envelope, self._clock())))",
+        "result = await send(outgoing(envelope, self._clock()))",
+        "result = __import__('asyncio').ensure_future(send(outgoing(envelope, self._clock())))",
         (_STEPS + "test_nothing_is_completed_that_was_not_sent",),
     ),
     Plant(

@@ -152,6 +152,16 @@ class App:
             await store.close()
         return {entry.path: entry for entry in entries if entry.is_live and entry.settled}
 
+    async def peek(self, queue: str) -> list[ServiceBusReceivedMessage]:
+        """What is on a queue, scheduled messages too."""
+        found: list[ServiceBusReceivedMessage] = []
+        async with self._client.get_queue_receiver(queue) as receiver:
+            while page := await receiver.peek_messages(
+                max_message_count=250, sequence_number=(found[-1].sequence_number or 0) + 1 if found else 1
+            ):
+                found += page
+        return found
+
     async def dead(self, queue: str = "dead") -> list[ServiceBusReceivedMessage]:
         """What is archived in a dead-letter queue."""
         async with self._client.get_queue_receiver(queue, sub_queue="deadletter") as receiver:

@@ -63,7 +63,12 @@ class ServiceBus:
         self._patience = patience
         self._pumped = pumped
         self._credential: DefaultAzureCredential | None = None
-        self._client = self._connect(address)
+        self._client = self._connect(address, RETRIES)
+        # The SDK tries five times to cancel what is gone already, and nothing else leaves on that link meanwhile: so
+        # cancelling has connections of its own, and one attempt.
+        self._cancelling: ServiceBusClient | None = None
+        self._cancellers: dict[str, Sender] = {}
+        self._address = address
         self._connections = Connections(connections)
         self._senders: dict[str, Sender] = {}
         self._inboxes: list[SdkInbox] = []
@@ -71,6 +76,20 @@ class ServiceBus:
     async def send(self, message: Outgoing) -> None:
         """Return when the broker has taken `message`."""
         await self._sender(message.queue).send(message)
+
+    async def schedule(self, message: Outgoing) -> int:
+        """Return the sequence number when the broker has taken `message`."""
+        return await self._sender(message.queue).schedule(message)
+
+    async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
+        """Remove what was scheduled; where connections are scarce it is left to come, which costs less than one."""
+        if self._connections.limited:
+            return
+        if self._cancelling is None:
+            self._cancelling = self._connect(self._address, 0)
+        if queue not in self._cancellers:
+            self._cancellers[queue] = self._make_sender(self._cancelling, queue)
+        await self._cancellers[queue].cancel(numbers)
 
     async def warm(self, queue: str) -> None:
         """Open the sender of `queue` now: a link takes half a second, which the first request need not wait for."""
@@ -108,33 +127,39 @@ class ServiceBus:
 
     async def close(self) -> None:
         """Close all links, then the client and its credential."""
-        await asyncio.gather(*(sender.close() for sender in self._senders.values()))
+        await asyncio.gather(*(sender.close() for sender in (*self._senders.values(), *self._cancellers.values())))
         await asyncio.gather(*(inbox.close() for inbox in self._inboxes))
-        with suppress(Exception):
-            await asyncio.wait_for(self._client.close(), 5)
+        for client in filter(None, (self._client, self._cancelling)):
+            with suppress(Exception):
+                await asyncio.wait_for(client.close(), 5)
         if self._credential is not None:
             await self._credential.close()
 
     def _sender(self, queue: str) -> Sender:
         if queue not in self._senders:
-            self._senders[queue] = Sender(
-                queue,
-                lambda: self._client.get_queue_sender(queue),
-                self._connections,
-                within=self._patience.send,
-                add=adder() if self._pumped else ServiceBusMessageBatch.add_message,
-            )
+            self._senders[queue] = self._make_sender(self._client, queue)
         return self._senders[queue]
 
-    def _connect(self, address: ServiceBusAddress) -> ServiceBusClient:
+    def _make_sender(self, client: ServiceBusClient, queue: str) -> Sender:
+        return Sender(
+            queue,
+            lambda: client.get_queue_sender(queue),
+            self._connections,
+            within=self._patience.send,
+            add=adder() if self._pumped else ServiceBusMessageBatch.add_message,
+        )
+
+    def _connect(self, address: ServiceBusAddress, retries: int) -> ServiceBusClient:
+        how: dict[str, Any] = {
+            "try_timeout": self._patience.attempt,
+            "retry_total": retries,
+            "retry_backoff_factor": BACKOFF,
+        }
         if address.connection_string:
-            return ServiceBusClient.from_connection_string(address.connection_string, **self._trying())
+            return ServiceBusClient.from_connection_string(address.connection_string, **how)
         if not address.namespace:
             raise ValueError("a Service Bus address needs a connection string or a namespace")
         from azure.identity.aio import DefaultAzureCredential  # the extra `azure`; a laptop has none
 
-        self._credential = DefaultAzureCredential()
-        return ServiceBusClient(address.namespace, self._credential, **self._trying())
-
-    def _trying(self) -> dict[str, Any]:
-        return {"try_timeout": self._patience.attempt, "retry_total": RETRIES, "retry_backoff_factor": BACKOFF}
+        self._credential = self._credential or DefaultAzureCredential()
+        return ServiceBusClient(address.namespace, self._credential, **how)

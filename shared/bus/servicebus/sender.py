@@ -1,17 +1,24 @@
 """One owner task per destination queue. The SDK's sender is not safe to share between tasks: concurrent sends
 race on a list, duplicate messages and hang (azure-sdk-for-python #36334). The owner sends whatever has
 gathered while the last send was under way as one batch: no timer, so no added latency when there is little.
+
+What is scheduled so that it can be cancelled goes over the link's management node, because only there the broker says
+the sequence number. One such request takes many messages, but one time for all: so it is rounded up to a second.
 """
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from azure.servicebus import ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from azure.servicebus.exceptions import MessageSizeExceededError
+from azure.servicebus.exceptions import MessageNotFoundError, MessageSizeExceededError
 
 from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing, QueueFull, UnknownQueue
 from shared.bus.servicebus.connections import Connections
@@ -20,6 +27,8 @@ from shared.bus.servicebus.translate import to_sdk, translated
 
 # A batch above this adds latency for its first message and saves little more CPU.
 MOST_AT_ONCE = 64
+# Sequence numbers in one request.
+MOST_CANCELLED = 256
 # The backstop above the time that a send may take, for the attempts that the SDK does not bound.
 BEYOND = 5.0
 # Opening a link, with the SDK's four attempts and its waits between them.
@@ -31,8 +40,12 @@ IDLE = 5.0
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     message: AmqpAnnotatedMessage | None
-    """None: only open the link."""
-    sent: "asyncio.Future[None]"
+    """None: only open the link, or cancel."""
+    sent: "asyncio.Future[Any]"
+    due: datetime | None = None
+    """When a message is wanted whose sequence number matters."""
+    cancelled: Sequence[int] = ()
+    """Sequence numbers of messages that are not wanted any more."""
 
 
 class Sender:
@@ -61,6 +74,21 @@ class Sender:
     async def send(self, message: Outgoing) -> None:
         """Return when the broker has taken `message`."""
         waiting = _Waiting(to_sdk(message), asyncio.get_running_loop().create_future())
+        self._waiting.put_nowait(waiting)
+        await waiting.sent
+
+    async def schedule(self, message: Outgoing) -> int:
+        """Return its sequence number when the broker has taken `message`, which is due at the next whole second."""
+        if message.enqueue_at is None:
+            raise ValueError("a scheduled message needs a time")
+        due = datetime.fromtimestamp(math.ceil(message.enqueue_at.timestamp()), UTC)
+        waiting = _Waiting(to_sdk(message), asyncio.get_running_loop().create_future(), due=due)
+        self._waiting.put_nowait(waiting)
+        return int(await waiting.sent)
+
+    async def cancel(self, numbers: Sequence[int]) -> None:
+        """Return when the broker has removed what is left of the messages with these sequence numbers."""
+        waiting = _Waiting(None, asyncio.get_running_loop().create_future(), cancelled=tuple(numbers))
         self._waiting.put_nowait(waiting)
         await waiting.sent
 
@@ -117,13 +145,26 @@ class Sender:
         return [self._waiting.get_nowait() for _ in range(ready)]
 
     async def _work(self, batch: list[_Waiting]) -> None:
-        letters = [waiting for waiting in batch if waiting.message is not None]
-        if len(letters) < len(batch):
+        scheduled: dict[datetime, list[_Waiting]] = defaultdict(list)
+        letters: list[_Waiting] = []
+        openings: list[_Waiting] = []
+        cancellations: list[_Waiting] = []
+        for waiting in batch:
+            if waiting.due is not None:
+                scheduled[waiting.due].append(waiting)
+            elif waiting.message is not None:
+                letters.append(waiting)
+            else:
+                (cancellations if waiting.cancelled else openings).append(waiting)
+        if openings:
             await self._warm_up()
-            for waiting in batch:
-                if waiting.message is None:
-                    _succeed(waiting)
+            for waiting in openings:
+                _succeed(waiting)
         await self._send(letters)
+        for due, waiters in scheduled.items():
+            await self._schedule(due, waiters)
+        if cancellations:
+            await self._cancel(cancellations)
 
     async def _warm_up(self) -> None:
         with suppress(Exception):  # the first send will meet it again, and say so
@@ -150,6 +191,47 @@ class Sender:
                 for waiting in piece:
                     _succeed(waiting)
             batch = batch[len(piece) :]
+
+    async def _schedule(self, due: datetime, waiters: list[_Waiting]) -> None:
+        """Schedule messages for one time together; each waiter learns the number of its own."""
+        messages = [waiting.message for waiting in waiters if waiting.message is not None]
+        try:
+            with translated(self._queue):
+                sender = await self._open()
+                async with asyncio.timeout(self._within + BEYOND):
+                    numbers = await sender.schedule_messages(messages, due, timeout=self._within)
+        except MessageTooLarge as large:
+            # A request holds no more than a message may; alone each of them may fit.
+            for waiting in waiters:
+                if len(waiters) == 1:
+                    _fail(waiting, large)
+                else:
+                    await self._schedule(due, [waiting])
+        except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            known = isinstance(failed, BusUnavailable | QueueFull | UnknownQueue)
+            for waiting in waiters:
+                _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
+            await self._start_afresh()
+        else:
+            for waiting, number in zip(waiters, numbers, strict=True):
+                _succeed(waiting, number)
+
+    async def _cancel(self, waiters: list[_Waiting]) -> None:
+        numbers = [number for waiting in waiters for number in waiting.cancelled]
+        try:
+            with translated(self._queue):
+                sender = await self._open()
+                async with asyncio.timeout(self._within + BEYOND):
+                    for start in range(0, len(numbers), MOST_CANCELLED):
+                        await _cancelled(sender, numbers[start : start + MOST_CANCELLED], self._within)
+        except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            known = isinstance(failed, BusUnavailable | UnknownQueue)
+            for waiting in waiters:
+                _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
+            await self._start_afresh()
+        else:
+            for waiting in waiters:
+                _succeed(waiting)
 
     async def _blame(self, piece: list[_Waiting], failed: Exception) -> None:
         """One message of several is at fault: send them one by one, so that the others do not suffer for it."""
@@ -199,9 +281,20 @@ class Sender:
                 await asyncio.wait_for(sender.close(), 5)
 
 
-def _succeed(waiting: _Waiting) -> None:
+async def _cancelled(sender: ServiceBusSender, numbers: Sequence[int], within: float) -> None:
+    """Cancel what can be: the broker cancels all or none, so the half with one that is gone is halved again."""
+    try:
+        await sender.cancel_scheduled_messages(list(numbers), timeout=within)
+    except MessageNotFoundError:
+        if len(numbers) > 1:
+            middle = len(numbers) // 2
+            await _cancelled(sender, numbers[:middle], within)
+            await _cancelled(sender, numbers[middle:], within)
+
+
+def _succeed(waiting: _Waiting, number: int | None = None) -> None:
     if not waiting.sent.done():
-        waiting.sent.set_result(None)
+        waiting.sent.set_result(number)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
