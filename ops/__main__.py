@@ -2,4 +2,5 @@
 
 from ops.main import app
 
-app(prog_name="ragbus")
+if __name__ == "__main__":
+    app(prog_name="ragbus")

@@ -7,15 +7,24 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from ops import say
 from ops.problem import Problem
 from ops.target import Target
+
+if TYPE_CHECKING:
+    from azure.servicebus.aio import ServiceBusClient
 
 Answer = dict[str, Any]
 # Of the example's first caller; good on this machine only.
 LAPTOP_KEY = "laptop-key-welcome-app"
+
+
+def new_id() -> str:
+    """An id for an ask."""
+    return str(uuid.uuid4())
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,20 @@ class Question:
     caller: str | None = None
     session: str | None = None
     timeout: float = 60
+    refresh: bool = False
+    message_id: str = field(default_factory=new_id)
+
+    @property
+    def cache(self) -> str | None:
+        """What the body says about the answer cache."""
+        return "refresh" if self.refresh else None
+
+
+def goes_on(question: Question, *, http: bool) -> str:
+    """What to say when nobody waits for the answer any more."""
+    door = "http/" if http else ""
+    caller = f" --as {question.caller}" if question.caller else ""
+    return f"the request goes on; `ragbus cancel {door}{question.message_id}{caller}` takes it back"
 
 
 def by_queue(target: Target, question: Question) -> tuple[Answer, float]:
@@ -39,8 +62,12 @@ def by_http(target: Target, question: Question) -> tuple[Answer, float]:
     use_case = question.use_case or _caller(target, question.caller).use_cases[0]
     url = f"{target.gateway}/v1/{use_case}/ask?wait={min(question.timeout, 120):.0f}&deadline={question.timeout:.0f}"
     key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
-    body = json.dumps({"question": question.text}).encode()
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    body = json.dumps({"question": question.text, "cache": question.cache or "use"}).encode()
+    headers = {
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "application/json",
+        "Idempotency-Key": question.message_id,
+    }
     began = time.perf_counter()
     answer = _posted(urllib.request.Request(url, body, headers), question.timeout + 20)  # noqa: S310 - our own gateway
     if "outcome" not in answer:
@@ -88,29 +115,68 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
     from azure.servicebus.exceptions import ServiceBusError
 
     from ops.connect import service_bus
-    from ops.upstream import NoReply, Upstream
+    from ops.upstream import NoReply
 
     caller = _caller(target, question.caller)
     if caller.queue is None:
         raise Problem(f"{caller.name} has no queue of its own; ask with --http")
+    ask = _with_one_connection if target.connections else _as_an_app
     try:
-        async with (
-            service_bus(target) as bus,
-            Upstream(
-                bus,
-                queue=caller.queue,
-                replies=caller.reply_queues[0],
-                session=question.session,
-                one_connection=target.connections > 0,
-            ) as app,
-        ):
-            began = time.perf_counter()
-            answer = await app.ask(question.text, use_case=question.use_case, within=question.timeout)
-            return answer, time.perf_counter() - began
+        async with service_bus(target) as bus:
+            return await ask(bus, caller, question)
     except NoReply as silence:
         raise Problem(f"{silence}; `ragbus queues` shows where it waits, `ragbus doctor` why") from silence
     except ServiceBusError as away:
         raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+
+
+async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
+    from ops.upstream import Upstream
+
+    def unexpected(answer: Answer) -> None:
+        say.aside(f"another answer was in that session: {answer.get('outcome')}, request {answer.get('request_id')}")
+
+    app = Upstream(
+        bus, queue=caller.queue, replies=caller.reply_queues[0], session=question.session, unexpected=unexpected
+    )
+    async with app:
+        began = time.perf_counter()
+        answer = await app.ask(
+            question.text,
+            use_case=question.use_case,
+            message_id=question.message_id,
+            within=question.timeout,
+            cache=question.cache,
+        )
+        return answer, time.perf_counter() - began
+
+
+async def _with_one_connection(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
+    """The same where connections are scarce: the sender is closed before answers are received."""
+    from ops.upstream import LATE, NoReply, ask_message
+
+    replies, session = caller.reply_queues[0], question.session or new_id()
+    message = ask_message(
+        question.text,
+        message_id=question.message_id,
+        reply_to=replies,
+        session=session,
+        within=question.timeout,
+        use_case=question.use_case,
+        cache=question.cache,
+    )
+    began = time.perf_counter()
+    async with bus.get_queue_sender(caller.queue) as sender:
+        await sender.send_messages(message)
+    until = began + question.timeout + LATE
+    async with bus.get_queue_receiver(replies, session_id=session) as receiver:
+        while (left := until - time.perf_counter()) > 0:
+            for reply in await receiver.receive_messages(max_message_count=1, max_wait_time=left):
+                if reply.correlation_id == question.message_id:
+                    answer: Answer = json.loads(str(reply))
+                    await receiver.complete_message(reply)
+                    return answer, time.perf_counter() - began
+    raise NoReply(f"no answer to {question.message_id} on {replies} within {question.timeout + LATE:.0f} s")
 
 
 def _caller(target: Target, name: str | None) -> Any:

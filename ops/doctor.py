@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
-def examine(folder: Path, *, as_json: bool) -> int:
+def examine(folder: Path, config: Path | None, *, as_json: bool) -> int:
     """Print what was found; 1 when something is broken."""
-    found = list(_findings(folder))
+    found = list(_findings(folder, config))
     if as_json:
         say.as_json([asdict(finding) for finding in found])
     else:
@@ -26,15 +26,17 @@ def examine(folder: Path, *, as_json: bool) -> int:
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
 
-def _findings(folder: Path) -> Iterator[Finding]:
+def _findings(folder: Path, config: Path | None) -> Iterator[Finding]:
     yield from checks.python()
     try:
-        at = target.find(folder=folder)
+        at = target.find(folder=folder, config=config)
     except Problem as problem:
         yield Finding(Level.FAIL, "target", *_split(str(problem), ": "))
         yield from checks.ports()
         return
     yield Finding(Level.OK, "target", str(at))
+    for line in at.differences():
+        yield Finding(Level.OK, "target", line)
     for what, check in checks.OF_A_TARGET.items():
         yield from _safely(what, check, at)
 

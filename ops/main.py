@@ -1,7 +1,10 @@
 """The command `ragbus`. Only signatures here: what a command needs is imported when it runs, so that help is quick."""
 
 import functools
+import os
 import sys
+import traceback
+from bdb import BdbQuit
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
@@ -25,7 +28,8 @@ app = typer.Typer(
 _debug = False
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Folder = Annotated[Path, typer.Option(help="Where the laptop's stack keeps its state.")]
+Folder = Annotated[Path, typer.Option(envvar="RAGBUS_FOLDER", help="Where the laptop's stack keeps its state.")]
+Config = Annotated[Path | None, typer.Option(help="The configuration folder, if not the running stack's.")]
 
 
 @app.callback()
@@ -33,6 +37,8 @@ def options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = Fals
     """Take the options that come before the command."""
     global _debug
     _debug = debug
+    # Captured messages and a stack's state hold questions, answers and documents: they are their owner's alone.
+    os.umask(0o077)
 
 
 def plainly(work: Callable[P, None]) -> Callable[P, None]:
@@ -46,6 +52,11 @@ def plainly(work: Callable[P, None]) -> Callable[P, None]:
             raise
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        except BdbQuit:
+            # `q` in the debugger. `python -m pdb` ends the program itself; after a bare `breakpoint()` we do.
+            if any(frame.f_globals.get("__name__") == "bdb" for frame, _ in traceback.walk_stack(None)):
+                raise
+            raise typer.Exit(130) from None
         except Exception as failure:
             if _debug:
                 raise
@@ -55,12 +66,14 @@ def plainly(work: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-def _target(folder: Path) -> "Target":
+def _target(folder: Path, config: Path | None = None) -> "Target":
     """What the command talks to; says so."""
     from ops import say, target
 
-    found = target.find(folder=folder)
+    found = target.find(folder=folder, config=config)
     say.aside(f"target: {found}")
+    for line in found.differences():
+        say.aside(line)
     return found
 
 
@@ -92,7 +105,8 @@ def up(
 @app.command()
 @plainly
 def demo(
-    folder: Folder = Path(".ragbus/demo"),
+    # Not $RAGBUS_FOLDER: the demonstration begins by throwing away what is there.
+    folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its state.")] = Path(".ragbus/demo"),
     keep: Annotated[bool, typer.Option("--keep-lake", help="Do not start from the handbook as it was.")] = False,
 ) -> None:
     """Start everything, index the handbook, ask, edit a document, ask again; status 0 only if all went as promised."""
@@ -112,18 +126,30 @@ def ask(
     http: Annotated[bool, typer.Option("--http", help="Ask the gateway, not its queue.")] = False,
     session: Annotated[str | None, typer.Option(help="The session of the reply queue to be answered in.")] = None,
     timeout: Annotated[float, typer.Option(min=2, help="Seconds until it is too late.")] = 60,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Work it out again, whatever the answer cache has.")
+    ] = False,
+    message_id: Annotated[str | None, typer.Option(help="The ask's id; a new one.")] = None,
     json: AsJson = False,
+    config: Config = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Ask a question, as an upstream app would, and print the cited answer."""
     from ops import ask as asking
-    from ops import say, target
+    from ops import say
     from ops.answers import show
 
-    at = target.find(folder=folder)
-    say.aside(f"asking {at.gateway if http else at}")
-    question_ = asking.Question(question, use_case, caller, session, timeout)
-    answer, seconds = (asking.by_http if http else asking.by_queue)(at, question_)
+    at = _target(folder, config)
+    question_ = asking.Question(
+        question, use_case, caller, session, timeout, refresh=refresh, message_id=message_id or asking.new_id()
+    )
+    door = at.gateway if http else "its queue"
+    say.aside(f"asking {door} as {question_.message_id}")
+    try:
+        answer, seconds = (asking.by_http if http else asking.by_queue)(at, question_)
+    except KeyboardInterrupt:
+        say.aside(asking.goes_on(question_, http=http))
+        raise
     if json:
         say.as_json({**answer, "seconds": round(seconds, 4)})
     else:
@@ -237,13 +263,14 @@ def replay(
     queue: Annotated[str | None, typer.Option(help="The queue to send to, if not the one it came from.")] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Run the handler here, print what it would send.")] = False,
     azure: Annotated[bool, typer.Option("--yes-send-to-azure", help="Really send to a namespace in Azure.")] = False,
+    config: Config = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Send captured messages again, as replays that are told from the originals."""
     from ops import resend
 
     captured = resend.read(files)
-    at = _target(folder)
+    at = _target(folder, config)
     resend.check_target(at, to, allowed=azure)
     (resend.inline if inline else resend.replay)(at, captured, rerun=rerun, queue=queue)
 
@@ -301,8 +328,12 @@ def index_reconcile(
 
 @app.command()
 @plainly
-def doctor(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
+def doctor(json: AsJson = False, config: Config = None, folder: Folder = Path(".ragbus")) -> None:
     """Check what usually goes wrong, and say how to mend it; status 1 when something is broken."""
     from ops import doctor
 
-    raise typer.Exit(doctor.examine(folder, as_json=json))
+    raise typer.Exit(doctor.examine(folder, config, as_json=json))
+
+
+if __name__ == "__main__":
+    app(prog_name="ragbus")

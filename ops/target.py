@@ -1,7 +1,8 @@
 """Which installation a command talks to: the environment's, or the stack that runs on this machine.
 
 `RAGBUS_SERVICEBUS_CONNECTION_STRING` or `RAGBUS_SERVICEBUS_NAMESPACE` in the environment wins; then
-`.ragbus/stack.json`, which `ragbus up` writes. Every command says which it took, and never shows a key.
+`.ragbus/stack.json`, which `ragbus up` writes. Any other `RAGBUS_…` variable of the environment wins over the stack's
+value of it, and `--config` over both. Every command says which it took, and never shows a key.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from ops.problem import Problem
 FOLDER = Path(".ragbus")
 _CONNECTION = "RAGBUS_SERVICEBUS_CONNECTION_STRING"
 _NAMESPACE = "RAGBUS_SERVICEBUS_NAMESPACE"
+_CONFIG = "RAGBUS_CONFIG"
 _GATEWAY = "http://127.0.0.1:8080"
 _EMULATOR_ADMIN_PORT = 5300
 
@@ -29,6 +31,8 @@ class Target:
     variables: Mapping[str, str]
     source: str
     gateway: str = _GATEWAY
+    overridden: Mapping[str, str] = field(default_factory=dict)
+    """What the running stack has for the variables that were given otherwise."""
 
     @property
     def connection_string(self) -> str | None:
@@ -65,7 +69,7 @@ class Target:
     @property
     def config(self) -> Path:
         """The folder with callers.yaml and the rest."""
-        return Path(self.variables.get("RAGBUS_CONFIG") or "examples/onboarding")
+        return Path(self.variables.get(_CONFIG) or "examples/onboarding")
 
     @property
     def redis_url(self) -> str:
@@ -85,24 +89,42 @@ class Target:
             raise Problem(f"RAGBUS_BUS_CONNECTIONS: {given!r} is not a number")
         return int(given)
 
+    def differences(self) -> list[str]:
+        """What this command uses instead of what the running stack has, one line each; values of keys are not shown."""
+        return [
+            f"configuration: {self.config}; the running stack has {stack_value}"
+            if name == _CONFIG
+            else f"{name} is the one of this terminal, not the running stack's"
+            for name, stack_value in sorted(self.overridden.items())
+        ]
+
     def __str__(self) -> str:
         return f"{self.host} (from {self.source})"
 
 
-def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER) -> Target:
-    """The target; raises `Problem` when there is none."""
+def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, config: Path | None = None) -> Target:
+    """The target, with `config` as its configuration if that is given; raises `Problem` when there is none."""
     ours = {name: value for name, value in environment.items() if name.startswith("RAGBUS_") and value}
+    if config is not None:
+        ours[_CONFIG] = str(config)
+    if _CONFIG in ours:
+        ours[_CONFIG] = str(Path(ours[_CONFIG]).resolve())
     if _CONNECTION in ours or _NAMESPACE in ours:
         return Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
     running = read_stack(folder / "stack.json")
     if running is None and _is_held(folder / "lock"):
-        raise Problem(f"the stack in {folder} is still starting: try again in some seconds")
+        raise Problem(f"the stack in {folder.resolve()} is still starting: try again in some seconds")
     if running is None:
         raise Problem(
             f"nothing to talk to: start the laptop's stack with `ragbus up` in another terminal, "
-            f"or set {_CONNECTION} (or {_NAMESPACE})"
+            f"or set {_CONNECTION} (or {_NAMESPACE}); none runs in {folder.resolve()}, --folder names another"
         )
-    return running
+    return replace(
+        running,
+        variables={**running.variables, **ours},
+        gateway=ours.get("RAGBUS_GATEWAY_URL", running.gateway),
+        overridden={name: value for name, value in running.variables.items() if name in ours and ours[name] != value},
+    )
 
 
 def read_stack(file: Path) -> Target | None:

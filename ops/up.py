@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.stack import CannotStart, Died, Stack, from_environment
+from local.stack.recipe import inherited
 from local.stack.signals import run
 from local.stack.stack import EXAMPLE
 from ops import say
@@ -64,17 +66,17 @@ async def _up(folder: Path, *, config: Path, free_ports: bool, reset: bool) -> N
     async with stack:
         _explain(stack)
         if not first_time:
-            await stack.during(_catch_up(folder))
+            await stack.during(_catch_up(inherited(stack.env())))
         await stack.wait()
 
 
-async def _catch_up(folder: Path) -> None:
+async def _catch_up(environment: Mapping[str, str]) -> None:
     """Announce again what the last run announced but may not have indexed: a power cut takes the queues' last moment.
 
     In a process of its own, so that what this needs does not stay in our memory.
     """
-    command = (sys.executable, "-m", "ops", "index", "reconcile", "--folder", str(folder))
-    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=PIPE)
+    command = (sys.executable, "-m", "ops", "index", "reconcile")
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=DEVNULL, stderr=PIPE)
     try:
         _, said = await process.communicate()
     finally:

@@ -1,12 +1,16 @@
 """Through the front door of the whole system: by queue and by HTTP, over real sockets and four worker processes."""
 
+import asyncio
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import MessageSizeExceededError
 
+from ops.upstream import Upstream
 from tests.system.conftest import App, Collector, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
@@ -103,6 +107,20 @@ async def test_two_callers_with_the_same_message_id_get_two_outcomes(app: App) -
     first = await app.ask(question, message_id="same-for-both")
     second = await app.ask(question, message_id="same-for-both", queue="ask-hr")
     assert first["request_id"] != second["request_id"]
+
+
+async def test_the_client_to_copy_asks_twenty_things_at_once(app: App) -> None:
+    question = "What are the core hours for remote workers?"
+    async with (
+        ServiceBusClient.from_connection_string(app.stack.connection_string) as bus,
+        Upstream(bus) as upstream,
+    ):
+        await upstream.ask(question, use_case="onboarding")  # the others are cached: twenty reservations are a lot
+        ids = [uuid.uuid4().hex for _ in range(20)]
+        asks = [upstream.ask(question, use_case="onboarding", message_id=each) for each in ids]
+        answers = await asyncio.gather(*asks)
+    assert [answer["correlation_id"] for answer in answers] == ids
+    assert {answer["outcome"] for answer in answers} == {"answered"}
 
 
 async def test_a_message_sent_twice_has_one_outcome_and_is_paid_once(app: App) -> None:

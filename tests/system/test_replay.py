@@ -1,34 +1,47 @@
 """Capture and replay with the command, on the running system; all of it happens inside the duplicate window."""
 
+import ast
 import asyncio
 import base64
+import inspect
 import json
+import shutil
 import sys
+import textwrap
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.stack.stack import EXAMPLE
+from services.gateway.ask import QueueDoor
 from shared.contracts.ids import request_id
 from tests.system.conftest import App, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
+ROOT = Path(__file__).parents[2]
 RAGBUS = Path(sys.executable).with_name("ragbus")
 
 
 async def ragbus(app: App, *arguments: str, status: int = 0) -> str:
-    """What the command prints on its standard output."""
+    """What the command prints, on its standard output first."""
     at = {"RAGBUS_GATEWAY_URL": app.stack.gateway_url}
+    return await run(RAGBUS, *arguments, environment={**app.stack.env(), **at}, status=status)
+
+
+async def run(*command: str | Path, environment: dict[str, str], typed: str = "", status: int = 0) -> str:
+    """What a program prints; `typed` is its standard input."""
     process = await asyncio.create_subprocess_exec(
-        RAGBUS,
-        *arguments,
-        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200", **app.stack.env(), **at},
+        *command,
+        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate(typed.encode())
     assert process.returncode == status, err.decode()
     return out.decode() + err.decode()
 
@@ -87,6 +100,31 @@ async def test_inline_runs_the_handler_here_and_sends_nothing(app: App, tmp_path
     assert await app.answers(session, wait=1) == []
 
 
+async def test_a_breakpoint_in_a_handler_is_hit_and_quitting_is_quiet(app: App, tmp_path: Path) -> None:
+    _, _, file = await a_dead_ask(app, tmp_path, b'{"question": 7}')
+    mend(file, {"question": "What are the core hours for remote workers?"})
+    here = f"{inspect.getsourcefile(QueueDoor)}:{first_line(QueueDoor.handle)}"
+    typed = f"tbreak {here}\ncontinue\np 'attempt', attempt\nquit\n"
+    replay = ("replay", str(file), "--inline", "--queue", "ask")
+    said = await run(
+        *(sys.executable, "-m", "pdb", "-m", "ops.main", *replay), environment=dict(app.stack.env()), typed=typed
+    )
+    assert "('attempt', 1)" in said
+    assert "BdbQuit" not in said
+
+
+async def test_a_configuration_that_was_named_wins_over_the_running_stacks(app: App, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(EXAMPLE, other, ignore=shutil.ignore_patterns("handbook", "sources"))
+    callers = other / "callers.yaml"
+    callers.write_text(callers.read_text().replace("name: welcome-app", "name: another-app"))
+    stack = ("--folder", str(app.stack.folder.path))
+    for named, environment in (((), {"RAGBUS_CONFIG": str(other)}), (("--config", str(other)), {})):
+        said = await run(*(RAGBUS, "ask", "How?", "--as", "nobody", *named, *stack), environment=environment, status=2)
+        assert "there are: another-app" in said
+        assert f"configuration: {other}; the running stack has {EXAMPLE}" in said
+
+
 async def test_nothing_is_sent_to_azure_by_mistake(app: App, tmp_path: Path) -> None:
     _, _, file = await a_dead_ask(app, tmp_path)
     refused = await ragbus(app, "replay", str(file), "--to", "prod.servicebus.windows.net", status=2)
@@ -110,3 +148,11 @@ async def test_the_command_asks_as_an_app_would(app: App) -> None:
 def mend(file: Path, body: dict[str, Any]) -> None:
     """Edit the body of a captured message."""
     file.write_text(json.dumps({**json.loads(file.read_text()), "body": body}))
+
+
+def first_line(function: Any) -> int:
+    """Where the body of `function` begins, after its docstring."""
+    source, start = inspect.getsourcelines(function)
+    [definition] = ast.parse(textwrap.dedent("".join(source))).body
+    assert isinstance(definition, ast.AsyncFunctionDef)
+    return start + definition.body[1].lineno - 1

@@ -1,8 +1,12 @@
 import subprocess
 import sys
+from bdb import BdbQuit
 from pathlib import Path
 
 import pytest
+import typer
+
+from ops.main import plainly
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {
@@ -52,12 +56,31 @@ def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, argument
     assert told.returncode == 2
     assert told.stdout == ""
     assert told.stderr.startswith("ragbus: nothing to talk to: start the laptop's stack with `ragbus up`")
+    assert f"none runs in {tmp_path.resolve() / '.ragbus'}" in told.stderr
     assert len(told.stderr.splitlines()) == 1
 
 
 def test_a_file_that_is_not_there_is_named_before_a_target_is_looked_for(tmp_path: Path) -> None:
     told = ragbus("replay", "nofile", folder=tmp_path)
     assert (told.returncode, told.stderr) == (2, "ragbus: no such file: nofile\n")
+
+
+@pytest.mark.parametrize("module", ["ops", "ops.main"])
+def test_both_modules_are_the_command(tmp_path: Path, module: str) -> None:
+    command = (sys.executable, "-m", module, "queues")
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    assert told.returncode == 2
+    assert told.stderr.startswith("ragbus: nothing to talk to")
+
+
+def test_quitting_the_debugger_of_a_bare_breakpoint_is_quiet() -> None:
+    @plainly
+    def command() -> None:
+        raise BdbQuit
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    assert ended.value.exit_code == 130
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ LOCAL = "Endpoint=sb://127.0.0.1:25672;SharedAccessKeyName=n;SharedAccessKey=ver
 AZURE = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=very=secret"
 
 
-def stack_file(folder: Path, pid: int) -> None:
-    told = {"pid": pid, "environment": {"RAGBUS_SERVICEBUS_CONNECTION_STRING": LOCAL}, "gateway_url": "http://here:1"}
+def stack_file(folder: Path, pid: int, **more: str) -> None:
+    environment = {"RAGBUS_SERVICEBUS_CONNECTION_STRING": LOCAL, **more}
+    told = {"pid": pid, "environment": environment, "gateway_url": "http://here:1"}
     (folder / "stack.json").write_text(json.dumps(told))
 
 
@@ -33,6 +34,24 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     stack_file(tmp_path, os.getpid())
     found = find({}, tmp_path)
     assert (found.host, found.gateway) == ("127.0.0.1:25672", "http://here:1")
+
+
+def test_what_the_terminal_says_wins_over_the_stack_and_is_told(tmp_path: Path) -> None:
+    stack_file(tmp_path, os.getpid(), RAGBUS_CONFIG="/stack", RAGBUS_REDIS_URL="redis://stack", RAGBUS_QDRANT_URL="q")
+    given = {"RAGBUS_CONFIG": "/mine", "RAGBUS_REDIS_URL": "redis://:key@mine", "RAGBUS_QDRANT_URL": "q"}
+    found = find(given, tmp_path)
+    assert (found.host, found.config, found.redis_url) == ("127.0.0.1:25672", Path("/mine"), "redis://:key@mine")
+    assert found.differences() == [
+        "configuration: /mine; the running stack has /stack",
+        "RAGBUS_REDIS_URL is the one of this terminal, not the running stack's",
+    ]
+    assert find({}, tmp_path).differences() == []
+
+
+def test_the_option_wins_over_everything(tmp_path: Path) -> None:
+    stack_file(tmp_path, os.getpid(), RAGBUS_CONFIG="/stack")
+    assert find({"RAGBUS_CONFIG": "/mine"}, tmp_path, Path("/named")).config == Path("/named")
+    assert find({"RAGBUS_SERVICEBUS_NAMESPACE": "shop"}, tmp_path, Path("/named")).config == Path("/named")
 
 
 def test_a_stack_that_was_killed_is_not_taken_for_running(tmp_path: Path) -> None:
