@@ -47,6 +47,11 @@ class QueueDoor:
         """What `message` says; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
         arrival = self.arrival(message)
         kind = check_version(message.subject or Ask.kind, Ask, Cancel)
+        if message.section != "data":
+            raise Unprocessable(
+                Reason.SCHEMA_INVALID,
+                f"the body is an AMQP {message.section}, not JSON: send a data section with the JSON's bytes",
+            )
         said = Cancel.decode(message.body) if kind is Cancel else Ask.decode(message.body)
         return Knock(said, arrival)
 

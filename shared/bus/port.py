@@ -93,6 +93,8 @@ class Received:
     dead_letter_description: str | None = None
     dead_letter_source: str | None = None
     state: str = "active"
+    section: str = "data"
+    """The AMQP section that its body came in; `value` and `sequence` only if they cannot be read as bytes."""
     properties: Mapping[str, Property] = field(default_factory=dict)
 
     @property

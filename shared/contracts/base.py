@@ -30,8 +30,16 @@ class Message(Part):
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """Read a body; raises `Unprocessable` with `SchemaInvalid` or `PoisonContent`."""
+        value = read_json(body)
+        if isinstance(value, str):
+            # The JavaScript SDK writes a string as a JSON string: what `JSON.stringify` made is then encoded twice.
+            raise Unprocessable(
+                Reason.SCHEMA_INVALID,
+                f"the body is a JSON string, not a JSON object: is your {cls.kind} encoded twice? Give the SDK the "
+                "object itself, or bytes",
+            )
         try:
-            return cls.model_validate(read_json(body))
+            return cls.model_validate(value)
         except ValidationError as invalid:
             raise Unprocessable(Reason.SCHEMA_INVALID, explain(invalid, cls.kind)) from invalid
 

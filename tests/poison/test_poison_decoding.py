@@ -85,6 +85,23 @@ async def test_a_poison_is_read_or_refused_with_its_reason(
     assert len(refused.value.detail) < 1_000, "a sentence for a person"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("value: a map", "the body is an AMQP value, not JSON: send a data section"),
+        ("value: nothing", "the body is an AMQP value, not JSON: send a data section"),
+        ("sequence", "the body is an AMQP sequence, not JSON: send a data section"),
+        ("a string", "the body is a JSON string, not a JSON object: is your ask.v1 encoded twice?"),
+    ],
+)
+async def test_what_senders_in_other_languages_get_wrong_is_named(
+    name: str, said: str, arrived: Mapping[str, Received], door: QueueDoor
+) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        door.decode(arrived[name])
+    assert refused.value.detail.startswith(said)
+
+
 async def test_a_copy_of_every_poison_can_be_sent_for_a_retry_and_when_a_worker_leaves(
     arrived: Mapping[str, Received], bus: ServiceBus, door: QueueDoor, broker: LocalBus
 ) -> None:

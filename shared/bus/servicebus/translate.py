@@ -94,9 +94,11 @@ def from_sdk(queue: str, message: ServiceBusReceivedMessage) -> Received:
     """The SDK's message as ours; sections are joined, bytes keys and values decoded."""
     # Read from the AMQP section: each of the message's own attributes counts the section's fields first.
     said = message.raw_amqp_message.properties or _NOTHING
+    body, section = _body(message)
     return Received(
         queue=queue,
-        body=_body(message),
+        body=body,
+        section=section,
         subject=_known(said.subject),
         message_id=_known(said.message_id),
         correlation_id=_known(said.correlation_id),
@@ -117,18 +119,19 @@ def from_sdk(queue: str, message: ServiceBusReceivedMessage) -> Received:
     )
 
 
-def _body(message: ServiceBusReceivedMessage) -> bytes:
+def _body(message: ServiceBusReceivedMessage) -> tuple[bytes, str]:
+    """The body, and the AMQP section it came in; a value that is text or bytes is as good as data."""
     body: Any = message.body
     match message.body_type:
         case AmqpMessageBodyType.DATA:
-            return b"".join(body)
+            return b"".join(body), "data"
         case AmqpMessageBodyType.VALUE if isinstance(body, bytes):
-            return body
+            return body, "data"
         case AmqpMessageBodyType.VALUE if isinstance(body, str):
-            return body.encode("utf-8", "surrogatepass")
-        case _:
+            return body.encode("utf-8", "surrogatepass"), "data"
+        case kind:
             # A sequence or a typed value is no JSON document; the decode step will say so.
-            return repr(body).encode()
+            return repr(body).encode(), kind.value
 
 
 def _readable(read: Callable[[], T | None]) -> T | None:
