@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeGuard
 
 from services.generator.call_times import CallTimes
 from services.generator.citations import verify
-from services.generator.planner import Choice, Need, at_attempt, plan
+from services.generator.planner import Choice, Need, at_attempt, plan, why_none
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.access.use_cases import UseCase
@@ -117,10 +117,13 @@ class Generator:
         """Answer `task.request.question` from `task.candidates`."""
         request = task.request
         use_case = self._use_case(request)
-        choices = self._choices(use_case, task)
+        need = _need(use_case, task)
+        choices = plan(use_case, self._deployments, need)
         if not choices:
+            why = why_none(use_case, self._deployments, need)
+            log.warning("model.none_fits", use_case=use_case.name, detail=why)
             await self._budget.settle(request.tenant, request.spending, 0)
-            return [self._out(request, _no_model_fits(request))]
+            return [self._out(request, _failed(request, Code.NO_MODEL_FITS, why))]
         try:
             answer = fitted(await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task))
             spent = _spent(answer)
@@ -275,14 +278,6 @@ class Generator:
         with suppress(RedisAway):
             await self._cache.store(shelf, request.cache_key, answer, epoch=task.index_epoch, ttl=use_case.cache.ttl)
 
-    def _choices(self, use_case: UseCase, task: GenerateAnswer) -> list[Choice]:
-        need = Need(
-            fixed=fixed_tokens(use_case.prompt, task.request),
-            passages=sum(passage_tokens(candidate) for candidate in task.candidates),
-            answer=use_case.answer_tokens,
-        )
-        return plan(use_case, self._deployments, need)
-
     def _use_case(self, request: Request) -> UseCase:
         use_case = self._use_cases.get(request.use_case)
         if use_case is None:
@@ -322,8 +317,12 @@ def _failed(request: Request, code: Code, message: str) -> AnswerReady:
     return ending(request, Outcome.FAILED, code, message)
 
 
-def _no_model_fits(request: Request) -> AnswerReady:
-    return _failed(request, Code.NO_MODEL_FITS, "no deployment of this use case has a window for this question")
+def _need(use_case: UseCase, task: GenerateAnswer) -> Need:
+    return Need(
+        fixed=fixed_tokens(use_case.prompt, task.request),
+        passages=sum(passage_tokens(candidate) for candidate in task.candidates),
+        answer=use_case.answer_tokens,
+    )
 
 
 def _spent(answer: AnswerReady) -> int:

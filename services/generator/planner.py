@@ -58,6 +58,25 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
     return [_choice(deployment, use_case, need) for deployment in (*whole, *partly)]
 
 
+def why_none(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> str:
+    """Why `plan` is empty, for whoever can mend it: the first thing that leaves no deployment over."""
+    known = {deployment.name: deployment for deployment in deployments}
+    named = [known[name] for name in use_case.deployments if name in known]
+    chats = [deployment for deployment in named if deployment.kind is Kind.CHAT]
+    if not chats:
+        there = "none of them is a chat deployment" if named else "models.yaml has none of them"
+        return f"use case {use_case.name} names {', '.join(use_case.deployments)}, and {there}"
+    allowed = [deployment for deployment in chats if _allowed(deployment, use_case)]
+    if not allowed:
+        places = ", ".join(f"{deployment.name} is in {deployment.region}" for deployment in chats)
+        return f"use case {use_case.name} allows the regions {', '.join(use_case.regions)}, but {places}"
+    largest = max(_window(deployment, use_case) for deployment in allowed)
+    return (
+        f"prompt, question and answer need more than {need.least} tokens, and the largest window that use case "
+        f"{use_case.name} may fill has {largest}"
+    )
+
+
 def at_attempt(choices: Sequence[C], attempt: int, tries: int) -> Sequence[C]:
     """All choices in the order of `attempt` (from 1): each comes first for `tries` attempts, then the next."""
     first = (attempt - 1) // tries % len(choices)

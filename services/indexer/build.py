@@ -14,6 +14,7 @@ from services.indexer.publish import Evictor, Publisher
 from services.indexer.reconcile import Reconciler
 from services.indexer.settings import IndexerSettings
 from shared.access.sources import Sources
+from shared.errors import SettingsError
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment, Deployments, Kind, Provider
 from shared.settings.base import existing
@@ -31,6 +32,11 @@ async def build(
     """An indexer ready to handle, whose connections and processes end with the context; raises `SettingsError`."""
     sources = Sources.read(settings.config / "sources.yaml")
     deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+    if settings.passage_tokens > deployment.context_window:
+        raise SettingsError(
+            f"RAGBUS_PASSAGE_TOKENS: {settings.passage_tokens} are more than {deployment.name} takes "
+            f"({deployment.context_window}, context_window in models.yaml)"
+        )
 
     from shared.embeddings.openai import OpenAIEmbedder
     from shared.vectors.qdrant import connect

@@ -45,7 +45,7 @@ class UseCase(_Strict):
     """One thing that callers may ask for."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    description: str = ""
+    description: str = Field(default="", description="for people; nothing depends on it")
     collection: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     prompt: str = Field(min_length=1, description="the system prompt; the passages and the question are added")
     deployments: tuple[str, ...] = Field(min_length=1, description="names in models.yaml that may answer")
@@ -71,6 +71,9 @@ class UseCase(_Strict):
 def read_use_cases(folder: Path) -> dict[str, UseCase]:
     """Every `*.yaml` in `folder`, by name; raises `SettingsError`."""
     files = sorted(existing(folder, "use cases folder").glob("*.yaml"))
+    other = sorted(folder.glob("*.yml"))
+    if other:
+        raise SettingsError(f"{other[0]}: only *.yaml is read here; rename it")
     found = [read_yaml(file, UseCase, "use case") for file in files]
     if not found:
         raise SettingsError(f"{folder}: no use case (*.yaml) in it")

@@ -9,12 +9,11 @@ deployments:
     kind: chat                     # chat | embedding
     region: swedencentral
     context_window: 4096
-    max_output: 1024
-    price: {input: 0.15, output: 0.60}      # USD per million tokens
-    tokens_per_minute: 60000
-    requests_per_minute: 300
-    priority: 1                    # smaller is tried first
+    max_output: 1024               # chat only
+    price: {input: 0.15, output: 0.60}      # chat only; USD per million tokens
+    priority: 1                    # chat only; smaller is tried first
     stream: true                   # chat only; false for a server that cannot stream with usage
+    dimensions: 256                # embedding only
     key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
 """
 
@@ -74,8 +73,6 @@ class Deployment(_Strict):
     context_window: int = Field(gt=0)
     max_output: int | None = Field(default=None, gt=0)
     price: Price = Price()
-    tokens_per_minute: int | None = Field(default=None, gt=0)
-    requests_per_minute: int | None = Field(default=None, gt=0)
     priority: int = Field(default=100, ge=0, description="smaller is tried first")
     stream: bool = Field(default=True, description="chat only: read answers as a stream, so that they can be stopped")
     dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")

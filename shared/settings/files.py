@@ -18,12 +18,24 @@ def read_yaml(path: Path, model: type[Model], what: str) -> Model:
         return model.model_validate(_parse(existing(path, what)))
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise SettingsError(f"{path}: {where}: {first['msg']}") from invalid
+        where = ".".join(str(step) for step in first["loc"]) or "the file"
+        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"{path}: {where}: {said}") from invalid
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys: the first of two would be ignored in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _parse(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8")) or {}
+        return yaml.load(path.read_text("utf-8"), _Loader) or {}  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as broken:
         raise SettingsError(f"{path}: not readable as YAML: {broken}") from broken

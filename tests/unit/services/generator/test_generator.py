@@ -68,6 +68,7 @@ class Scene:
     def __init__(self, redis: QuickRedis) -> None:
         self.redis, self.now = redis, NOW
         self.call_times = CallTimes()
+        self.use_case = a_use_case()
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
         self.budget = TenantBudget(redis, lambda _tenant: 10_000)
 
@@ -86,7 +87,7 @@ class Scene:
 
     async def run(self, model: Script, attempt: int = 1, **changes: Any) -> AnswerReady:
         generator = Generator(
-            use_cases={"onboarding": a_use_case()},
+            use_cases={"onboarding": self.use_case},
             deployments=TWO,
             model=model,
             ledger=self.ledger,
@@ -234,6 +235,13 @@ async def test_what_the_provider_refuses_is_told(scene: Scene) -> None:
     answer = await scene.run(Script(ModelRefused("content filter", used=600)))
     assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
     assert await scene.left() == 10_000 - 600
+
+
+async def test_when_no_deployment_may_answer_the_caller_hears_why(scene: Scene) -> None:
+    scene.use_case = a_use_case(regions=("northeurope",))
+    answer = await scene.run(Script())
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, Code.NO_MODEL_FITS, False)
+    assert answer.message.endswith("allows the regions northeurope, but small is in westeurope, other is in westeurope")
 
 
 async def test_no_model_is_called_after_the_deadline(scene: Scene) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.generator.planner import Need, at_attempt, plan
+from services.generator.planner import Need, at_attempt, plan, why_none
 from shared.llm.deployments import Deployment
 from tests.making import a_use_case
 
@@ -75,3 +75,37 @@ def test_each_deployment_comes_first_for_its_tries_then_the_next_round_and_round
 def test_the_plan_says_why() -> None:
     [choice, *_] = plan(ANY, FOUR, Need(600, 2_600, 400))
     assert "4k in westeurope" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("deployments", "changes", "said"),
+    [
+        ([], {}, "use case onboarding names small, and models.yaml has none of them"),
+        (
+            [a_deployment("small", 4000, kind="embedding", dimensions=3)],
+            {},
+            "use case onboarding names small, and none of them is a chat deployment",
+        ),
+        (
+            [a_deployment("small", 4000, region="eastus")],
+            {"regions": ("westeurope", "northeurope")},
+            "use case onboarding allows the regions westeurope, northeurope, but small is in eastus",
+        ),
+        (
+            # The region is the cause, however small the window.
+            [a_deployment("small", 10, region="eastus"), a_deployment("stranger", 9000)],
+            {"regions": ("westeurope",)},
+            "use case onboarding allows the regions westeurope, but small is in eastus",
+        ),
+        (
+            [a_deployment("small", 900), a_deployment("small-too", 8000)],
+            {},
+            "prompt, question and answer need more than 1000 tokens, and the largest window that use case onboarding "
+            "may fill has 900",
+        ),
+    ],
+)
+def test_why_nothing_fits_is_the_real_cause(deployments: list[Deployment], changes: dict[str, Any], said: str) -> None:
+    use_case, need = a_use_case(deployments=("small",), **changes), Need(fixed=600, passages=50, answer=400)
+    assert plan(use_case, deployments, need) == []
+    assert why_none(use_case, deployments, need) == said

@@ -86,3 +86,14 @@ def test_a_deployment_of_another_kind_is_not_found_and_the_others_are_named(tmp_
     assert found.get("a", Kind.CHAT).name == "a"
     with pytest.raises(SettingsError, match=r"no embedding deployment is called 'a'.*there: none"):
         found.get("a", Kind.EMBEDDING)
+
+
+@pytest.mark.parametrize("name", ["tokens_per_minute", "requests_per_minute", "contxt_window"])
+def test_a_setting_that_nothing_reads_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"models\.yaml: deployments\.0\.{name}: there is no such setting"):
+        read(tmp_path, chat() + f"    {name}: 5\n")
+
+
+def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'region' is given twice"):
+        read(tmp_path, chat() + "    region: northeurope\n")
