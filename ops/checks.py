@@ -34,6 +34,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
 EMULATOR_CONNECTIONS = 10
 _PATIENCE = 5.0
+_WANTED = "RAGBUS_CACHE_SECRET"
 _SERVICES = ("gateway", "retriever", "generator", "indexer")
 
 
@@ -95,6 +96,10 @@ def settings(at: Target) -> Iterator[Finding]:
     from shared.errors import SettingsError
 
     os.environ.update(at.variables)
+    if not os.environ.get(_WANTED):
+        said = f"{_WANTED} is not set here; the gateway does not start without it"
+        yield Finding(Level.WARN, "settings", said, "nothing, if the gateway has it; else `openssl rand -hex 32`")
+        os.environ[_WANTED] = "only for the checks that follow"
     for service in _SERVICES:
         module = importlib.import_module(f"services.{service}.settings")
         try:

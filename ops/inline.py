@@ -25,6 +25,8 @@ from shared.worker.worker import Job
 
 # Nobody listens on the discard port; the connection is refused at once.
 _NO_REDIS = "redis://127.0.0.1:9/0"
+# So nothing is cached either; the gateway wants a secret all the same.
+_UNUSED = "nothing is cached here"
 
 
 async def run(target: Target, message: Outgoing) -> None:
@@ -85,5 +87,5 @@ def _print(envelopes: Sequence[Envelope]) -> None:
 
 
 def _variables(target: Target, queue: str) -> Mapping[str, str]:
-    dry = {} if queue == BLOB_EVENTS else {"RAGBUS_REDIS_URL": _NO_REDIS}
+    dry = {} if queue == BLOB_EVENTS else {"RAGBUS_REDIS_URL": _NO_REDIS, "RAGBUS_CACHE_SECRET": _UNUSED}
     return {**target.variables, **dry}

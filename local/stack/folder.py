@@ -5,15 +5,17 @@
     stack.json   addresses, environment and process ids; there while the stack runs
     broker.json  the queues
     logs/        one file per process
-    data/        what outlives a restart
+    data/        what outlives a restart; among it cache-secret, which is made once
     lake/        the documents, copied from the example, to be edited at will
 """
 
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -86,6 +88,16 @@ class Folder:
             shutil.copytree(documents, half)
             half.rename(self.lake)
         self.lake.mkdir(exist_ok=True)
+
+    def cache_secret(self) -> str:
+        """What keys the answers in Redis: random, and the same as long as the data is kept."""
+        path = self.data / "cache-secret"
+        with (
+            suppress(FileExistsError),
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new,
+        ):
+            new.write(secrets.token_urlsafe(32))
+        return path.read_text("utf-8")
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write JSON that only we can read, in one piece: it may hold keys."""

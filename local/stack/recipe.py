@@ -65,7 +65,7 @@ def names(workers: Mapping[str, int]) -> dict[str, str]:
     }
 
 
-def common(addresses: Addresses, config: Path, folder: Folder, cache_secret: str) -> dict[str, str]:
+def common(addresses: Addresses, config: Path, folder: Folder) -> dict[str, str]:
     """The settings that let a worker, or `ragbus`, find this stack."""
     return {
         "RAGBUS_SERVICEBUS_CONNECTION_STRING": addresses.connection_string,
@@ -78,7 +78,7 @@ def common(addresses: Addresses, config: Path, folder: Folder, cache_secret: str
         "RAGBUS_MODEL_ENDPOINT_2": addresses.llm_url,
         "RAGBUS_MODEL_KEY": os.environ.get("RAGBUS_MODEL_KEY", "local"),
         "RAGBUS_CONFIG": str(config),
-        "RAGBUS_CACHE_SECRET": cache_secret,
+        "RAGBUS_CACHE_SECRET": os.environ.get("RAGBUS_CACHE_SECRET") or folder.cache_secret(),
         "RAGBUS_LAKE_FOLDER": str(folder.lake),
         "RAGBUS_LAKE_CONTAINER": CONTAINER,
     }

@@ -7,7 +7,6 @@ stop         lake (nothing new) ─▶ workers (they drain) ─▶ broker, vecto
 
 import asyncio
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -227,7 +226,7 @@ class Stack:
         """Decide on addresses and environment, and write down what the parts will read."""
         self._addresses = self._choose_addresses()
         self.folder.prepare(self._documents, reset=self._reset)
-        self._environment = recipe.common(self._addresses, self.config, self.folder, secrets.token_urlsafe(32))
+        self._environment = recipe.common(self._addresses, self.config, self.folder)
         self.folder.write(self.folder.broker_config, emulator_config(_topology(self.config, self._lock)))
 
     def _choose_addresses(self) -> Addresses:

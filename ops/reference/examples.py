@@ -19,7 +19,13 @@ KUBERNETES = "deploy/k8s/base/config"
 # A round figure below what the emulator's duplicate window allows (see `longest_deadline`).
 COMPOSE_DEADLINE = timedelta(minutes=3)
 FOR_EMULATOR = "within the emulator's limits: one caller, deadlines that its duplicate window holds"
-FOR_CLUSTER = "without the laptop's API keys, which everybody knows"
+FOR_CLUSTER = "without the laptop's own keys and addresses"
+# What is the laptop's own in the models file, and what its comment says instead.
+_LAPTOP_MODEL = re.compile(r"^ *key_env: .*\n|:-http://127\.0\.0\.1:\d+(?=})", re.MULTILINE)
+_LAPTOP_COMMENT = re.compile(r"^# On a laptop .*$", re.MULTILINE)
+_BY_IDENTITY = (
+    "# They are reached with the workers' own identities; with a key, add `key_env: RAGBUS_MODEL_KEY` to each."
+)
 
 
 def only_first(callers: Callers) -> Callers:
@@ -48,7 +54,7 @@ def files(callers: Callers, texts: Mapping[str, str]) -> Files:
     """The configuration of compose and of Kubernetes; `texts`: the example's files."""
     shortened = {path: _shortened(text) for path, text in texts.items() if path.startswith(USE_CASES)}
     alone = {CALLERS: _callers(only_first(callers))}
-    keyless = {CALLERS: _callers(without_keys(callers))}
+    keyless = {CALLERS: _callers(without_keys(callers)), MODELS: _by_identity(texts[MODELS])}
     return _copies(COMPOSE, alone | shortened, FOR_EMULATOR) | _copies(KUBERNETES, {**texts, **keyless}, FOR_CLUSTER)
 
 
@@ -57,6 +63,11 @@ def _shortened(use_case: str) -> str:
     most = longest_deadline(shortest_window(map(within_emulator, topology((), ()))))
     longest = min(COMPOSE_DEADLINE, most).total_seconds()
     return re.sub(r"(\blongest: *)([\d.]+)", lambda found: f"{found[1]}{min(float(found[2]), longest):g}", use_case)
+
+
+def _by_identity(models: str) -> str:
+    """The models file without keys; an endpoint that is not set stops a worker instead of being this machine."""
+    return _LAPTOP_COMMENT.sub(_BY_IDENTITY, _LAPTOP_MODEL.sub("", models))
 
 
 def _callers(callers: Callers) -> str:

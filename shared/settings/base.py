@@ -23,13 +23,15 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as invalid:
-            raise SettingsError(_first_wrong(invalid)) from invalid
+            raise SettingsError(_first_wrong(invalid, cls)) from invalid
 
 
-def _first_wrong(invalid: ValidationError) -> str:
+def _first_wrong(invalid: ValidationError, settings: type[Settings]) -> str:
     error = invalid.errors(include_url=False, include_input=False)[0]
     where = "__".join(str(step) for step in error["loc"]).upper()
     said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        said = f"is not set; it {settings.model_fields[str(error['loc'][0])].description}"
     return f"{PREFIX}{where}: {said}" if where else said
 
 

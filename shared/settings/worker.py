@@ -58,7 +58,7 @@ class WorkerSettings(Settings):
             # Without the value, which may hold a password.
             raise ValueError(
                 "must be redis://…, or rediss://:password@host:port/0 for TLS; "
-                "in a password write %2F for /, %40 for @, %3A for : and %23 for #"
+                "in a password write %2F for /, %23 for #, %3F for ? and %25 for %"
             )
         return url
 

@@ -76,6 +76,12 @@ def own_environment(worker: str) -> dict[str, str | None]:
     return {each["name"]: each.get("value") for each in container(worker)["env"]}
 
 
+def secrets(worker: str) -> dict[str, bool]:
+    """The variables that come from the Secret, and whether the worker cannot start without the key that is there."""
+    refs = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container(worker)["env"] if "valueFrom" in each}
+    return {name: not ref.get("optional", False) for name, ref in refs.items()}
+
+
 @functools.cache
 def known_to(worker: str) -> set[str]:
     """The variables that a worker reads: its settings, and what the example's models file refers to."""

@@ -62,6 +62,15 @@ def test_licences_and_password_are_the_users_own() -> None:
         assert environment(service)["MSSQL_SA_PASSWORD"].startswith("${MSSQL_SA_PASSWORD:?")
 
 
+def test_every_installation_makes_a_cache_secret_of_its_own() -> None:
+    assert environment("gateway")["RAGBUS_CACHE_SECRET"].startswith("${RAGBUS_CACHE_SECRET:?")
+    made = 'echo "RAGBUS_CACHE_SECRET=$(openssl rand -hex 32)" > .env'
+    for file in ("docker-compose.yml", "deploy/README.md"):
+        text = (ROOT / file).read_text("utf-8")
+        assert text.index("umask 077") < text.index(made) < text.index("docker compose up")
+    assert ".env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_what_is_ours_is_hardened(service: str) -> None:
     spec = SERVICES[service]

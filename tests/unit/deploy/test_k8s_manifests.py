@@ -1,13 +1,17 @@
 """The manifests against the code: queues, settings, probes, security. Plain YAML, so that it always runs."""
 
 import re
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from shared.access.callers import Callers
 from shared.contracts.queues import topology
+from shared.errors import SettingsError
+from shared.llm.deployments import Deployments
 from shared.worker.policy import RetryPolicy
 from tests.unit.deploy.manifests import (
+    ROOT,
     WORKERS,
     config_folder,
     container,
@@ -22,6 +26,7 @@ from tests.unit.deploy.manifests import (
     own_environment,
     pod,
     read,
+    secrets,
 )
 
 # Hand back what is left (10 s), close model, Redis and bus (10 s each at the most), flush traces: see
@@ -30,6 +35,8 @@ AFTER_GRACE = 50
 # Trigger metadata that the scaler reads: KEDA 2.20, azure_servicebus_scaler.go.
 TRIGGER_KEYS = {"namespace", "queueName", "messageCount", "activationMessageCount", "operation", "cloud", "useRegex"}
 OPERATED = ("gateway",)
+# AKS LocalDNS (for pods and for the node), and Kubernetes' NodeLocal DNSCache.
+RESOLVERS = ("169.254.10.10/32", "169.254.10.11/32", "169.254.20.10/32")
 
 
 def consumed(worker: str) -> set[str]:
@@ -161,6 +168,37 @@ def test_secrets_come_from_a_secret_that_is_not_here() -> None:
                 assert variable["valueFrom"]["secretKeyRef"]["name"] == "ragbus-secrets"
 
 
+# Without these a worker would not do its work; what the settings call optional must not keep a pod from starting.
+REQUIRED = {"RAGBUS_REDIS_URL", "RAGBUS_CACHE_SECRET"}
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_secret_is_required_exactly_where_the_worker_needs_it(worker: str) -> None:
+    for name, required in secrets(worker).items():
+        assert required == (name in REQUIRED), f"{name}: CreateContainerConfigError, or a worker without it"
+    assert secrets(worker)["RAGBUS_REDIS_URL"]
+    assert ("RAGBUS_CACHE_SECRET" in secrets(worker)) == (worker == "gateway")
+
+
+def test_the_readme_lists_every_secret_with_the_workers_that_read_it() -> None:
+    """`| redis-url | required | gateway, retriever, generator, indexer | …`"""
+    readme = (ROOT / "deploy/README.md").read_text("utf-8")
+    for name in set().union(*(secrets(worker) for worker in WORKERS)):
+        readers = [worker for worker in WORKERS if name in secrets(worker)]
+        key = next(each["valueFrom"] for each in container(readers[0])["env"] if each["name"] == name)
+        how = "required" if name in REQUIRED else "optional"
+        who = "all" if len(readers) == len(WORKERS) else ", ".join(readers)
+        assert f"| `{key['secretKeyRef']['key']}` | {how} | {who} |" in readme
+        assert f"{{secretKey: {key['secretKeyRef']['key']}," in readme
+
+
+def test_the_models_of_the_base_are_reached_by_identity() -> None:
+    deployments = Deployments.read(config_folder() / "models.yaml", literals("ragbus-settings")).deployments
+    assert not [each.name for each in deployments if each.key_env]
+    with pytest.raises(SettingsError, match="RAGBUS_MODEL_ENDPOINT is not set"):
+        Deployments.read(config_folder() / "models.yaml", {})
+
+
 def test_nothing_looks_like_a_secret() -> None:
     suspicious = re.compile(
         r"(AccountKey|SharedAccessKey|password)=|rediss?://[^/\s]*:[^/\s]*@|sk-[A-Za-z0-9]{16}", re.IGNORECASE
@@ -256,6 +294,35 @@ def test_labels_select_what_they_should(worker: str) -> None:
     assert container(worker)["image"].startswith(f"ragbus/{worker}:")
 
 
+def reachable(address: str, port: int) -> bool:
+    """Whether a policy lets any worker send to this address."""
+    for policy in of_kind("NetworkPolicy").values():
+        for rule in policy["spec"].get("egress", []):
+            blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
+            to = any(_in(address, [b["cidr"]]) and not _in(address, b.get("except", [])) for b in blocks)
+            if to and any(each["port"] <= port <= each.get("endPort", each["port"]) for each in rule["ports"]):
+                return True
+    return False
+
+
+def _in(address: str, networks: list[str]) -> bool:
+    return any(ip_address(address) in ip_network(network) for network in networks)
+
+
+@pytest.mark.parametrize("resolver", RESOLVERS)
+def test_names_are_resolved_where_the_node_has_a_resolver_of_its_own(resolver: str) -> None:
+    assert reachable(resolver.removesuffix("/32"), 53)
+    assert not reachable(resolver.removesuffix("/32"), 80)
+
+
+@pytest.mark.parametrize(
+    ("port", "allowed"), [(443, 1), (5671, 1), (6380, 1), (10000, 1), (8500, 1), (8599, 1), (8600, 0)]
+)
+def test_azure_is_reached_on_its_ports_and_the_metadata_service_on_none(port: int, allowed: int) -> None:
+    assert reachable("20.1.2.3", port) == bool(allowed)
+    assert not reachable("169.254.169.254", port)
+
+
 def test_the_network_is_shut_but_for_what_is_listed() -> None:
     policies = of_kind("NetworkPolicy")
     shut = policies["default-deny"]["spec"]
@@ -265,8 +332,9 @@ def test_the_network_is_shut_but_for_what_is_listed() -> None:
             assert rule["to"], "an egress rule without a destination allows everything"
             assert rule["ports"]
             for peer in rule["to"]:
-                if "ipBlock" in peer:
-                    assert "169.254.0.0/16" in peer["ipBlock"]["except"], "the node's metadata service is open"
+                block = peer.get("ipBlock", {})
+                if block and block["cidr"] not in RESOLVERS:
+                    assert "169.254.0.0/16" in block["except"], "the node's metadata service is open"
         for rule in policy["spec"].get("ingress", []):
             assert rule["from"]
             assert rule["ports"]

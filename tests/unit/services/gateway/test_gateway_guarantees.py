@@ -33,6 +33,7 @@ async def queues_served(window: float) -> int:
         {
             "servicebus_connection_string": "Endpoint=sb://localhost;UseDevelopmentEmulator=true;",
             "config": CONFIG,
+            "cache_secret": "a secret of this test",
             "duplicate_window": window,
             "clock_skew": SKEW,
         }

@@ -1,0 +1,117 @@
+"""A worker with exactly the variables that its manifest gives it, and no optional secret, starts and is ready."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from local.stack import NO_WORKERS, Stack
+from tests.conftest import free_port
+from tests.system.conftest import until
+from tests.unit.deploy.manifests import (
+    ROOT,
+    WORKERS,
+    config_folder,
+    image_environment,
+    literals,
+    own_environment,
+    secrets,
+)
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """What is in Azure: broker, Redis, Qdrant and models; no worker."""
+    async with Stack(tmp_path_factory.mktemp("cloud"), ports="free", workers=NO_WORKERS, lake=False) as stack:
+        yield stack
+
+
+def deployed(worker: str, cloud: Stack, health: int) -> dict[str, str]:
+    """The environment of a worker's container: that of the image, the ConfigMap, the manifest, the required secrets.
+
+    Addresses are those of this machine; the namespace, which is reached by identity, is a connection string.
+    """
+    own = {name: value for name, value in own_environment(worker).items() if value is not None}
+    told = {**image_environment(), **literals("ragbus-settings"), **own}
+    here = {
+        "RAGBUS_CONFIG": str(config_folder()),
+        "RAGBUS_HEALTH_PORT": str(health),
+        "RAGBUS_HTTP_PORT": "0",
+        "RAGBUS_QDRANT_URL": cloud.qdrant_url,
+        "RAGBUS_MODEL_ENDPOINT": cloud.llm_url,
+        "RAGBUS_MODEL_ENDPOINT_2": cloud.llm_url,
+    }
+    kept = {"RAGBUS_REDIS_URL": cloud.redis_url, "RAGBUS_CACHE_SECRET": "0123456789abcdef"}
+    needed = {name: kept[name] for name, required in secrets(worker).items() if required}
+    told = {**told, **{name: value for name, value in here.items() if name in told}, "RAGBUS_HTTP_PORT": "0", **needed}
+    del told["RAGBUS_SERVICEBUS_NAMESPACE"]
+    return {**told, "RAGBUS_SERVICEBUS_CONNECTION_STRING": cloud.connection_string, "PATH": os.environ["PATH"]}
+
+
+@asynccontextmanager
+async def running(worker: str, environment: dict[str, str], log: Path) -> AsyncIterator[Process]:
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"services.{worker}"), cwd=ROOT, env=environment, stdout=out, stderr=out
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 60)
+
+
+async def started(worker: str, cloud: Stack, log: Path) -> str:
+    """Wait until the worker is ready; what its `/metrics` shows then."""
+    health = free_port()
+    async with running(worker, deployed(worker, cloud, health), log) as process, httpx.AsyncClient() as http:
+
+        async def ready() -> bool:
+            assert process.returncode is None, log.read_text("utf-8")
+            try:
+                answers = [await http.get(f"http://127.0.0.1:{health}/{path}") for path in ("readyz", "connected")]
+            except httpx.TransportError:
+                return False
+            return all(answer.status_code == 200 for answer in answers)
+
+        await until(ready)
+        return (await http.get(f"http://127.0.0.1:{health}/metrics")).text
+
+
+async def test_a_worker_starts_with_what_its_manifest_requires(cloud: Stack, tmp_path: Path) -> None:
+    for shown in await asyncio.gather(*(started(worker, cloud, tmp_path / worker) for worker in WORKERS)):
+        lines = shown.splitlines()
+        assert next(line for line in lines if line.startswith("ragbus_redis_up{")).endswith(" 1.0")
+        assert all(line.endswith(" 1.0") for line in lines if line.startswith("ragbus_queue_connected{"))
+
+
+@pytest.mark.parametrize("secret", ["", "too short"])
+async def test_the_gateway_does_not_start_without_a_cache_secret(secret: str, cloud: Stack) -> None:
+    environment = {**deployed("gateway", cloud, 0), "RAGBUS_CACHE_SECRET": secret}
+    if not secret:
+        del environment["RAGBUS_CACHE_SECRET"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "services.gateway"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("gateway: RAGBUS_CACHE_SECRET: ")
+    assert "openssl rand -hex 32" in line
