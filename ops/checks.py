@@ -210,7 +210,12 @@ def _differences(queue: Queue, there: "QueueProperties", window: timedelta) -> I
         if wanted != found:
             yield Level.FAIL, f"{what}: {_said(found)}, must be {_said(wanted)}"
     there_window = _duration(there.duplicate_detection_history_time_window)
-    if queue.duplicate_window and there_window is not None and there_window < window:
+    if queue.is_ingress and queue.duplicate_window and there_window and there_window > queue.duplicate_window:
+        yield (
+            Level.WARN,
+            f"duplicate window {there_window}, meant to be {queue.duplicate_window}: a repeat gets no answer",
+        )
+    if not queue.is_ingress and queue.duplicate_window and there_window is not None and there_window < window:
         yield Level.FAIL, f"duplicate window {there_window}, but RAGBUS_DUPLICATE_WINDOW says {window}"
     lock = _duration(there.lock_duration)
     if lock is not None and lock < queue.lock:

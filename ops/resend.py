@@ -87,12 +87,13 @@ async def _tell_what_is_known(ledger: Ledger, work: Work, *, rerun: bool) -> Non
     except RedisAway:
         say.aside("Redis is away, so it is not known whether the request has its outcome already")
         return
-    if entry is not None and entry.answer is not None:
+    if entry is not None and (entry.answer is not None or entry.unread is not None):
         say.aside(_told(entry, work, rerun=rerun))
 
 
 def _told(entry: "Entry", work: Work, *, rerun: bool) -> str:
-    outcome = entry.answer.outcome if entry.answer else "?"
+    answer = entry.answer or entry.unread
+    outcome = answer.outcome if answer else "?"
     if rerun:
         return f"request {work.request_id} has its outcome ({outcome}); as a rerun it gets a second one"
     return (

@@ -11,12 +11,17 @@ END = "<!-- end of states -->"
 
 STATES: Mapping[State, str] = {
     State.UNKNOWN: "nobody heard of it, or a day has passed",
+    State.UNREAD: "an ask could not be read, its id is free",
+    State.BOUND: "its id belongs to a question",
     State.ACCEPTED: "admitted, and being worked on",
     State.UNWANTED: "cancelled before its ask arrived",
-    State.CLAIMED: "it has its outcome, whatever comes later",
+    State.CLAIMED: "it has its outcome",
     State.TOLD: "the outcome was sent",
 }
 STEPS: Mapping[Step, str] = {
+    Step.BIND: "an ask takes the id",
+    Step.REPEAT: "the same ask, once a retryable outcome is over",
+    Step.UNREAD: "its sender hears that it could not be read",
     Step.ACCEPT: "the gateway admits it",
     Step.CANCEL: "its caller cancels",
     Step.CLAIM: "the first outcome is claimed",

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from shared.access.callers import Caller
 from shared.access.use_cases import UseCase
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
-from shared.contracts.ask import Ask
+from shared.contracts.ask import Ask, ask_digest
 from shared.contracts.fit import LARGEST_REQUEST, weight
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
@@ -36,6 +36,17 @@ class Arrival:
     """The deadline that an earlier attempt was given."""
     run: str = ""
     rerun: bool = False
+    token: str = ""
+    """Stands for this sending of the ask: its redeliveries and retries have the same, a repeat has another."""
+    over_http: bool = False
+    """Nothing delivers it again if this process dies; so a repeat takes up what the first one began."""
+    repeatable: bool = True
+    """Whether another ask can come with its id."""
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether an operator sent it again, for the same outcome."""
+        return bool(self.run) and not self.rerun
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Refused:
 
 def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: datetime) -> Admitted | Refused:
     """Check everything that needs no other service."""
-    name = ask.use_case or _only(arrival.caller)
+    name = resolved(ask, arrival.caller)
     use_case = use_cases.get(name)
     request = _request(ask, arrival, name, use_case, now)
     refusal = _refusal(ask, arrival, name, use_case) or _too_heavy(request)
@@ -67,6 +78,16 @@ def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: dat
         return Refused(request, ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, finished_at=now))
     assert use_case is not None
     return Admitted(request, use_case)
+
+
+def resolved(ask: Ask, caller: Caller) -> str:
+    """The name of the use case that is meant; empty when a caller of several names none."""
+    return ask.use_case or _only(caller)
+
+
+def bound_to(ask: Ask, caller: Caller) -> str:
+    """What the id of `ask` is bound to."""
+    return ask_digest(ask, resolved(ask, caller), caller.groups)
 
 
 def reply_address(arrival: Arrival, request: str) -> ReplyTo:
@@ -119,6 +140,8 @@ def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, no
         reply_to=reply_address(arrival, identity),
         run=arrival.run,
         rerun=arrival.rerun,
+        ask_digest=bound_to(ask, caller),
+        token=arrival.token,
     )
 
 

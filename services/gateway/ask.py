@@ -7,20 +7,16 @@ from datetime import datetime
 
 from services.gateway.admission import NOT_A_DEADLINE, Arrival
 from services.gateway.cancel import CancelDesk
-from services.gateway.desk import Answered, Desk
+from services.gateway.desk import Answered, Desk, Done, Standing, Underway
 from shared.access.callers import Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
-from shared.contracts.answer import Code
 from shared.contracts.ask import Ask
 from shared.contracts.base import check_version
 from shared.contracts.cancel import Cancel
-from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.ids import request_id, stage_id
-from shared.errors import Reason, Unprocessable
-from shared.telemetry.logs import get_logger
+from shared.contracts.envelope import Envelope, to_caller, to_one_ask
+from shared.contracts.ids import ask_token, request_id, stage_id
+from shared.errors import Reason, TryLater, Unprocessable
 from shared.worker.post import Identity, when
-
-log = get_logger()
 
 # Ids are built from it, so it must not be a caller's free text.
 _RUN = re.compile(r"p[1-9][0-9]{0,8}")
@@ -73,13 +69,15 @@ class QueueDoor:
             answer_by=when(message.properties.get(ANSWER_BY)),
             run=run_of(message),
             rerun=bool(run_of(message)) and message.properties.get(RERUN) is True,
+            token=token_of(message),
         )
 
     def identify(self, message: Received) -> Identity:
         """What the copies of `message` have in common."""
         caller = self._callers.at_queue(message.queue)
         name = (caller.tenant, caller.name) if caller else ("", message.queue)
-        stage = "cancel" if message.subject == Cancel.kind else "ask"
+        # A repeat is retried under ids of its own, or its queue would take them for those of the first.
+        stage = "cancel" if message.subject == Cancel.kind else f"ask/{token_of(message)}"
         base = stage_id(request_id(*name, origin(message)), stage, run_of(message))
         return Identity(base, origin(message), self._deadline(message))
 
@@ -88,12 +86,18 @@ class QueueDoor:
         if isinstance(knock.said, Cancel):
             return await self._cancelling.take(knock.said, knock.arrival.caller, attempt)
         taken = await self._desk.take(knock.said, knock.arrival)
-        if not isinstance(taken, Answered):
-            return taken.envelopes
-        if taken.answer.code is Code.ID_REUSED:
-            # The first question has its outcome under this id; a second one would break "never two".
-            log.warning("request.id_reused", request_id=taken.request.request_id, tenant=taken.request.tenant)
-        return [] if taken.sent else [to_caller(taken.request, taken.answer, self._clock())]
+        match taken:
+            case Underway():
+                raise TryLater("another message with this id is being worked on; its outcome is this one's too")
+            case Done() | Answered(standing=Standing.SENT):
+                return []
+            case Answered(request, answer, standing) if standing in (Standing.ALONE, Standing.AGAIN):
+                again = standing is Standing.AGAIN
+                return [to_one_ask(request, answer, knock.arrival.token, self._clock(), again=again)]
+            case Answered(request, answer):
+                return [to_caller(request, answer, self._clock())]
+            case _:
+                return taken.envelopes
 
     def _deadline(self, message: Received) -> datetime | None:
         said = when(message.properties.get(ANSWER_BY))
@@ -107,6 +111,11 @@ def run_of(message: Received) -> str:
     """Which replay `message` is (`p1`, `p2`, …); empty for a first run, and for anything that is no such name."""
     run = message.properties.get(RUN)
     return run if isinstance(run, str) and _RUN.fullmatch(run) else ""
+
+
+def token_of(message: Received) -> str:
+    """What stands for this sending of an ask; the same for its retries and for its dead letter."""
+    return ask_token(message.reply_to_session_id, message.first_number, message.body)
 
 
 def origin(message: Received) -> str:

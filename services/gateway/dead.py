@@ -1,19 +1,24 @@
 """The `dead` queue: what any queue on a request's path dead-lettered. The caller is told, the message archived.
 
-It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay.
+It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
+outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
+cannot be read binds nothing. Those hear it alone.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.gateway.admission import reply_address
+from services.gateway.admission import Arrival, bound_to, reply_address
 from services.gateway.ask import QueueDoor
 from shared.bus.port import Received
-from shared.contracts.answer import Code, Outcome, ending
+from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
-from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
@@ -21,7 +26,7 @@ from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
-from shared.ledger.ledger import KEEP
+from shared.ledger.ledger import KEEP, Entry, Ledger
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
@@ -56,14 +61,17 @@ class Death:
     request: Request | None
     reason: str
     description: str
+    is_ask: bool = False
+    """Whether it is what a caller sent, and no work of ours on it. What cannot be read has no `ask_digest`."""
 
 
 class DeadDesk:
     """Tells callers what became of their requests."""
 
-    def __init__(self, door: QueueDoor, settle: Settle, clock: Callable[[], datetime]) -> None:
+    def __init__(self, door: QueueDoor, ledger: Ledger, settle: Settle, clock: Callable[[], datetime]) -> None:
         """`settle`: gives a request's reserved tokens back."""
         self._door = door
+        self._ledger = ledger
         self._settle = settle
         self._clock = clock
 
@@ -71,7 +79,7 @@ class DeadDesk:
         """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
         reason, description = epitaph(message)
         try:
-            return Death(self._request(message), reason, description)
+            return Death(self._request(message), reason, description, message.dead_letter_source not in OURS)
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
             log.warning("dead.unreadable", detail=repr(unreadable))
             return Death(None, reason, description)
@@ -83,12 +91,39 @@ class DeadDesk:
             log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
             return []
         reach("dead.telling")
-        await self._settle(request.tenant, request.spending, 0)
-        reach("dead.settled")
         outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
         now = self._clock()
         answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
+        if death.is_ask:
+            if not request.ask_digest and not request.rerun:
+                return await self._unread(request, answer)
+            entry = await self._bind(request)
+            if request.run and not request.rerun and entry is not None and entry.unread is not None:
+                return []  # mended, and sent again by an operator; its sender was told
+            if entry is not None and not request.run and entry.token != request.token:
+                return [to_one_ask(request, answer, request.token, now)]
+            if entry is not None:
+                opened_by = entry.token or request.token
+                request = request.model_copy(update={"admission": entry.admission, "token": opened_by})
+        await self._settle(request.tenant, request.spending, 0)
+        reach("dead.settled")
         return [to_caller(request, answer, now)]
+
+    async def _unread(self, request: Request, answer: AnswerReady) -> Sequence[Envelope]:
+        """Tell the sender of an ask that it could not be read; its id stays free for a corrected one."""
+        if request.run:
+            # A replay of one whose sender was told.
+            return []
+        with suppress(RedisAway):
+            await self._ledger.unread(request, answer)
+        return [to_one_ask(request, answer, request.token, self._clock())]
+
+    async def _bind(self, request: Request) -> Entry | None:
+        """What the id of a dead ask is bound to; None while Redis is away."""
+        try:
+            return await self._ledger.bind(request, request.token, self._clock())
+        except RedisAway:
+            return None
 
     def _request(self, message: Received) -> Request | None:
         # Where it died decides how it is read: on a caller's door a subject and a body prove nothing.
@@ -110,7 +145,8 @@ class DeadDesk:
         if source is None or message.subject == Cancel.kind:
             # A cancellation is no request: what it was meant for has an outcome of its own.
             return None
-        arrival = self._door.arrival(_at(message, source))
+        here = _at(message, source)
+        arrival = self._door.arrival(here)
         identity = request_id(arrival.caller.tenant, arrival.caller.name, arrival.message_id)
         now = self._clock()
         return Request(
@@ -126,7 +162,17 @@ class DeadDesk:
             reply_to=reply_address(arrival, identity),
             run=arrival.run,
             rerun=arrival.rerun,
+            ask_digest=self._digest(here, arrival),
+            token=arrival.token,
         )
+
+    def _digest(self, message: Received, arrival: Arrival) -> str:
+        """What the id of a dead ask is bound to; empty when it cannot be read. It is used for nothing else."""
+        try:
+            said = self._door.decode(message).said
+        except Unprocessable:
+            return ""
+        return bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
 
 
 def epitaph(message: Received) -> tuple[str, str]:

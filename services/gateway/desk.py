@@ -1,12 +1,14 @@
-"""What happens to an admitted request: the cache, the budget, the sentinel, the queue.
+"""What happens to an ask: its id, the cache, the budget, the sentinel, the queue.
 
-Both doors use it. It talks to Redis only, and every step works without it.
+Both doors use it. It talks to Redis only, and every step works without it. The id comes first, whatever becomes of the
+ask: it belongs to the question that it came with first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 
 from services.gateway.admission import Admitted, Arrival, Refused, admit
 from shared.access.scope import TenantScope
@@ -14,16 +16,36 @@ from shared.access.use_cases import UseCase
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.cache.answers import AnswerCache, Shelf, answer_key
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, CacheState, Code, Cost, Outcome, Usage, cancelled, ending
+from shared.contracts.answer import (
+    AnswerReady,
+    CacheState,
+    Code,
+    Cost,
+    Outcome,
+    Usage,
+    cancelled,
+    ending,
+    id_reused,
+    repeated,
+)
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.request import Request
 from shared.failpoints import reach
-from shared.ledger.ledger import Entry, Ledger, key_of
+from shared.ledger.ledger import Entry, Ledger
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
 log = get_logger()
+
+
+class Standing(Enum):
+    """What the outcome that an ask gets at once is to its request."""
+
+    FIRST = "its outcome: to be claimed, and sent"
+    SENT = "its outcome, which this very ask was sent before"
+    AGAIN = "its outcome, which another ask with this id has got"
+    ALONE = "none: this ask alone hears it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +54,24 @@ class Answered:
 
     request: Request
     answer: AnswerReady
-    sent: bool = False
-    """Whether the caller was sent it before."""
+    standing: Standing = Standing.FIRST
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """Another ask with this id is being worked on, and its outcome will be this one's too."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """This ask was dealt with, and has been admitted anew since."""
+
+    request: Request
+
+
+Settled = Answered | Underway | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +107,13 @@ class Desk:
         self._metrics = metrics
         self._clock = clock
 
-    async def take(self, ask: Ask, arrival: Arrival) -> Answered | Enqueued:
+    async def take(self, ask: Ask, arrival: Arrival) -> Settled | Enqueued:
         """Decide what becomes of `ask`."""
         taken = await self._taken(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
+        event = {Enqueued: "request.taken", Underway: "request.underway", Done: "request.done"}
         log.info(
-            "request.taken" if code is None else "request.answered_at_once",
+            event.get(type(taken), "request.answered_at_once"),
             request_id=request.request_id,
             tenant=request.tenant,
             caller=request.caller,
@@ -83,18 +122,57 @@ class Desk:
         )
         return taken
 
-    async def _taken(self, ask: Ask, arrival: Arrival) -> Answered | Enqueued:
+    async def _taken(self, ask: Ask, arrival: Arrival) -> Settled | Enqueued:
         verdict = admit(ask, arrival, self._use_cases, self._clock())
-        known = await self._known(verdict.request)
-        if known is not None and not known.asks_the_same(verdict.request):
-            return Answered(verdict.request, self._reused(verdict.request), sent=True)
-        if known is not None and not known.is_wanted:
-            return self._decided(verdict.request, known)
+        entry = await self._bind(verdict.request, arrival)
+        if entry is not None:
+            opened_by = entry.token or arrival.token
+            request = verdict.request.model_copy(update={"admission": entry.admission, "token": opened_by})
+            verdict = replace(verdict, request=request)
+            known = self._known(verdict.request, arrival, entry)
+            if known is not None:
+                return known
         if isinstance(verdict, Refused):
             return Answered(verdict.request, verdict.answer)
-        return await self._admitted(ask, verdict)
+        return await self._admitted(ask, verdict, arrival)
 
-    async def _admitted(self, ask: Ask, admitted: Admitted) -> Answered | Enqueued:
+    async def _bind(self, request: Request, arrival: Arrival) -> Entry | None:
+        """What its id is bound to, now or before; None: to nothing, as far as can be known."""
+        if not arrival.repeatable:
+            return None
+        try:
+            return await self._ledger.bind(request, arrival.token, self._clock())
+        except RedisAway:
+            return None
+
+    def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Settled | None:
+        """What the ledger says of an ask; None: there is work to do."""
+        if not entry.asks_the_same(request):
+            log.warning("request.id_reused", request_id=request.request_id, tenant=request.tenant)
+            return Answered(request, id_reused(request, self._clock()), Standing.ALONE)
+        if entry.is_past(request) or arrival.token in entry.past:
+            return Done(request)
+        if arrival.is_replay and entry.unread is not None:
+            return Answered(request, entry.unread, Standing.SENT)
+        if entry.token in (None, arrival.token) or arrival.run:
+            return None if entry.is_wanted else self._decided(request, entry)
+        return self._repeat(request, arrival, entry)
+
+    def _repeat(self, request: Request, arrival: Arrival, entry: Entry) -> Settled | None:
+        """What becomes of an ask that came before in another message."""
+        now = self._clock()
+        if entry.answer is not None:
+            return Answered(request, repeated(entry.answer, now), Standing.AGAIN)
+        if arrival.over_http:
+            return None if entry.is_wanted else self._decided(request, entry)
+        if request.is_late(now):
+            # Its own time is over; that of the first ask may not be.
+            late = "the first ask with this id had no outcome before the deadline of this one"
+            answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
+            return Answered(request, answer, Standing.ALONE)
+        return Underway(request)
+
+    async def _admitted(self, ask: Ask, admitted: Admitted, arrival: Arrival) -> Settled | Enqueued:
         use_case = admitted.use_case
         request = self._with_cache_key(admitted)
         cached = await self._cached(request, use_case) if ask.cache == "use" and not request.rerun else None
@@ -109,23 +187,26 @@ class Desk:
         request = request.model_copy(update={"reserved_tokens": tokens})
         with suppress(RedisAway):
             entry = await self._ledger.accept(request)
-            if not entry.is_wanted:
-                # It was cancelled while it was being looked at.
-                await self._budget.settle(request.tenant, request.spending, 0)
-                return self._decided(request, entry)
+            known = self._known(request, arrival, entry)
+            if known is not None:
+                # It was cancelled while it was being looked at, or the ledger could not be asked before.
+                if not isinstance(known, Underway):
+                    await self._budget.settle(request.tenant, request.spending, 0)
+                return known
             request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
         reach("desk.accepted")
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
-    async def take_back(self, request: Request) -> None:
-        """Undo the admission of a request that could not be enqueued."""
+    async def take_back(self, request: Request, token: str) -> None:
+        """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
         await self._budget.settle(request.tenant, request.spending, 0)
         with suppress(RedisAway):
-            await self._ledger.forget(request)
+            await self._ledger.forget(request, token)
 
     def _decided(self, request: Request, entry: Entry) -> Answered:
         """There is nothing left to work on: it has its outcome, or was cancelled before it came."""
-        return Answered(request, entry.answer or cancelled(request, self._clock()), entry.sent)
+        standing = Standing.SENT if entry.answer is not None and entry.sent else Standing.FIRST
+        return Answered(request, entry.answer or cancelled(request, self._clock()), standing)
 
     def _with_cache_key(self, admitted: Admitted) -> Request:
         request, use_case = admitted.request, admitted.use_case
@@ -170,10 +251,6 @@ class Desk:
             }
         )
 
-    def _reused(self, request: Request) -> AnswerReady:
-        said = "this id was used for another question before; a new question needs an id of its own"
-        return ending(request, Outcome.REFUSED, Code.ID_REUSED, said, finished_at=self._clock())
-
     def _over_budget(self, request: Request, refusal: Refusal) -> AnswerReady:
         wait = refusal.retry_after
         message = (
@@ -190,9 +267,3 @@ class Desk:
             retry_after=wait,
             finished_at=self._clock(),
         )
-
-    async def _known(self, request: Request) -> Entry | None:
-        try:
-            return await self._ledger.find(key_of(request))
-        except RedisAway:
-            return None

@@ -8,6 +8,7 @@ HTTP is just a caller whose replies go to `outcomes`. Errors are problem details
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,12 +28,12 @@ from starlette.types import Message as AsgiMessage
 
 from services.gateway.admission import Arrival
 from services.gateway.cancel import CancelDesk
-from services.gateway.desk import Answered, Desk
+from services.gateway.desk import Answered, Desk, Enqueued, Standing
 from services.gateway.outcomes import Waiting
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome
+from shared.contracts.answer import AnswerReady, Code, Outcome, id_reused
 from shared.contracts.ask import Ask
 from shared.contracts.base import Part, explain
 from shared.contracts.envelope import Envelope
@@ -124,33 +125,38 @@ class HttpDoor:
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
         """Admit, enqueue, and wait for up to `wait` seconds."""
+        token = uuid.uuid4().hex
         arrival = Arrival(
             # The reply queue of HTTP is ours, whatever reply queues the caller has for its messages.
             caller=caller.model_copy(update={"reply_queues": (OUTCOMES,)}),
-            message_id=f"http/{key or uuid.uuid4().hex}",
+            message_id=f"http/{key or token}",
             at=self._clock(),
             correlation_id=key,
             time_to_live=timedelta(seconds=deadline) if deadline else None,
+            token=token,
+            over_http=True,
+            repeatable=key is not None,
         )
         if not self._connected():
             raise _unavailable()
         taken = await self._desk.take(ask, arrival)
         if isinstance(taken, Answered):
-            return await self._at_once(taken)
-        reach("http.taken")
-        try:
-            await self._enqueue([*taken.envelopes])
-        except Problem:
-            await self._desk.take_back(taken.request)
-            raise
-        reach("http.enqueued")
-        answer = await self._outcome(taken.request.request_id, wait)
-        return _answered(answer) if answer is not None else _accepted(taken.request.request_id)
+            return await self._at_once(taken, repeatable=arrival.repeatable)
+        if isinstance(taken, Enqueued):
+            reach("http.taken")
+            try:
+                await self._enqueue([*taken.envelopes])
+            except Problem:
+                await self._desk.take_back(taken.request, token)
+                raise
+            reach("http.enqueued")
+        answer = await self._outcome(taken.request.request_id, taken.request.admission, wait)
+        return _reply(answer) if answer is not None else _accepted(taken.request.request_id)
 
     async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
         """The outcome of a request of this caller; another's does not exist for it."""
         entry = await self._entry(caller, request_id)
-        answer = entry.answer or await self._outcome(request_id, wait)
+        answer = entry.answer or entry.unread or await self._outcome(request_id, entry.admission, wait)
         return _answered(answer) if answer is not None else _accepted(request_id)
 
     async def cancel(self, caller: Caller, request_id: str) -> Response:
@@ -171,18 +177,17 @@ class HttpDoor:
             await self._enqueue([outcome.envelope])
         return _answered(outcome.answer)
 
-    async def _at_once(self, taken: Answered) -> Response:
-        answer = taken.answer
-        status = _STATUS.get(answer.code)
-        if answer.outcome is Outcome.REFUSED and status is not None:
-            # It was never accepted, so it is an error of this call and no outcome to be fetched later.
-            wait = {"Retry-After": str(max(1, round(answer.retry_after)))} if answer.retry_after is not None else {}
-            raise Problem(status, answer.message, answer.code, wait)
-        with suppress(RedisAway):  # it is in the response; the ledger has it for those who ask again
-            entry = await self._ledger.claim(taken.request, answer)
-            await self._ledger.sent(taken.request)
-            answer = entry.answer or answer
-        return _answered(answer)
+    async def _at_once(self, taken: Answered, *, repeatable: bool) -> Response:
+        request, answer = taken.request, taken.answer
+        # A refusal is an error of this call; without a key nobody can ask for it again.
+        if taken.standing is Standing.FIRST and (repeatable or not _is_error(answer)):
+            with suppress(RedisAway):  # it is in the response; the ledger has it for those who ask again
+                entry = await self._ledger.claim(request, answer, sent=True)
+                if not entry.asks_the_same(request):
+                    return _reply(id_reused(request, self._clock()))
+                if not entry.is_past(request):
+                    answer = entry.answer or answer
+        return _reply(answer)
 
     async def _enqueue(self, envelopes: list[Envelope]) -> None:
         try:
@@ -194,29 +199,29 @@ class HttpDoor:
         except Unprocessable as refused:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
-    async def _outcome(self, request_id: str, wait: float) -> AnswerReady | None:
+    async def _outcome(self, request_id: str, admission: int, wait: float) -> AnswerReady | None:
         """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger."""
         loop = asyncio.get_running_loop()
         until, look = loop.time() + wait, FIRST_LOOK
-        future = self._waiting.join(request_id)
+        future = self._waiting.join(request_id, admission)
         try:
             while (left := until - loop.time()) > 0:
                 done, _ = await asyncio.wait({future}, timeout=min(look, left))
                 if done:
                     return future.result()
-                if (known := await self._stored(request_id)) is not None:
+                if (known := await self._stored(request_id, admission)) is not None:
                     return known
                 look = min(LONGEST_LOOK, look * 1.5)
             return None
         finally:
-            self._waiting.leave(request_id, future)
+            self._waiting.leave(request_id, future, admission)
 
-    async def _stored(self, request_id: str) -> AnswerReady | None:
+    async def _stored(self, request_id: str, admission: int) -> AnswerReady | None:
         try:
             entry = await self._ledger.find(request_id)
         except RedisAway:
             return None
-        return entry.answer if entry else None
+        return entry.answer if entry and entry.admission >= admission else None
 
     async def _entry(self, caller: Caller, request_id: str) -> Entry:
         """What is known of a request of `caller`; raises 404, also for another's, and 503."""
@@ -308,6 +313,18 @@ def _as_ask(body: AskBody, use_case: str) -> Ask:
         return Ask.model_validate({**body.model_dump(), "use_case": use_case})
     except ValidationError as invalid:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, explain(invalid, Ask.kind), Code.SCHEMA_INVALID) from invalid
+
+
+def _is_error(answer: AnswerReady) -> bool:
+    return answer.outcome is Outcome.REFUSED and answer.code in _STATUS
+
+
+def _reply(answer: AnswerReady) -> Response:
+    """The reply to an ask: its outcome; a refusal is an error of the call. Raises `Problem`."""
+    if not _is_error(answer):
+        return _answered(answer)
+    wait = {"Retry-After": str(max(1, math.ceil(answer.retry_after)))} if answer.retry_after is not None else {}
+    raise Problem(_STATUS[answer.code], answer.message, answer.code, wait)
 
 
 def _answered(answer: AnswerReady) -> Response:

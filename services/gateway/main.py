@@ -32,6 +32,10 @@ from shared.worker.worker import Job
 PATROL_OUTCOMES = timedelta(seconds=2)
 PATROL_DEAD = timedelta(seconds=5)
 ATTEMPTS_TO_FILE = 10_000
+# A repeat looks this often, at the least, whether the first ask has its outcome.
+LONGEST_WAIT_OF_AN_ASK = timedelta(seconds=5)
+# Time bounds the tries of an ask: the gateway itself says `expired` to one without a time to live.
+ATTEMPTS_TO_ADMIT = 10_000
 
 
 async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
@@ -53,7 +57,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     )
     cancelling = CancelDesk(parts.ledger, budget.settle, _now)
     door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
-    dead = DeadDesk(door, budget.settle, _now)
+    dead = DeadDesk(door, parts.ledger, budget.settle, _now)
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
     parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting), sweep.run]
@@ -91,6 +95,8 @@ def _ask_job(door: QueueDoor, caller: Caller) -> Job[Any]:
         handle=door.handle,
         identify=door.identify,
         ahead=(OUTCOMES, RETRIEVE, *caller.reply_queues),
+        longest_wait=LONGEST_WAIT_OF_AN_ASK,
+        attempts=ATTEMPTS_TO_ADMIT,
     )
 
 

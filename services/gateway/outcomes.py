@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from shared.bus.port import CALLER, TENANT, Received
+from shared.bus.port import ADMISSION, ASK, CALLER, TENANT, Received
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.base import check_version
@@ -24,25 +24,25 @@ class Waiting:
     """HTTP callers of this process that wait for an outcome."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[asyncio.Future[AnswerReady]]] = {}
+        self._waiting: dict[tuple[str, int], list[asyncio.Future[AnswerReady]]] = {}
 
-    def join(self, request_id: str) -> "asyncio.Future[AnswerReady]":
-        """A future for the outcome; leave again when it is no longer needed."""
+    def join(self, request_id: str, admission: int = 0) -> "asyncio.Future[AnswerReady]":
+        """A future for the outcome of an admission; leave again when it is no longer needed."""
         future: asyncio.Future[AnswerReady] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(request_id, []).append(future)
+        self._waiting.setdefault((request_id, admission), []).append(future)
         return future
 
-    def leave(self, request_id: str, future: "asyncio.Future[AnswerReady]") -> None:
+    def leave(self, request_id: str, future: "asyncio.Future[AnswerReady]", admission: int = 0) -> None:
         """Stop waiting."""
-        waiting = self._waiting.get(request_id, [])
+        waiting = self._waiting.get((request_id, admission), [])
         if future in waiting:
             waiting.remove(future)
         if not waiting:
-            self._waiting.pop(request_id, None)
+            self._waiting.pop((request_id, admission), None)
 
-    def tell(self, answer: AnswerReady) -> None:
+    def tell(self, answer: AnswerReady, admission: int = 0) -> None:
         """Hand `answer` to everybody who waits for it."""
-        for future in self._waiting.pop(answer.request_id, []):
+        for future in self._waiting.pop((answer.request_id, admission), []):
             if not future.done():
                 future.set_result(answer)
 
@@ -54,12 +54,17 @@ class Filed:
     answer: AnswerReady
     tenant: str
     caller: str
+    ask: str = ""
+    """The digest of the ask that it answers."""
+    admission: int = 0
 
     @classmethod
     def of(cls, message: Received) -> Self:
         """Read it from `outcomes`; raises `Unprocessable`."""
-        owner = (str(message.properties.get(name, "")) for name in (TENANT, CALLER))
-        return cls(AnswerReady.decode(message.body), *owner)
+        tenant, caller, ask = (str(message.properties.get(name, "")) for name in (TENANT, CALLER, ASK))
+        admission = message.properties.get(ADMISSION, 0)
+        known = admission if isinstance(admission, int) else 0
+        return cls(AnswerReady.decode(message.body), tenant, caller, ask, known)
 
 
 class OutcomeDesk:
@@ -80,10 +85,10 @@ class OutcomeDesk:
         """Store first; the delivery is completed after."""
         if isinstance(task, DeadlinePassed):
             return [] if await self._is_early(task) else [self._expired(task)]
-        self._waiting.tell(task.answer)
+        self._waiting.tell(task.answer, task.admission)
         reach("outcomes.filing")
         try:
-            await self._ledger.file(task.answer, task.tenant, task.caller)
+            await self._ledger.file(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
         except RedisAway as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
         reach("outcomes.filed")
@@ -95,7 +100,10 @@ class OutcomeDesk:
             entry = await self._ledger.find(key_of(task.request))
         except RedisAway:
             return False
-        return entry is not None and entry.answer_by is not None and entry.answer_by > task.request.answer_by
+        if entry is None:
+            return False
+        later = entry.answer_by is not None and entry.answer_by > task.request.answer_by
+        return later or entry.is_past(task.request)
 
     def _expired(self, task: DeadlinePassed) -> Envelope:
         request, now = task.request, self._clock()

@@ -99,7 +99,7 @@ class Sweep:
         if death.request is None:
             return False
         entry = await self._ledger.find(key_of(death.request))
-        if entry is not None and entry.answer is not None:
+        if entry is not None and (entry.answer is not None or entry.unread is not None):
             return False
         log.info("dead.swept", request_id=death.request.request_id, tenant=death.request.tenant)
         for envelope in await self._desk.handle(death):

@@ -120,7 +120,14 @@ class MemoryBus:
         if queue.forward_dead_to is None:
             queue.dead.append(dead)
             return
-        moved = replace(dead, queue=queue.forward_dead_to, dead_letter_source=name, delivery_count=0)
+        moved = replace(
+            dead,
+            queue=queue.forward_dead_to,
+            dead_letter_source=name,
+            delivery_count=0,
+            sequence_number=next(self._numbers),
+            enqueued_sequence_number=dead.sequence_number,
+        )
         target = self._queue(queue.forward_dead_to)
         target.held.append(_Held(moved, self._clock()))
         target.arrived.set()

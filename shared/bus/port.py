@@ -8,6 +8,7 @@ Delivery.complete    returns when the broker has confirmed it; LockLost when the
 Browser.peek         shows messages without locking them or raising their delivery count
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,15 +21,20 @@ ATTEMPT = "ragbus-attempt"
 ANSWER_BY = "ragbus-answer-by"
 ORIGIN = "ragbus-origin"
 ENQUEUED_AT = "ragbus-first-enqueued-at"
+FIRST_NUMBER = "ragbus-first-sequence-number"
 RUN = "ragbus-run"
 RERUN = "ragbus-rerun"
 TENANT = "ragbus-tenant"
 CALLER = "ragbus-caller"
+ASK = "ragbus-ask"
+ADMISSION = "ragbus-admission"
 REPLAY_OF = "ragbus-replay-of"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 DIAGNOSTIC_ID = "Diagnostic-Id"
 
+# Sequence numbers travel as text: the SDK writes integers of 32 bits only.
+_NUMBER = re.compile(r"[0-9]{1,19}")
 # A greater number was not counted by us; it would fit neither into a trace nor, one larger, into a message.
 MOST_ATTEMPTS = 1_000_000
 
@@ -88,6 +94,8 @@ class Received:
     enqueued_at: datetime | None = None
     scheduled_for: datetime | None = None
     sequence_number: int = 0
+    enqueued_sequence_number: int = 0
+    """The number on the queue that it was sent to, of a message that was forwarded since; else 0 or the same."""
     delivery_count: int = 0
     dead_letter_reason: str | None = None
     dead_letter_description: str | None = None
@@ -96,6 +104,13 @@ class Received:
     section: str = "data"
     """The AMQP section that its body came in; `value` and `sequence` only if they cannot be read as bytes."""
     properties: Mapping[str, Property] = field(default_factory=dict)
+
+    @property
+    def first_number(self) -> int:
+        """The sequence number of the first copy on the queue that it was sent to: retries and dead letters keep it."""
+        carried = self.properties.get(FIRST_NUMBER)
+        known = int(carried) if isinstance(carried, str) and _NUMBER.fullmatch(carried) else 0
+        return known or self.enqueued_sequence_number or self.sequence_number
 
     @property
     def attempt(self) -> int:

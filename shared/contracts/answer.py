@@ -1,6 +1,6 @@
 """`answer.v1`: the one outcome of a request."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -143,6 +143,29 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
         retry_after=round(max(1.0, wait) * (0.5 + chance), 1),
         finished_at=now,
     )
+
+
+def id_reused(request: Request, now: datetime) -> AnswerReady:
+    """The outcome of an ask whose id belongs to another question; it is never claimed."""
+    message = "this id was used for another question before; a new or corrected question needs an id of its own"
+    return ending(request, Outcome.REFUSED, Code.ID_REUSED, message, finished_at=now)
+
+
+def again_at(answer: AnswerReady) -> float | None:
+    """From when (seconds since the epoch) the same ask is admitted anew; none: never, the outcome is final."""
+    if not answer.retryable:
+        return None
+    if answer.finished_at is None:
+        return 0.0
+    return (answer.finished_at + timedelta(seconds=answer.retry_after or 0)).timestamp()
+
+
+def repeated(answer: AnswerReady, now: datetime) -> AnswerReady:
+    """A stored outcome as it is told again: with what is left of `retry_after`."""
+    if answer.retry_after is None or answer.finished_at is None:
+        return answer
+    left = answer.retry_after - (now - answer.finished_at).total_seconds()
+    return answer.model_copy(update={"retry_after": max(0.0, round(left, 3))})
 
 
 def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> AnswerReady:

@@ -1,10 +1,12 @@
 """`ask.v1`: an upstream app's question. The public door; everything but these fields is ignored."""
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from shared.contracts.base import Message
+from shared.contracts.ids import digest
 from shared.contracts.request import Turn
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8_000)]
@@ -23,3 +25,16 @@ class Ask(Message):
     use_case: str | None = Field(default=None, max_length=64, description="may be left out by a caller of one use case")
     conversation: tuple[Turn, ...] = Field(default=(), max_length=20)
     cache: Literal["use", "refresh"] = Field(default="use", description="refresh: do not read the answer cache")
+
+
+def ask_digest(ask: Ask, use_case: str, groups: Iterable[str]) -> str:
+    """What a message id is bound to: everything that can change the answer, or who may read it.
+
+    `use_case` is the one that was found for the ask, `groups` are the caller's. Tenant and caller are in the request
+    id; where the outcome goes, and by when, changes neither. A contract test wants every field of `Ask` and `Turn`
+    classed as in or out of here.
+    """
+    turns = [part for turn in ask.conversation for part in (turn.role, turn.text)]
+    readers = sorted(set(groups))
+    # The counts keep a turn from being taken for a group.
+    return digest(use_case, ask.question, ask.cache, str(len(turns)), *turns, str(len(readers)), *readers)

@@ -31,6 +31,10 @@ class Envelope:
     not_before: datetime | None = None
     expires_at: datetime | None = None
     request: Request | None = None
+    claim: bool = True
+    """Of an outcome: whether it is claimed for `request` before it is sent. Not so: it is told to one ask alone."""
+    again: bool = False
+    """Of an outcome that is told to one ask alone: whether it is the request's, which was told before."""
 
     def guarded_by(self, number: int) -> "Envelope":
         """The same; work for the retriever then carries the sequence number of its request's sentinel."""
@@ -54,7 +58,7 @@ def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
     """Send the outcome to the caller's reply queue (the gateway's own for HTTP)."""
     return Envelope(
         queue=request.reply_to.queue,
-        message_id=stage_id(request.request_id, "reply", request.run if request.rerun else ""),
+        message_id=stage_id(request.request_id, "reply", _reply_branch(request)),
         message=answer,
         correlation_id=request.correlation_id,
         # `outcomes` has no sessions; a session id there is carried along and means nothing.
@@ -64,12 +68,18 @@ def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
     )
 
 
+def to_one_ask(request: Request, answer: AnswerReady, token: str, now: datetime, *, again: bool = False) -> Envelope:
+    """Tell `answer` to the ask with this token, whose reply address `request` has. It is nobody else's outcome."""
+    reply = to_caller(request, answer, now)
+    return replace(reply, message_id=stage_id(request.request_id, "reply", token), claim=False, again=again)
+
+
 def at_deadline(request: Request) -> Envelope:
     """Wake the gateway shortly after the deadline. What was asked is not needed for that, so it is left out."""
     due = f"deadline.{int(request.answer_by.timestamp())}"
     return Envelope(
         queue=OUTCOMES,
-        message_id=stage_id(request.request_id, due, request.run),
+        message_id=stage_id(request.request_id, due, request.branch),
         message=DeadlinePassed(request=request.without_question()),
         correlation_id=request.correlation_id,
         not_before=request.answer_by + SENTINEL_DELAY,
@@ -77,10 +87,17 @@ def at_deadline(request: Request) -> Envelope:
     )
 
 
+def _reply_branch(request: Request) -> str:
+    if request.rerun:
+        return request.run
+    # The reply queue has seen `{request}/reply` at the first admission.
+    return request.token if request.admission else ""
+
+
 def _work(queue: str, message: Message, request: Request) -> Envelope:
     return Envelope(
         queue=queue,
-        message_id=stage_id(request.request_id, queue, request.run),
+        message_id=stage_id(request.request_id, queue, request.branch),
         message=message,
         correlation_id=request.correlation_id,
         expires_at=request.answer_by,

@@ -4,7 +4,13 @@
     {request}/{stage}/r{n}         its n-th retry
     {request}/{stage}/p{n}         its n-th replay, and everything that follows from it
     {request}/{stage}/p{n}/r{m}    a retry inside a replay
+    {request}/{stage}/a{n}         its n-th admission anew, after a retryable outcome; then …/a{n}/p{m}, …/a{n}/r{m}
+    {request}/ask/{token}/r{n}     the n-th retry of an ask on its own queue
     {request}/reply                the outcome; a rerun's is {request}/reply/p{n}
+    {request}/reply/{token}        what one ask alone is told: the outcome once more for a repeat, that it could not be
+                                   read, that its id belongs to another question; and the outcome of admission n > 0
+
+A token stands for one sending of an ask: its redeliveries and retries share it, a repeat has another.
 
 A retry under the *same* id would be swallowed silently by a duplicate-detecting queue, and a deterministic
 id makes a second send after a crash harmless.
@@ -34,8 +40,16 @@ def request_id(tenant: str, caller: str, message_id: str) -> str:
     return "r" + digest(tenant, caller, message_id)
 
 
+def ask_token(reply_session: str | None, sequence_number: int, body: bytes) -> str:
+    """One sending of an ask, by where its reply goes, its first sequence number and what it says.
+
+    The body is in it for a queue that was made anew, whose numbers begin again.
+    """
+    return digest(reply_session or "", str(sequence_number), hashlib.blake2b(body, digest_size=16).hexdigest())
+
+
 def stage_id(request: str, stage: str, run: str = "") -> str:
-    """The id of a stage's message; `run` is `p{n}` in a replay."""
+    """The id of a stage's message; `run` is `p{n}` in a replay (`Request.branch`)."""
     return "/".join(filter(None, (request, stage, run)))
 
 

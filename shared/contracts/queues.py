@@ -15,6 +15,9 @@ BLOB_EVENTS = "blob-events"
 LOCK = timedelta(seconds=60)
 SKEW = timedelta(seconds=30)
 DUPLICATE_WINDOW = timedelta(minutes=10)
+# Of a caller's door: what it drops, it drops without a word. Long enough for what an SDK sends again by itself; after
+# it a repeat reaches the gateway, which tells the outcome again.
+INGRESS_WINDOW = timedelta(minutes=1)
 # Azure keeps a message at most this long unless its sender says less.
 KEEP = timedelta(days=14)
 
@@ -33,11 +36,13 @@ class Queue:
     max_delivery_count: int = 10
     lock: timedelta = LOCK
     time_to_live: timedelta = KEEP
+    is_ingress: bool = False
 
 
 def ingress(name: str) -> Queue:
     """A caller's door; its rights are bound to the queue by `callers.yaml`."""
-    return Queue(name, consumer="gateway", carries=("ask.v1", "cancel.v1"))
+    carries = ("ask.v1", "cancel.v1")
+    return Queue(name, consumer="gateway", carries=carries, duplicate_window=INGRESS_WINDOW, is_ingress=True)
 
 
 def replies(name: str) -> Queue:
@@ -77,8 +82,8 @@ def topology(ingresses: Iterable[str], reply_queues: Iterable[str]) -> tuple[Que
 
 
 def shortest_window(queues: Iterable[Queue]) -> timedelta:
-    """The shortest duplicate-detection window among the queues that have one."""
-    return min(queue.duplicate_window for queue in queues if queue.duplicate_window is not None)
+    """The shortest duplicate-detection window among the queues whose windows guard work and outcomes."""
+    return min(window for queue in queues if (window := queue.duplicate_window) is not None and not queue.is_ingress)
 
 
 def longest_deadline(window: timedelta, lock: timedelta = LOCK) -> timedelta:

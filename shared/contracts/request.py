@@ -44,11 +44,22 @@ class Request(Part):
     )
     run: str = Field(default="", description="empty, or p{n} in the n-th replay")
     rerun: bool = Field(default=False, description="a replay that may send a second outcome")
+    ask_digest: str = Field(default="", description="what its id is bound to; see `ask_digest`")
+    token: str = Field(default="", description="of the ask that was admitted, among those with this id")
+    admission: int = Field(default=0, ge=0, description="how often the same ask was admitted anew before")
+
+    @property
+    def branch(self) -> str:
+        """What the ids of its messages end with: `a{n}` when admitted anew, `p{n}` in a replay, else nothing.
+
+        The duplicate windows still hold the ids of the first time.
+        """
+        return "/".join(filter(None, (f"a{self.admission}" if self.admission else "", self.run)))
 
     @property
     def spending(self) -> str:
-        """Under which name its tokens are reserved and settled: every replay pays for itself."""
-        return f"{self.request_id}/{self.run}" if self.run else self.request_id
+        """Under which name its tokens are reserved and settled: every admission and replay pays for itself."""
+        return f"{self.request_id}/{self.branch}" if self.branch else self.request_id
 
     def without_question(self) -> Self:
         """The same without what was asked: enough to tell the caller how it ended."""

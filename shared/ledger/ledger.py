@@ -1,12 +1,17 @@
 """The ledger of outcomes, in Redis: one hash per request.
 
-    accepted ──claim──▶ claimed ──sent──▶ sent
+    bound ──accept──▶ accepted ──claim──▶ claimed ──sent──▶ sent
+      │                                                      │  the same ask again, after a retryable outcome:
+      └────────◀─────────────── bind ───────────────◀────────┘  the next admission, numbered from 1
     cancelled ──accept, claim──▶ claimed            cancelled before its ask arrived: a tombstone
 
-The first outcome that is claimed wins; it is stored before it is sent, so whoever comes later sends *that* one
-or nothing. To cancel is to claim `cancelled`; where nothing was accepted yet, a tombstone makes whoever meets the
-request later claim it. Redis is the second guard, never the only one: the reply queue detects duplicates of
-`{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
+An id belongs to the question that binds it first, and to the message (token) that asked it. The first outcome that is
+claimed wins; it is stored before it is sent, so every later sender sends *that* one or nothing. To cancel is to claim
+`cancelled`; where nothing was accepted yet, a tombstone makes the worker that meets the request later claim it. What
+an earlier admission left behind can claim nothing. Redis is the second guard, never the only one: the reply queue
+detects duplicates of `{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
+
+Every step is one script on one key, so it is atomic, on a cluster too.
 """
 
 from collections.abc import Sequence
@@ -15,73 +20,130 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady
+from shared.contracts.answer import AnswerReady, again_at
 from shared.contracts.fit import fitted
-from shared.contracts.ids import digest
 from shared.contracts.request import Request
 from shared.ledger.states import State
 from shared.telemetry import traces
 
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.
 KEEP = timedelta(days=1)
+_SECONDS = int(KEEP.total_seconds())
 # Of an entry, in the order of `_entry`.
-_FIELDS = ("tenant", "caller", "answer", "sent", "answer_by", "question", "request", "cancelled")
+_FIELDS = (
+    *("tenant", "caller", "answer", "sent", "answer_by", "ask", "token", "admission", "request", "cancelled"),
+    *("unread", "past"),
+)
+_KNOWN = "redis.call('HMGET', KEYS[1], " + ", ".join(f"'{name}'" for name in _FIELDS) + ")"
+# What a new admission of the same ask starts without.
+_ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'sent', 'again_at', 'answer_by', 'request', 'cancelled')"
+# Tokens of so many earlier admissions are remembered: their asks may be delivered again, and have been answered.
+_PAST = 16 * 27
 
-# KEYS: the request   ARGV: tenant, caller, when it is due, digest of the question, the request, seconds to keep, fields
-_ACCEPT = """
-redis.call('HSET', KEYS[1], 'tenant', ARGV[1], 'caller', ARGV[2])
-redis.call('HSETNX', KEYS[1], 'answer_by', ARGV[3])
-redis.call('HSETNX', KEYS[1], 'question', ARGV[4])
-redis.call('HSETNX', KEYS[1], 'request', ARGV[5])
-redis.call('EXPIRE', KEYS[1], ARGV[6])
-return redis.call('HMGET', KEYS[1], unpack(ARGV, 7))
+# KEYS: the request   ARGV: digest of the ask, token, seconds since the epoch, seconds to keep, 0 for a replay
+# A replay neither takes the id from an ask that could not be read, nor begins a new admission.
+_BIND = f"""
+local k = redis.call('HMGET', KEYS[1], 'ask', 'token', 'answer', 'sent', 'again_at', 'unread', 'past', 'cancelled')
+local ask, token, past = k[1], k[2], k[7] or ''
+local replay = ARGV[5] == '0'
+if not ask and not (replay and k[6]) then
+  if k[6] then redis.call('DEL', KEYS[1]) end
+  redis.call('HSET', KEYS[1], 'ask', ARGV[1])
+  redis.call('HSETNX', KEYS[1], 'token', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+elseif ask == ARGV[1] and not token then
+  redis.call('HSET', KEYS[1], 'token', ARGV[2])
+elseif ask == ARGV[1] and token ~= ARGV[2] and not replay and k[3] and k[4] and k[5]
+  and tonumber(k[5]) <= tonumber(ARGV[3]) and not string.find(past, ARGV[2], 1, true) then
+  {_ANEW}
+  redis.call('HINCRBY', KEYS[1], 'admission', 1)
+  redis.call('HSET', KEYS[1], 'token', ARGV[2], 'past', string.sub(token .. ' ' .. past, 1, {_PAST}))
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+end
+return {_KNOWN}
 """
 
-# KEYS: the request   ARGV: seconds to keep, answer, tenant, caller
-_FILE = """
-redis.call('HSETNX', KEYS[1], 'answer', ARGV[2])
-redis.call('HSETNX', KEYS[1], 'tenant', ARGV[3])
-redis.call('HSETNX', KEYS[1], 'caller', ARGV[4])
-redis.call('HSET', KEYS[1], 'sent', '1')
+# Of every step that belongs to an admission, first: what an earlier one left behind changes nothing, and neither does
+# another question; a later admission than is known (Redis lost it) begins anew.
+# ARGV: 1 seconds to keep, 2 admission, 3 digest of the ask or '', 4 token or '', 5 tenant, 6 caller
+_ADMISSION = f"""
+local known = tonumber(redis.call('HGET', KEYS[1], 'admission') or 0)
+local ask = redis.call('HGET', KEYS[1], 'ask')
+if known > tonumber(ARGV[2]) or (ask and ARGV[3] ~= '' and ask ~= ARGV[3]) then return {_KNOWN} end
+if known < tonumber(ARGV[2]) then
+  {_ANEW}
+  redis.call('HSET', KEYS[1], 'admission', ARGV[2])
+end
+redis.call('HDEL', KEYS[1], 'unread')
+redis.call('HSETNX', KEYS[1], 'tenant', ARGV[5])
+redis.call('HSETNX', KEYS[1], 'caller', ARGV[6])
+if ARGV[3] ~= '' then redis.call('HSETNX', KEYS[1], 'ask', ARGV[3]) end
+if ARGV[4] ~= '' then redis.call('HSETNX', KEYS[1], 'token', ARGV[4]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 0
 """
 
-# KEYS: the request   ARGV: answer, tenant, caller, seconds to keep
-_CLAIM = """
-local known = redis.call('HMGET', KEYS[1], 'answer', 'sent')
-if known[1] then return known end
-redis.call('HSET', KEYS[1], 'answer', ARGV[1], 'tenant', ARGV[2], 'caller', ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-return {ARGV[1], false}
+# ARGV: …, 7 when the answer is due, 8 the request without its question
+_ACCEPT = f"""{_ADMISSION}
+redis.call('HSETNX', KEYS[1], 'answer_by', ARGV[7])
+redis.call('HSETNX', KEYS[1], 'request', ARGV[8])
+return {_KNOWN}
+"""
+
+# ARGV: …, 7 answer, 8 from when on the same ask is admitted anew or '', 9 '1' if its caller has it with that
+_CLAIM = f"""{_ADMISSION}
+if redis.call('HSETNX', KEYS[1], 'answer', ARGV[7]) == 1 and ARGV[8] ~= '' then
+  redis.call('HSET', KEYS[1], 'again_at', ARGV[8])
+end
+if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'sent', '1') end
+return {_KNOWN}
 """
 
 # KEYS: the request   ARGV: tenant, caller, seconds to keep. What was accepted is claimed for by its canceller.
-_CANCEL = """
+_CANCEL = f"""
 local known = redis.call('HMGET', KEYS[1], 'answer', 'request')
 if not known[1] and not known[2] then
+  redis.call('HDEL', KEYS[1], 'unread')
   redis.call('HSET', KEYS[1], 'cancelled', '1', 'tenant', ARGV[1], 'caller', ARGV[2])
   redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+return {_KNOWN}
+"""
+
+# KEYS: the request   ARGV: answer, tenant, caller, seconds to keep. Only where nothing else is known.
+_UNREAD = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'unread', ARGV[1], 'tenant', ARGV[2], 'caller', ARGV[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
 return 0
 """
 
-# KEYS: the request. What a flush took away meanwhile does not come back as half an entry without an end.
+# KEYS: the request   ARGV: admission. What a flush took away meanwhile does not come back as half an entry without an
+# end.
 _SENT = """
-if redis.call('HEXISTS', KEYS[1], 'answer') == 1 then redis.call('HSET', KEYS[1], 'sent', '1') end
+local known = redis.call('HMGET', KEYS[1], 'answer', 'admission')
+if known[1] and (known[2] or '0') == ARGV[1] then redis.call('HSET', KEYS[1], 'sent', '1') end
 return 0
 """
 
-# KEYS: the request   ARGV: the answer. What was sent stays what it was.
+# KEYS: the request   ARGV: admission, answer, from when on the same ask is admitted anew or ''. What was sent stays.
 _REPLACE = """
-local known = redis.call('HMGET', KEYS[1], 'answer', 'sent')
-if known[1] and not known[2] then redis.call('HSET', KEYS[1], 'answer', ARGV[1]) end
+local known = redis.call('HMGET', KEYS[1], 'answer', 'sent', 'admission')
+if known[1] and not known[2] and (known[3] or '0') == ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'again_at')
+  redis.call('HSET', KEYS[1], 'answer', ARGV[2])
+  if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'again_at', ARGV[3]) end
+end
 return 0
 """
 
-# KEYS: the request. An outcome is never forgotten.
+# KEYS: the request   ARGV: token. An outcome is never forgotten, nor which question the id belongs to: the broker may
+# have taken the work all the same. The next ask of it takes the admission over.
 _FORGET = """
-if redis.call('HEXISTS', KEYS[1], 'answer') == 0 then redis.call('DEL', KEYS[1]) end
+local known = redis.call('HMGET', KEYS[1], 'answer', 'cancelled', 'token')
+if not known[1] and not known[2] and (known[3] or '') == ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'request', 'answer_by', 'tenant', 'caller', 'token')
+end
 return 0
 """
 
@@ -96,19 +158,31 @@ class Entry:
     sent: bool
     answer_by: datetime | None = None
     """When the answer is due, as the first admission said."""
-    question: str | None = None
-    """A digest of what was asked."""
+    ask: str | None = None
+    """The digest of the ask that the id belongs to."""
+    token: str | None = None
+    """Of the message that asked it, or asked it anew."""
+    admission: int = 0
+    """How often the same ask was admitted anew."""
     request: Request | None = None
     """What was accepted, without the question: whom to answer, and where."""
     cancelled: bool = False
     """Whether it was cancelled before it was accepted, as far as this ledger knew."""
+    unread: AnswerReady | None = None
+    """What was told to an ask with this id that could not be read; it binds nothing."""
+    past: Sequence[str] = ()
+    """Tokens of earlier admissions."""
 
     @property
     def state(self) -> State:
         """Where the request stands."""
         if self.answer is not None:
             return State.TOLD if self.sent else State.CLAIMED
-        return State.UNWANTED if self.cancelled else State.ACCEPTED
+        if self.cancelled:
+            return State.UNWANTED
+        if self.request is not None:
+            return State.ACCEPTED
+        return State.UNREAD if self.unread is not None else State.BOUND
 
     @property
     def is_wanted(self) -> bool:
@@ -116,8 +190,12 @@ class Entry:
         return self.answer is None and not self.cancelled
 
     def asks_the_same(self, request: Request) -> bool:
-        """Whether `request` repeats what was asked under its id before; an unknown question counts as the same."""
-        return self.question is None or self.question == _digest_of(request)
+        """Whether `request` is what the id belongs to; as long as nothing is known of one of them, it is."""
+        return not self.ask or not request.ask_digest or self.ask == request.ask_digest
+
+    def is_past(self, request: Request) -> bool:
+        """Whether the same ask was admitted anew since: what is left of `request` is of no use."""
+        return self.admission > request.admission
 
 
 class Ledger:
@@ -126,19 +204,29 @@ class Ledger:
     def __init__(self, redis: QuickRedis) -> None:
         self._redis = redis
 
+    async def bind(self, request: Request, token: str, now: datetime) -> Entry:
+        """Take the id for `request`'s question and this message, unless it is taken; says by what.
+
+        The same question in another message begins a new admission when the outcome was retryable, was sent, and
+        `now` it is time; a replay never does.
+        """
+        mine = int(request.rerun or not request.run)
+        args = [request.ask_digest, token, now.timestamp(), _SECONDS, mine]
+        return _entry(await self._redis.script(_BIND, [_key(key_of(request))], args))
+
     async def accept(self, request: Request) -> Entry:
         """Note that `request` was admitted, so that asking for it is answered with "not yet".
 
         Says what is known of it then: what the first admission said when the same request comes again, and
         whether it is wanted at all.
         """
-        due, body = request.answer_by.isoformat(), request.without_question().model_dump_json()
-        args = [request.tenant, request.caller, due, _digest_of(request), body, int(KEEP.total_seconds()), *_FIELDS]
+        noted = [request.answer_by.isoformat(), request.without_question().model_dump_json()]
+        args = [*_of_admission(request), *noted]
         return _entry(await self._redis.script(_ACCEPT, [_key(key_of(request))], args))
 
-    async def forget(self, request: Request) -> None:
-        """Take an admission back: the caller was told that there is none."""
-        await self._redis.script(_FORGET, [_key(key_of(request))], [])
+    async def forget(self, request: Request, token: str) -> None:
+        """Take back the admission of the ask with `token`: its caller was told that there is none."""
+        await self._redis.script(_FORGET, [_key(key_of(request))], [token])
 
     async def cancel(self, request_id: str, tenant: str, caller: str) -> Entry:
         """Note that `request_id` is not wanted any more; says what is known of it.
@@ -146,57 +234,77 @@ class Ledger:
         An entry without an answer but with its `request` waits for the outcome `cancelled` to be claimed; one
         without both is a tombstone for an ask that has yet to arrive.
         """
-        await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, int(KEEP.total_seconds())])
-        return await self.find(request_id) or Entry(tenant, caller, None, sent=False, cancelled=True)
+        return _entry(await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, _SECONDS]))
 
     async def is_wanted(self, request: Request) -> bool:
         """Whether `request` has no outcome yet and was not cancelled; one cheap look, for long work."""
         key = _key(key_of(request))
-        found: list[Any] = await self._redis.run(lambda redis: redis.hmget(key, "answer", "cancelled"))
-        return found == [None, None]
+        names = ("answer", "cancelled", "admission")
+        answer, gone, admission = await self._redis.run(lambda redis: redis.hmget(key, *names))
+        known = int(admission or 0)
+        return known < request.admission or (known == request.admission and answer is None and gone is None)
 
-    async def claim(self, request: Request, answer: AnswerReady) -> Entry:
-        """Make `answer` the outcome of `request` if it has none; says which one it has."""
+    async def claim(self, request: Request, answer: AnswerReady, *, sent: bool = False) -> Entry:
+        """Make `answer` the outcome of `request` if it has none; says which one it has.
+
+        An entry that `is_past`, or does not ask the same, was left as it is. `sent`: its caller has it with that.
+        """
         if not answer.trace_id:
             answer = answer.model_copy(update={"trace_id": traces.trace_id()})
         answer = fitted(answer)
-        args = [answer.encode(), request.tenant, request.caller, int(KEEP.total_seconds())]
-        body, sent = await self._redis.script(_CLAIM, [_key(key_of(request))], args)
-        return Entry(request.tenant, request.caller, fitted(AnswerReady.decode(body.encode())), bool(sent))
+        args = [*_of_admission(request), answer.encode(), _again(answer), int(sent)]
+        return _entry(await self._redis.script(_CLAIM, [_key(key_of(request))], args))
 
     async def replace(self, request: Request, answer: AnswerReady) -> None:
         """Put `answer` in the place of an outcome that the broker refuses to carry."""
-        await self._redis.script(_REPLACE, [_key(key_of(request))], [fitted(answer).encode()])
+        answer = fitted(answer)
+        args = [request.admission, answer.encode(), _again(answer)]
+        await self._redis.script(_REPLACE, [_key(key_of(request))], args)
 
-    async def file(self, answer: AnswerReady, tenant: str, caller: str) -> None:
+    async def file(self, answer: AnswerReady, tenant: str, caller: str, *, ask: str = "", admission: int = 0) -> None:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
-        await self._redis.script(_FILE, [key], [int(KEEP.total_seconds()), fitted(answer).encode(), tenant, caller])
+        answer = fitted(answer)
+        args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1]
+        await self._redis.script(_CLAIM, [key], args)
+
+    async def unread(self, request: Request, answer: AnswerReady) -> None:
+        """Keep what was told to an ask that could not be read, if nothing else is known under its id."""
+        args = [fitted(answer).encode(), request.tenant, request.caller, _SECONDS]
+        await self._redis.script(_UNREAD, [_key(key_of(request))], args)
 
     async def sent(self, request: Request) -> None:
         """Note that the outcome is on its way, so that nobody sends it again."""
-        await self._redis.script(_SENT, [_key(key_of(request))], [])
+        await self._redis.script(_SENT, [_key(key_of(request))], [request.admission])
 
     async def find(self, key: str) -> Entry | None:
         """What is known under a request id (or `{request}/p{n}` for a rerun)."""
         found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *_FIELDS))
-        return _entry(found) if found[0] is not None else None
+        return _entry(found) if any(value is not None for value in found) else None
 
 
 def _entry(fields: Sequence[str | None]) -> Entry:
-    """The entry in the values of `_FIELDS`, of which the first two are there."""
-    tenant, caller, body, sent, due, question, request, cancelled = fields
+    """The entry in the values of `_FIELDS`."""
+    tenant, caller, body, sent, due, ask, token, admission, request, cancelled, unread, past = fields
     return Entry(
         tenant or "",
         caller or "",
-        # Of a version that did not know how large an outcome may be, perhaps.
-        fitted(AnswerReady.decode(body.encode())) if body else None,
+        _outcome(body),
         bool(sent),
         datetime.fromisoformat(due) if due else None,
-        question,
+        ask,
+        token,
+        int(admission or 0),
         Request.model_validate_json(request) if request else None,
         bool(cancelled),
+        _outcome(unread),
+        tuple((past or "").split()),
     )
+
+
+def _outcome(body: str | None) -> AnswerReady | None:
+    # Of a version that did not know how large an outcome may be, perhaps.
+    return fitted(AnswerReady.decode(body.encode())) if body else None
 
 
 def key_of(request: Request) -> str:
@@ -204,9 +312,13 @@ def key_of(request: Request) -> str:
     return f"{request.request_id}/{request.run}" if request.rerun else request.request_id
 
 
-def _digest_of(request: Request) -> str:
-    turns = (f"{turn.role}:{turn.text}" for turn in request.conversation)
-    return digest(request.use_case, request.question, *turns)
+def _of_admission(request: Request) -> list[Any]:
+    return [_SECONDS, request.admission, request.ask_digest, request.token, request.tenant, request.caller]
+
+
+def _again(answer: AnswerReady) -> float | str:
+    again = again_at(answer)
+    return "" if again is None else again
 
 
 def _key(key: str) -> str:

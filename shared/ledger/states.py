@@ -11,11 +11,15 @@ class State(StrEnum):
     """What is known of a request."""
 
     UNKNOWN = "unknown"
+    UNREAD = "unread"
+    """An ask with its id could not be read, and its sender was told so; the id is still free."""
+    BOUND = "bound"
+    """Its id belongs to a question, which was not admitted yet, or could not be enqueued."""
     ACCEPTED = "accepted"
     UNWANTED = "unwanted"
     """Cancelled before it was accepted: a tombstone."""
     CLAIMED = "claimed"
-    """It has its outcome, the only one it will ever have."""
+    """It has its outcome. Only a repeat of an ask whose outcome was retryable begins anew."""
     TOLD = "told"
     """The outcome was sent, or filed for an HTTP caller."""
 
@@ -23,6 +27,10 @@ class State(StrEnum):
 class Step(StrEnum):
     """What can happen to it."""
 
+    BIND = "bind"
+    REPEAT = "repeat"
+    """The same ask in another message, when `retry_after` of a retryable outcome has passed."""
+    UNREAD = "unread"
     ACCEPT = "accept"
     CANCEL = "cancel"
     CLAIM = "claim"
@@ -32,15 +40,24 @@ class Step(StrEnum):
 
 
 _ANY_TIME = {Step.CLAIM: State.CLAIMED, Step.FILE: State.TOLD}
+_BINDING = {Step.BIND: State.BOUND, Step.REPEAT: State.BOUND}
 
-# What is not named here changes nothing.
+# What is not named here changes nothing. Of a final outcome `REPEAT` changes nothing either.
 NEXT: Mapping[State, Mapping[Step, State]] = {
-    State.UNKNOWN: {Step.ACCEPT: State.ACCEPTED, Step.CANCEL: State.UNWANTED, **_ANY_TIME},
+    State.UNKNOWN: {
+        **_BINDING,
+        Step.UNREAD: State.UNREAD,
+        Step.ACCEPT: State.ACCEPTED,
+        Step.CANCEL: State.UNWANTED,
+        **_ANY_TIME,
+    },
+    State.UNREAD: {**_BINDING, Step.ACCEPT: State.ACCEPTED, Step.CANCEL: State.UNWANTED, **_ANY_TIME},
+    State.BOUND: {Step.ACCEPT: State.ACCEPTED, Step.CANCEL: State.UNWANTED, **_ANY_TIME},
     # To cancel what was accepted is to claim `cancelled` for it.
-    State.ACCEPTED: {Step.FORGET: State.UNKNOWN, **_ANY_TIME},
-    State.UNWANTED: {Step.FORGET: State.UNKNOWN, **_ANY_TIME},
+    State.ACCEPTED: {Step.FORGET: State.BOUND, **_ANY_TIME},
+    State.UNWANTED: {**_ANY_TIME},
     State.CLAIMED: {Step.SENT: State.TOLD, Step.FILE: State.TOLD},
-    State.TOLD: {},
+    State.TOLD: {Step.REPEAT: State.BOUND},
 }
 
 

@@ -1,7 +1,7 @@
 """The guard before an outcome leaves: at most one per request, and always the same one.
 
 The ledger keeps the first outcome that is claimed; the reply queue drops a second message with the same id.
-When Redis is away the queue guards alone.
+When Redis is away the queue guards alone. What is told to one ask alone is not claimed (`Envelope.claim`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, cancelled
-from shared.contracts.envelope import Envelope
+from shared.contracts.answer import AnswerReady, cancelled, id_reused
+from shared.contracts.envelope import Envelope, to_one_ask
 from shared.contracts.fit import fitted, too_large
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
@@ -34,6 +34,8 @@ class Outcomes:
         """
         try:
             entry = await self._ledger.find(key_of(request))
+            if entry is not None and entry.admission < request.admission:
+                return None  # Redis lost this admission
             if entry is None or entry.is_wanted or entry.answer is not None:
                 return entry
             return await self._ledger.claim(request, cancelled(request, self._clock()))
@@ -41,14 +43,25 @@ class Outcomes:
             return None
 
     async def send(self, envelope: Envelope, send: Send) -> AnswerReady | None:
-        """Send the request's outcome, which is `envelope`'s unless there was one before; None: was sent already."""
+        """Send the request's outcome, which is `envelope`'s unless there was one before.
+
+        None: nothing was sent, because it was before, or because the same ask was admitted anew since.
+        """
         request = envelope.request
         if request is None or not isinstance(envelope.message, AnswerReady):
             raise TypeError("an outcome needs its request to be claimed for")
         answer = fitted(envelope.message)
+        if not envelope.claim:
+            await send(replace(envelope, message=answer))
+            return answer
         reach("outcome.claiming")
         entry = await self._claim(request, answer)
         reach("outcome.claimed")
+        if entry is not None and not entry.asks_the_same(request):
+            # Redis was away when it was admitted, and its id belongs to another question.
+            return await self.send(self.reused(request), send)
+        if entry is not None and entry.is_past(request):
+            return None
         if entry is not None and entry.sent:
             return None
         winner = entry.answer if entry is not None and entry.answer is not None else answer
@@ -65,6 +78,11 @@ class Outcomes:
         await self._note_sent(request)
         reach("outcome.noted")
         return winner
+
+    def reused(self, request: Request) -> Envelope:
+        """Tell the sender of `request` that its id belongs to another question."""
+        now = self._clock()
+        return to_one_ask(request, id_reused(request, now), request.token, now)
 
     async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:
         try:

@@ -17,7 +17,7 @@ from shared.telemetry.metrics import Metrics
 from shared.worker.gate import Gate
 from shared.worker.lifecycle import Close, serve, stop_on_signals
 from shared.worker.outcomes import Outcomes
-from shared.worker.policy import RetryPolicy
+from shared.worker.policy import LONGEST_WAIT, RetryPolicy
 from shared.worker.post import Identity, when
 from shared.worker.worker import Job, Worker
 
@@ -119,6 +119,6 @@ def _worker(job: Job[Any], settings: WorkerSettings, parts: Parts) -> Worker[Any
         outcomes=Outcomes(parts.ledger),
         concurrency=settings.concurrency,
         gate=Gate(parts.redis, job.queue) if job.guarded else None,
-        policy=RetryPolicy(attempts=job.attempts or settings.attempts),
+        policy=RetryPolicy(attempts=job.attempts or settings.attempts, longest=job.longest_wait or LONGEST_WAIT),
         metrics=parts.metrics,
     )

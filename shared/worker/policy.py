@@ -7,6 +7,7 @@ from shared.errors import Reason, TryLater, Unprocessable
 
 # What a settlement and a hop to the next stage take; a retry later than that is too late to be answered.
 MARGIN = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class RetryPolicy:
 
     attempts: int = 8
     base: timedelta = timedelta(seconds=1)
-    longest: timedelta = timedelta(seconds=60)
+    longest: timedelta = LONGEST_WAIT
 
     def wait(self, attempt: int, chance: float) -> timedelta:
         """How long to wait after `attempt` (from 1) failed; `chance` is uniform in 0..1."""

@@ -5,7 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.bus.port import ANSWER_BY, ATTEMPT, CALLER, ENQUEUED_AT, ORIGIN, TENANT, Outgoing, Property, Received
+from shared.bus.port import (
+    ADMISSION,
+    ANSWER_BY,
+    ASK,
+    ATTEMPT,
+    CALLER,
+    ENQUEUED_AT,
+    FIRST_NUMBER,
+    ORIGIN,
+    TENANT,
+    Outgoing,
+    Property,
+    Received,
+)
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import retry_id
 from shared.contracts.queues import OUTCOMES
@@ -28,14 +41,16 @@ class Identity:
 
 def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
     """The message for `envelope`, with the current trace in its properties."""
-    properties: dict[str, str] = {}
+    properties: dict[str, Property] = {}
+    trace: dict[str, str] = {}
     if envelope.queue == OUTCOMES and envelope.request is not None:
         # For the gateway, which files outcomes by whose they are; nobody else can send to that queue.
         properties |= {TENANT: envelope.request.tenant, CALLER: envelope.request.caller}
+        properties |= {ASK: envelope.request.ask_digest, ADMISSION: envelope.request.admission}
     if envelope.request is not None and envelope.expires_at == envelope.request.answer_by:
         # For its retries: the time to live is in whole seconds.
         properties[ANSWER_BY] = envelope.request.answer_by.isoformat()
-    traces.inject(properties)
+    traces.inject(trace)
     starts = max(now, envelope.not_before) if envelope.not_before else now
     return Outgoing(
         queue=envelope.queue,
@@ -46,7 +61,7 @@ def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
         session_id=envelope.session_id,
         time_to_live=life(starts, envelope.expires_at),
         enqueue_at=envelope.not_before,
-        properties=properties,
+        properties={**properties, **trace},
     )
 
 
@@ -107,6 +122,7 @@ def _marks(message: Received, identity: Identity, attempt: int) -> Mapping[str, 
     marks: dict[str, Property] = {ATTEMPT: attempt}
     if identity.origin is not None:
         marks[ORIGIN] = identity.origin
+        marks[FIRST_NUMBER] = str(message.first_number)
     if identity.deadline is not None:
         marks[ANSWER_BY] = identity.deadline.isoformat()
     if message.enqueued_at is not None:

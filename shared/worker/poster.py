@@ -61,7 +61,7 @@ class Poster:
             await self._post(envelope)
             return None
         answer = await self._outcomes.send(_traced(envelope), self._post)
-        if answer is not None:
+        if answer is not None and not envelope.again:
             self._metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
             log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
             if envelope.request is not None:

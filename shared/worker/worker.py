@@ -81,6 +81,8 @@ class Job(Generic[Task]):
     """Whether tenants share the queue: then they share the slots, and a few more deliveries are taken in hand."""
     guarded: bool = False
     """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
+    longest_wait: timedelta | None = None
+    """Between two tries, where this work deserves a shorter one than usual."""
     attempts: int | None = None
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
     archive: Callable[[Received], tuple[str, str]] | None = None
@@ -303,9 +305,16 @@ class Worker(Generic[Task]):
         return await _settled(delivery.dead_letter(*self.job.archive(delivery.message)), "archived")
 
     async def _recognise(self, request: Request) -> bool:
-        """Whether the request has its outcome already; then it is made sure that it was sent."""
+        """Whether there is nothing left to work on: it has its outcome, which is made sure to be sent, or is past."""
         entry = await self.outcomes.known(request)
-        if entry is None or entry.answer is None:
+        if entry is None:
+            return False
+        if not entry.asks_the_same(request):
+            await self.poster.send(self.outcomes.reused(request))
+            return True
+        if entry.is_past(request):
+            return True
+        if entry.answer is None:
             return False
         if entry.sent:
             self.poster.is_over(request)

@@ -1,17 +1,22 @@
 """A real Redis against the table of the ledger's states: every step from every state."""
 
+from datetime import timedelta
+
 import pytest
 
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import Code, Outcome, ending
 from shared.ledger.ledger import Ledger, key_of
 from shared.ledger.states import State, Step, after
-from tests.making import a_request
+from tests.making import NOW, a_request
 
-REQUEST = a_request()
+REQUEST = a_request(ask_digest="d", token="t1")
+LATER = NOW + timedelta(seconds=31)
 # The shortest way to each state.
 WAYS: dict[State, tuple[Step, ...]] = {
     State.UNKNOWN: (),
+    State.UNREAD: (Step.UNREAD,),
+    State.BOUND: (Step.BIND,),
     State.ACCEPTED: (Step.ACCEPT,),
     State.UNWANTED: (Step.CANCEL,),
     State.CLAIMED: (Step.CLAIM,),
@@ -20,8 +25,15 @@ WAYS: dict[State, tuple[Step, ...]] = {
 
 
 async def take(ledger: Ledger, step: Step) -> None:
-    answer = ending(REQUEST, Outcome.ANSWERED, Code.OK, text="24 days")
+    # Retryable, or `REPEAT` would change nothing anywhere.
+    answer = ending(REQUEST, Outcome.REFUSED, Code.BUDGET_EXCEEDED, retryable=True, retry_after=30, finished_at=NOW)
     match step:
+        case Step.BIND:
+            await ledger.bind(REQUEST, "t1", NOW)
+        case Step.REPEAT:
+            await ledger.bind(REQUEST, "t2", LATER)
+        case Step.UNREAD:
+            await ledger.unread(REQUEST, answer)
         case Step.ACCEPT:
             await ledger.accept(REQUEST)
         case Step.CANCEL:
@@ -33,7 +45,7 @@ async def take(ledger: Ledger, step: Step) -> None:
         case Step.FILE:
             await ledger.file(answer, REQUEST.tenant, REQUEST.caller)
         case Step.FORGET:
-            await ledger.forget(REQUEST)
+            await ledger.forget(REQUEST, "t1")
 
 
 async def state_in(ledger: Ledger) -> State:

@@ -110,6 +110,7 @@ def from_sdk(queue: str, message: ServiceBusReceivedMessage) -> Received:
         enqueued_at=_utc(message.enqueued_time_utc),
         scheduled_for=_utc(_readable(lambda: message.scheduled_enqueue_time_utc)),
         sequence_number=message.sequence_number or 0,
+        enqueued_sequence_number=message.enqueued_sequence_number or 0,
         delivery_count=message.delivery_count or 0,
         dead_letter_reason=_readable(lambda: message.dead_letter_reason),
         dead_letter_description=_readable(lambda: message.dead_letter_error_description),

@@ -70,6 +70,12 @@ def test_a_queue_that_is_set_up_otherwise_is_named(changed: dict[str, Any], leve
     assert fault.said.startswith(f"retrieve: {said}")
 
 
+def test_a_door_that_drops_repeats_for_long_is_named() -> None:
+    long = deployed(QUEUES["ask"], duplicate_detection_history_time_window=timedelta(minutes=10))
+    [fault] = topology_faults([QUEUES["ask"]], {"ask": long}, WINDOW)
+    assert (fault.level, fault.said[:31]) == (Level.WARN, "ask: duplicate window 0:10:00, ")
+
+
 def test_a_short_window_is_no_fault_when_the_gateway_knows_of_it() -> None:
     short = replace(QUEUES["retrieve"], duplicate_window=timedelta(minutes=5))
     assert list(topology_faults([short], {"retrieve": deployed(short)}, timedelta(minutes=5))) == []

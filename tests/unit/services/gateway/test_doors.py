@@ -64,7 +64,7 @@ class Gateway:
         )
         self.cancelling = CancelDesk(self.ledger, self.budget.settle, lambda: NOW)
         self.door = QueueDoor(CALLERS, self.desk, self.cancelling, lambda: NOW)
-        self.dead = DeadDesk(self.door, self.budget.settle, lambda: NOW)
+        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, lambda: NOW)
         self.waiting = Waiting()
         self.outcomes = OutcomeDesk(self.ledger, self.waiting, lambda: NOW)
 
@@ -208,7 +208,9 @@ async def test_a_repeated_ask_keeps_the_first_deadline(gateway: Gateway) -> None
 
 async def test_an_id_is_good_for_one_question_only(gateway: Gateway) -> None:
     assert len(await gateway.ask(question="How?")) == 2
-    assert await gateway.ask(question="Why?") == []
+    [envelope] = await gateway.ask(question="Why?", reply_to_session_id="s2")
+    assert (the_answer([envelope]).code, the_answer([envelope]).retryable) == (Code.ID_REUSED, False)
+    assert (envelope.claim, envelope.session_id) == (False, "s2")
 
 
 async def test_every_replay_pays_for_itself(gateway: Gateway) -> None:
