@@ -17,6 +17,10 @@ import pytest
 
 from local.broker.testing import LocalBus
 
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("RAGBUS_OLDER_SDKS"),
+    reason="set RAGBUS_OLDER_SDKS=1 to install older versions of azure-servicebus and try them",
+)
 WALK = Path(__file__).parent / "older" / "walk.py"
 VERSIONS = ["7.14.0", "7.14.3"]
 KINDS = ["async", "sync"]
@@ -87,8 +91,6 @@ def walking(folder: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(scope="module")
 def walks() -> Iterator[dict[tuple[str, str], subprocess.Popen[str]]]:
     """All of them at the same time."""
-    if not os.environ.get("RAGBUS_OLDER_SDKS"):
-        pytest.skip("set RAGBUS_OLDER_SDKS=1 to install older versions of azure-servicebus and try them")
     folders = {version: install(version) for version in VERSIONS}
     with ExitStack() as stack:
         yield {
