@@ -4,11 +4,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from shared.text import escaped
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 _NEVER_WRAPPED = 1_000
-_KEEP = "\n\t"
 _console: "Console | None" = None
 
 
@@ -32,7 +33,8 @@ def aside(line: str) -> None:
 
 def as_json(value: Any) -> None:
     """Print a result for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    # JSON's own escapes, so it stays JSON.
+    sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def count(number: int, thing: str) -> str:
@@ -41,11 +43,5 @@ def count(number: int, thing: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """`text` with its control characters made visible: a message may hold sequences that move a terminal's cursor."""
-    return "".join(char if char in _KEEP or not _controls(char) else f"\\x{ord(char):02x}" for char in text)
-
-
-def _controls(char: str) -> bool:
-    # C0, DEL and C1; and the marks that turn the direction of writing (Unicode TR 36, bidirectional spoofing).
-    code = ord(char)
-    return code < 0x20 or 0x7F <= code <= 0x9F or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    """`text` with what people do not see written out: a message may hold sequences that move a terminal's cursor."""
+    return escaped(text)
