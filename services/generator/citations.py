@@ -2,7 +2,10 @@
 
 A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, holds every
 number of the statement, and shares enough of its words; any other mark is taken out of the text. What is left is
-numbered anew, in order of appearance.
+numbered anew, in order of appearance. So a `[n]` in the text is a citation of ours, whatever else the model wrote:
+what only looks like one (`【1】`, `[1-3]`, `[^1]`, `[1†source]`, a link) is read as the mark that it means, or goes.
+
+It is a comparison of words. `docs/explanation/citations.md` says what it proves and what it does not.
 """
 
 import re
@@ -11,10 +14,38 @@ from dataclasses import dataclass
 
 from shared.contracts.answer import Citation
 from shared.contracts.generate import Candidate
+from shared.text import escaped, visible
 
 # Below this share of common words a passage does not carry a statement, however it was cited.
 ENOUGH = 0.3
 _MARK = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+
+# -- what looks like a mark
+_OPEN, _CLOSE = r"\\?[\[［【〔〖⟦]", r"\\?[\]］】〕〗⟧]"
+_ITEM = (
+    r"(?:(?:passages?|sources?|references?|refs?|documents?|docs?|citations?)\W{0,2})?"
+    r"\d{1,30}(?:\s?[-–—−]\s?\d{1,30})?"
+)
+_ITEMS = rf"(?P<sign>[\^#*@+−–-]?)\s?(?P<items>{_ITEM}(?:(?:\s?(?:[,;、，；/&|]|and)\s?|\s){_ITEM}){{0,40}})"
+# What is added to a number: OpenAI's `1†source`, `1: Leave policy`, `1, p. 3`.
+_ADDED = r"(?:\s?†[^\[\]【】\n]{0,80}|:\s[^\[\]【】\n]{0,80}|,\s?pp?\.\s?\d[^\[\]【】\n]{0,20})?"
+_NAMED = r"(?:sources?|references?|refs?|citations?)\s?:[^\[\]【】\n]{0,200}"
+# `[1](https://…)` would be a link that wears a mark of ours.
+_TARGET = r"\([^()\n]{0,2000}\)"
+_ALIKE = re.compile(
+    rf"[^\S\n]?(?:{_OPEN}){{1,3}}\s{{0,3}}(?:{_ITEMS}{_ADDED}|{_NAMED})\s{{0,3}}(?:{_CLOSE}){{1,3}}(?:{_TARGET})?",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(r"(\d{1,30})(?:\s?[-–—−]\s?(\d{1,30}))?")
+# `[1]: https://…` on a line of its own would make a link of every `[1]` (CommonMark 0.31.2, section 4.7).
+_DEFINITION = re.compile(rf"^[ >*+-]{{0,12}}{_OPEN}\^?\d[^\[\]\n]{{0,80}}{_CLOSE}\s?:.*$", re.MULTILINE)
+_LINKED = re.compile(rf"\](?:{_TARGET}|(?=\[))")
+
+# A mark that holds, until all others are gone: no text that people see has these two.
+_HELD = re.compile("\ue000(\\d+)\ue001")
+
+# -- statements
+
 # After a full stop or a mark, before anything that is not another mark: `A. [1] B [2] C.` is three statements.
 _SENTENCE_END = re.compile(r"(?<=[.!?\]])\s+(?=[^\s\[])|\n+")
 _WORD = re.compile(r"[^\W_]+(?:[.,:][0-9]+)*", re.UNICODE)
@@ -30,26 +61,78 @@ class Verified:
 
 
 def verify(text: str, passages: Sequence[Candidate]) -> Verified:
-    """Keep the citations of `text` that `passages` bear out; passage n is `passages[n - 1]`."""
+    """Keep the citations of `text` that `passages` bear out; passage n is `passages[n - 1]`.
+
+    `text` is as people see it (`shared.text.visible`).
+    """
+    known = [_words(_all_of(passage)) for passage in passages]
     found: dict[int, Citation] = {}
     kept: list[str] = []
-    for sentence, gap in _sentences(text):
-        statement = _MARK.sub("", sentence)
-        numbers = [n for n in _marked(sentence) if n <= len(passages) and supports(_all_of(passages[n - 1]), statement)]
+    for sentence, gap in _sentences(_in_our_marks(text, len(passages))):
+        statement = _without_marks(sentence)
+        said = _words(statement)
+        numbers = [number for number in _marked(sentence) if number <= len(known) and _carries(known[number - 1], said)]
         for number in numbers:
             if number not in found:
                 found[number] = _citation(len(found) + 1, passages[number - 1], statement)
         kept.append(_with_marks(statement, sorted(found[number].marker for number in numbers)) + gap)
-    return Verified("".join(kept).strip(), tuple(found.values()))
+    # Once more: statements that stand together again may look like a mark where they meet.
+    return Verified(_HELD.sub(r"[\1]", _without_marks("".join(kept))).strip(), tuple(found.values()))
 
 
 def supports(passage: str, statement: str) -> bool:
     """Whether `passage` may carry `statement`: all of its numbers and enough of its words."""
-    said, there = _words(statement), _words(passage)
+    return _carries(_words(passage), _words(statement))
+
+
+def _carries(there: set[str], said: set[str]) -> bool:
     if not said:
         return False
     numbers = {word for word in said if _DIGIT.search(word)}
     return numbers <= there and len(said & there) / len(said) >= ENOUGH
+
+
+def _in_our_marks(text: str, passages: int) -> str:
+    """`text` with every mark as `[n, m]`, of passages that there are, and none of them on a link."""
+    while True:
+        # Until nothing changes: taking something out may bring together what looks like a mark.
+        plain = _ALIKE.sub(lambda alike: _as_mark(alike, passages), _off_links(_DEFINITION.sub("", text)))
+        if plain == text:
+            return plain
+        text = plain
+
+
+def _off_links(text: str) -> str:
+    """`text` without the brackets and targets of links that have a mark in their words."""
+    opened: list[int] = []
+    gone: list[tuple[int, int]] = []
+    for bracket in re.finditer(r"[\[\]]", text):
+        if bracket[0] == "[":
+            opened.append(bracket.start())
+        elif opened:
+            start = opened.pop()
+            link = _LINKED.match(text, bracket.start())
+            if link and _ALIKE.search(text, start + 1, bracket.start()):
+                gone += [(start, start + 1), link.span()]
+    for start, end in sorted(gone, reverse=True):
+        text = text[:start] + text[end:]
+    return text
+
+
+def _as_mark(alike: re.Match[str], passages: int) -> str:
+    numbers: dict[int, None] = {}
+    if alike["items"] and alike["sign"] in ("", "^", "#"):
+        for first, last in _RANGE.findall(alike["items"]):
+            numbers |= dict.fromkeys(range(int(first), min(int(last or first), passages) + 1))
+    there = [str(number) for number in numbers if 1 <= number <= passages]
+    before = " " if alike[0][0].isspace() else ""
+    return f"{before}[{', '.join(there)}]" if there else ""
+
+
+def _without_marks(sentence: str) -> str:
+    while (shorter := _ALIKE.sub("", sentence)) != sentence:
+        sentence = shorter
+    return sentence
 
 
 def _all_of(passage: Candidate) -> str:
@@ -72,14 +155,14 @@ def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
     start, end = best_quote(passage.text, statement)
     return Citation(
         marker=marker,
-        document=passage.document,
+        document=escaped(passage.document),
         version=passage.generation,
-        title=passage.title,
-        section=passage.section,
+        title=visible(passage.title),
+        section=visible(passage.section),
         page=passage.page,
         start=passage.start + start,
         end=passage.start + end,
-        quote=passage.text[start:end].strip(),
+        quote=visible(passage.text[start:end]).strip(),
         score=passage.score,
     )
 
@@ -107,7 +190,7 @@ def _marked(sentence: str) -> list[int]:
 
 
 def _with_marks(statement: str, numbers: Sequence[int]) -> str:
-    return statement.rstrip() + "".join(f" [{number}]" for number in numbers) if numbers else statement
+    return statement.rstrip() + "".join(f" \ue000{number}\ue001" for number in numbers) if numbers else statement
 
 
 def _words(text: str) -> set[str]:

@@ -1,6 +1,10 @@
 """Citations are checked against what was retrieved."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.generator.citations import supports, verify
 from tests.making import a_candidate
@@ -76,3 +80,105 @@ def test_the_label_of_a_passage_belongs_to_it() -> None:
 def test_numbers_count_as_they_are_written() -> None:
     assert not supports("The limit is EUR 1,500.", "The limit is EUR 1,50")
     assert supports("Core hours are 10:00 to 15:30.", "Core hours are 10:00 to 15:30.")
+
+
+PAID = "Annual leave is paid"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["[ 1 ]", "【1】", "［1］", "[１]", "[^1]", "[1†source]", "【1†leave-policy.pdf】", "[[1]]", "[passage 1]",
+     "[1](https://evil.example/?q=1)", "[1][2]", "[1-1]", "[#1]", "[source 1]", "[1][evil]", "\\[1\\]", "[1;9]",
+     "[1 9]", "[1: Leave]", "[1 and 9]", "[1, 1]", "[1, p. 3]", "![1](https://evil.example/x.png)"],
+)  # fmt: skip
+def test_what_means_a_mark_is_read_as_one(mark: str) -> None:
+    found = verify(f"{PAID} {mark}.", PASSAGES)
+    assert [citation.marker for citation in found.citations] == [1]
+    assert found.text.endswith(" [1]")
+    assert "evil.example" not in found.text
+    assert found.text.count("[1]") == 1
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["[1234]", "[-1]", "[0]", "[7-9]", "[3;4]", "【7】", "［8］", "[^9]", "[9†source]", "[source: leave.pdf, p. 3]",
+     "[Sources: the handbook]", "[9](https://evil.example)", "[999999999999]", "[7][8]", "[ 9 ]", "[٣]"],
+)  # fmt: skip
+def test_what_looks_like_a_mark_and_is_none_is_taken_out(mark: str) -> None:
+    found = verify(f"{PAID} [1]. The canteen is closed {mark} today.", PASSAGES)
+    assert found.text == f"{PAID}. [1] The canteen is closed today."
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"{PAID} [1].\n[1]: https://evil.example\n> [^1]: evil", f"{PAID}. [1]"),
+        (f"{PAID} [1].\n[1]:\nhttps://evil.example", f"{PAID}. [1]\n\nhttps://evil.example"),
+        (f"[{PAID} [1]](https://evil.example)", f"{PAID} [1]"),
+        (f"[See here. {PAID} [1]. More](https://evil.example)", f"See here. {PAID}. [1] More"),
+        (f"[See [the. {PAID} [1]. And]](https://evil.example) more", f"See [the. {PAID}. [1] And] more"),
+        (f"[See here. {PAID} [1]. More][evil]", f"See here. {PAID}. [1] More[evil]"),
+    ],
+)
+def test_no_mark_of_ours_is_on_a_link(text: str, left: str) -> None:
+    assert verify(text, PASSAGES).text == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See [the portal](https://intra.example/leave), [24 days], [10:00], [2024-05-01], [x], [ ], 10⁵, (1), ¹.",
+        "Write [document number] on the form: [Section 3 of it], {1}, <1>.",
+        "First\n\n- one\n- two",
+    ],
+)  # fmt: skip
+def test_other_brackets_stay_what_they_are(text: str) -> None:
+    assert verify(text, PASSAGES).text == text
+
+
+SOUP = st.lists(
+    st.sampled_from(
+        [*"[]()［］【】^-,;:.1239 \n\\", "†", "](", "[1]", "[2]", " [1]", ". ", PAID, "Annual leave ", "source: x"]
+    ),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(SOUP)
+def test_a_number_in_brackets_is_always_a_citation_of_ours(text: str) -> None:
+    found = verify(text, PASSAGES)
+    marks = list(LOOKS_LIKE_A_MARK.finditer(found.text))
+    assert {mark[0] for mark in marks} == {f"[{citation.marker}]" for citation in found.citations}
+    for mark in marks:
+        assert found.text[mark.start() - 1] == " "
+        assert found.text[mark.end() :][:1].strip() == ""
+
+
+LOOKS_LIKE_A_MARK = re.compile(r"[\[［【]\s*[\^#-]?\s*\d+(?:\s*[,;-]\s*\d+)*\s*(?:†[^\[\]［］【】]*)?[\]］】]")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "]",
+        "[1",
+        "1]",
+        "[1, ",
+        "[ ",
+        "[[9] 1",
+        "[x](",
+        "[9]",
+        "\\[",
+        "[1-",
+        "[a ",
+        "[source: ",
+        "](",
+        "[1 ",
+        "Annual leave is paid [1]. ",
+    ],
+)
+def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
+    """What takes quadratic time takes minutes here."""
+    verify(piece * (130_000 // len(piece)), [LEAVE, TRAVEL] * 8)
