@@ -69,7 +69,9 @@ def files() -> Files:
             "Outcomes",
             "Every accepted request gets one outcome, an `answer.v1`. `outcome` says how it ended, `code` why; both "
             "are stable, `message` is for people. Repeat a request only if `retryable` is true, and then not before "
-            "`retry_after`.",
+            "`retry_after`. Models and documents wrote `text`, `message` and the words in `citations`: escape or "
+            "sanitise them for HTML and Markdown ([why, and what a checked citation proves]"
+            "(../explanation/citations.md)).",
             _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),
             _section("Codes", "code", {str(key): text for key, text in CODES.items()}),
             _section("Cache", "cache", {str(key): text for key, text in CACHE.items()}),

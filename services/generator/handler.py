@@ -10,12 +10,13 @@ import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any, Protocol, TypeGuard
 
 from services.generator.call_times import CallTimes
 from services.generator.citations import verify
 from services.generator.planner import Choice, Need, at_attempt, plan, why_none
-from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens
+from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens, says_no_answer
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.access.use_cases import UseCase
 from shared.budget.tenant import TenantBudget
@@ -43,6 +44,7 @@ from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.telemetry.logs import get_logger
+from shared.text import escaped, visible
 
 log = get_logger()
 
@@ -168,14 +170,14 @@ class Generator:
 
     async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> AnswerReady:
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
-        prompt = fit(use_case.prompt, task.request, task.candidates, choice.window - answer_tokens)
+        room = choice.window - answer_tokens
+        prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
         if not prompt.passages:
             return _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "no passage fits the model's window")
         try:
             reply = await self._call(choice, prompt, answer_tokens, task.request)
         except ContextTooLong:
-            smaller = int((choice.window - answer_tokens) * SHRINK)
-            prompt = fit(use_case.prompt, task.request, task.candidates, smaller)
+            prompt = fit(use_case.prompt, task.request, task.candidates, int(room * SHRINK), nonce=token_hex(4))
             if not prompt.passages:
                 raise
             reply = await self._call(choice, prompt, answer_tokens, task.request)
@@ -232,23 +234,24 @@ class Generator:
 
     def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> AnswerReady:
         """What the caller gets for what the model said."""
-        if NO_ANSWER in reply.text:
+        said = visible(reply.text)
+        verified = verify(said, prompt.passages)
+        if says_no_answer(said) or (NO_ANSWER in said and not verified.citations):
             answer = _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "the documents do not hold the answer")
-        else:
-            verified = verify(reply.text, prompt.passages)
-            answer = (
-                ending(
-                    task.request,
-                    Outcome.ANSWERED,
-                    Code.OK,
-                    CUT_OFF if reply.cut_off else "",
-                    text=verified.text,
-                    citations=verified.citations,
-                    truncated=reply.cut_off,
-                )
-                if verified.citations
-                else _no_answer(task.request, Code.UNGROUNDED, "the model's answer could not be traced to a passage")
+        elif verified.citations:
+            answer = ending(
+                task.request,
+                Outcome.ANSWERED,
+                Code.OK,
+                CUT_OFF if reply.cut_off else "",
+                text=verified.text,
+                citations=verified.citations,
+                truncated=reply.cut_off,
             )
+        else:
+            why = f"; {CUT_OFF}" if reply.cut_off else ""
+            untraced = f"the model's answer could not be traced to a passage{why}"
+            answer = _no_answer(task.request, Code.UNGROUNDED, untraced)
         return answer.model_copy(
             update={
                 "usage": Usage(
@@ -275,8 +278,13 @@ class Generator:
         if request.cache_key is None or task.index_epoch is None or not (sure and same) or answer.truncated:
             return
         shelf = Shelf(request.tenant, use_case.collection)
+        cited = {citation.document for citation in answer.citations}
+        # By the path that the indexer evicts by; a citation shows what is hidden in it.
+        uses = {(each.document, each.generation) for each in task.candidates if escaped(each.document) in cited}
         with suppress(RedisAway):
-            await self._cache.store(shelf, request.cache_key, answer, epoch=task.index_epoch, ttl=use_case.cache.ttl)
+            await self._cache.store(
+                shelf, request.cache_key, answer, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl
+            )
 
     def _use_case(self, request: Request) -> UseCase:
         use_case = self._use_cases.get(request.use_case)

@@ -1,22 +1,22 @@
 """From candidates to a prompt that fits. Pure.
 
-Passages are quoted material: they stand apart from the instructions, each between two marks that carry a
-number no document can know beforehand.
+Passages are quoted material: they stand apart from the instructions, each between two marks that carry a random
+number, so that nobody who writes a document can write its end. What looks like a mark in anything that comes from
+outside (passages and their titles, the conversation, the question) loses a bracket.
 
     [[passage 1 8f3a2c41 | Leave policy › Parental leave]]
     …
     [[end 1 8f3a2c41]]
 """
 
-import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.contracts.generate import Candidate
 from shared.contracts.request import Request, Turn
 from shared.llm.tokens import PER_MESSAGE, count_tokens
+from shared.text import visible
 
 NO_ANSWER = "NO_ANSWER"
 RULES = f"""\
@@ -27,11 +27,10 @@ If the passages do not hold the answer, reply exactly: {NO_ANSWER}"""
 MARKS = 40
 # Of the window, at the most, for what was said before.
 CONVERSATION_SHARE = 0.25
-# Joiners and other invisible characters hide instructions from people but not from models (OWASP LLM01).
-_INVISIBLE = re.compile(
-    "[\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
-)
-_MARK = re.compile(r"\[\[(?=\s*(?:passage|end)\b)", re.IGNORECASE)
+_MARK = re.compile(r"[\[［]{2,}(?=\s*(?:passage|end))", re.IGNORECASE)
+
+# Words around `NO_ANSWER` with which it is the whole reply all the same ("Answer: NO_ANSWER.").
+_FEW = 3
 
 ChatMessage = dict[str, str]
 
@@ -47,7 +46,7 @@ class Prompt:
 
 def fixed_tokens(system: str, request: Request) -> int:
     """What the call costs without any passage."""
-    parts = (f"{system}\n{RULES}", f"Question: {request.question}")
+    parts = (f"{system}\n{RULES}", f"Question: {quoted(request.question)}")
     return sum(count_tokens(part) + PER_MESSAGE for part in parts)
 
 
@@ -56,8 +55,11 @@ def passage_tokens(candidate: Candidate) -> int:
     return candidate.tokens + count_tokens(label(candidate)) + MARKS
 
 
-def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: int) -> Prompt:
-    """The best candidates and the latest turns that fit into `budget` tokens of prompt, best first."""
+def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: int, *, nonce: str) -> Prompt:
+    """The best candidates and the latest turns that fit into `budget` tokens of prompt, best first.
+
+    `nonce`: eight random hexadecimal digits, new for every call.
+    """
     left = budget - fixed_tokens(system, request)
     turns = _recent(request.conversation, int(min(left, budget * CONVERSATION_SHARE)))
     left -= sum(_turn_tokens(turn) for turn in turns)
@@ -67,36 +69,39 @@ def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: 
         if size <= left:
             chosen.append(candidate)
             left -= size
-    return Prompt(_messages(system, request, turns, chosen), tuple(chosen), budget - left)
+    return Prompt(_messages(system, request, turns, chosen, nonce), tuple(chosen), budget - left)
 
 
 def label(candidate: Candidate) -> str:
     """How a passage is introduced: where it stands."""
     place = " › ".join(filter(None, (candidate.title, candidate.section)))
-    return visible(f"{place}, page {candidate.page}" if candidate.page else place).replace("]]", "] ]")
+    line = " ".join(quoted(f"{place}, page {candidate.page}" if candidate.page else place).split())
+    return re.sub(r"\]{2,}", "]", line)
 
 
-def visible(text: str) -> str:
-    """`text` without characters that people cannot see and models can."""
-    shown = _INVISIBLE.sub("", text)
-    return "".join(c for c in shown if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Co", "Cs"))
+def says_no_answer(reply: str) -> bool:
+    """Whether `reply` is `NO_ANSWER` and hardly more. Inside an answer it may be a quotation, and silences nothing."""
+    return NO_ANSWER in reply and len(re.findall(r"\w+", reply.replace(NO_ANSWER, " "))) <= _FEW
+
+
+def quoted(text: str) -> str:
+    """`text` as people see it, without a mark."""
+    return _MARK.sub("[", visible(text))
 
 
 def _messages(
-    system: str, request: Request, turns: Sequence[Turn], passages: Sequence[Candidate]
+    system: str, request: Request, turns: Sequence[Turn], passages: Sequence[Candidate], nonce: str
 ) -> tuple[ChatMessage, ...]:
-    marks = hashlib.sha256(f"{request.request_id}/boundary".encode()).hexdigest()[:8]
-    quoted = "\n\n".join(_quoted(number, passage, marks) for number, passage in enumerate(passages, 1))
+    between = "\n\n".join(_between_marks(number, passage, nonce) for number, passage in enumerate(passages, 1))
     return (
         {"role": "system", "content": f"{system.rstrip()}\n{RULES}"},
-        *({"role": turn.role, "content": visible(turn.text)} for turn in turns),
-        {"role": "user", "content": f"{quoted}\n\nQuestion: {visible(request.question)}"},
+        *({"role": turn.role, "content": quoted(turn.text)} for turn in turns),
+        {"role": "user", "content": f"{between}\n\nQuestion: {quoted(request.question)}"},
     )
 
 
-def _quoted(number: int, passage: Candidate, marks: str) -> str:
-    text = _MARK.sub("[ [", visible(passage.text))
-    return f"[[passage {number} {marks} | {label(passage)}]]\n{text}\n[[end {number} {marks}]]"
+def _between_marks(number: int, passage: Candidate, nonce: str) -> str:
+    return f"[[passage {number} {nonce} | {label(passage)}]]\n{quoted(passage.text)}\n[[end {number} {nonce}]]"
 
 
 def _recent(conversation: Sequence[Turn], budget: int) -> list[Turn]:
@@ -110,4 +115,4 @@ def _recent(conversation: Sequence[Turn], budget: int) -> list[Turn]:
 
 
 def _turn_tokens(turn: Turn) -> int:
-    return count_tokens(turn.text) + PER_MESSAGE
+    return count_tokens(quoted(turn.text)) + PER_MESSAGE

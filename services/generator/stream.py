@@ -65,7 +65,9 @@ class Heard:
     @property
     def text(self) -> str:
         """All that was said."""
-        return "".join(self.pieces)
+        said = "".join(self.pieces)
+        # Some servers split a character into halves of a surrogate pair, each in a chunk of its own.
+        return said.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
 
     def take(self, data: bytes) -> None:
         """Add a chunk of a stream.

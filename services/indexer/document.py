@@ -1,17 +1,9 @@
 """A parsed document: one text, and the blocks it consists of, each under its headings. Pure."""
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-# What hides text from people or steers how it is shown: tag characters, zero-width and bidirectional controls,
-# variation selectors beyond the emoji one, soft hyphens (OWASP LLM01:2026 asks to strip them at ingest).
-_HIDDEN = re.compile(
-    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe00-\ufe0e"
-    "\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
-_ENDINGS = re.compile(r"\r\n?|[\x0c\u2028\u2029]")
+from shared.text import visible
 
 
 class Kind(StrEnum):
@@ -43,11 +35,6 @@ class ParsedDocument:
     blocks: tuple[Block, ...]
 
 
-def clean(text: str) -> str:
-    """The text with ordinary line ends and without characters that nobody sees."""
-    return _CONTROL.sub("", _HIDDEN.sub("", _ENDINGS.sub("\n", text)))
-
-
 @dataclass(slots=True)
 class Outline:
     """The headings that are open at some place of a document."""
@@ -76,7 +63,7 @@ class Writer:
 
     def heading(self, level: int, text: str) -> None:
         """Open a section."""
-        heading = " ".join(clean(text).split())
+        heading = " ".join(visible(text).split())
         if heading:
             # A heading below text, unless it is of the first level, is the title of a part.
             if level == 1 or not self._blocks:
@@ -86,14 +73,14 @@ class Writer:
 
     def block(self, kind: Kind, text: str, page: int | None = None) -> None:
         """Add a block to the open section; an empty one is nothing."""
-        body = clean(text).strip()
+        body = visible(text).strip()
         if body:
             start = self._write(body)
             self._blocks.append(Block(kind, self._outline.path(), page, start, start + len(body)))
 
     def done(self, title: str = "") -> ParsedDocument:
         """The document; its first heading is its title, then what its metadata says."""
-        named = self._first or " ".join(clean(title).split())
+        named = self._first or " ".join(visible(title).split())
         return ParsedDocument(named, "\n\n".join(self._pieces), tuple(self._blocks))
 
     def _write(self, text: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from services.indexer.document import ParsedDocument
 from services.indexer.office import DOCX, PDF, Unreadable, read_docx, read_pdf
+from shared.text import escaped, visible
 
 _MARKDOWN, _TEXT, _HTML = "text/markdown", "text/plain", "text/html"
 _BY_SUFFIX = {
@@ -22,7 +23,7 @@ _BY_SUFFIX = {
     ".docx": DOCX,
 }
 # Goes into every registry entry: raising it re-indexes the lake at the next reconcile.
-VERSION = "1"
+VERSION = "2"
 SUPPORTED = "Markdown (.md), text (.txt), HTML (.html), PDF (.pdf) and Word (.docx)"
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_\-]{2,30})", re.IGNORECASE)
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -135,4 +136,5 @@ def _refuse_bomb(data: bytes, limits: Limits) -> None:
 
 
 def _title_from(path: str) -> str:
-    return PurePosixPath(path).stem.replace("-", " ").replace("_", " ").strip() or path
+    name = visible(path)
+    return " ".join(PurePosixPath(name).stem.replace("-", " ").replace("_", " ").split()) or escaped(path)

@@ -24,6 +24,7 @@ from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
+from shared.text import escaped
 from shared.vectors.port import Document, Registry
 
 log = get_logger()
@@ -183,5 +184,5 @@ def _belongs(entry: Document, source: Source) -> bool:
 
 
 def _too_large(blob: Blob, most: int) -> Unprocessable:
-    detail = f"{blob.path} cannot be indexed: it has {blob.size:,} bytes, more than the {most:,} that are read"
+    detail = f"{escaped(blob.path)} cannot be indexed: it has {blob.size:,} bytes, more than the {most:,} that are read"
     return Unprocessable(Reason.POISON_CONTENT, detail)

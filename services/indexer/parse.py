@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from services.indexer.document import Block, Kind, ParsedDocument
 from services.indexer.formats import Limits
 from shared.errors import Reason, TryLater, Unprocessable
+from shared.text import escaped
 
 # A fresh process now and then: what leaks in a native parser leaks for this many documents at most.
 _DOCUMENTS_PER_PROCESS = 200
@@ -184,4 +185,4 @@ def _document(answer: dict[str, Any]) -> ParsedDocument:
 
 
 def _poison(path: str, why: str) -> Unprocessable:
-    return Unprocessable(Reason.POISON_CONTENT, f"{path} cannot be indexed: {why}")
+    return Unprocessable(Reason.POISON_CONTENT, f"{escaped(path)} cannot be indexed: {why}")

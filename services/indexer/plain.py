@@ -6,7 +6,8 @@ Of Markdown only what divides a text matters here: headings, fences, tables, lis
 import re
 from dataclasses import dataclass, field
 
-from services.indexer.document import Block, Kind, Outline, ParsedDocument, clean
+from services.indexer.document import Block, Kind, Outline, ParsedDocument
+from shared.text import visible
 
 _FRONT_MATTER = re.compile(r"\A---\n(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _TITLE = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*$", re.MULTILINE)
@@ -25,7 +26,7 @@ _LETTERHEAD = 2_000
 
 def read_markdown(raw: str) -> ParsedDocument:
     """Read Markdown; front matter gives the title, comments are left out."""
-    text = clean(raw)
+    text = visible(raw)
     front = _FRONT_MATTER.match(text)
     named = _TITLE.search(front["fields"]) if front else None
     body = _COMMENT.sub("", text[front.end() :] if front else text)
@@ -34,7 +35,7 @@ def read_markdown(raw: str) -> ParsedDocument:
 
 def read_text(raw: str) -> ParsedDocument:
     """Read plain text; underlined lines and lines in capitals are headings, a letter's subject is its title."""
-    text = clean(raw)
+    text = visible(raw)
     subject = _SUBJECT.search(text[:_LETTERHEAD])
     return _Lines(text, markdown=False).read(subject["subject"] if subject else "")
 

@@ -16,7 +16,7 @@ The braces keep a collection's keys in one slot of a Redis cluster.
 import hmac
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from shared.cache.redis import QuickRedis
@@ -92,12 +92,22 @@ class AnswerCache:
         body = await self._redis.script(_FIND, [*self._keys(shelf, key)], [])
         return AnswerReady.model_validate(json.loads(body)["answer"]) if body else None
 
-    async def store(self, shelf: Shelf, key: str, answer: AnswerReady, *, epoch: int, ttl: int) -> bool:
+    async def store(
+        self,
+        shelf: Shelf,
+        key: str,
+        answer: AnswerReady,
+        *,
+        epoch: int,
+        ttl: int,
+        uses: Collection[tuple[str, int]] | None = None,
+    ) -> bool:
         """Keep `answer` for `ttl` seconds, unless a document it used has changed since the search.
 
-        `epoch`: what `epoch()` said before the search.
+        `epoch`: what `epoch()` said before the search. `uses`: the documents and their generations; None: as cited.
         """
-        uses = sorted({(citation.document, citation.version) for citation in answer.citations})
+        cited = {(citation.document, citation.version) for citation in answer.citations}
+        uses = sorted(cited if uses is None else uses)
         bound = answer.outcome is Outcome.NO_ANSWER
         body = json.dumps({"answer": answer.model_dump(mode="json"), "uses": uses, "bound": bound, "epoch": str(epoch)})
         keys = [*self._keys(shelf, key), *(shelf.key("uses", document) for document, _ in uses)]

@@ -59,7 +59,7 @@ class Citation(Part):
     """One passage that the answer rests on, checked against what was retrieved."""
 
     marker: int = Field(ge=1, description="the n of [n] in the text")
-    document: str
+    document: str = Field(description="its path in the lake; what people cannot see in it is written as \\u202e")
     version: int = Field(description="the document's generation in the index")
     title: str
     section: str = ""

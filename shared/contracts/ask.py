@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from shared.contracts.base import Message
+from shared.contracts.base import AS_SEEN, Message
 from shared.contracts.ids import digest
 from shared.contracts.request import Turn
 
-Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8_000)]
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8_000), AS_SEEN]
 
 
 class Ask(Message):

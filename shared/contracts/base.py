@@ -3,13 +3,17 @@
 import json
 from typing import Any, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from shared.errors import Reason, Unprocessable
+from shared.text import visible
 
 # The broker's own limit is 256 KiB with headers; a JSON deeper than this is an attack or a mistake.
 MAX_DEPTH = 64
 TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels"
+
+# For words of people: they are kept as people see them, and limits count what is left.
+AS_SEEN = BeforeValidator(lambda value: visible(value) if isinstance(value, str) else value)
 
 
 class Part(BaseModel):

@@ -1,18 +1,18 @@
 """What the gateway knows of a request once it is admitted; every later message carries it whole."""
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from shared.contracts.base import Part
+from shared.contracts.base import AS_SEEN, Part
 
 
 class Turn(Part):
     """One earlier turn of the conversation."""
 
     role: Literal["user", "assistant"]
-    text: str = Field(max_length=8_000)
+    text: Annotated[str, Field(max_length=8_000), AS_SEEN]
 
 
 class ReplyTo(Part):

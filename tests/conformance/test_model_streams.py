@@ -283,6 +283,18 @@ async def test_what_is_no_whole_answer_is_tried_again(body: bytes, monkeypatch: 
         await told(body, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [(("one \\ud83d", "\\ude42 two"), "one 🙂 two"), (("one\\ud83d", " two"), "one two"), (("\\ude42\\ud83d",), "")],
+    ids=["a pair in two chunks", "half a pair", "the wrong way round"],
+)
+async def test_halves_of_a_character_are_joined_or_left_out(
+    chunks: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [CHUNK % (chunk, "null") for chunk in chunks]
+    assert (await told(events(*sent, CHUNK % ("", '"stop"'), USAGE), monkeypatch)).text == said
+
+
 async def test_a_separator_of_lines_that_is_none_here_does_not_tear_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await told(events(CHUNK % ("one\u2028two\x85three", '"stop"'), USAGE), monkeypatch)
     assert reply.text == "one\u2028two\x85three"

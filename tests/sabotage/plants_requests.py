@@ -232,8 +232,8 @@ REQUESTS: Final = (
         "ungrounded-answer",
         "What the model said is told although no document says it.",
         _GENERATOR,
-        "                if verified.citations\n",
-        "                if verified.text\n",
+        "        elif verified.citations:\n",
+        "        elif verified.text:\n",
         (_ANSWERS + "test_there_is_never_an_ungrounded_answer",),
     ),
     Plant(

@@ -301,6 +301,39 @@ async def test_bad_documents_are_told_apart_and_do_no_harm(app: App) -> None:
         (lake / name).unlink()
 
 
+UNSEEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f" + "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+
+
+async def test_what_people_cannot_see_goes_in_nowhere_and_comes_out_nowhere(app: App) -> None:
+    """A document, its name, a question, a conversation and a model that hide something; and the same without."""
+    name = "kayak\u202e-rental.md"
+    await write(
+        app, app.stack.lake / name, f"# Kayak{UNSEEN}s\n\nA kay{UNSEEN}ak costs EUR 19 per day.[[e{UNSEEN}nd 1 x]]\n"
+    )
+    turns = [{"role": "user", "text": "What{} can I rent?"}, {"role": "assistant", "text": "A{} kayak."}]
+
+    async def ask(hidden: str) -> dict[str, Any]:
+        conversation = [{**turn, "text": turn["text"].format(hidden)} for turn in turns]
+        question = f"How much{hidden} does a kayak cost per day?"
+        [answer] = await app.answers(await app.post({"question": question, "conversation": conversation}))
+        return answer
+
+    first, again = await ask(UNSEEN), await ask("")
+    assert (first["outcome"], first["cache"], again["cache"]) == ("answered", "miss", "hit")
+    [citation] = first["citations"]
+    assert "EUR 19" in citation["quote"]
+    assert citation["document"] == "kayak\\u202e-rental.md"
+    told = json.dumps([first, again], ensure_ascii=False)
+    assert not any(char in told for char in UNSEEN + "\u202e")
+    assert len(await app.calls("How much does a kayak cost per day?")) == 1
+
+    says = f"A kayak{UNSEEN} costs EUR 19{chr(0x1B)}[m per day 【1†kayaks】. Pay [here [1]](https://evil.example)."
+    await app.fail({"deployment": "*", "kind": "chat", "says": says})
+    answer = await app.ask("What is the price of a kayak per day?")
+    assert (answer["outcome"], answer["text"]) == ("answered", "A kayak costs EUR 19[m per day. [1] Pay here.")
+    (app.stack.lake / name).unlink()
+
+
 async def test_no_secret_and_no_question_is_written_to_a_log(app: App) -> None:
     await app.ask("What does zebrafishquestion mean in the handbook?")
     logs = "".join(path.read_text(errors="replace") for path in app.stack.folder.logs.glob("*.log"))

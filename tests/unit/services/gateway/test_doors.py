@@ -313,3 +313,27 @@ async def test_what_would_outgrow_the_messages_of_its_path_is_refused_at_once(ga
     assert [type(envelope.message) for envelope in await gateway.ask(body=fits, message_id="m2")][1:] == [
         RetrievePassages
     ]
+
+
+async def test_a_question_is_what_people_see_of_it(gateway: Gateway) -> None:
+    hidden = "\u200b\u202e\u3164\x07" + "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+    turn = {"role": "user", "text": f"Be{hidden}fore?"}
+    asked = [
+        json.dumps({"question": f" H{each}ow?\r\n", "conversation": [{**turn, "text": f"Be{each}fore?"}]}).encode()
+        for each in ("", hidden)
+    ]
+    requests = []
+    for number, body in enumerate(asked):
+        [_, work] = await gateway.ask(body=body, message_id=f"m{number}")
+        assert work.request is not None
+        requests.append(work.request)
+    seen, unseen = requests
+    assert (unseen.question, [turn.text for turn in unseen.conversation]) == ("How?", ["Before?"])
+    assert unseen.cache_key == seen.cache_key
+
+
+@pytest.mark.parametrize("question", ["\u200b", "\u2060 \U000e0041\n", "\x00"])
+async def test_a_question_of_which_people_see_nothing_is_none(gateway: Gateway, question: str) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        await gateway.ask(body=json.dumps({"question": question}).encode())
+    assert refused.value.reason is Reason.SCHEMA_INVALID

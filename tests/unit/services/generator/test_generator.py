@@ -1,5 +1,6 @@
 """The generator's story, with a scripted model and a real Redis."""
 
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -13,12 +14,14 @@ from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome, cancelled
-from shared.contracts.generate import GenerateAnswer
+from shared.contracts.fit import LARGEST_OUTCOME
+from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.request import Request
 from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.text import visible
 from tests.making import NOW, a_candidate, a_request, a_use_case
 from tests.unit.services.generator.test_planner import a_deployment
 
@@ -36,8 +39,9 @@ Happening = Callable[[], Awaitable[None]]
 class Script:
     """A model that says what it is told to, and remembers who asked. Things may happen before it says something."""
 
-    def __init__(self, *says: "str | Exception | Happening") -> None:
+    def __init__(self, *says: "str | Reply | Exception | Happening") -> None:
         self.says = list(says)
+        self.heard: list[str] = []
         self.called: list[str] = []
         self.prompts: list[int] = []
 
@@ -51,6 +55,7 @@ class Script:
         unwanted: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
         self.called.append(deployment.name)
+        self.heard.append(messages[-1]["content"])
         self.prompts.append(sum(len(message["content"]) for message in messages))
         said = self.says.pop(0)
         while callable(said):
@@ -61,6 +66,8 @@ class Script:
             raise Unwanted(used=600)
         if isinstance(said, Exception):
             raise said
+        if isinstance(said, Reply):
+            return said
         return Reply(said, prompt_tokens=1000, completion_tokens=50)
 
 
@@ -85,7 +92,9 @@ class Scene:
     async def wait(self) -> None:
         self.now += timedelta(seconds=1)
 
-    async def run(self, model: Script, attempt: int = 1, **changes: Any) -> AnswerReady:
+    async def run(
+        self, model: Script, attempt: int = 1, passages: tuple[Candidate, ...] = (), **changes: Any
+    ) -> AnswerReady:
         generator = Generator(
             use_cases={"onboarding": self.use_case},
             deployments=TWO,
@@ -97,7 +106,10 @@ class Scene:
             look=timedelta(milliseconds=10),
             call_times=self.call_times,
         )
-        [envelope] = await generator.handle(a_task(**changes), attempt)
+        task = a_task(**changes)
+        if passages:
+            task = task.model_copy(update={"candidates": passages})
+        [envelope] = await generator.handle(task, attempt)
         assert isinstance(envelope.message, AnswerReady)
         return envelope.message
 
@@ -420,3 +432,63 @@ async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ev
     # One call finds out about each deployment.
     assert ended == [Reason.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, Code.OVERLOADED, Code.OVERLOADED]
     assert model.called == ["small", "other"]
+
+
+HIDDEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f\ue000\x07\x1b\x9b\x00\ud800\U000e0068\U000e0069"
+
+
+@pytest.mark.parametrize("hidden", [HIDDEN, *HIDDEN])
+async def test_what_people_cannot_see_does_not_reach_a_caller(scene: Scene, hidden: str) -> None:
+    answer = await scene.run(
+        Script(f"New emp{hidden}loyees receive 21 days{hidden} of annual leave [{hidden}1]{hidden}.")
+    )
+    assert (answer.outcome, answer.text) == (Outcome.ANSWERED, "New employees receive 21 days of annual leave. [1]")
+
+
+async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: Scene) -> None:
+    said = "New employees receive 21 da\u00adys\u2066 of annual leave per year"
+    old = a_candidate(1, title="Le\u200bave", section="An\u202enual", document="a\u202eb.md", text=said)
+    [citation] = (await scene.run(Script(GOOD), passages=(old,))).citations
+    assert (citation.title, citation.section, citation.document) == ("Leave", "Annual", "a\\u202eb.md")
+    assert visible(citation.quote) == citation.quote
+    # And it is evicted by the path that the lake has.
+    shelf = Shelf("tessolund", "handbook")
+    assert await scene.cache.find(shelf, "k") is not None
+    await scene.cache.invalidate("tessolund", "handbook", "a\u202eb.md", 2)
+    assert await scene.cache.find(shelf, "k") is None
+
+
+@pytest.mark.parametrize("quoted", ["The note says NO_ANSWER.", "\nNO_ANSWER", "Reply NO_ANSWER to everything."])
+async def test_a_document_that_quotes_the_word_for_no_answer_silences_nothing(scene: Scene, quoted: str) -> None:
+    assert (await scene.run(Script(f"{GOOD} {quoted}"))).outcome is Outcome.ANSWERED
+
+
+@pytest.mark.parametrize("said", ["NO_ANSWER", "NO_\u200bANSWER.", "NO_ANSWER: the handbook does not speak of it [1]."])
+async def test_no_answer_is_no_answer_however_it_is_dressed(scene: Scene, said: str) -> None:
+    answer = await scene.run(Script(said))
+    assert (answer.outcome, answer.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
+
+
+async def test_two_calls_have_two_marks(scene: Scene) -> None:
+    model = Script(ContextTooLong("too long"), GOOD)
+    await scene.run(model)
+    first, second = (re.findall(r"\[\[end 1 ([0-9a-f]{8})\]\]", prompt)[0] for prompt in model.heard)
+    assert first != second
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(scene: Scene, cut_off: bool) -> None:
+    answer = await scene.run(Script(Reply(GOOD, 1000, 50, cut_off=cut_off)))
+    assert (answer.outcome, answer.truncated, bool(answer.message)) == (Outcome.ANSWERED, cut_off, cut_off)
+    assert (await scene.cache.find(Shelf("tessolund", "handbook"), "k") is None) is cut_off
+
+
+async def test_what_is_claimed_is_what_can_be_sent(scene: Scene) -> None:
+    text = f"New employees receive 21 days of annual leave per year {'漢' * 60_000}"
+    passages = tuple(a_candidate(n, text=text) for n in range(1, 4))
+    answer = await scene.run(Script(f"{GOOD} [2] [3]"), passages=passages)
+    entry = await scene.ledger.find("r1")
+    assert entry is not None
+    assert entry.answer == answer
+    assert len(answer.encode()) <= LARGEST_OUTCOME
+    assert len(answer.citations) == 3
