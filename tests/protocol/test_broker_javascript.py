@@ -90,12 +90,12 @@ RESULTS: dict[str, Any] = {
     "nothing there": 0,
     "session": {"id": "s1", "bodies": ["a", "b"], "state": "half way", "renewed": True},
     "rules": [
+        {"name": "mine", "filter": {"correlationId": "me", "applicationProperties": {"large": True}}, "action": {}},
         {
             "name": "red",
             "filter": {"sqlExpression": "colour = 'red'"},
             "action": {"sqlExpression": "SET seen = 'yes'"},
         },
-        {"name": "mine", "filter": {"correlationId": "me", "applicationProperties": {"large": True}}, "action": {}},
     ],
     "topic": [["red", "yes"], ["mine", None]],
     "create queue": ["made", "PT30S", 7, "Active"],
@@ -120,6 +120,17 @@ def test_the_javascript_sdk(steps: dict[str, dict[str, Any]], step: str) -> None
 @pytest.mark.parametrize("step", ERRORS)
 def test_what_the_javascript_sdk_is_refused(steps: dict[str, dict[str, Any]], step: str) -> None:
     assert steps[step]["error"]["code"] == ERRORS[step]
+
+
+SENTENCES = {  # the SDK reads them, and people
+    "add a rule twice": "The messaging entity 'news/Subscriptions/picky/Rules/red' already exists.",
+    "remove a rule that is not there": "The messaging entity 'news/Subscriptions/picky/Rules/blue' could not be found.",
+}
+
+
+@pytest.mark.parametrize("step", SENTENCES)
+def test_what_the_javascript_sdk_is_told_about_rules(steps: dict[str, dict[str, Any]], step: str) -> None:
+    assert SENTENCES[step] in steps[step]["error"]["message"]
 
 
 def test_a_topic_cannot_be_received_from(steps: dict[str, dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from azure.servicebus.exceptions import (
     SessionLockLostError,
 )
 
+from local.broker.bus.sessions import GRACE
 from local.broker.testing import LocalBus, ManualClock
 from tests.protocol.broker_desk import SOON, Desk, client_of, eventually, topology
 
@@ -337,7 +338,7 @@ async def test_after_the_lock_is_lost_everything_says_so(passing: Street) -> Non
         await say(passing, name, "held", "waiting")
     receivers = await accept(passing, *names)
     held = await asyncio.gather(*map(one, receivers))
-    await passing.bus.advance(60)
+    await passing.bus.advance(60 + GRACE)
     [winner] = await accept(passing, "lost-0")
     calls = [
         receivers[0].complete_message(held[0]),

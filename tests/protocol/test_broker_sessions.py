@@ -13,6 +13,7 @@ from azure.servicebus.exceptions import (
     SessionLockLostError,
 )
 
+from local.broker.bus.sessions import GRACE
 from tests.protocol.broker_desk import Desk, eventually, moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,7 +74,7 @@ async def test_what_a_session_remembers_outlives_its_receiver(answers: Desk) -> 
     first = await accept(answers, "kept")
     assert await first.session.get_state() is None
     await first.session.set_state(b"\x01half way")
-    await answers.bus.advance(60)
+    await answers.bus.advance(60 + GRACE)
     second = await accept(answers, "kept")
     assert await second.session.get_state() == b"\x01half way"
     await second.session.set_state(None)
@@ -110,7 +111,7 @@ async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answ
     await say(answers, "slow", "s1", "s2")
     loser = await accept(answers, "slow")
     held = await answers.next(loser)
-    await answers.bus.advance(60)
+    await answers.bus.advance(60 + GRACE)
     with pytest.raises(SessionLockLostError):
         await loser.complete_message(held)
     winner = await accept(answers, "slow")
@@ -118,6 +119,15 @@ async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answ
     assert (str(again), again.delivery_count) == ("s1", 1)
     await winner.complete_message(again)
     assert await take(answers, winner, 1) == ["s2"]
+
+
+async def test_a_receiver_that_waits_as_long_as_its_lock_comes_to_its_own_end(answers: Desk) -> None:
+    receiver = await accept(answers, "quiet")
+    assert receiver.session.locked_until_utc == moment(60)
+    await answers.bus.advance(60)
+    assert await receiver.receive_messages(1, max_wait_time=0.2) == []
+    await say(answers, "quiet", "late")
+    assert await take(answers, receiver, 1) == ["late"]
 
 
 async def test_a_receiver_that_leaves_frees_its_session_uncounted(answers: Desk) -> None:

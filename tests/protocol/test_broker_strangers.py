@@ -46,8 +46,9 @@ from tests.fuzz.conversation import conversation, spoiled
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUEUE = "orders"
-SOON = 5.0
-LIMITS = DEFAULT_LIMITS._replace(opening=0.2, closing=0.2, credit=50)
+SOON = 60.0  # a guard against hanging: a well-behaved peer may be as slow as the machine
+LIMITS = DEFAULT_LIMITS._replace(credit=50)
+HASTY = LIMITS._replace(opening=0.2)
 CROWD = 1000
 MEBIBYTE = 1024 * 1024
 
@@ -130,6 +131,14 @@ async def broker() -> AsyncIterator[Broker]:
     broker = Broker(Topology({QUEUE: QueueOptions()}), limits=LIMITS)
     yield broker
     await broker.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hasty(broker: Broker) -> AsyncIterator[None]:
+    """The broker hangs up soon on those who come now and do not open."""
+    broker.limits = HASTY
+    yield
+    broker.limits = LIMITS
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -222,6 +231,7 @@ async def test_garbage_is_answered_with_a_header_and_a_farewell(come: Come, said
     assert (stranger.headers, stranger.heard) == ([answer], [])
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "said", [b"", b"AMQ", frames.SASL_HEADER, frames.AMQP_HEADER], ids=["silent", "slow", "sasl", "amqp"]
 )
@@ -232,6 +242,7 @@ async def test_a_half_open_peer_is_hung_up_on(come: Come, said: bytes) -> None:
             pass
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_peer_that_trickles_its_open_is_hung_up_on(come: Come) -> None:
     stranger = await come()
     data = opening()

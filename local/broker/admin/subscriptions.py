@@ -97,7 +97,7 @@ class Subscriptions:
     def list_rules(self, call: Call) -> Response:
         """Show a page of the rules of a subscription."""
         subscription = self._find(call)
-        rules, pages = call.page(list(subscription.rules.values()))
+        rules, pages = call.page(subscription.rules_by_name())
         entries = [entry(show_rule(subscription, rule), call.view) for rule in rules]
         return of_feed(feed("Rules", rules_path(subscription), entries, call.view, pages))
 

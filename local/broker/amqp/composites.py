@@ -2,7 +2,8 @@
 
 They are read from what `types.decode` returns. Descriptors may come as numbers or as names
 (specification part 1, 1.3), fields left out at the end are null, and fields nobody here looks
-at are kept as they were, so that an answer can repeat them.
+at are kept as they were, so that an answer can repeat them. What is written has all its fields,
+as in `performatives`.
 """
 
 from struct import Struct
@@ -73,14 +74,10 @@ def encode_outcome(outcome: Outcome) -> bytes:
         case Released():
             return RELEASED
         case Rejected(error):
-            return b"\x00\x53\x25\x45" if error is None else _rejected(error)
+            field = encode_field(error)
+            return b"\x00\x53\x25\xd0" + Struct(">II").pack(len(field) + 4, 1) + field
         case Modified(failed, undeliverable, _):
-            return b"\x00\x53\x27" + encode_list([failed, undeliverable])
-
-
-def _rejected(error: Error) -> bytes:
-    fields = error.encoded()
-    return b"\x00\x53\x25\xd0" + Struct(">II").pack(len(fields) + 4, 1) + fields
+            return b"\x00\x53\x27" + encode_list([failed, undeliverable, None])
 
 
 _DONE = Accepted()
@@ -157,20 +154,13 @@ class Terminus(NamedTuple):
     capabilities: Any = None
 
     def as_source(self) -> Described:
-        """Write this terminus as a source; a field that is null for good is left out."""
+        """Write this terminus as a source."""
         late = [self.distribution_mode, self.filters or None, self.default_outcome, self.outcomes, self.capabilities]
-        return Described(Ulong(_SOURCE), _without_nulls([self.address, *[None] * 5, *late]))
+        return Described(Ulong(_SOURCE), [self.address, *[None] * 5, *late])
 
     def as_target(self) -> Described:
         """Write this terminus as a target."""
-        return Described(Ulong(_TARGET), _without_nulls([self.address, *[None] * 5, self.capabilities]))
-
-
-def _without_nulls(fields: list[Any]) -> list[Any]:
-    """Drop the nulls at the end, but not the address."""
-    while len(fields) > 1 and fields[-1] is None:
-        fields.pop()
-    return fields
+        return Described(Ulong(_TARGET), [self.address, *[None] * 5, self.capabilities])
 
 
 def read_terminus(value: Any) -> Terminus | None:

@@ -6,7 +6,8 @@
 
 `FrameReader` cuts the stream, `parse` reads one body, `frame` writes any performative, and the
 `*_frame` functions write those of the hot path. Descriptors are always written as `00 53 xx`:
-the Azure SDK does not read their first two bytes, it steps over them.
+the Azure SDK does not read their first two bytes, it steps over them. Every performative has all
+its fields: before 7.15 the SDK indexes them without a look at how many there are.
 """
 
 from collections.abc import Iterator
@@ -150,18 +151,17 @@ def frame(channel: int, performative: Performative) -> bytes:
 
 def transfer_frame(channel: int, first_fields: bytes, more: bool, payload: bytes) -> bytes:
     """Write a transfer whose first five fields were encoded by `transfer_fields`."""
-    size, fields = len(first_fields), b"\x41" if more else b""
-    head = _LIST_FRAME.pack(
-        14 + size + more + len(payload), 2, AMQP_TYPE, channel, _TRANSFER, size + more + 1, 5 + more
-    )
-    return b"".join((head, first_fields, fields, payload))
+    size, rest = len(first_fields) + 6, _MORE_FRAMES if more else _LAST_FRAME
+    head = _LIST_FRAME.pack(14 + size + len(payload), 2, AMQP_TYPE, channel, _TRANSFER, size + 1, 11)
+    return b"".join((head, first_fields, rest, payload))
 
 
 _LIST_FRAME = Struct(">IBBH4sBB")  # a frame whose performative is a short list: its head, up to the count
 _TRANSFER = b"\x00\x53\x14\xc0"
 _DISPOSITION = b"\x00\x53\x15\xc0"
 _FLOW = b"\x00\x53\x13\xc0"
-TRANSFER_OVERHEAD: Final = 15
+_MORE_FRAMES, _LAST_FRAME = b"\x41" + b"\x40" * 5, b"\x40" * 6  # `more`, and what no transfer here has
+TRANSFER_OVERHEAD: Final = 20
 """What a frame adds to the fields and the payload of a transfer at most."""
 
 
@@ -179,8 +179,8 @@ def disposition_frame(channel: int, role: bool, delivery_id: int, state: bytes) 
     size = len(state)
     if size > _SHORT_STATE:
         return frame(channel, Disposition(role, Uint(delivery_id), None, True, Raw(state)))
-    head = _LIST_FRAME.pack(22 + size, 2, AMQP_TYPE, channel, _DISPOSITION, 9 + size, 5)
-    return head + _DISPOSITION_FIELDS.pack(0x41 if role else 0x42, 0x70, delivery_id, 0x40, 0x41) + state
+    head = _LIST_FRAME.pack(23 + size, 2, AMQP_TYPE, channel, _DISPOSITION, 10 + size, 6)
+    return head + _DISPOSITION_FIELDS.pack(0x41 if role else 0x42, 0x70, delivery_id, 0x40, 0x41) + state + b"\x40"
 
 
 _DISPOSITION_FIELDS = Struct(">BBIBB")
@@ -190,14 +190,14 @@ _SHORT_STATE: Final = 200
 def flow_frame(channel: int, session: tuple[int, int, int, int], link: tuple[int, ...] = ()) -> bytes:
     """Write a flow: the four fields of the session, then handle, delivery-count, credit, available."""
     fields = b"".join(map(encode_uint, (*session, *link)))
-    return _flow(channel, fields, 4 + len(link))
+    return _flow(channel, fields + b"\x40" * (7 - len(link)))
 
 
 def drained_frame(channel: int, session: tuple[int, int, int, int], handle: int, delivery_count: int) -> bytes:
     """Write the flow that answers a drain: no credit left, none available, drain set."""
     fields = b"".join(map(encode_uint, (*session, handle, delivery_count, 0, 0)))
-    return _flow(channel, fields + b"\x41", 9)
+    return _flow(channel, fields + b"\x41\x40\x40")
 
 
-def _flow(channel: int, fields: bytes, count: int) -> bytes:
-    return _LIST_FRAME.pack(14 + len(fields), 2, AMQP_TYPE, channel, _FLOW, len(fields) + 1, count) + fields
+def _flow(channel: int, fields: bytes) -> bytes:
+    return _LIST_FRAME.pack(14 + len(fields), 2, AMQP_TYPE, channel, _FLOW, len(fields) + 1, 11) + fields

@@ -208,14 +208,14 @@ def is_sasl(performative: Performative) -> bool:
 
 
 def write(performative: Performative) -> bytes:
-    """Encode any performative, with a descriptor of three bytes, without the nulls at its end."""
-    fields = list(performative)
-    while fields and fields[-1] is None:
-        fields.pop()
-    parts = [encode_field(field) for field in fields]
-    contents = b"".join(parts)
-    encoded = b"\xd0" + _SIZES.pack(len(contents) + 4, len(parts)) + contents if parts else b"\x45"
-    return b"\x00\x53%c%b" % (_CODES[type(performative)], encoded)
+    """Encode any performative, with a descriptor of three bytes and with all its fields.
+
+    The specification lets a sender leave out the nulls at the end (part 1, 1.4), but azure-servicebus
+    before 7.15 indexes the list it receives, and steps over the head of a list that is not empty.
+    """
+    contents = b"".join(map(encode_field, performative))
+    sizes = _SIZES.pack(len(contents) + 4, len(performative))
+    return b"\x00\x53%c\xd0%b%b" % (_CODES[type(performative)], sizes, contents)
 
 
 _SIZES = Struct(">II")

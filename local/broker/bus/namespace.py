@@ -203,13 +203,13 @@ class Namespace:
         """Create a subscription of a topic; it gets what is published from now on."""
         parent = self.topic(topic)
         if name.lower() in parent.subscriptions:
-            raise EntityExists(f"The topic '{topic}' has a subscription called '{name}' already.")
+            raise EntityExists(f"The messaging entity '{topic}/{SUBSCRIPTIONS}/{name}' already exists.")
         self.validate(f"{parent.name}/{SUBSCRIPTIONS}/{name}", definition.options)
         return self._saved(self._new_subscription(parent, name, definition))
 
     def _check_new(self, name: str) -> None:
         if name.lower() in self._entities:
-            raise EntityExists(f"There is an entity called '{name}' already.")
+            raise EntityExists(f"The messaging entity '{name}' already exists.")
 
     def _new_queue(self, name: str, options: QueueOptions) -> Queue:
         queue = self._entities[name.lower()] = Queue(

@@ -5,12 +5,16 @@
       └────────────────┤
                        └  the lock ends: its messages return with one more delivery counted
 
+The lock ends one second after the moment that its receiver was told, as Azure does not end it to the
+millisecond either: a receiver that waits exactly as long as its lock lasts comes to its own end first.
+
 "Next available" is the session that has waited longest with a message ready; when there is
 none, the receiver waits in line until its own time-out.
 """
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from local.broker.bus.clock import Alarm, Timers
 from local.broker.bus.errors import (
@@ -20,6 +24,8 @@ from local.broker.bus.errors import (
     TimedOut,
 )
 from local.broker.bus.lane import Consumer, Lane
+
+GRACE: Final = 1.0  # seconds between the moment a lock was promised until and its end
 
 
 class Session(Lane):
@@ -145,7 +151,7 @@ class SessionTable:
         if session.alarm is not None:
             session.alarm.cancel()
         session.locked_until = self._timers.clock() + self.duration
-        session.alarm = self._timers.at(session.locked_until, lambda: self.expire(session))
+        session.alarm = self._timers.at(session.locked_until + GRACE, lambda: self.expire(session))
         return session.locked_until
 
     # ------------------------------------------------------------------ holding

@@ -47,7 +47,7 @@ class Subscription(Queue):
     def add_rule(self, rule: Rule) -> None:
         """Choose by one more rule from now on."""
         if rule.name.lower() in self.rules:
-            raise EntityExists(f"The subscription '{self.name}' has a rule called '{rule.name}' already.")
+            raise EntityExists(f"The messaging entity '{self.name}/Rules/{rule.name}' already exists.")
         self.topic.check_room(rule)
         self.rules[rule.name.lower()] = replace(rule, created_at=self._timers.clock())
 
@@ -66,7 +66,11 @@ class Subscription(Queue):
         try:
             return self.rules[name.lower()]
         except KeyError:
-            raise EntityNotFound(f"The subscription '{self.name}' has no rule called '{name}'.") from None
+            raise EntityNotFound(f"The messaging entity '{self.name}/Rules/{name}' could not be found.") from None
+
+    def rules_by_name(self) -> list[Rule]:
+        """Return the rules in the order they are listed in."""
+        return [rule for _, rule in sorted(self.rules.items())]
 
     def offer(self, message: Message, properties: Properties) -> None:
         """Take a copy, or several, or none, as the rules say."""

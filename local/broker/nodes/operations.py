@@ -151,9 +151,9 @@ def get_message_sessions(queue: Queue, request: Request) -> Answer:
 
 
 def enumerate_rules(subscription: Subscription, request: Request) -> Answer:
-    """List the rules of a subscription, a page at a time."""
+    """List the rules of a subscription by name, a page at a time."""
     skip, top = request.count("skip", 0), request.count("top", _MANY)
-    page = list(subscription.rules.values())[skip : skip + top]
+    page = subscription.rules_by_name()[skip : skip + top]
     return {"rules": [{"rule-description": describe(rule)} for rule in page]} if page else None
 
 

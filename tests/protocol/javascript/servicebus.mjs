@@ -116,6 +116,8 @@ await step("rules", async () => {
   const said = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value != null));
   return listed.map(({ name, filter, action }) => ({ name, filter: said(filter), action }));
 });
+await step("add a rule twice", () => client.createRuleManager("news", "picky").createRule("red", { sqlExpression: "1 = 1" }));
+await step("remove a rule that is not there", () => client.createRuleManager("news", "picky").deleteRule("blue"));
 await step("topic", async () => {
   await client.createSender("news").sendMessages([
     { body: "red", applicationProperties: { colour: "red" } },

@@ -207,6 +207,47 @@ def test_a_performative_is_read_in_every_form(performative: Performative, random
     assert frames.parse(unit.body) == (performative, b"payload")
 
 
+WRITTEN: dict[str, tuple[int, bytes]] = {
+    **{f"{type(full).__name__} empty": (len(full), frames.frame(0, type(full)())) for full in PERFORMATIVES},
+    **{f"{type(full).__name__}": (len(full), frames.frame(0, full)) for full in PERFORMATIVES},
+    "last transfer": (11, frames.transfer_frame(0, frames.transfer_fields(1, 2, b"t", True), False, b"")),
+    "first transfer": (11, frames.transfer_frame(0, frames.transfer_fields(1, 2, b"t", False), True, b"")),
+    "session flow": (11, frames.flow_frame(0, (1, 2, 3, 4))),
+    "incoming link flow": (11, frames.flow_frame(0, (1, 2, 3, 4), (5, 6, 7))),
+    "outgoing link flow": (11, frames.flow_frame(0, (1, 2, 3, 4), (5, 6, 7, 8))),
+    "drained": (11, frames.drained_frame(0, (1, 2, 3, 4), 5, 6)),
+    "disposition": (6, frames.disposition_frame(0, True, 9, encode_outcome(Accepted()))),
+    "long disposition": (6, frames.disposition_frame(0, True, 9, encode_outcome(Rejected(Error("e", "x" * 999))))),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_performative_is_written_with_all_its_fields(name: str) -> None:
+    """azure-servicebus before 7.15 indexes the list, and takes any list but list32 for list8 (`_decode.py`)."""
+    count, data = WRITTEN[name]
+    start = 8  # after the frame header
+    assert data[start : start + 2] == b"\x00\x53"
+    assert data[start + 3] in (0xC0, 0xD0)
+    [fields, end] = decode(data, start + 3)
+    assert (len(fields), end) == (count, len(data))
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [
+        (11, Terminus("q").as_source()),
+        (11, Terminus(None).as_source()),
+        (7, Terminus("q").as_target()),
+        (3, decode(encode_outcome(Modified(True, False)))[0]),
+        (1, decode(encode_outcome(Rejected()))[0]),
+        (3, decode(Error("amqp:not-found").encoded())[0]),
+    ],
+    ids=["source", "no source", "target", "modified", "rejected", "error"],
+)
+def test_what_is_inside_of_a_performative_has_all_its_fields_too(count: int, written: Described) -> None:
+    assert len(written.value) == count
+
+
 @pytest.mark.parametrize("words", [2, 3, 255])
 def test_an_extended_header_is_stepped_over(words: int) -> None:
     body = b"\x00\x53\x17\x45"

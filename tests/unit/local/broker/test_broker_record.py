@@ -11,7 +11,7 @@ from local.broker.bus.filters import FalseFilter, Rule
 from local.broker.bus.message import Message
 from local.broker.bus.namespace import Namespace
 from local.broker.bus.queue import Queue
-from local.broker.bus.sessions import Session
+from local.broker.bus.sessions import GRACE, Session
 from local.broker.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, TopicOptions, Topology
 from local.broker.contents import contents
 from local.broker.record import Event, Record, check
@@ -237,7 +237,7 @@ def test_a_session_is_accepted_released_and_lost(desk: Desk) -> None:
     queue.pump(queue.accept_session(first, "one"))
     queue.unsubscribe(first)
     queue.accept_next_session(second, 5, queue.pump)
-    desk.timers.advance(desk.clock, 10)
+    desk.timers.advance(desk.clock, 10 + GRACE)
     assert desk.kinds("chats")[2:] == [
         *("session-accepted", "delivered", "session-released", "released"),
         *("session-accepted", "delivered", "delivered", "session-lost", "lock-lost", "lock-lost"),
