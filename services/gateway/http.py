@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,13 +23,14 @@ from opentelemetry import context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as AsgiMessage
 
 from services.gateway.admission import Arrival
+from services.gateway.authentication import Authentication, RequireKey
 from services.gateway.cancel import CancelDesk
+from services.gateway.connections import Limits
 from services.gateway.desk import Answered, Desk, Enqueued, Standing
 from services.gateway.outcomes import Waiting
+from services.gateway.problems import Problem
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.cache.redis import RedisAway
@@ -50,7 +51,6 @@ from shared.worker.poster import send_in_order
 
 log = get_logger()
 
-MAX_BODY = 128 * 1024
 LONGEST_WAIT = 120.0
 # How long an HTTP caller is kept while the broker does not answer.
 SEND_WITHIN = 5.0
@@ -77,17 +77,6 @@ class AskBody(Part):
     cache: str = "use"
 
 
-class Problem(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: HTTPStatus, detail: str, code: str = "", headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.code = code or status.phrase.title().replace(" ", "")
-        self.headers = headers or {}
-
-
 class HttpDoor:
     """What the routes do."""
 
@@ -104,7 +93,7 @@ class HttpDoor:
         clock: Callable[[], datetime],
     ) -> None:
         """`send` posts an envelope and claims outcomes; `connected` says whether the broker answers at the moment."""
-        self._callers = callers
+        self.authentication = Authentication(callers)
         self._desk = desk
         self._cancelling = cancelling
         self._ledger = ledger
@@ -112,16 +101,6 @@ class HttpDoor:
         self._send = send
         self._connected = connected
         self._clock = clock
-
-    def caller(self, authorization: str | None, api_key: str | None) -> Caller:
-        """Who is asking; raises 401."""
-        scheme, _, token = (authorization or "").partition(" ")
-        key = api_key or (token.strip() if scheme.lower() == "bearer" else "")
-        found = self._callers.with_key(key) if key else None
-        if found is None:
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise Problem(HTTPStatus.UNAUTHORIZED, "send a valid API key as a bearer token", headers=challenge)
-        return found
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
         """Admit, enqueue, and wait for up to `wait` seconds."""
@@ -234,23 +213,31 @@ class HttpDoor:
         return entry
 
 
-def make_app(door: HttpDoor) -> FastAPI:
-    """The routes."""
-    app = FastAPI(title="ragbus", version="1", docs_url=None, redoc_url=None, max_body_size=MAX_BODY)
+def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
+    """The routes; `at_once` requests of a caller are at work at the same time."""
+    app = FastAPI(
+        title="ragbus",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would be built from the Host header, which the peer chooses.
+        redirect_slashes=False,
+        # A body without a Content-Type is read as JSON; see `_json_only`.
+        strict_content_type=False,
+    )
+    app.add_middleware(RequireKey, authentication=door.authentication, at_once=at_once)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
 
-    def caller(
-        authorization: Annotated[str | None, Header()] = None, x_api_key: Annotated[str | None, Header()] = None
-    ) -> Caller:
-        return door.caller(authorization, x_api_key)
+    def caller(request: Request) -> Caller:
+        return cast("Caller", request.state.caller)
 
     known_caller = Annotated[Caller, Depends(caller)]
     seconds = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for the outcome")]
 
-    @app.post("/v1/{use_case}/ask", status_code=202, response_model=None)
+    @app.post("/v1/{use_case}/ask", status_code=202, response_model=None, dependencies=[Depends(_json_only)])
     async def ask(
         request: Request,
         use_case: Annotated[str, Path(max_length=64)],
@@ -281,31 +268,10 @@ def make_app(door: HttpDoor) -> FastAPI:
     return app
 
 
-def with_problems(app: ASGIApp) -> ASGIApp:
-    """`app`, whose only answer that is no problem document (413, from Starlette's body limit) becomes one."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await app(scope, receive, send)
-        too_large = _details(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body is larger than {MAX_BODY} bytes",
-            Code.PAYLOAD_TOO_LARGE,
-            {"Connection": "close"},
-        )
-        replaced = False
-
-        async def instead(message: AsgiMessage) -> None:
-            nonlocal replaced
-            if message["type"] == "http.response.start" and message["status"] == too_large.status_code:
-                replaced = True
-                await too_large(scope, receive, send)
-            elif not replaced:
-                await send(message)
-
-        return await app(scope, receive, instead)
-
-    return wrapped
+def _json_only(content_type: Annotated[str | None, Header()] = None) -> None:
+    essence = ("application/json" if content_type is None else content_type).partition(";")[0].strip().lower()
+    if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the question as Content-Type: application/json")
 
 
 def _as_ask(body: AskBody, use_case: str) -> Ask:
@@ -385,5 +351,5 @@ def _bug(_request: Request, error: Exception) -> Response:
 
 
 def _details(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> Response:
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "code": code}
-    return JSONResponse(body, status.value, headers, media_type="application/problem+json")
+    body = Problem(status, detail, code).body()
+    return Response(body, status.value, headers, media_type="application/problem+json")

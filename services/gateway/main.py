@@ -130,7 +130,7 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
 def _http(
     settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, cancelling: CancelDesk, waiting: Waiting
 ) -> Any:
-    from services.gateway.http import HttpDoor, make_app, with_problems
+    from services.gateway.http import HttpDoor, make_app
 
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     door = HttpDoor(
@@ -143,7 +143,9 @@ def _http(
         connected=lambda: any(worker.connected.is_set() for worker in parts.workers),
         clock=_now,
     )
-    return http_server(with_problems(make_app(door)), settings.http_host, settings.http_port)
+    limits = settings.http_limits()
+    app = make_app(door, limits.per_caller)
+    return http_server(app, settings.http_host, settings.http_port, door.authentication, limits)
 
 
 def _models_version(settings: GatewaySettings) -> str:

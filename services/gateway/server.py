@@ -1,45 +1,103 @@
-"""The web server inside the worker: uvicorn, without its own signal handling."""
+"""The web server inside the worker: uvicorn with our connections, without its own signal handling."""
 
 import asyncio
+import resource
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from services.gateway.authentication import Authentication, Slowdown
+from services.gateway.connections import Connections, Limits
 from shared.errors import SettingsError
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
+# asyncio accepts as many connections in a turn of the loop as it is told the backlog is, before it reads from one.
+# A few, so that a flood of new connections does not delay those that are open, and drops none that has just come.
+ACCEPTED_AT_ONCE = 4
+# What the kernel holds until then.
+BACKLOG = 1024
+# How often dropped connections are logged, in seconds.
+LOG_EVERY = 10.0
 
-def http_server(app: Any, host: str, port: int) -> Callable[[asyncio.Event], Awaitable[None]]:
+
+def http_server(
+    app: Any, host: str, port: int, authentication: Authentication, limits: Limits
+) -> Callable[[asyncio.Event], Awaitable[None]]:
     """Something to run beside the workers: serves `app` until told to stop, then finishes open requests."""
+
+    async def serve(stopping: asyncio.Event) -> None:
+        listening = listen(host, port)
+        connections = Connections(limits.within(_descriptors()))
+        server = make_server(app, authentication, connections, Slowdown())
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        stopped = asyncio.create_task(stopping.wait())
+        logging = asyncio.create_task(_log_dropped(connections))
+        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopped.cancel()
+        await running
+        logging.cancel()
+
+    return serve
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises `SettingsError`."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+        )
+    except (OSError, OverflowError) as refused:
+        raise SettingsError(
+            f"RAGBUS_HTTP_PORT: port {port} on {host} is taken or not allowed; choose another"
+        ) from refused
+
+
+def make_server(app: Any, authentication: Authentication, connections: Connections, slowdown: Slowdown) -> Any:
+    """A `uvicorn.Server` for `serve(sockets=[listen(…)])`."""
     import uvicorn
 
+    from services.gateway.connection import Connection, Guard
+
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listening in sockets or []:
+                listening.listen(BACKLOG)
+
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             # The worker's own handlers stop everything in order.
             yield
 
-    async def serve(stopping: asyncio.Event) -> None:
-        config = uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=10
-        )
-        server = Server(config)
-        running = asyncio.create_task(_serve(server, host, port))
-        stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        stopped.cancel()
-        await running
+    guard = Guard(authentication.caller, connections, slowdown)
+    config = uvicorn.Config(
+        app,
+        http=partial(Connection, guard=guard),  # type: ignore[arg-type]
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=10,
+    )
+    return Server(config)
 
-    return serve
+
+def _descriptors() -> int:
+    """How many files and sockets this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
-async def _serve(server: Any, host: str, port: int) -> None:
-    try:
-        await server.serve()
-    except SystemExit as refused:
-        raise SettingsError(
-            f"RAGBUS_HTTP_PORT: port {port} on {host} is taken or not allowed; choose another"
-        ) from refused
+async def _log_dropped(connections: Connections) -> None:
+    told = 0
+    while True:
+        await asyncio.sleep(LOG_EVERY)
+        if connections.dropped > told:
+            log.warning("http.connections_dropped", count=connections.dropped - told, in_flight=len(connections))
+            told = connections.dropped

@@ -2,6 +2,7 @@
 
 from pydantic import Field, SecretStr, field_validator
 
+from services.gateway.connections import Limits
 from shared.settings.worker import WorkerSettings
 
 SECRET_LENGTH = 16
@@ -12,6 +13,24 @@ class GatewaySettings(WorkerSettings):
 
     http_host: str = Field(default="127.0.0.1", description="where the HTTP door listens")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
+    http_header_timeout: float = Field(
+        default=10, gt=0, description="seconds from a connection, or a request's first byte, to the end of its headers"
+    )
+    http_body_timeout: float = Field(
+        default=10, gt=0, description="seconds for a request's body; one more for every 4 KiB of it that came"
+    )
+    http_idle_timeout: float = Field(
+        default=75, gt=0, description="seconds between two requests of a connection; longer than a proxy in front has"
+    )
+    http_unauthenticated_connections: int = Field(
+        default=256, ge=1, description="connections that have not sent a valid key; the oldest beyond them is dropped"
+    )
+    http_caller_connections: int = Field(
+        default=256, ge=1, description="connections of one caller; with all of them at work, 429"
+    )
+    http_connections: int = Field(
+        default=4096, ge=2, description="connections in all; never more than half of the process's file descriptors"
+    )
     cache_secret: SecretStr = Field(
         description=f"keys the answer cache: at least {SECRET_LENGTH} random characters, the same for all gateways "
         "(`openssl rand -hex 32`)"
@@ -27,3 +46,14 @@ class GatewaySettings(WorkerSettings):
         if len(secret.get_secret_value().strip()) < SECRET_LENGTH:
             raise ValueError(f"has fewer than {SECRET_LENGTH} characters: make one with `openssl rand -hex 32`")
         return secret
+
+    def http_limits(self) -> Limits:
+        """What a connection of the HTTP door may take."""
+        return Limits(
+            header_seconds=self.http_header_timeout,
+            body_seconds=self.http_body_timeout,
+            idle_seconds=self.http_idle_timeout,
+            unauthenticated=self.http_unauthenticated_connections,
+            per_caller=self.http_caller_connections,
+            total=self.http_connections,
+        )

@@ -1,0 +1,44 @@
+"""Errors of the HTTP door as problem details (RFC 9457)."""
+
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+
+
+class Problem(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: HTTPStatus, detail: str, code: str = "", headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or status.phrase.title().replace(" ", "")
+        self.headers = headers or {}
+
+    def body(self) -> bytes:
+        """The problem document, `application/problem+json`."""
+        return json.dumps(
+            {
+                "type": "about:blank",
+                "title": self.status.phrase,
+                "status": self.status.value,
+                "detail": self.detail,
+                "code": self.code,
+            }
+        ).encode()
+
+    def closing_response(self, default_headers: Iterable[tuple[bytes, bytes]] = (), *, without_body: bool) -> bytes:
+        """A whole HTTP/1.1 response, after which the connection is closed; `without_body`: to a HEAD."""
+        body = self.body()
+        headers = {
+            "content-type": "application/problem+json",
+            "content-length": str(len(body)),
+            **self.headers,
+            "connection": "close",
+        }
+        lines = [
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}".encode("ascii"),
+            *(name + b": " + value for name, value in default_headers),
+            *(f"{name}: {value}".encode("latin-1") for name, value in headers.items()),
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else body)
