@@ -133,7 +133,7 @@ def worker(name: str, service: str, addresses: Addresses, settings: Mapping[str,
     own = {"RAGBUS_HEALTH_PORT": str(addresses.health[name]), "RAGBUS_GRACE": _GRACE}
     if name in addresses.http:
         own["RAGBUS_HTTP_PORT"] = str(addresses.http[name])
-    ready = http_ok(addresses.health[name], "/readyz")
+    ready = http_ok(addresses.health[name], "/connected")
     return Part(name, _module(f"services.{service}"), ready, inherited({**own, **settings}), grace=_WORKER_GRACE)
 
 

@@ -129,7 +129,7 @@ class Stack:
         return f"http://{ports.HOST}:{self.addresses.http['gateway']}"
 
     def health_url(self, name: str) -> str:
-        """Where a worker or the lake serves /healthz, /readyz and /metrics."""
+        """Where a worker or the lake serves /healthz, /readyz, /connected and /metrics."""
         return f"http://{ports.HOST}:{self.addresses.health[name]}"
 
     @property

@@ -60,7 +60,16 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     dead = DeadDesk(door, parts.ledger, budget.settle, _now)
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
-    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting), sweep.run]
+    http, answers_http = _http(settings, parts, callers, desk, cancelling, waiting), asyncio.Event()
+
+    async def answer_http(stopping: asyncio.Event) -> None:
+        answers_http.set()
+        await http(stopping)
+
+    # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
+    # it answers GET from Redis and says 503 with Retry-After by itself.
+    parts.ready = answers_http.is_set
+    parts.beside += [answer_http, sweep.run]
     return [
         *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
         _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),

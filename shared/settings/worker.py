@@ -39,7 +39,7 @@ class WorkerSettings(Settings):
     attempts: int = Field(
         default=8, ge=1, le=100, description="tries of work without a deadline (documents) before it is dead-lettered"
     )
-    health_host: str = Field(default="127.0.0.1", description="where /healthz, /readyz and /metrics listen")
+    health_host: str = Field(default="127.0.0.1", description="where /healthz, /readyz, /connected and /metrics listen")
     health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which the log tells")
     log_format: Literal["auto", "json", "pretty"] = Field(default="auto", description="auto: pretty on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

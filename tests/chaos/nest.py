@@ -94,7 +94,7 @@ class Nest:
             self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
             await self._born.wait()
             pid = worker.pid
-        probe = http_ok(worker.health_port, "/readyz")
+        probe = http_ok(worker.health_port, "/connected")
         while not await probe.passes():
             if pid not in self._living:
                 return False

@@ -235,7 +235,10 @@ async def test_without_a_broker_http_says_so_and_workers_are_back_soon_after_it(
     reply = await until(refused)
     assert int(reply.headers["Retry-After"]) >= 1
     asked = await Asked.some(app)  # to the upstream app it is there
-    await nobody_ready(app)
+    await nobody_connected(app)
+    ready = [(await app.http.get(f"{app.stack.health_url(worker)}/readyz")).status_code for worker in WORKERS]
+    assert dict(zip(WORKERS, ready, strict=True)) == {**dict.fromkeys(WORKERS, 503), "gateway": 200}
+    assert (await app.http.get("/v1/requests/nothing", headers=app.key())).status_code == 404  # from Redis
     way.broker.fail()
     back = time.monotonic()
 
@@ -249,12 +252,12 @@ async def test_without_a_broker_http_says_so_and_workers_are_back_soon_after_it(
     assert await asked.paid() == [1] * FEW
 
 
-async def nobody_ready(app: App) -> None:
+async def nobody_connected(app: App) -> None:
     """Wait until every worker has found out."""
 
     async def all_say_no() -> bool:
         async with httpx.AsyncClient() as http:
-            replies = [await http.get(f"{app.stack.health_url(worker)}/readyz") for worker in WORKERS]
+            replies = [await http.get(f"{app.stack.health_url(worker)}/connected") for worker in WORKERS]
         return all(reply.status_code == 503 for reply in replies)
 
     await until(all_say_no)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from asyncio.subprocess import Process
@@ -14,8 +15,11 @@ import pytest
 import pytest_asyncio
 
 from local.stack import NO_WORKERS, Stack
+from local.stack.stack import EXAMPLE
+from ops.depths import administration
+from ops.target import Target
 from tests.conftest import free_port
-from tests.system.conftest import until
+from tests.system.conftest import KEYS, until
 from tests.unit.deploy.manifests import (
     ROOT,
     WORKERS,
@@ -94,6 +98,32 @@ async def test_a_worker_starts_with_what_its_manifest_requires(cloud: Stack, tmp
         lines = shown.splitlines()
         assert next(line for line in lines if line.startswith("ragbus_redis_up{")).endswith(" 1.0")
         assert all(line.endswith(" 1.0") for line in lines if line.startswith("ragbus_queue_connected{"))
+
+
+async def test_a_queue_that_is_gone_closes_the_http_door_for_nobody(cloud: Stack, tmp_path: Path) -> None:
+    health, port, log = free_port(), free_port(), tmp_path / "log"
+    environment = {**deployed("gateway", cloud, health), "RAGBUS_HTTP_PORT": str(port), "RAGBUS_CONFIG": str(EXAMPLE)}
+    probe, ask = f"http://127.0.0.1:{health}", f"http://127.0.0.1:{port}/v1/onboarding/ask"
+    key = {"Authorization": f"Bearer {KEYS['ask']}"}
+    async with running("gateway", environment, log), httpx.AsyncClient(timeout=60) as http:
+
+        async def told(path: str, status: int, words: str) -> bool:
+            try:
+                answer = await http.get(probe + path)
+            except httpx.TransportError:
+                return False
+            return answer.status_code == status and words in answer.text
+
+        await until(lambda: told("/connected", 200, "ask-hr: connected"))
+        with administration(Target(cloud.env(), "this test")) as operator:
+            await asyncio.to_thread(operator.delete_queue, "ask-hr")
+        await until(lambda: told("/connected", 503, "ask-hr: not connected: "))
+        assert await told("/readyz", 200, "ask: connected\n")
+        assert (await http.post(ask, json={"question": "Why?"}, headers=key)).status_code == 202
+        shown = (await http.get(f"{probe}/metrics")).text
+        assert re.search(r'^ragbus_queue_connected\{.*queue="ask-hr".*\} 0', shown, re.MULTILINE)
+        assert re.search(r'^ragbus_queue_connected\{.*queue="ask".*\} 1', shown, re.MULTILINE)
+    assert '"queue": "ask-hr"' in log.read_text("utf-8")
 
 
 @pytest.mark.parametrize("secret", ["", "too short"])
