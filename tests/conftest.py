@@ -50,7 +50,10 @@ async def redis(redis_url: str) -> AsyncIterator[QuickRedis]:
 
 # Files whose tests share a stack of processes; every other file is a group of its own. (The marker `xdist_group`
 # would say the same, but xdist 3.8 does not see it under pytest 9.2.)
-SHARED_STACK = {"tests/system/test_front_door.py": "stack", "tests/system/test_replay.py": "stack"}
+SHARED_STACK = dict.fromkeys(
+    ("tests/system/test_front_door.py", "tests/system/test_replay.py", "tests/system/test_redis_cluster_stack.py"),
+    "stack",
+)
 # What takes longest starts first.
 FIRST = (
     "tests/system/test_failpoints.py",
