@@ -58,6 +58,7 @@ class Stack:
         reset: bool = False,
         patience: float = 90.0,
         lock: timedelta | None = None,
+        ingress_windows: Mapping[str, timedelta] | None = None,
         starting: Callable[[], None] = lambda: None,
         progress: Progress = lambda _name, _seconds: None,
     ) -> None:
@@ -65,6 +66,7 @@ class Stack:
 
         `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
         `lock`: how long a delivery is locked, if not as the topology says; short, a killed worker's work is back soon.
+        `ingress_windows`: for how long a caller's queue drops repeats, if not as the topology says; by queue.
         `starting` is called when nothing is in the way, before the first part is started.
         `progress` hears of every part that is ready, and after how many seconds.
         """
@@ -80,6 +82,7 @@ class Stack:
         self._reset = reset
         self._patience = patience
         self._lock = lock
+        self._ingress_windows = ingress_windows or {}
         self._starting = starting
         self._progress = progress
         self._began = time.monotonic()
@@ -227,7 +230,7 @@ class Stack:
         self._addresses = self._choose_addresses()
         self.folder.prepare(self._documents, reset=self._reset)
         self._environment = recipe.common(self._addresses, self.config, self.folder)
-        self.folder.write(self.folder.broker_config, emulator_config(_topology(self.config, self._lock)))
+        self.folder.write(self.folder.broker_config, emulator_config(self._queues()))
 
     def _choose_addresses(self) -> Addresses:
         own = [name for name in INSTEAD if name not in self._instead]
@@ -343,6 +346,16 @@ class Stack:
             await asyncio.gather(*(self.children[name].stop() for name in names if name in self.children))
         await asyncio.gather(*self._watchers)
 
+    def _queues(self) -> list[Any]:
+        """The topology, with what this stack has otherwise."""
+        queues = []
+        for queue in _topology(self.config):
+            window = self._ingress_windows.get(queue.name, queue.duplicate_window)
+            # The lock of a session is its caller's affair.
+            lock = queue.lock if queue.sessions or self._lock is None else self._lock
+            queues.append(replace(queue, duplicate_window=window, lock=lock))
+        return queues
+
     def _announce(self) -> None:
         processes = {
             name: {"pid": child.pid, "log": str(child.log)} for name, child in self.children.items() if child.alive
@@ -363,7 +376,7 @@ def from_environment() -> dict[str, str]:
     return {name: os.environ[variable] for name, variable in INSTEAD.items() if os.environ.get(variable)}
 
 
-def _topology(config: Path, lock: timedelta | None) -> Any:
+def _topology(config: Path) -> tuple[Any, ...]:
     from shared.access.callers import Callers
     from shared.contracts.queues import topology
     from shared.errors import SettingsError
@@ -372,11 +385,7 @@ def _topology(config: Path, lock: timedelta | None) -> Any:
         callers = Callers.read(config / "callers.yaml")
     except SettingsError as wrong:
         raise CannotStart(str(wrong)) from wrong
-    queues = topology(callers.ingresses(), callers.reply_queues())
-    if lock is None:
-        return queues
-    # The lock of a session is its caller's affair.
-    return tuple(queue if queue.sessions else replace(queue, lock=lock) for queue in queues)
+    return topology(callers.ingresses(), callers.reply_queues())
 
 
 def _spoken(code: int) -> str:

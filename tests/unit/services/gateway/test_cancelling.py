@@ -168,7 +168,7 @@ class Web:
             waiting=gateway.waiting,
             send=self.send,
             connected=lambda: True,
-            clock=lambda: NOW,
+            clock=gateway.clock,
         )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(door)), base_url="http://gateway")
 

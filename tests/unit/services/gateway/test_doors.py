@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +50,7 @@ CALLERS = Callers.model_validate(
 
 class Gateway:
     def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
+        self.now = NOW
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
         self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
         self.desk = Desk(
@@ -60,13 +61,16 @@ class Gateway:
             models_version="1",
             budget=self.budget,
             metrics=make(),
-            clock=lambda: NOW,
+            clock=self.clock,
         )
-        self.cancelling = CancelDesk(self.ledger, self.budget.settle, lambda: NOW)
-        self.door = QueueDoor(CALLERS, self.desk, self.cancelling, lambda: NOW)
-        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, lambda: NOW)
+        self.cancelling = CancelDesk(self.ledger, self.budget.settle, self.clock)
+        self.door = QueueDoor(CALLERS, self.desk, self.cancelling, self.clock)
+        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, self.clock)
         self.waiting = Waiting()
-        self.outcomes = OutcomeDesk(self.ledger, self.waiting, lambda: NOW)
+        self.outcomes = OutcomeDesk(self.ledger, self.waiting, self.clock)
+
+    def clock(self) -> datetime:
+        return self.now
 
     async def ask(self, **changes: Any) -> Sequence[Envelope]:
         return await self.door.handle(self.door.decode(an_ask(**changes)))

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller
 from shared.ledger.ledger import KEEP, Ledger
 from shared.worker.outcomes import Outcomes
 from tests.making import NOW, a_request
-from tests.unit.shared.worker.test_worker_steps import an_answer
+from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 
 
 async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: QuickRedis) -> None:
@@ -36,7 +37,63 @@ async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: 
     assert (entry.tenant, entry.caller) == (request.tenant, request.caller)
 
 
-@pytest.mark.parametrize("how", ["accept", "claim", "cancel", "file"])
+@pytest.mark.parametrize("known", [False, True], ids=["underway", "answered"])
+async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_told(
+    redis: QuickRedis, known: bool
+) -> None:
+    """Its outcome was retryable and told, and the same ask was admitted anew."""
+    scene, first = Scene(redis), a_request(ask_digest="d", token="t1")
+    ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
+    await scene.ledger.claim(first, ended, sent=True)
+    entry = await scene.ledger.bind(first, "t2", NOW)
+    anew = first.model_copy(update={"admission": entry.admission, "token": "t2"})
+    if known:
+        await Outcomes(scene.ledger).send(to_caller(anew, an_answer(anew), NOW), no_queue)
+    late = await scene.deliver(first)
+    await scene.worker().process(late)
+    assert (late.settled, scene.calls, await scene.queued("answers")) == ("completed", [], [])
+    assert await Outcomes(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
+    assert await scene.ledger.is_wanted(first) is False
+    assert await scene.ledger.is_wanted(anew) is not known
+
+
+async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(redis: QuickRedis) -> None:
+    ledger, first = Ledger(redis), a_request(ask_digest="d", token="t1")
+    ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
+    await ledger.claim(first, ended, sent=True)
+    await ledger.bind(first, "t2", NOW)
+    await ledger.file(an_answer(first), first.tenant, first.caller, ask="d", admission=0)
+    entry = await ledger.find(first.request_id)
+    assert entry is not None
+    assert (entry.answer, entry.admission) == (None, 1)
+
+
+async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: QuickRedis) -> None:
+    """Redis was away when it was admitted."""
+    scene, owner = Scene(redis), a_request(ask_digest="d")
+    await scene.ledger.claim(owner, an_answer(owner), sent=True)
+    other = a_request(ask_digest="e", token="t2")
+    for _ in range(2):
+        await scene.worker().process(await scene.deliver(other))
+        scene.bus._queue("retrieve").seen.clear()
+    [reply] = await scene.queued("answers")
+    assert (AnswerReady.decode(reply.body).code, reply.message_id) == (Code.ID_REUSED, "r1/reply/t2")
+    assert scene.calls == []
+    left = list[Envelope]()
+
+    async def send(envelope: Envelope) -> None:
+        left.append(envelope)
+
+    await Outcomes(scene.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
+    [told] = left
+    assert (told.message_id, told.claim) == ("r1/reply/t2", False)
+
+
+async def no_queue(envelope: Envelope) -> None:
+    """Where nobody reads."""
+
+
+@pytest.mark.parametrize("how", ["accept", "claim", "cancel", "file", "bind", "unread"])
 async def test_nothing_is_kept_for_ever(redis: QuickRedis, how: str) -> None:
     ledger, request = Ledger(redis), a_request()
     answer = an_answer(request)
@@ -45,6 +102,8 @@ async def test_nothing_is_kept_for_ever(redis: QuickRedis, how: str) -> None:
         "claim": lambda: ledger.claim(request, answer),
         "cancel": lambda: ledger.cancel(request.request_id, request.tenant, request.caller),
         "file": lambda: ledger.file(answer, request.tenant, request.caller),
+        "bind": lambda: ledger.bind(request, "t1", NOW),
+        "unread": lambda: ledger.unread(request, answer),
     }
     await steps[how]()
     [key] = await redis.run(lambda connection: connection.keys("*"))

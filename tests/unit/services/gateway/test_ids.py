@@ -1,0 +1,504 @@
+"""An id belongs to its question, and its outcome to every ask of it; on a real Redis, through both doors."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.budget.tenant import TenantBudget
+from shared.bus.memory import MemoryBus
+from shared.bus.port import FIRST_NUMBER, ORIGIN, Received
+from shared.cache.answers import Shelf
+from shared.cache.redis import QuickRedis, RedisAway
+from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, ending
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.ids import ask_token, request_id
+from shared.contracts.request import Request
+from shared.errors import TryLater
+from shared.ledger.ledger import Entry
+from shared.ledger.states import State
+from shared.telemetry.metrics import make
+from shared.worker.outcomes import Outcomes
+from shared.worker.post import handed_back, retry_copy
+from shared.worker.poster import Poster
+from tests.breakable import Breakable
+from tests.making import NOW, a_request
+from tests.unit.services.gateway.test_cancelling import Web, cancel
+from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask, the_answer
+
+REQUEST = request_id("tessolund", "welcome-app", "m1")
+FIRST: dict[str, Any] = {"reply_to_session_id": "s1", "sequence_number": 7}
+REPEAT: dict[str, Any] = {"reply_to_session_id": "s2", "sequence_number": 8, "correlation_id": "c2"}
+LONG = "word " * 4_000
+
+
+class Office(Gateway):
+    """A gateway whose envelopes leave."""
+
+    def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
+        super().__init__(redis, budget)
+        self.bus = MemoryBus("answers", "outcomes", "retrieve")
+        self.poster = Poster(self.bus, Outcomes(self.ledger, self.clock), make(), self.clock)
+
+    async def take(self, **changes: Any) -> Sequence[Envelope]:
+        """An ask comes in, and what it leads to is sent."""
+        envelopes = await self.ask(**changes)
+        for envelope in envelopes:
+            await self.poster.send(envelope)
+        return envelopes
+
+    async def work(self, **changes: Any) -> Request:
+        """The request that an ask became."""
+        request = (await self.take(**changes))[1].request
+        assert request is not None
+        return request
+
+    async def finish(self, request: Request, **changes: Any) -> None:
+        """A worker sends the outcome of `request`."""
+        given: dict[str, Any] = {"outcome": Outcome.ANSWERED, "code": Code.OK, "finished_at": self.now, **changes}
+        await self.poster.send(to_caller(request, ending(request, **given), self.now))
+
+    async def dies(self, message: Received, reason: str) -> Sequence[Envelope]:
+        """A message of a caller is dead-lettered, and what is told is sent."""
+        envelopes = await self.dead.handle(self.dead.decode(a_dead(message, reason, "ask")))
+        for envelope in envelopes:
+            await self.poster.send(envelope)
+        return envelopes
+
+    async def heard(self, session: str) -> list[tuple[str | None, AnswerReady]]:
+        """What came in a session: message ids and outcomes."""
+        replies = await self.bus.peek("answers")
+        return [(each.message_id, AnswerReady.decode(each.body)) for each in replies if each.session_id == session]
+
+    async def entry(self) -> Entry:
+        found = await self.ledger.find(REQUEST)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def office(redis: QuickRedis) -> Office:
+    return Office(redis)
+
+
+def token_of(message: Received) -> str:
+    return ask_token(message.reply_to_session_id, message.sequence_number, message.body)
+
+
+async def cached(office: Office) -> None:
+    request = await office.work(message_id="earlier", sequence_number=1)
+    assert request.cache_key is not None
+    cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
+    answer = ending(request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
+    await office.cache.store(Shelf("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
+
+
+async def first_from_the_cache(office: Office) -> None:
+    await cached(office)
+    await office.take(**FIRST)
+
+
+async def first_refused(office: Office) -> None:
+    body = json.dumps({"question": "How?", "use_case": "travel"}).encode()
+    await office.take(body=body, **FIRST)
+
+
+async def first_too_long(office: Office) -> None:
+    await office.take(question=LONG[:7_900], **FIRST)
+
+
+async def first_over_budget(office: Office) -> None:
+    for number in range(2):
+        await office.take(message_id=f"other-{number}", sequence_number=number)
+    await office.take(**FIRST)
+
+
+async def first_too_late(office: Office) -> None:
+    await office.take(enqueued_at=NOW - timedelta(minutes=9), **FIRST)
+
+
+async def first_cancelled(office: Office) -> None:
+    await cancel(office)
+    await office.take(**FIRST)
+
+
+async def first_underway(office: Office) -> None:
+    await office.take(**FIRST)
+
+
+async def first_answered(office: Office) -> None:
+    await office.finish(await office.work(**FIRST))
+
+
+async def first_expired_unseen(office: Office) -> None:
+    await office.dies(an_ask(**FIRST), "TTLExpiredException")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        first_from_the_cache,
+        first_refused,
+        first_too_long,
+        first_over_budget,
+        first_too_late,
+        first_cancelled,
+        first_underway,
+        first_answered,
+        first_expired_unseen,
+    ],
+)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"question": "Why?"},
+        {"question": "How?", "cache": "refresh"},
+        {"question": "How?", "use_case": "holiday"},
+        {"question": "How?", "conversation": [{"role": "user", "text": "In Portugal."}]},
+    ],
+    ids=["question", "cache", "use case", "conversation"],
+)
+async def test_another_question_under_an_id_is_told_so_whatever_became_of_the_first(
+    office: Office, first: Callable[[Office], Awaitable[None]], other: dict[str, Any]
+) -> None:
+    await first(office)
+    before, heard = await office.entry(), await office.heard("s1")
+    second = an_ask(body=json.dumps(other).encode(), **REPEAT)
+    await office.take(body=second.body, **REPEAT)
+    [(message_id, answer)] = await office.heard("s2")
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.ID_REUSED, False)
+    assert message_id == f"{REQUEST}/reply/{token_of(second)}"
+    assert (await office.entry(), await office.heard("s1")) == (before, heard)
+
+
+@pytest.mark.parametrize(
+    "first", [first_from_the_cache, first_cancelled, first_answered], ids=["cached", "cancelled", "answered"]
+)
+async def test_a_repeat_hears_the_outcome_in_its_own_session(
+    office: Office, first: Callable[[Office], Awaitable[None]]
+) -> None:
+    await first(office)
+    [(message_id, outcome)] = await office.heard("s1")
+    assert message_id == f"{REQUEST}/reply"
+    for _ in range(2):  # the repeat may be delivered twice as well
+        await office.take(**REPEAT)
+    assert await office.heard("s2") == [(f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}", outcome)]
+    [reply] = [each for each in await office.bus.peek("answers") if each.session_id == "s2"]
+    assert reply.correlation_id == "c2"  # as any reply, it answers the message that asked
+    await office.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
+    assert [answer for _, answer in await office.heard("s3")] == [outcome]
+
+
+@pytest.mark.parametrize("copy", ["redelivered", "retried", "handed back"])
+async def test_the_same_ask_delivered_again_is_sent_no_second_copy(office: Office, copy: str) -> None:
+    await office.finish(await office.work(**FIRST))
+    office.bus._queue("answers").seen.clear()  # even if the broker forgot
+    message = an_ask(**FIRST)
+    identity = office.door.identify(message)
+    sent = retry_copy(message, identity, NOW) if copy == "retried" else handed_back(message, identity, NOW)
+    changes: dict[str, Any] = {"message_id": sent.message_id, "properties": sent.properties, "sequence_number": 99}
+    await office.take(**{**FIRST, **(changes if copy != "redelivered" else {})})
+    assert len(await office.heard("s1")) == 1
+
+
+async def test_a_repeat_waits_for_the_outcome_of_the_first(office: Office) -> None:
+    request = await office.work(**FIRST)
+    with pytest.raises(TryLater):
+        await office.take(**REPEAT)
+    assert [each.message_id for each in await office.bus.peek("retrieve")] == [f"{REQUEST}/retrieve"]
+    await office.finish(request)
+    message = an_ask(**REPEAT)
+    copy = retry_copy(message, office.door.identify(message), NOW)
+    await office.take(**{**REPEAT, "message_id": copy.message_id, "properties": copy.properties, "sequence_number": 31})
+    assert [name for name, _ in await office.heard("s2")] == [f"{REQUEST}/reply/{token_of(message)}"]
+
+
+def test_a_repeat_is_retried_under_ids_of_its_own(redis: QuickRedis) -> None:
+    """The queue would take its retry for that of the first, and drop it."""
+    door = Office(redis).door
+    first, repeat = (retry_copy(each, door.identify(each), NOW) for each in (an_ask(**FIRST), an_ask(**REPEAT)))
+    assert first.message_id != repeat.message_id
+    assert (repeat.properties[ORIGIN], repeat.properties[FIRST_NUMBER]) == ("m1", "8")
+
+
+async def test_a_repeat_that_is_too_late_hears_so_alone(office: Office) -> None:
+    request = await office.work(**FIRST)
+    office.now += timedelta(seconds=31)
+    late = {**REPEAT, "time_to_live": timedelta(seconds=30)}
+    await office.take(**late)
+    [(_, answer)] = await office.heard("s2")
+    assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
+    assert (await office.entry()).is_wanted
+    await office.finish(request, text="24")
+    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+
+
+@pytest.mark.parametrize("reason", ["TTLExpiredException", "MaxDeliveryCountExceeded", "DeadlineExceeded"])
+async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(office: Office, reason: str) -> None:
+    request = await office.work(**FIRST)
+    await office.work(message_id="m2", sequence_number=3)  # 8,000 tokens pay for two
+    await office.dies(an_ask(**REPEAT), reason)
+    [(message_id, _)] = await office.heard("s2")
+    assert message_id == f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}"
+    assert (await office.entry()).is_wanted
+    assert await office.budget.reserve("tessolund", "another", 4_000) is not None
+    await office.finish(request, text="24")
+    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+
+
+# -- outcomes that are not final
+
+
+async def test_a_retryable_refusal_is_told_again_until_its_time_has_come(office: Office) -> None:
+    await first_over_budget(office)
+    [(_, refusal)] = await office.heard("s1")
+    assert refusal.retry_after is not None
+    office.now += timedelta(seconds=10)
+    await office.take(**REPEAT)
+    [(_, again)] = await office.heard("s2")
+    assert (again.code, again.request_id) == (Code.BUDGET_EXCEEDED, refusal.request_id)
+    assert again.retry_after == pytest.approx(refusal.retry_after - 10)
+
+
+async def refused_and_admitted_anew(office: Office) -> Request:
+    """The request of the second admission."""
+    await first_over_budget(office)
+    [(_, refusal)] = await office.heard("s1")
+    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
+    office.now += timedelta(seconds=refusal.retry_after or 0)
+    return await office.work(**REPEAT)
+
+
+async def test_after_its_time_the_same_ask_is_admitted_anew_under_new_ids(office: Office) -> None:
+    request = await refused_and_admitted_anew(office)
+    token = token_of(an_ask(**REPEAT))
+    assert (request.admission, request.token, request.spending) == (1, token, f"{REQUEST}/a1")
+    sent = [each.message_id for each in office.bus.sent if str(each.message_id).startswith(REQUEST)]
+    assert sent[0] == f"{REQUEST}/reply"
+    assert sent[1:] == [f"{REQUEST}/deadline.{int(request.answer_by.timestamp())}/a1", f"{REQUEST}/retrieve/a1"]
+    await office.finish(request, text="24")
+    assert [(name, answer.text) for name, answer in await office.heard("s2")] == [(f"{REQUEST}/reply/{token}", "24")]
+    assert len(await office.heard("s1")) == 1
+
+
+async def test_what_an_earlier_admission_left_behind_changes_nothing(office: Office) -> None:
+    request = await refused_and_admitted_anew(office)
+    old = request.model_copy(update={"admission": 0, "token": "", "answer_by": request.answer_by})
+    await office.finish(old, text="late")
+    assert await office.outcomes.handle(DeadlinePassed(request=old)) == []
+    await office.take(**FIRST)  # its redelivery
+    assert len(await office.heard("s1")) == 1
+    assert (await office.entry()).is_wanted
+    await office.finish(request, text="24")
+    assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
+
+
+async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_again(office: Office) -> None:
+    request = await refused_and_admitted_anew(office)
+    assert await office.work(**REPEAT) == request
+
+
+async def test_what_expired_is_asked_for_again_at_once(office: Office) -> None:
+    await office.finish(
+        await office.work(**FIRST), outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True
+    )
+    assert (await office.work(**REPEAT)).admission == 1
+
+
+async def test_a_refusal_that_is_not_retryable_is_final(office: Office) -> None:
+    await first_refused(office)
+    office.now += timedelta(hours=1)
+    body = json.dumps({"question": "How?", "use_case": "travel"}).encode()
+    await office.take(body=body, **REPEAT)
+    assert [answer.code for _, answer in await office.heard("s2")] == [Code.UNKNOWN_USE_CASE]
+    assert (await office.entry()).admission == 0
+
+
+@pytest.mark.parametrize("first", [first_over_budget, first_answered], ids=["retryable", "final"])
+async def test_an_operators_replay_of_what_has_its_outcome_changes_nothing(
+    office: Office, first: Callable[[Office], Awaitable[None]]
+) -> None:
+    await first(office)
+    office.now += timedelta(minutes=5)
+    before = await office.entry()
+    replay = {**REPEAT, "properties": {"ragbus-run": "p1", ORIGIN: "m1"}, "message_id": "x"}
+    assert await office.take(**replay) == []
+    assert await office.entry() == before
+
+
+# -- what cannot be read
+
+BROKEN: dict[str, Any] = {**FIRST, "body": b"{not json"}
+
+
+async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_corrected_one(office: Office) -> None:
+    await office.dies(an_ask(**BROKEN), "SchemaInvalid")
+    [(message_id, answer)] = await office.heard("s1")
+    assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(an_ask(**BROKEN))}", Code.SCHEMA_INVALID)
+    assert (await office.entry()).state is State.UNREAD
+    await office.finish(await office.work(**REPEAT), text="24")
+    assert [(name, answer.text) for name, answer in await office.heard("s2")] == [(f"{REQUEST}/reply", "24")]
+
+
+async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(office: Office) -> None:
+    request = await office.work(**FIRST)
+    await office.dies(an_ask(**{**REPEAT, "body": b"{not json"}), "SchemaInvalid")
+    assert [answer.code for _, answer in await office.heard("s2")] == [Code.SCHEMA_INVALID]
+    await office.finish(request, text="24")
+    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+
+
+@pytest.mark.parametrize("body", [b"{not json", b'{"question": "How?"}'], ids=["as it was", "mended"])
+async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(office: Office, body: bytes) -> None:
+    await office.dies(an_ask(**BROKEN), "SchemaInvalid")
+    replay = {**FIRST, "body": body, "properties": {"ragbus-run": "p1", ORIGIN: "m1"}, "message_id": "x"}
+    if body == BROKEN["body"]:
+        assert await office.dies(an_ask(**replay), "SchemaInvalid") == []
+    else:
+        assert await office.take(**replay) == []
+
+
+# -- several at once, and without Redis
+
+
+async def test_of_several_questions_at_once_one_has_the_id(office: Office) -> None:
+    asks = [
+        an_ask(question=f"{'How' if number % 2 else 'Why'}?", reply_to_session_id=f"s{number}", sequence_number=number)
+        for number in range(8)
+    ]
+    taken = await asyncio.gather(*(office.door.handle(office.door.decode(ask)) for ask in asks), return_exceptions=True)
+    waiting = [each for each in taken if isinstance(each, TryLater)]
+    work = [each for each in taken if not isinstance(each, BaseException) and len(each) == 2]
+    reused = [each for each in taken if not isinstance(each, BaseException) and len(each) == 1]
+    assert (len(work), len(waiting), len(reused)) == (1, 3, 4)
+    assert {the_answer(each).code for each in reused} == {Code.ID_REUSED}
+
+
+async def test_without_redis_the_reply_queue_guards_alone() -> None:
+    away = QuickRedis("redis://127.0.0.1:1/0")
+    office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
+    first, repeat = await office.ask(**FIRST), await office.ask(**REPEAT)
+    assert [each.message_id for each in first] == [each.message_id for each in repeat]
+
+
+class Redis(Breakable):
+    """Away at the first step of an admission."""
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        if self.cut and "ragbus:request" in keys[0]:
+            self.cut = False
+            raise RedisAway("cut")
+        return await super().script(source, keys, args)
+
+    def _only_whole(self) -> None:
+        pass
+
+
+async def test_a_redis_that_comes_back_during_an_admission_keeps_ids_apart(redis_url: str) -> None:
+    redis = Redis(redis_url, timeout=10)
+    await redis.run(lambda connection: connection.flushall())
+    office = Office(redis)
+    await first_underway(office)
+    redis.cut = True
+    await office.take(**{**REPEAT, "question": "Why?"})
+    assert [answer.code for _, answer in await office.heard("s2")] == [Code.ID_REUSED]
+    redis.cut = True
+    with pytest.raises(TryLater):
+        await office.take(**{**REPEAT, "sequence_number": 9})
+    await redis.close()
+
+
+# -- over HTTP
+
+
+@pytest.fixture
+async def web(office: Office) -> AsyncIterator[Web]:
+    found = Web(office)
+    yield found
+    await found.client.aclose()
+
+
+async def post(
+    web: Web, question: str = "How?", key: str | None = "k1", use_case: str = "onboarding"
+) -> httpx.Response:
+    headers = {"Authorization": "Bearer welcome-app"} | ({"Idempotency-Key": key} if key else {})
+    return await web.client.post(f"/v1/{use_case}/ask", json={"question": question}, headers=headers)
+
+
+async def test_eight_at_once_with_four_questions_and_one_key_are_one_request(web: Web) -> None:
+    questions = [f"Question {number % 4}?" for number in range(8)]
+    replies = await asyncio.gather(*(post(web, question) for question in questions))
+    by_status = Counter(reply.status_code for reply in replies)
+    assert by_status == {202: 2, 422: 6}
+    assert {reply.json()["code"] for reply in replies if reply.status_code == 422} == {"IdReused"}
+    assert len({question for question, reply in zip(questions, replies, strict=True) if reply.status_code == 202}) == 1
+    assert len({envelope.message_id for envelope in web.sent if envelope.queue == "retrieve"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "code"),
+    [
+        ({"use_case": "holiday"}, 404, "UnknownUseCase"),
+        ({"question": LONG[:7_900]}, 422, "QuestionTooLong"),
+    ],
+)
+async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
+    web: Web, first: dict[str, str], status: int, code: str
+) -> None:
+    for _ in range(2):
+        reply = await post(web, **first)
+        assert (reply.status_code, reply.json()["code"]) == (status, code)
+    other = await post(web, "Another question?")
+    assert (other.status_code, other.json()["code"]) == (422, "IdReused")
+    assert "an id of its own" in other.json()["detail"]
+
+
+async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web: Web, office: Office) -> None:
+    for number in range(2):
+        assert (await post(web, key=f"other-{number}")).status_code == 202
+    first = await post(web)
+    office.now += timedelta(seconds=10)
+    again = await post(web)
+    assert (first.status_code, again.status_code) == (429, 429)
+    assert int(again.headers["Retry-After"]) == int(first.headers["Retry-After"]) - 10
+    office.now += timedelta(seconds=int(again.headers["Retry-After"]))
+    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "http/other-0"), 0)
+    reply = await post(web)
+    assert reply.status_code == 202
+    assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
+
+
+async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: QuickRedis) -> None:
+    assert (await post(web, use_case="holiday", key=None)).status_code == 404
+    assert await redis.run(lambda connection: connection.keys("ragbus:request:*")) == []
+
+
+async def test_an_answer_from_the_cache_belongs_to_its_question(web: Web, office: Office) -> None:
+    await cached(office)
+    first, again, other = await post(web), await post(web), await post(web, "Why?")
+    assert (first.status_code, again.json(), other.status_code) == (200, first.json(), 422)
+    assert (await post(web, use_case="travel")).status_code == 422
+
+
+async def test_what_was_not_enqueued_keeps_its_id(web: Web) -> None:
+    """The broker may have taken it all the same; under the same ids another question would get its answer."""
+    web.away = True
+    assert (await post(web)).status_code == 503
+    web.away = False
+    assert (await post(web, "Why?")).status_code == 422
+    assert (await post(web)).status_code == 202
+
+
+async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(office: Office) -> None:
+    answer = ending(a_request(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
+    waiting = office.waiting.join(answer.request_id, 1)
+    office.waiting.tell(answer)
+    assert not waiting.done()
+    office.waiting.tell(answer, 1)
+    assert (await waiting).outcome is Outcome.EXPIRED
