@@ -21,13 +21,15 @@ CODES: Mapping[Code, str] = {
     Code.OK: "All is well; the answer is in `text`.",
     Code.NOT_IN_DOCUMENTS: "No passage that this caller may read answers it. Ask otherwise, or add a document.",
     Code.UNGROUNDED: "The model wrote something that could not be traced to a retrieved passage, so it is withheld.",
-    Code.SCHEMA_INVALID: "A message is not JSON or lacks a field; `message` names it. Mend it and send anew.",
+    Code.SCHEMA_INVALID: "A message is not JSON or lacks a field; `message` names it. Mend it and send anew; the same "
+    "id will do.",
     Code.SCHEMA_UNSUPPORTED: "The `subject` names a kind or version that is not read here; `message` lists those read.",
     Code.UNKNOWN_USE_CASE: "There is no use case of that name, or none was named by a caller that has several.",
     Code.NOT_ALLOWED: "The use case exists, but this caller is not listed for it in `callers.yaml`.",
     Code.REPLY_TO_NOT_ALLOWED: "`reply_to` is not one of this caller's reply queues; the outcome is in its first.",
     Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
-    Code.ID_REUSED: "Its `message_id` or `Idempotency-Key` was used for another question before. Take a new one.",
+    Code.ID_REUSED: "Its `message_id` or `Idempotency-Key` belongs to another question (or use case, conversation, "
+    "cache mode) of the last day. Only this ask hears it. A new or corrected question needs a new one.",
     Code.BUDGET_EXCEEDED: "The tenant's tokens for this minute are spent; `retry_after` says when to come back.",
     Code.OVERLOADED: "There is more work than can end in time; nothing was charged. Ask again after `retry_after`.",
     Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
@@ -69,7 +71,9 @@ def files() -> Files:
             "Outcomes",
             "Every accepted request gets one outcome, an `answer.v1`. `outcome` says how it ended, `code` why; both "
             "are stable, `message` is for people. Repeat a request only if `retryable` is true, and then not before "
-            "`retry_after`. Models and documents wrote `text`, `message` and the words in `citations`: escape or "
+            "`retry_after`: under the same id it is admitted anew, and until then the same outcome is told again. "
+            "Every other outcome is final for its id: a corrected question needs a new `message_id` or "
+            "`Idempotency-Key`. Models and documents wrote `text`, `message` and the words in `citations`: escape or "
             "sanitise them for HTML and Markdown ([why, and what a checked citation proves]"
             "(../explanation/citations.md)).",
             _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),

@@ -45,6 +45,8 @@ def diagram() -> str:
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.UNKNOWN.value}"]
     lines += [f"    {state.value} : {state.value}, {words}" for state, words in STATES.items()]
     for state, steps in NEXT.items():
-        lines += [f"    {state.value} --> {then.value} : {STEPS[step]}" for step, then in steps.items()]
+        # Where nothing is final, a repeat is an ask like any other.
+        drawn = {step: then for step, then in steps.items() if step is not Step.REPEAT or Step.BIND not in steps}
+        lines += [f"    {state.value} --> {then.value} : {STEPS[step]}" for step, then in drawn.items()]
     lines += [f"    {state.value} --> [*]" for state, steps in NEXT.items() if not steps]
     return "\n".join([*lines, "```", ""])
