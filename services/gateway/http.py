@@ -34,7 +34,7 @@ from services.gateway.problems import Problem
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome, id_reused
+from shared.contracts.answer import ID_REUSED, AnswerReady, Code, Outcome, id_reused
 from shared.contracts.ask import Ask
 from shared.contracts.base import Part, explain
 from shared.contracts.envelope import Envelope
@@ -129,7 +129,7 @@ class HttpDoor:
                 await self._desk.take_back(taken.request, token)
                 raise
             reach("http.enqueued")
-        answer = await self._outcome(taken.request.request_id, taken.request.admission, wait)
+        answer = await self._outcome(taken.request.request_id, taken.request.admission, wait, taken.request.ask_digest)
         return _reply(answer) if answer is not None else _accepted(taken.request.request_id)
 
     async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
@@ -178,8 +178,11 @@ class HttpDoor:
         except Unprocessable as refused:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
-    async def _outcome(self, request_id: str, admission: int, wait: float) -> AnswerReady | None:
-        """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger."""
+    async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> AnswerReady | None:
+        """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger.
+
+        Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
+        """
         loop = asyncio.get_running_loop()
         until, look = loop.time() + wait, FIRST_LOOK
         future = self._waiting.join(request_id, admission)
@@ -187,20 +190,22 @@ class HttpDoor:
             while (left := until - loop.time()) > 0:
                 done, _ = await asyncio.wait({future}, timeout=min(look, left))
                 if done:
-                    return future.result()
-                if (known := await self._stored(request_id, admission)) is not None:
-                    return known
+                    filed = future.result()
+                    return _answer_to(ask, filed.ask, filed.answer)
+                entry = await self._stored(request_id, admission)
+                if entry is not None and entry.answer is not None:
+                    return _answer_to(ask, entry.ask, entry.answer)
                 look = min(LONGEST_LOOK, look * 1.5)
             return None
         finally:
             self._waiting.leave(request_id, future, admission)
 
-    async def _stored(self, request_id: str, admission: int) -> AnswerReady | None:
+    async def _stored(self, request_id: str, admission: int) -> Entry | None:
         try:
             entry = await self._ledger.find(request_id)
         except RedisAway:
             return None
-        return entry.answer if entry and entry.admission >= admission else None
+        return entry if entry and entry.admission >= admission else None
 
     async def _entry(self, caller: Caller, request_id: str) -> Entry:
         """What is known of a request of `caller`; raises 404, also for another's, and 503."""
@@ -279,6 +284,13 @@ def _as_ask(body: AskBody, use_case: str) -> Ask:
         return Ask.model_validate({**body.model_dump(), "use_case": use_case})
     except ValidationError as invalid:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, explain(invalid, Ask.kind), Code.SCHEMA_INVALID) from invalid
+
+
+def _answer_to(ask: str, answered: str | None, answer: AnswerReady) -> AnswerReady:
+    """`answer`, if the ask that it answers is the one that was made; raises 422."""
+    if ask and answered and ask != answered:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, ID_REUSED, Code.ID_REUSED)
+    return answer
 
 
 def _is_error(answer: AnswerReady) -> bool:

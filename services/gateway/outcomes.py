@@ -24,15 +24,15 @@ class Waiting:
     """HTTP callers of this process that wait for an outcome."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, int], list[asyncio.Future[AnswerReady]]] = {}
+        self._waiting: dict[tuple[str, int], list[asyncio.Future[Filed]]] = {}
 
-    def join(self, request_id: str, admission: int = 0) -> "asyncio.Future[AnswerReady]":
+    def join(self, request_id: str, admission: int = 0) -> "asyncio.Future[Filed]":
         """A future for the outcome of an admission; leave again when it is no longer needed."""
-        future: asyncio.Future[AnswerReady] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Filed] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((request_id, admission), []).append(future)
         return future
 
-    def leave(self, request_id: str, future: "asyncio.Future[AnswerReady]", admission: int = 0) -> None:
+    def leave(self, request_id: str, future: "asyncio.Future[Filed]", admission: int = 0) -> None:
         """Stop waiting."""
         waiting = self._waiting.get((request_id, admission), [])
         if future in waiting:
@@ -40,11 +40,11 @@ class Waiting:
         if not waiting:
             self._waiting.pop((request_id, admission), None)
 
-    def tell(self, answer: AnswerReady, admission: int = 0) -> None:
-        """Hand `answer` to everybody who waits for it."""
-        for future in self._waiting.pop((answer.request_id, admission), []):
+    def tell(self, filed: "Filed") -> None:
+        """Hand an outcome to everybody who waits for it."""
+        for future in self._waiting.pop((filed.answer.request_id, filed.admission), []):
             if not future.done():
-                future.set_result(answer)
+                future.set_result(filed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class OutcomeDesk:
         """Store first; the delivery is completed after."""
         if isinstance(task, DeadlinePassed):
             return [] if await self._is_early(task) else [self._expired(task)]
-        self._waiting.tell(task.answer, task.admission)
+        self._waiting.tell(task)
         reach("outcomes.filing")
         try:
             await self._ledger.file(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)

@@ -9,6 +9,8 @@ from pydantic import AwareDatetime, Field
 from shared.contracts.base import Message, Part
 from shared.contracts.request import Request
 
+ID_REUSED = "this id was used for another question before; a new or corrected question needs an id of its own"
+
 
 class Outcome(StrEnum):
     """How a request ended."""
@@ -147,8 +149,7 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
 
 def id_reused(request: Request, now: datetime) -> AnswerReady:
     """The outcome of an ask whose id belongs to another question; it is never claimed."""
-    message = "this id was used for another question before; a new or corrected question needs an id of its own"
-    return ending(request, Outcome.REFUSED, Code.ID_REUSED, message, finished_at=now)
+    return ending(request, Outcome.REFUSED, Code.ID_REUSED, ID_REUSED, finished_at=now)
 
 
 def again_at(answer: AnswerReady) -> float | None:

@@ -251,7 +251,7 @@ async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     with pytest.raises(TryLater):
         await gateway.outcomes.handle(Filed(answer, "tessolund", "welcome-app"))
-    assert (await waiting).text == "x"  # whoever waits here has it all the same
+    assert (await waiting).answer.text == "x"  # whoever waits here has it all the same
 
 
 def a_dead(message: Received, reason: str, source: str) -> Received:

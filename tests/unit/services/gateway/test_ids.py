@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.gateway.outcomes import Filed
 from shared.budget.tenant import TenantBudget
 from shared.bus.memory import MemoryBus
 from shared.bus.port import FIRST_NUMBER, ORIGIN, Received
@@ -20,6 +21,7 @@ from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import ask_token, request_id
 from shared.contracts.request import Request
+from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry
 from shared.ledger.states import State
@@ -425,10 +427,11 @@ async def web(office: Office) -> AsyncIterator[Web]:
 
 
 async def post(
-    web: Web, question: str = "How?", key: str | None = "k1", use_case: str = "onboarding"
+    web: Web, question: str = "How?", key: str | None = "k1", use_case: str = "onboarding", wait: float = 0
 ) -> httpx.Response:
     headers = {"Authorization": "Bearer welcome-app"} | ({"Idempotency-Key": key} if key else {})
-    return await web.client.post(f"/v1/{use_case}/ask", json={"question": question}, headers=headers)
+    url = f"/v1/{use_case}/ask?wait={wait}"
+    return await web.client.post(url, json={"question": question}, headers=headers)
 
 
 async def test_eight_at_once_with_four_questions_and_one_key_are_one_request(web: Web) -> None:
@@ -449,7 +452,7 @@ async def test_eight_at_once_with_four_questions_and_one_key_are_one_request(web
     ],
 )
 async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
-    web: Web, first: dict[str, str], status: int, code: str
+    web: Web, first: dict[str, Any], status: int, code: str
 ) -> None:
     for _ in range(2):
         reply = await post(web, **first)
@@ -498,7 +501,24 @@ async def test_what_was_not_enqueued_keeps_its_id(web: Web) -> None:
 async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(office: Office) -> None:
     answer = ending(a_request(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
     waiting = office.waiting.join(answer.request_id, 1)
-    office.waiting.tell(answer)
+    office.waiting.tell(Filed(answer, "tessolund", "welcome-app"))
     assert not waiting.done()
-    office.waiting.tell(answer, 1)
-    assert (await waiting).outcome is Outcome.EXPIRED
+    office.waiting.tell(Filed(answer, "tessolund", "welcome-app", admission=1))
+    assert (await waiting).answer.outcome is Outcome.EXPIRED
+
+
+async def test_without_redis_nobody_hears_the_answer_to_another_question() -> None:
+    away = QuickRedis("redis://127.0.0.1:1/0")
+    office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
+    web = Web(office)
+    asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]
+    while sum(map(len, office.waiting._waiting.values())) < len(asking):
+        await asyncio.sleep(0.01)
+    works = [each.message for each in web.sent if isinstance(each.message, RetrievePassages)]
+    [first] = {work.request.ask_digest for work in works if work.request.question == "How?"}
+    answer = ending(works[0].request, Outcome.ANSWERED, Code.OK)
+    office.waiting.tell(Filed(answer, "tessolund", "welcome-app", first))
+    replies = await asyncio.gather(*asking)
+    assert [reply.status_code for reply in replies] == [200, 200, 422]
+    assert replies[2].json()["code"] == "IdReused"
+    await web.client.aclose()
