@@ -314,8 +314,8 @@ async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.M
 
 
 def for_ever(block: bytes, first: bytes = b"") -> Iterator[bytes]:
-    """A server that goes on until nobody listens; each block is worth a few sends."""
-    return itertools.chain([first], itertools.repeat(block * max(1, 65_536 // len(block))))
+    """A server that goes on until nobody listens, or for 40 MB, which is far too long."""
+    return itertools.chain([first], itertools.repeat(block * max(1, 65_536 // len(block)), 640))
 
 
 WORDS = b"words \xe6\xbc\xa2\xf0\x9f\x99\x82 "
@@ -323,17 +323,17 @@ WHOLE = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": 
 
 
 @pytest.mark.parametrize(
-    ("body", "stream"),
+    ("body", "stream", "said"),
     [
-        (for_ever(events(CHUNK % (WORDS.decode(), "null"))), True),
-        (for_ever(WORDS, b'data: {"choices": [{"delta": {"content": "one'), True),
-        (for_ever(b" ", events(CHUNK % ("one", "null"))), True),
-        (for_ever(b"\n\n", events(CHUNK % ("one", "null"))), True),
-        (for_ever(events(CHUNK % ("", "null")), events(CHUNK % ("one", "null"))), True),
-        (for_ever(b": keep-alive\n\n", events(CHUNK % ("one", "null"))), True),
-        (for_ever(WORDS, WHOLE), False),
-        (for_ever(b"\\n", WHOLE), False),
-        (for_ever(b" ", WHOLE + b'one"'), False),
+        (for_ever(events(CHUNK % (WORDS.decode(), "null"))), True, "words 漢"),
+        (for_ever(WORDS, b'data: {"choices": [{"delta": {"content": "one'), True, ""),
+        (for_ever(b" ", events(CHUNK % ("one", "null"))), True, "one"),
+        (for_ever(b"\n\n", events(CHUNK % ("one", "null"))), True, "one"),
+        (for_ever(events(CHUNK % ("", "null")), events(CHUNK % ("one", "null"))), True, "one"),
+        (for_ever(b": keep-alive\n\n", events(CHUNK % ("one", "null"))), True, "one"),
+        (for_ever(WORDS, WHOLE), False, "words 漢"),
+        (for_ever(b"\\n", WHOLE + b"one"), False, "one\n"),
+        (for_ever(b" ", WHOLE + b'one"'), False, "one"),
     ],
     ids=[
         "chunks", "one chunk", "blanks", "empty lines", "empty chunks", "comments",
@@ -341,12 +341,13 @@ WHOLE = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": 
     ],
 )  # fmt: skip
 async def test_an_answer_without_an_end_is_cut_off_and_paid_no_longer(
-    body: Iterator[bytes], stream: bool, monkeypatch: pytest.MonkeyPatch
+    body: Iterator[bytes], stream: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = await told(body, monkeypatch, stream=stream)  # returns when the server has been hung up on
     assert reply.cut_off
     assert reply.estimated
     assert reply.tokens >= 20
+    assert reply.text.startswith(said)
     assert len(reply.text.encode()) <= LEAST_TEXT
 
 

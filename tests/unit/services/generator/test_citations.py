@@ -136,6 +136,11 @@ def test_other_brackets_stay_what_they_are(text: str) -> None:
     assert verify(text, PASSAGES).text == text
 
 
+@pytest.mark.parametrize("text", ["[\n[1]1]", "[ [1]1]", "[[[1]9]1]", "[1, [9]2]", "[ [ [1]1]1]"])
+def test_what_is_left_when_marks_are_taken_out_is_no_mark(text: str) -> None:
+    assert LOOKS_LIKE_A_MARK.search(verify(text, PASSAGES).text) is None
+
+
 SOUP = st.lists(
     st.sampled_from(
         [*"[]()［］【】^-,;:.1239 \n\\", "†", "](", "[1]", "[2]", " [1]", ". ", PAID, "Annual leave ", "source: x"]
