@@ -78,7 +78,7 @@ class RequireKey:
             if self._at_work[caller.name] >= self._at_once:
                 raise too_many_requests(self._at_once)
         except Problem as problem:
-            headers = {**problem.headers, "Connection": "close"}
+            headers = {**(problem.headers or {}), "Connection": "close"}
             refusal = Response(problem.body(), problem.status, headers, media_type="application/problem+json")
             await refusal(scope, receive, send)
             return

@@ -10,7 +10,7 @@ HTTP is just a caller whose replies go to `outcomes`. Errors are problem details
 import asyncio
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -19,6 +19,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from opentelemetry import context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import Field, ValidationError
@@ -36,7 +37,7 @@ from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import ID_REUSED, AnswerReady, Code, Outcome, id_reused
 from shared.contracts.ask import Ask
-from shared.contracts.base import Part, explain
+from shared.contracts.base import Part, explain, read_json
 from shared.contracts.envelope import Envelope
 from shared.contracts.fit import fitted
 from shared.contracts.ids import MAX_ID
@@ -75,6 +76,26 @@ class AskBody(Part):
     question: str = Field(max_length=8_000)
     conversation: tuple[Any, ...] = ()
     cache: str = "use"
+
+
+class _JsonRequest(Request):
+    """Reads a body as the queue does, strictly (`read_json`), so that both doors take the same questions."""
+
+    async def json(self) -> Any:
+        try:
+            return read_json(await self.body())
+        except Unprocessable as broken:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, broken.detail, Code.SCHEMA_INVALID) from broken
+
+
+class _JsonRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handle_json
 
 
 class HttpDoor:
@@ -230,6 +251,7 @@ def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
         # A body without a Content-Type is read as JSON; see `_json_only`.
         strict_content_type=False,
     )
+    app.router.route_class = _JsonRoute
     app.add_middleware(RequireKey, authentication=door.authentication, at_once=at_once)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -342,7 +364,7 @@ def _no_ledger(detail: str) -> Problem:
 
 def _problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _details(error.status, error.detail, error.code, error.headers)
+    return _details(error.status, error.detail, error.code, dict(error.headers or {}))
 
 
 def _invalid(_request: Request, error: Exception) -> Response:

@@ -4,16 +4,16 @@ import json
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 
-class Problem(Exception):
+
+class Problem(HTTPException):
     """An answer that is an error."""
 
     def __init__(self, status: HTTPStatus, detail: str, code: str = "", headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
+        super().__init__(status.value, detail, headers or {})
         self.status = status
-        self.detail = detail
         self.code = code or status.phrase.title().replace(" ", "")
-        self.headers = headers or {}
 
     def body(self) -> bytes:
         """The problem document, `application/problem+json`."""
@@ -33,7 +33,7 @@ class Problem(Exception):
         headers = {
             "content-type": "application/problem+json",
             "content-length": str(len(body)),
-            **self.headers,
+            **(self.headers or {}),
             "connection": "close",
         }
         lines = [

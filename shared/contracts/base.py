@@ -49,9 +49,12 @@ class Message(Part):
 
 
 def read_json(body: bytes) -> Any:
-    """Parse UTF-8 JSON strictly; raises `Unprocessable` for what is none (RFC 8259)."""
+    """Parse UTF-8 JSON strictly; raises `Unprocessable` for what is none (RFC 8259).
+
+    A byte order mark, which .NET's default encoding writes, is ignored, as section 8.1 allows.
+    """
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError as broken:
         raise Unprocessable(Reason.POISON_CONTENT, f"the body is not UTF-8 text: {broken.reason}") from broken
     try:

@@ -14,8 +14,12 @@ from http import HTTPStatus
 from shared.telemetry import metrics
 
 Answer = tuple[HTTPStatus, str, bytes]
-# A probe that has not sent its request line by then is not one.
+# A probe that has not sent its request, or read its answer, by then is not one.
 PATIENCE = 5.0
+# Of a probe; a few bytes are usual.
+MAX_REQUEST = 8 * 1024
+# Probes at once; beyond them the oldest is dropped, so that a new one is answered whoever holds the others.
+MAX_PROBES = 64
 
 
 class Health:
@@ -26,10 +30,11 @@ class Health:
         self._ready = ready
         self._queues = queues
         self._server: asyncio.Server | None = None
+        self._probes: dict[asyncio.WriteTransport, None] = {}
 
     async def start(self, host: str, port: int) -> int:
         """Listen; says on which port."""
-        self._server = await asyncio.start_server(self._serve, host, port)
+        self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_REQUEST, backlog=MAX_PROBES // 4)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -63,14 +68,23 @@ class Health:
         return status, "text/plain; charset=utf-8", "".join(f"{line}\n" for line in lines).encode()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(TimeoutError, ConnectionError, ValueError, IndexError):
+        if len(self._probes) >= MAX_PROBES:
+            oldest = next(iter(self._probes))
+            del self._probes[oldest]
+            oldest.abort()
+        self._probes[writer.transport] = None
+        try:
             async with asyncio.timeout(PATIENCE):
-                path = (await reader.readline()).split()[1].decode("ascii", "replace").partition("?")[0]
-                while (await reader.readline()).strip():
-                    pass
+                request = await reader.readuntil(b"\r\n\r\n")
+                path = request.split(maxsplit=2)[1].decode("ascii", "replace").partition("?")[0]
                 writer.write(_encode(*self.answer(path)))
                 await writer.drain()
-        writer.close()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, ConnectionError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            writer.transport.abort()
+        finally:
+            self._probes.pop(writer.transport, None)
 
 
 def _encode(status: HTTPStatus, content_type: str, body: bytes) -> bytes:

@@ -21,6 +21,7 @@ from shared.access.callers import Callers, hash_key
 from shared.cache.redis import QuickRedis
 from shared.contracts.envelope import Envelope
 from tests.making import NOW
+from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway
 
 PATIENCE = 60.0
@@ -532,3 +533,15 @@ async def test_json_is_read_without_a_content_type_and_with_a_byte_order_mark(se
     for content_type in (b"", b"Content-Type: Application/JSON; charset=utf-8\r\n"):
         peer = await server.peer(post(mark + ASK, headers=KEY + content_type))
         assert (await peer.reply()).status == 202
+
+
+async def test_a_body_that_the_queue_cannot_read_the_http_door_cannot_read_either(server: Server) -> None:
+    for poison in (*NO_JSON, *NO_TEXT, *TOO_DEEP):
+        assert isinstance(poison.body, bytes)
+        if len(poison.body) > Limits.body:
+            continue
+        peer = await server.peer(post(poison.body))
+        reply = await peer.reply()
+        assert (reply.status == 422) == (poison.reason is not None), poison.name
+        if poison.reason is not None:
+            assert reply.problem["code"] == "SchemaInvalid"
