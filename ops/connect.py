@@ -66,7 +66,10 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
 async def redis(target: Target) -> "AsyncIterator[QuickRedis]":
     """Redis, in no time or not at all."""
     from shared.cache.redis import QuickRedis
+    from shared.telemetry import logs
 
+    # A worker logs that Redis is away; a command says itself what that means for it.
+    logs.configure("ragbus", "pretty", "error")
     ours = QuickRedis(target.redis_url)
     try:
         yield ours

@@ -95,6 +95,17 @@ class QuickRedis:
         else:
             self._changed(True)
 
+    async def probe(self) -> int:
+        """Write on every node, as the workers do, and say how many there are; raises `RedisAway` with the reason.
+
+        Changes nothing about `away`.
+        """
+        try:
+            await self._probe()
+        except _failures() as error:
+            raise RedisAway(str(error) or repr(error)) from error
+        return self._connected().count
+
     async def run(self, command: "Callable[[RedisNodes], Awaitable[T]]") -> T:
         """The result of `command`, which must concern one key; raises `RedisAway`."""
         return await self._guard(lambda: command(self._connected()))

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -5,8 +6,18 @@ from typing import Any
 import pytest
 from azure.servicebus.management import QueueProperties
 
-from ops.checks import Level, clock, entity, redis_version, skew, topology_faults, unknown_deployments
-from ops.doctor import _split
+from ops.checks import (
+    Finding,
+    Level,
+    clock,
+    entity,
+    redis_refusal,
+    redis_version,
+    skew,
+    topology_faults,
+    unknown_deployments,
+)
+from ops.doctor import _in_time, _split
 from ops.target import Target
 from shared.access.use_cases import UseCase
 from shared.contracts.queues import DEAD, Queue, topology
@@ -141,3 +152,35 @@ def test_where_nothing_tells_the_time_the_clock_is_not_judged() -> None:
         "RAGBUS_QDRANT_URL": dead,
     }
     assert list(clock(Target(variables, "a test", gateway=dead))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("You can't write against a read only replica.", "the primary"),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "more memory"),
+        ("Authentication required.", "the password"),
+        ("CLUSTERDOWN Hash slot not served", "every hash slot"),
+        ("Error 111 connecting to 127.0.0.1:9. Connection refused.", "start it"),
+    ],
+)
+def test_what_a_redis_says_that_refuses_comes_with_what_to_do(said: str, fix: str) -> None:
+    found = redis_refusal(said)
+    assert found.level is Level.FAIL
+    assert said in found.said
+    assert fix in found.fix
+
+
+def test_a_check_that_hangs_does_not_hide_the_others() -> None:
+    never = threading.Event()
+
+    def hung() -> list[Finding]:
+        never.wait()
+        return []
+
+    with pytest.raises(TimeoutError):
+        _in_time(hung, deadline=0.01)
+    never.set()
+    assert _in_time(lambda: [redis_version("7.2")]) == [redis_version("7.2")]
+    with pytest.raises(ZeroDivisionError):
+        _in_time(lambda: [redis_version(str(1 / 0))])

@@ -1,0 +1,66 @@
+"""What `ragbus doctor` says of a real Redis: it writes, as the workers do, to every node."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ops import checks
+from ops.checks import Finding, Level
+from ops.target import Target
+from tests.conftest import running_redis
+from tests.redis_cluster import Node, running_cluster
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis that nobody else uses."""
+    with running_redis(tmp_path) as url:
+        yield url
+
+
+def doctor(url: str) -> Finding:
+    [found] = checks.redis(Target({"RAGBUS_REDIS_URL": url}, "this test"))
+    return found
+
+
+def test_a_redis_that_takes_writes_is_well(own_redis: str) -> None:
+    found = doctor(own_redis)
+    assert (found.level, found.fix) == (Level.OK, "")
+    assert "alkey" in found.said or "Redis" in found.said
+
+
+@pytest.mark.parametrize(
+    ("refuses", "fix"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "primary"),
+        (("CONFIG", "SET", "maxmemory", "1"), "memory"),
+        (("CONFIG", "SET", "requirepass", "secret"), "password"),
+        (("ACL", "SETUSER", "default", "-@scripting"), "scripts"),
+    ],
+    ids=["replica", "full", "no password", "no scripts"],
+)
+def test_a_redis_that_refuses_to_write_is_not(own_redis: str, refuses: tuple[str, ...], fix: str) -> None:
+    with Redis.from_url(own_redis) as operator:
+        operator.execute_command(*refuses)
+    found = doctor(own_redis)
+    assert found.level is Level.FAIL
+    assert fix in found.fix
+
+
+def test_a_cluster_is_well_when_every_node_takes_writes(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as cluster:
+        assert "a cluster of 2 nodes" in doctor(cluster.url).said
+        cluster.nodes[1].kill()
+        assert doctor(cluster.url).level is Level.FAIL
+
+
+def test_a_cluster_without_its_slots_is_not(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node")
+    try:
+        node.start()
+        found = doctor(node.url)
+        assert (found.level, found.fix) == (Level.FAIL, "give every hash slot of the cluster to a node")
+    finally:
+        node.kill()
