@@ -60,16 +60,11 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     dead = DeadDesk(door, parts.ledger, budget.settle, _now)
     poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
     sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
-    http, answers_http = _http(settings, parts, callers, desk, cancelling, waiting), asyncio.Event()
-
-    async def answer_http(stopping: asyncio.Event) -> None:
-        answers_http.set()
-        await http(stopping)
-
+    is_open = asyncio.Event()
+    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting, is_open), sweep.run]
     # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
     # it answers GET from Redis and says 503 with Retry-After by itself.
-    parts.ready = answers_http.is_set
-    parts.beside += [answer_http, sweep.run]
+    parts.ready = is_open.is_set
     return [
         *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
         _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),
@@ -137,7 +132,13 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
 
 
 def _http(
-    settings: GatewaySettings, parts: Parts, callers: Callers, desk: Desk, cancelling: CancelDesk, waiting: Waiting
+    settings: GatewaySettings,
+    parts: Parts,
+    callers: Callers,
+    desk: Desk,
+    cancelling: CancelDesk,
+    waiting: Waiting,
+    is_open: asyncio.Event,
 ) -> Any:
     from services.gateway.http import HttpDoor, make_app
 
@@ -154,7 +155,7 @@ def _http(
     )
     limits = settings.http_limits()
     app = make_app(door, limits.per_caller)
-    return http_server(app, settings.http_host, settings.http_port, door.authentication, limits)
+    return http_server(app, settings.http_host, settings.http_port, door.authentication, limits, is_open=is_open)
 
 
 def _models_version(settings: GatewaySettings) -> str:

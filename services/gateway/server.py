@@ -25,12 +25,16 @@ LOG_EVERY = 10.0
 
 
 def http_server(
-    app: Any, host: str, port: int, authentication: Authentication, limits: Limits
+    app: Any, host: str, port: int, authentication: Authentication, limits: Limits, *, is_open: asyncio.Event
 ) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Something to run beside the workers: serves `app` until told to stop, then finishes open requests."""
+    """Something to run beside the workers: serves `app` until told to stop, then finishes open requests.
+
+    `is_open` is set when callers can connect.
+    """
 
     async def serve(stopping: asyncio.Event) -> None:
         listening = listen(host, port)
+        is_open.set()
         connections = Connections(limits.within(_descriptors()))
         server = make_server(app, authentication, connections, Slowdown())
         running = asyncio.create_task(server.serve(sockets=[listening]))

@@ -89,7 +89,7 @@ async def started(worker: str, cloud: Stack, log: Path) -> str:
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(ready)
+        await until(ready, 200)
         return (await http.get(f"http://127.0.0.1:{health}/metrics")).text
 
 
