@@ -1,9 +1,9 @@
 """`ragbus dlq` and `ragbus capture`: looking at messages without touching them."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # What one look asks for; the broker may show fewer.
 _PAGE = 250
+# So many of those beyond a limit are counted.
+_COUNTED = 2_500
 _DESCRIBED = 120
 
 
@@ -40,52 +42,94 @@ REQUESTS = Place(DEAD, dead=True)
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Which messages are wanted: those that pass `keep`, above a sequence number, so many at the most."""
+
+    keep: where.Filter
+    after: int = 0
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a limit left out: how many, at least, and the sequence number that they follow."""
+
+    count: int
+    after: int
+
+    def __str__(self) -> str:
+        many = f"{_COUNTED} or" if self.count == _COUNTED else self.count
+        return f"{many} more are left: --after {self.after} goes on there, without --limit all are taken"
+
+
+@dataclass(slots=True)
 class Group:
     """Dead letters of one reason from one queue, with the same description."""
 
     reason: str
     source: str
     description: str
-    count: int
-    oldest: datetime | None
     example: Received
+    count: int = 0
+    oldest: datetime | None = None
 
 
-async def messages(browser: Browser, place: Place, *, keep: where.Filter, limit: int) -> AsyncIterator[Received]:
-    """Up to `limit` messages that pass `keep`, in the order of their sequence numbers."""
-    after, found = 0, 0
+async def messages(browser: Browser, place: Place, part: Part) -> AsyncIterator[Received]:
+    """The messages of `place` that pass, in the order of their sequence numbers; only a page of them is held."""
+    after = part.after
     while page := await browser.peek(place.queue, dead=place.dead, after=after, limit=_PAGE):
-        for message in filter(keep, page):
+        for message in filter(part.keep, page):
             yield message
-            found += 1
-            if found == limit:
-                return
         after = page[-1].sequence_number
 
 
-def groups_of(found: Sequence[Received]) -> list[Group]:
+async def each(browser: Browser, place: Place, part: Part, take: Callable[[Received], None]) -> Left | None:
+    """Give every message that is wanted to `take`; says what the limit left out."""
+    last, found, left = part.after, 0, 0
+    async for message in messages(browser, place, part):
+        if part.limit is None or found < part.limit:
+            take(message)
+            last, found = message.sequence_number, found + 1
+        elif (left := left + 1) == _COUNTED:
+            break
+    return Left(left, last) if left else None
+
+
+def groups_of(found: Iterable[Received]) -> list[Group]:
     """`found` by reason, by the queue they died on and by description, the largest group first."""
-    keys = [
-        (where.value(message, "reason") or "Unknown", where.value(message, "source"), _described(message))
-        for message in found
-    ]
-    counted = Counter(keys).most_common()
-    by_key = {key: [message for message, own in zip(found, keys, strict=True) if own == key] for key, _ in counted}
-    return [_group(key, by_key[key]) for key, _ in counted]
+    groups: dict[tuple[str, str, str], Group] = {}
+    for message in found:
+        key = (where.value(message, "reason") or "Unknown", where.value(message, "source"), _described(message))
+        group = groups.setdefault(key, Group(*key, example=message))
+        group.count += 1
+        if message.enqueued_at is not None:
+            group.oldest = min(group.oldest or message.enqueued_at, message.enqueued_at)
+    return sorted(groups.values(), key=lambda group: -group.count)
 
 
-def list_dead(target: Target, place: Place, *, condition: str | None, limit: int, as_json: bool) -> None:
+def list_dead(
+    target: Target, place: Place, *, condition: str | None, after: int, limit: int | None, as_json: bool
+) -> None:
     """Print the dead letters of `place`, grouped."""
-    found = asyncio.run(_collect(target, place, where.parse(condition), limit))
+    listed: list[dict[str, Any]] = []
+    seen: list[Received] = []
+
+    def take(message: Received) -> None:
+        if as_json:
+            listed.append(_facts(message))
+        else:
+            # What groups are made of; the bodies of all dead letters would be too much to hold.
+            seen.append(replace(message, body=b""))
+
+    left = asyncio.run(_each(target, place, Part(where.parse(condition), after, limit), take))
     if as_json:
-        say.as_json([_facts(message) for message in found])
-        return
-    if not found:
+        say.as_json(listed)
+    elif seen:
+        say.console().print(_table(groups_of(seen)))
+    else:
         say.console().print(f"no messages in {place}" + (" that match" if condition else ""))
-        return
-    say.console().print(_table(groups_of(found)))
-    if len(found) == limit:
-        say.aside(f"only the first {limit} were looked at; --limit shows more")
+    if left:
+        say.aside(str(left))
 
 
 def show(target: Target, place: Place, sequence: int) -> None:
@@ -100,26 +144,47 @@ def show(target: Target, place: Place, sequence: int) -> None:
 
 
 def capture(
-    target: Target, place: Place, folder: Path, *, request: str | None, condition: str | None, limit: int
+    target: Target,
+    place: Place,
+    folder: Path,
+    *,
+    request: str | None,
+    condition: str | None,
+    after: int,
+    limit: int | None,
 ) -> int:
     """Write one file per message into `folder`; says how many."""
-    matches = where.parse(condition)
+    matches, count = where.parse(condition), 0
 
     def keep(message: Received) -> bool:
         return matches(message) and (request is None or where.belongs_to(message, request))
 
-    found = asyncio.run(_collect(target, place, keep, limit))
-    folder.mkdir(parents=True, exist_ok=True)
-    for message in found:
+    def write(message: Received) -> None:
+        nonlocal count
         at = folder / capsule.file_name(message)
-        at.write_text(capsule.write(Capsule(message, target.host, datetime.now(UTC), place.dead)), "utf-8")
+        _write_private(at, capsule.write(Capsule(message, target.host, datetime.now(UTC), place.dead)))
         say.console().print(str(at), markup=False)
-    return len(found)
+        count += 1
+
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    left = asyncio.run(_each(target, place, Part(keep, after, limit), write))
+    say.aside(f"{say.count(count, 'message')} of {place} captured; none was taken from it")
+    if left:
+        say.aside(str(left))
+    return count
 
 
-async def _collect(target: Target, place: Place, keep: where.Filter, limit: int) -> list[Received]:
+def _write_private(file: Path, text: str) -> None:
+    """Write what only its owner may read, also over a file that others could read: it holds what people asked."""
+    new = file.with_name(f".{file.name}.part")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+    new.replace(file)
+
+
+async def _each(target: Target, place: Place, part: Part, take: Callable[[Received], None]) -> Left | None:
     async with bus(target) as connected:
-        return [message async for message in messages(connected, place, keep=keep, limit=limit)]
+        return await each(connected, place, part, take)
 
 
 async def _at(target: Target, place: Place, sequence: int) -> Received:
@@ -142,15 +207,14 @@ def mention_others(target: Target) -> None:
         say.aside(f"there are others: {listed}; `ragbus dlq ls {next(iter(others))}` lists them")
 
 
+def _line(message: Received) -> str:
+    return " ".join(where.value(message, "description").split())
+
+
 def _described(message: Received) -> str:
     """The description in a line; what differs only after it counts as the same."""
-    line = " ".join(where.value(message, "description").split())
+    line = _line(message)
     return line if len(line) <= _DESCRIBED else line[: _DESCRIBED - 1] + "…"
-
-
-def _group(key: tuple[str, str, str], members: Sequence[Received]) -> Group:
-    moments = [message.enqueued_at for message in members if message.enqueued_at is not None]
-    return Group(*key, count=len(members), oldest=min(moments, default=None), example=members[0])
 
 
 def _table(groups: Sequence[Group]) -> "Table":
@@ -162,7 +226,9 @@ def _table(groups: Sequence[Group]) -> "Table":
     for group in groups:
         oldest = f"{group.oldest:%Y-%m-%d %H:%M:%S}Z" if group.oldest else ""
         first = f"#{group.example.sequence_number}"
-        cells = (group.reason, group.source, group.count, oldest, first, group.description)
+        # In a pipe nothing is cut; on a terminal `dlq show` has the whole.
+        said = group.description if say.console().is_terminal else _line(group.example)
+        cells = (group.reason, group.source, group.count, oldest, first, said)
         table.add_row(*(Text(say.harmless(str(cell))) for cell in cells))
     return table
 

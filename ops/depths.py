@@ -1,5 +1,6 @@
 """`ragbus queues`: how much waits where."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,12 @@ def show(target: Target, *, watch: bool, as_json: bool) -> None:
 def _watch(client: "ServiceBusAdministrationClient") -> None:
     from rich.live import Live
 
+    if not say.console().is_terminal:
+        # A live display in a pipe would show nothing until it ends.
+        while True:
+            say.console().print(_table(depths(client)))
+            sys.stdout.flush()
+            time.sleep(_EVERY)
     with Live(_table(depths(client)), console=say.console(), auto_refresh=False) as live:
         while True:
             time.sleep(_EVERY)

@@ -29,6 +29,7 @@ _debug = False
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Folder = Annotated[Path, typer.Option(envvar="RAGBUS_FOLDER", help="Where the laptop's stack keeps its state.")]
+After = Annotated[int, typer.Option(min=0, help="Begin after this sequence number.")]
 Config = Annotated[Path | None, typer.Option(help="The configuration folder, if not the running stack's.")]
 
 
@@ -203,7 +204,8 @@ def dlq_ls(
     condition: Annotated[
         str | None, typer.Option("--where", help="For example: reason==Crashed and tenant~=acme")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Look at no more than so many.")] = 1000,
+    after: After = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at no more than so many; all.")] = None,
     alive: Annotated[bool, typer.Option("--alive", help="Look at the queue itself.")] = False,
     json: AsJson = False,
     folder: Folder = Path(".ragbus"),
@@ -213,7 +215,7 @@ def dlq_ls(
 
     at = _target(folder)
     place = browse.Place(queue, not alive)
-    browse.list_dead(at, place, condition=condition, limit=limit, as_json=json)
+    browse.list_dead(at, place, condition=condition, after=after, limit=limit, as_json=json)
     if place == browse.REQUESTS and not json:
         browse.mention_others(at)
 
@@ -239,7 +241,8 @@ def capture(
     queue: str,
     dead: Annotated[bool, typer.Option("--dead", help="Its dead letters.")] = False,
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("captured"),
-    limit: Annotated[int, typer.Option(min=1, help="Capture no more than so many.")] = 100,
+    after: After = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Capture no more than so many; all.")] = None,
     request: Annotated[str | None, typer.Option(help="Only what belongs to this request id.")] = None,
     condition: Annotated[str | None, typer.Option("--where", help="As in `ragbus dlq ls`.")] = None,
     folder: Folder = Path(".ragbus"),
@@ -249,7 +252,7 @@ def capture(
 
     at = _target(folder)
     place = browse.Place(queue, dead)
-    if not browse.capture(at, place, out, request=request, condition=condition, limit=limit):
+    if not browse.capture(at, place, out, request=request, condition=condition, after=after, limit=limit):
         say.aside(f"nothing to capture in {place}")
         raise typer.Exit(1)
 

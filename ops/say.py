@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.text import escaped
@@ -9,7 +10,7 @@ from shared.text import escaped
 if TYPE_CHECKING:
     from rich.console import Console
 
-_NEVER_WRAPPED = 1_000
+_NEVER_WRAPPED = 10_000
 _console: "Console | None" = None
 
 
@@ -32,9 +33,19 @@ def aside(line: str) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print a result for programs."""
+    """Print a result for programs: moments in ISO 8601, durations in seconds."""
     # JSON's own escapes, so it stays JSON.
-    sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
+    sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_for_programs)) + "\n")
+
+
+def _for_programs(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return str(value)
 
 
 def count(number: int, thing: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import say
-from ops.browse import Place, groups_of, messages
+from ops.browse import Left, Part, Place, each, groups_of
 from shared.bus.port import Received
 
 
@@ -21,18 +21,34 @@ class Shelf:
         return [message for message in self._held if message.sequence_number > after][: min(limit, 3)]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(100, 10), (10, 10), (4, 4), (1, 1)])
-async def test_every_message_is_looked_at_once_however_few_are_shown_at_a_time(limit: int, expected: int) -> None:
-    found = [each async for each in messages(Shelf(10), Place("dead"), keep=lambda _: True, limit=limit)]
-    assert [each.sequence_number for each in found] == list(range(1, expected + 1))
+@pytest.mark.parametrize(
+    ("limit", "expected", "left"),
+    [(None, 10, None), (10, 10, None), (4, 4, Left(6, after=4)), (1, 1, Left(9, after=1))],
+)
+async def test_every_message_is_taken_once_and_what_a_limit_leaves_is_counted(
+    limit: int | None, expected: int, left: Left | None
+) -> None:
+    found: list[int] = []
+    part = Part(lambda _: True, limit=limit)
+    assert await each(Shelf(10), Place("dead"), part, lambda message: found.append(message.sequence_number)) == left
+    assert found == list(range(1, expected + 1))
 
 
-async def test_the_limit_counts_what_passes_the_filter() -> None:
+async def test_the_limit_counts_what_passes_the_filter_and_one_can_go_on_from_there() -> None:
     def even(message: Received) -> bool:
         return message.sequence_number % 2 == 0
 
-    found = [each async for each in messages(Shelf(10), Place("dead"), keep=even, limit=3)]
-    assert [each.sequence_number for each in found] == [2, 4, 6]
+    found: list[Received] = []
+    left = await each(Shelf(10), Place("dead"), Part(even, limit=3), found.append)
+    assert left == Left(2, after=6)
+    assert await each(Shelf(10), Place("dead"), Part(even, after=left.after), found.append) is None
+    assert [message.sequence_number for message in found] == [2, 4, 6, 8, 10]
+
+
+async def test_what_is_left_is_said_with_the_way_to_it() -> None:
+    left = await each(Shelf(3_000), Place("dead"), Part(lambda _: True, limit=10), lambda _: None)
+    assert str(left) == "2500 or more are left: --after 10 goes on there, without --limit all are taken"
+    assert str(Left(6, after=4)) == "6 more are left: --after 4 goes on there, without --limit all are taken"
 
 
 def test_dead_letters_are_grouped_by_reason_and_place_the_largest_group_first() -> None:
