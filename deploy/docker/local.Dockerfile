@@ -11,7 +11,7 @@ RUN python3 -m venv /build/pip \
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
-COPY local/__init__.py /opt/ragbus/local/__init__.py
+COPY local/__init__.py local/loopback.py /opt/ragbus/local/
 COPY local/llm /opt/ragbus/local/llm
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/ragbus

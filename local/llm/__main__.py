@@ -11,6 +11,7 @@ import uvicorn
 
 from local.llm import deployments
 from local.llm.app import Model, create_app
+from local.loopback import guarded
 
 _log = logging.getLogger("local.llm")
 _FINISH = 1  # seconds for answers under way; a call that hangs on request is not worth more
@@ -63,8 +64,9 @@ def _serve(model: Model, listener: socket.socket) -> None:
     # then there is nothing left to do. Without this SIGTERM would end the process with -15 instead of 0.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: None)
+    app = guarded(create_app(model), listener.getsockname()[0])
     config = uvicorn.Config(
-        create_app(model), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=_FINISH
+        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=_FINISH
     )
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -56,7 +56,8 @@ class Child:
     async def start(self) -> None:
         """Run it; output is appended to the log."""
         self.expected = False
-        with self.log.open("ab") as log:
+        # What a part writes (queues, passages, logs) is its owner's alone.
+        with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.part.command),
                 cwd=ROOT,
@@ -65,6 +66,7 @@ class Child:
                 stdout=log,
                 stderr=STDOUT,
                 start_new_session=True,
+                umask=0o077,
             )
 
     async def is_ready(self) -> bool:

@@ -1,6 +1,6 @@
 """The stack's folder: data, logs, the lake, and `stack.json`, which says where everything is.
 
-.ragbus/
+.ragbus/         for its owner alone (0700, files 0600): questions, answers, documents and keys are in it
     lock         there and held while a stack runs here, so that there is only one
     stack.json   addresses, environment and process ids; there while the stack runs
     broker.json  the queues
@@ -14,12 +14,16 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from local.stack.errors import CannotStart
+
+# What we put into the folder.
+_ENTRIES = {"lock", "stack.json", "broker.json", "logs", "data", "lake", "demo"}
 
 
 class Folder:
@@ -37,8 +41,8 @@ class Folder:
 
     def take(self) -> None:
         """Make the folder ours until `release`, or until we die; raises `CannotStart` if it is somebody's."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.lock.open("a+")
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.fdopen(os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -88,6 +92,11 @@ class Folder:
             shutil.copytree(documents, half)
             half.rename(self.lake)
         self.lake.mkdir(exist_ok=True)
+        # An earlier version left them to everybody, and copied documents keep their modes.
+        for ours in (self.data, self.logs, self.lake):
+            _make_private(ours)
+        if all(entry.name in _ENTRIES for entry in self.path.iterdir()):
+            self.path.chmod(0o700)
 
     def cache_secret(self) -> str:
         """What keys the answers in Redis: random, and the same as long as the data is kept."""
@@ -105,3 +114,14 @@ class Folder:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(content, file, indent=2)
         new.replace(path)
+
+
+def _make_private(path: Path) -> None:
+    """Take `path` and what is in it from everybody but its owner; what links lead to is left alone."""
+    if path.is_symlink():
+        return
+    for place in (path, *path.rglob("*")):
+        mode = place.lstat().st_mode
+        if mode & 0o077 and not stat.S_ISLNK(mode):
+            with suppress(PermissionError):  # another's, and not ours to change
+                place.chmod(stat.S_IMODE(mode) & 0o700)

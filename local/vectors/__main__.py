@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
+from local.loopback import guarded
 from local.vectors.app import create_app
 from local.vectors.collections import Collections
 from local.vectors.errors import CannotStart
@@ -58,10 +59,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _serve(collections: Collections, listener: socket.socket, data: Path) -> None:
-    config = uvicorn.Config(
-        create_app(collections), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE
-    )
     host, port = listener.getsockname()[:2]
+    app = guarded(create_app(collections), host)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
     ready = f"vectors: ready on http://{host}:{port}, {len(collections)} collections in {data}\n"
     _Server(config, ready).run(sockets=[listener])
 

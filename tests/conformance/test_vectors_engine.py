@@ -784,3 +784,10 @@ def test_sigterm_ends_it_cleanly_and_everything_is_there_again(tmp_path: Path, n
         client = QdrantClient(url=url, check_compatibility=False)
         assert client.get_collections().collections == []
         client.close()
+
+
+def test_a_request_that_is_addressed_to_another_name_is_refused(http: httpx.Client) -> None:
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        refused = http.post("/collections/c/points/delete", json={"filter": {}}, headers=headers)
+        assert (refused.status_code, "127.0.0.1" in refused.text) == (403, True)
+    assert http.get("/collections").status_code == 200

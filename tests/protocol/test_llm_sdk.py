@@ -375,3 +375,9 @@ def test_a_port_or_file_that_cannot_be_used_is_one_line(
         assert main(["--port", port] if taken else ["--config", str(tmp_path / "none.yaml")]) == 1
     (line,) = caplog.messages
     assert ("--port" if taken else "none.yaml") in line
+
+
+def test_a_request_that_is_addressed_to_another_name_is_refused(url: str) -> None:
+    refused = httpx.get(f"{url}/control/calls", headers={"Host": "evil.example"})
+    assert (refused.status_code, "127.0.0.1" in refused.text) == (403, True)
+    assert httpx.get(f"{url}/control/calls").status_code == 200

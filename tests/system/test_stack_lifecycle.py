@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from local.stack import NO_WORKERS, CannotStart, Died, Stack
+from local.stack.folder import Folder
 from local.stack.ports import HOST, USUAL, free
 
 PATIENCE = 30.0
@@ -130,6 +131,41 @@ async def test_documents_edited_in_the_lake_survive_until_reset(tmp_path: Path) 
         assert page.read_text("utf-8") == "edited"
     async with stand_ins(tmp_path, reset=True) as stack:
         assert page.read_text("utf-8") == original
+
+
+async def test_what_the_stack_writes_is_its_owners_alone_also_in_a_folder_of_an_earlier_version(tmp_path: Path) -> None:
+    folder = tmp_path / "ragbus"
+    for old in ("data/vectors/handbook/points", "logs/gateway.log", "lake/managers/salary-bands.md"):
+        (folder / old).parent.mkdir(parents=True)
+        (folder / old).write_text("an earlier version's")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch(0o644)
+    (folder / "lake" / "link").symlink_to(elsewhere)
+    for each in (folder, *folder.rglob("*")):
+        if not each.is_symlink():
+            each.chmod(0o755 if each.is_dir() else 0o644)
+    before = os.umask(0o022)
+    try:
+        async with stand_ins(folder):
+            written = {each.relative_to(folder).as_posix(): each for each in folder.rglob("*")}
+            assert {"data/broker/broker.sqlite3", "logs/vectors.log", "broker.json", "lock"} <= set(written)
+            opened = {name for name, each in written.items() if each.lstat().st_mode & 0o077 and not each.is_symlink()}
+            assert opened == set()
+            assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    assert elsewhere.stat().st_mode & 0o777 == 0o644
+
+
+async def test_what_else_is_in_the_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    other.chmod(0o644)
+    tmp_path.chmod(0o755)
+    folder = Folder(tmp_path)
+    folder.prepare(tmp_path / "no documents", reset=False)
+    assert (tmp_path.stat().st_mode & 0o777, other.stat().st_mode & 0o777) == (0o755, 0o644)
+    assert {each.stat().st_mode & 0o777 for each in (folder.data, folder.logs, folder.lake)} == {0o700}
 
 
 class Started:
