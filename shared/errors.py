@@ -22,6 +22,7 @@ class Reason(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     POISON_CONTENT = "PoisonContent"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    MISCONFIGURED = "Misconfigured"
     CRASHED = "Crashed"
     # The broker's own two.
     TTL_EXPIRED = "TTLExpiredException"

@@ -156,13 +156,16 @@ def _headers(contract: type[Message]) -> dict[str, Any]:
         "correlation_id": {**short, "description": "comes back with the outcome; else the message_id does"},
         "traceparent": {"type": "string", "description": "W3C trace context; Diagnostic-Id beside it says the same"},
     }
+    required = ["message_id", "subject"]
     if contract is Ask:
+        # Without a subject it is read as an `ask.v1`; without a message_id each sending is another request.
+        required = []
         properties |= {
             "reply_to": {"type": "string", "description": "one of the caller's reply queues; else its first"},
             "reply_to_session_id": {**short, "description": "the session of the outcome; else the request's id"},
             "time_to_live": {"type": "string", "format": "duration", "description": "how long the caller will wait"},
         }
-    return {"type": "object", "properties": properties, "required": ["message_id", "subject"]}
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
 
 def _schemas() -> dict[str, Any]:

@@ -11,9 +11,9 @@ PAGE = "docs/reference/outcomes.md"
 OUTCOMES: Mapping[Outcome, str] = {
     Outcome.ANSWERED: "There is an answer, with at least one citation that was checked against the passage it names.",
     Outcome.NO_ANSWER: "The question was worked on, and the documents this caller may read do not answer it.",
-    Outcome.REFUSED: "The request was not worked on: it asks for something that this caller may not have or spend.",
+    Outcome.REFUSED: "It was not worked on: it asks for something that this caller may not have or spend, or not now.",
     Outcome.EXPIRED: "The deadline passed first. It is said at most 15 s after the deadline.",
-    Outcome.FAILED: "It was worked on and could not be finished; `code` and `message` say why.",
+    Outcome.FAILED: "It could not be read, or not be worked on to the end; `code` and `message` say why.",
     Outcome.CANCELLED: "The caller cancelled it before it had an outcome.",
 }
 
@@ -34,13 +34,32 @@ CODES: Mapping[Code, str] = {
     Code.OVERLOADED: "There is more work than can end in time; nothing was charged. Ask again after `retry_after`.",
     Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
     Code.RETRIES_EXHAUSTED: "All attempts failed. An ask is tried until its deadline instead, and has `expired` then.",
-    Code.NO_MODEL_FITS: "No deployment of the use case, in its regions, has a window for the question and its answer.",
+    Code.NO_MODEL_FITS: (
+        "No deployment of the use case may answer: none is a chat deployment in its regions, or none has a window for "
+        "the question and its answer; `message` says which. For the operator to mend, or shorten the question."
+    ),
     Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again will not help.",
     Code.POISON_CONTENT: "A body that no parser should be given: not UTF-8, nested too deeply, half a surrogate pair.",
     Code.PAYLOAD_TOO_LARGE: "A message is larger than the broker takes (256 KiB): shorten the conversation.",
     Code.UNAUTHORIZED: "The sender, or a service behind us, did not accept the credentials.",
+    Code.MISCONFIGURED: (
+        "A worker's configuration does not fit: the provider refuses the request that we make of it (400, 404, 422), "
+        "the collection holds vectors of another length, a use case is not deployed everywhere. Your message is good; "
+        "it is for the operator to mend."
+    ),
     Code.CRASHED: "A fault on our side; the message is kept for us to look at. Asking again may work.",
     Code.CANCELLED: "Cancelled by the caller.",
+}
+
+HTTP_CODES: Mapping[str, tuple[str, str]] = {
+    "NotFound": ("404", "No such address, or no such request of this caller; outcomes are kept for a day."),
+    "MethodNotAllowed": ("405", "The address takes other methods."),
+    "BadRequest": ("400", "Not a request of HTTP/1.1 as this server reads it, or two keys; `detail` says what."),
+    "RequestTimeout": ("408", "The head or the body of the request took too long."),
+    "UnsupportedMediaType": ("415", "The body is not `application/json`."),
+    "TooManyRequests": ("429", "Too many attempts with wrong keys, or requests before the first response."),
+    "RequestHeaderFieldsTooLarge": ("431", "The headers are too many, or too large."),
+    "ServiceUnavailable": ("503", "The broker or Redis is away. Repeat it with the same `Idempotency-Key`."),
 }
 
 CACHE: Mapping[CacheState, str] = {
@@ -58,6 +77,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.RETRIES_EXHAUSTED: "A document's dependency stayed away; see the description. Replay when it is back.",
     Reason.POISON_CONTENT: "A body or a document that must not be parsed again. Look at it with care.",
     Reason.BUDGET_EXCEEDED: "The tenant's budget was spent. Raise `tokens_per_minute` in `callers.yaml`, or let it be.",
+    Reason.MISCONFIGURED: "The configuration does not fit; the description says what. Mend it, restart, then replay.",
     Reason.CRASHED: "A bug of ours. The log has the trace under the same message id; replay once it is mended.",
     Reason.TTL_EXPIRED: "The broker's word: it lay there until its time to live ended. Its consumer was slow, or away.",
     Reason.MAX_DELIVERY_COUNT: "The broker's word: worker after worker vanished while holding it. Look for kills.",
@@ -78,6 +98,9 @@ def files() -> Files:
             "(../explanation/citations.md)).",
             _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),
             _section("Codes", "code", {str(key): text for key, text in CODES.items()}),
+            "Over HTTP a problem has one of these codes too, or the name of its HTTP status where none of them says "
+            "more:",
+            table(("code", "status", "meaning"), [(f"`{code}`", *said) for code, said in HTTP_CODES.items()]),
             _section("Cache", "cache", {str(key): text for key, text in CACHE.items()}),
             _section("Dead-letter reasons", "reason", {str(key): text for key, text in REASONS.items()}),
         )

@@ -147,7 +147,8 @@ class Connection(HttpToolsProtocol):
             self._offers_upgrade = True  # see _feed
             return
         if self._unanswered >= PIPELINED:
-            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, f"more than {PIPELINED} requests without a response")
+            detail = f"more than {PIPELINED} requests without a response"
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "1"})
         if not self._guard.connections.begins(self, caller.name):
             raise too_many_requests(self._limits.per_caller)
         if any(name == b"content-length" and int(value) > self._limits.body for name, value in self.headers):

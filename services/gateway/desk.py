@@ -4,6 +4,7 @@ Both doors use it. It talks to Redis only, and every step works without it. The 
 ask: it belongs to the question that it came with first.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -254,7 +255,7 @@ class Desk:
     def _over_budget(self, request: Request, refusal: Refusal) -> AnswerReady:
         wait = refusal.retry_after
         message = (
-            f"tenant {request.tenant} has used up its tokens per minute; try again in {wait:.0f} s"
+            f"tenant {request.tenant} has used up its tokens per minute; try again in {math.ceil(wait)} s"
             if wait is not None
             else f"one question can need more tokens than tenant {request.tenant} has per minute; raise its budget"
         )

@@ -385,5 +385,5 @@ def _bug(_request: Request, error: Exception) -> Response:
 
 
 def _details(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> Response:
-    body = Problem(status, detail, code).body()
+    body = Problem(status, detail, code, headers).body()
     return Response(body, status.value, headers, media_type="application/problem+json")

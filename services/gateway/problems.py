@@ -6,6 +6,9 @@ from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 
+# Worth another try although nobody can say when.
+_RETRYABLE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.INTERNAL_SERVER_ERROR}
+
 
 class Problem(HTTPException):
     """An answer that is an error."""
@@ -16,7 +19,8 @@ class Problem(HTTPException):
         self.code = code or status.phrase.title().replace(" ", "")
 
     def body(self) -> bytes:
-        """The problem document, `application/problem+json`."""
+        """The problem document, `application/problem+json`; of trying again it says what `Retry-After` does."""
+        wait = (self.headers or {}).get("Retry-After")
         return json.dumps(
             {
                 "type": "about:blank",
@@ -24,6 +28,8 @@ class Problem(HTTPException):
                 "status": self.status.value,
                 "detail": self.detail,
                 "code": self.code,
+                "retryable": wait is not None or self.status in _RETRYABLE,
+                **({} if wait is None else {"retry_after": int(wait)}),
             }
         ).encode()
 

@@ -290,7 +290,7 @@ class Generator:
         use_case = self._use_cases.get(request.use_case)
         if use_case is None:
             raise Unprocessable(
-                Reason.SCHEMA_UNSUPPORTED,
+                Reason.MISCONFIGURED,
                 f"use case {request.use_case!r} is not configured here; deploy its file to the generator too",
             )
         return use_case

@@ -98,7 +98,7 @@ class Retriever:
         use_case = self._use_cases.get(request.use_case)
         if use_case is None:
             known = ", ".join(self._use_cases)
-            raise Unprocessable(Reason.SCHEMA_UNSUPPORTED, f"no use case {request.use_case!r} here (known: {known})")
+            raise Unprocessable(Reason.MISCONFIGURED, f"no use case {request.use_case!r} here (known: {known})")
         return use_case
 
     def _nothing_found(self, request: Request) -> AnswerReady:

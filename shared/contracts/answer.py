@@ -45,6 +45,7 @@ class Code(StrEnum):
     POISON_CONTENT = "PoisonContent"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     UNAUTHORIZED = "Unauthorized"
+    MISCONFIGURED = "Misconfigured"
     CRASHED = "Crashed"
     CANCELLED = "Cancelled"
 

@@ -86,7 +86,8 @@ def _from_status(error: "APIStatusError") -> Exception:
         return ModelRefused("the provider's content filter refused the prompt")
     if status in _DENIED:
         return Unprocessable(Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env")
-    return Unprocessable(Reason.SCHEMA_INVALID, f"the model refused the request ({status}): {brief(error.message)}")
+    # Not the caller's message: the request is ours, made from the use case and models.yaml.
+    return Unprocessable(Reason.MISCONFIGURED, f"the model refused the request ({status}): {brief(error.message)}")
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> timedelta:

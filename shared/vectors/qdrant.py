@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from shared.errors import DependencyDown, TryLater
+from shared.errors import DependencyDown, SettingsError, TryLater
 
 # Searches take milliseconds; a store that needs longer than this is not well, and the work is retried.
 PATIENCE = timedelta(seconds=10)
@@ -46,7 +46,8 @@ def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIE
 def translated() -> Iterator[None]:
     """Say what Qdrant's errors mean: `TryLater`, `Missing`, or a bug of ours, which is let through.
 
-    `TryLater` when it is busy, `DependencyDown` when it cannot be reached or fails.
+    `TryLater` when it is busy, `DependencyDown` when it cannot be reached or fails, `SettingsError` for vectors of
+    another length than the collection's.
     """
     try:
         yield
@@ -60,6 +61,11 @@ def translated() -> Iterator[None]:
         status = answer.status_code or 0
         if status == HTTPStatus.NOT_FOUND:
             raise Missing from answer
+        if status == HTTPStatus.BAD_REQUEST and b"dimension" in answer.content:
+            raise SettingsError(
+                "the collection holds vectors of another length than the embedding deployment makes; choose the "
+                "deployment it was made with, or another collection"
+            ) from answer
         if status in _PASSING:
             raise TryLater(f"Qdrant answered {status}") from answer
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

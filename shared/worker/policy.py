@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import Reason, SettingsError, TryLater, Unprocessable
 
 # What a settlement and a hop to the next stage take; a retry later than that is too late to be answered.
 MARGIN = timedelta(seconds=1)
@@ -54,6 +54,8 @@ def after_failure(
     match failure:
         case Unprocessable(reason=reason, detail=detail):
             return DeadLetter(reason, detail)
+        case SettingsError():
+            return DeadLetter(Reason.MISCONFIGURED, str(failure))
         case TryLater(after=asked):
             return _later(failure, asked, attempt, now, deadline, policy, chance)
         case TimeoutError() if deadline is not None and now >= deadline:

@@ -319,6 +319,9 @@ class TestQdrant:
         await QdrantPassages(client, DIMENSIONS).put(collection, [Embedded(passage(collection, "a"), NORTH, {})])
         with pytest.raises(SettingsError, match="3 dimensions"):
             await QdrantPassages(client, 2).put(collection, [Embedded(passage(collection, "b"), [1.0, 0.0], {})])
+        store = Store(QdrantPassages(client, 2), MemoryRegistry(), MemoryRegistry())
+        with pytest.raises(SettingsError, match="choose the deployment it was made with, or another collection"):
+            await found(store, collection, Query([1.0, 0.0], {}))
         await client.close()
 
     async def test_a_store_that_is_away_means_try_later(self) -> None:

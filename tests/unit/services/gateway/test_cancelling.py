@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ops.reference.outcomes import HTTP_CODES
 from services.gateway.cancel import ATTEMPTS
 from services.gateway.http import HttpDoor, make_app
 from shared.access.callers import Callers, hash_key
@@ -241,3 +242,32 @@ async def test_delete_without_redis_says_when_to_come_back() -> None:
     assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
     assert int(reply.headers["Retry-After"]) >= 1
     await web.client.aclose()
+
+
+async def test_a_problem_says_whether_and_when_to_try_again(web: Web) -> None:
+    headers = {"Authorization": "Bearer welcome-app"}
+    replies = [
+        await web.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers) for _ in range(3)
+    ]
+    spent = replies[-1]
+    assert (spent.status_code, spent.json()["code"], spent.json()["retryable"]) == (429, "BudgetExceeded", True)
+    assert spent.json()["retry_after"] == int(spent.headers["Retry-After"]) >= 1
+    assert f"try again in {spent.json()['retry_after']} s" in spent.json()["detail"]
+    unknown = await web.client.post("/v1/payroll/ask", json={"question": "How?"}, headers=headers)
+    assert (unknown.json()["code"], unknown.json()["retryable"]) == ("UnknownUseCase", False)
+    assert "retry_after" not in unknown.json()
+
+
+async def test_every_code_of_a_problem_is_documented(web: Web) -> None:
+    web.away = True
+    headers = {"Authorization": "Bearer welcome-app"}
+    replies = [
+        await web.client.get("/nowhere", headers=headers),
+        await web.client.put("/v1/requests/r1", headers=headers),
+        await web.client.get("/v1/requests/r1", headers=headers),
+        await web.client.get("/v1/requests/r1"),
+        await web.client.post("/v1/onboarding/ask", headers=headers),
+        await web.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers),
+    ]
+    assert {reply.status_code for reply in replies} == {404, 405, 401, 422, 503}
+    assert {reply.json()["code"] for reply in replies} <= {*map(str, Code), *HTTP_CODES}

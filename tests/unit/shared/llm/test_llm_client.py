@@ -79,8 +79,8 @@ def test_a_model_that_fails_is_down(error: Exception, after: float) -> None:
     [
         (status(400, error="context_length_exceeded"), ContextTooLong, Reason.PAYLOAD_TOO_LARGE),
         (status(400, error="content_filter"), ModelRefused, Reason.POISON_CONTENT),
-        (status(400), Unprocessable, Reason.SCHEMA_INVALID),
-        (status(404), Unprocessable, Reason.SCHEMA_INVALID),
+        (status(400), Unprocessable, Reason.MISCONFIGURED),
+        (status(404), Unprocessable, Reason.MISCONFIGURED),
         (status(401), Unprocessable, Reason.UNAUTHORIZED),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import Reason, SettingsError, TryLater, Unprocessable
 from shared.worker.policy import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
 from tests.making import NOW
 
@@ -69,6 +69,11 @@ def test_a_retry_that_would_miss_the_deadline_is_not_scheduled() -> None:
     assert isinstance(decision, DeadLetter)
     assert decision.reason is Reason.DEADLINE_EXCEEDED
     assert "miss the deadline" in decision.detail
+
+
+def test_a_configuration_that_does_not_fit_is_not_called_a_bug() -> None:
+    decision = decide(SettingsError("the vectors have 3 dimensions"))
+    assert decision == DeadLetter(Reason.MISCONFIGURED, "the vectors have 3 dimensions")
 
 
 def test_work_that_ran_into_its_deadline_has_expired() -> None:
