@@ -185,7 +185,7 @@ class Desk:
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
         reach("desk.reserved")
-        request = request.model_copy(update={"reserved_tokens": tokens})
+        request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
         with suppress(RedisAway):
             entry = await self._ledger.accept(request)
             known = self._known(request, arrival, entry)

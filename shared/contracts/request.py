@@ -39,6 +39,9 @@ class Request(Part):
     cache_key: str | None = Field(default=None, description="where the answer may be cached; none: nowhere")
     use_case_version: str = Field(default="", description="of the use case that `cache_key` was made with")
     reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until settled")
+    recorded: bool = Field(
+        default=False, description="the ledger was told of it: one that does not know it has lost its memory"
+    )
     sentinel: int | None = Field(
         default=None, description="sequence number of its deadline.v1 on `outcomes`, to cancel it by; none: unknown"
     )
@@ -64,6 +67,11 @@ class Request(Part):
     def without_question(self) -> Self:
         """The same without what was asked: enough to tell the caller how it ended."""
         return self.model_copy(update={"question": "", "conversation": ()})
+
+    def ask_only(self) -> Self:
+        """The same as it was asked, without what was noted beside when it was admitted."""
+        noted = {"cache_key": None, "use_case_version": "", "reserved_tokens": 0, "sentinel": None, "recorded": False}
+        return self.model_copy(update={**noted, "ask_digest": "", "token": ""})
 
     def is_late(self, now: datetime) -> bool:
         """Whether nobody waits for the answer any more."""

@@ -89,8 +89,14 @@ redis.call('HSETNX', KEYS[1], 'request', ARGV[8])
 return {_KNOWN}
 """
 
-# ARGV: …, 7 answer, 8 from when on the same ask is admitted anew or '', 9 '1' if its caller has it with that
-_CLAIM = f"""{_ADMISSION}
+# An admission that was recorded and is not known has been lost, with its outcome perhaps: nothing is claimed for it.
+# ARGV: …, 7 answer, 8 from when on the same ask is admitted anew or '', 9 '1' if its caller has it with that,
+# 10 '1' if the admission was recorded
+_CLAIM = f"""
+local there = redis.call('HMGET', KEYS[1], 'admission', 'answer', 'request', 'token')
+local remembered = there[2] or there[3] or (there[4] and there[4] == ARGV[4])
+if ARGV[10] == '1' and (not remembered or tonumber(there[1] or 0) < tonumber(ARGV[2])) then return {_KNOWN} end
+{_ADMISSION}
 if redis.call('HSETNX', KEYS[1], 'answer', ARGV[7]) == 1 and ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'again_at', ARGV[8])
 end
@@ -193,6 +199,10 @@ class Entry:
         """Whether `request` is what the id belongs to; as long as nothing is known of one of them, it is."""
         return not self.ask or not request.ask_digest or self.ask == request.ask_digest
 
+    def is_lost(self, request: Request) -> bool:
+        """Whether nothing could be claimed for `request`: it was recorded here, and is not known any more."""
+        return self.answer is None or self.admission < request.admission
+
     def is_past(self, request: Request) -> bool:
         """Whether the same ask was admitted anew since: what is left of `request` is of no use."""
         return self.admission > request.admission
@@ -247,12 +257,13 @@ class Ledger:
     async def claim(self, request: Request, answer: AnswerReady, *, sent: bool = False) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has.
 
-        An entry that `is_past`, or does not ask the same, was left as it is. `sent`: its caller has it with that.
+        An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `sent`: its caller has it with
+        that.
         """
         if not answer.trace_id:
             answer = answer.model_copy(update={"trace_id": traces.trace_id()})
         answer = fitted(answer)
-        args = [*_of_admission(request), answer.encode(), _again(answer), int(sent)]
+        args = [*_of_admission(request), answer.encode(), _again(answer), int(sent), int(request.recorded)]
         return _entry(await self._redis.script(_CLAIM, [_key(key_of(request))], args))
 
     async def replace(self, request: Request, answer: AnswerReady) -> None:
@@ -265,7 +276,7 @@ class Ledger:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
         answer = fitted(answer)
-        args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1]
+        args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
         await self._redis.script(_CLAIM, [key], args)
 
     async def unread(self, request: Request, answer: AnswerReady) -> None:

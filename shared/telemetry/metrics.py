@@ -25,6 +25,7 @@ class Metrics:
     retries: Counter
     dead_letters: Counter
     outcomes: Counter
+    outcomes_unguarded: Counter
     redis_up: Gauge
     queue_connected: Gauge
     cache_lookups: Counter
@@ -49,6 +50,10 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         retries=meter.create_counter(names.RETRIES, description="scheduled copies, by queue"),
         dead_letters=meter.create_counter(names.DEAD_LETTERS, description="dead letters, by queue and reason"),
         outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
+        outcomes_unguarded=meter.create_counter(
+            names.OUTCOMES_UNGUARDED,
+            description="outcomes sent while the ledger could not say whether there was one; if so the broker drops it",
+        ),
         redis_up=meter.create_gauge(names.REDIS_UP, description="1 while Redis takes our commands, else 0"),
         queue_connected=meter.create_gauge(
             names.QUEUE_CONNECTED, description="by queue: 1 while this process can receive from it, else 0"

@@ -1,11 +1,12 @@
 """The guard before an outcome leaves: at most one per request, and always the same one.
 
 The ledger keeps the first outcome that is claimed; the reply queue drops a second message with the same id.
-When Redis is away the queue guards alone. What is told to one ask alone is not claimed (`Envelope.claim`).
+When Redis is away, or has lost what it knew of the request, the queue guards alone. What is told to one ask alone is
+not claimed (`Envelope.claim`).
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from shared.cache.redis import RedisAway
@@ -18,6 +19,16 @@ from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger, key_of
 
 Send = Callable[[Envelope], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An outcome that the broker has taken."""
+
+    answer: AnswerReady
+    guarded: bool = True
+    """Whether it is the outcome for certain. Otherwise the ledger could not say whether there was one before, and if so
+    the broker has dropped this one as a duplicate."""
 
 
 class Outcomes:
@@ -42,7 +53,7 @@ class Outcomes:
         except RedisAway:
             return None
 
-    async def send(self, envelope: Envelope, send: Send) -> AnswerReady | None:
+    async def send(self, envelope: Envelope, send: Send) -> Sent | None:
         """Send the request's outcome, which is `envelope`'s unless there was one before.
 
         None: nothing was sent, because it was before, or because the same ask was admitted anew since.
@@ -53,7 +64,7 @@ class Outcomes:
         answer = fitted(envelope.message)
         if not envelope.claim:
             await send(replace(envelope, message=answer))
-            return answer
+            return Sent(answer)
         reach("outcome.claiming")
         entry = await self._claim(request, answer)
         reach("outcome.claimed")
@@ -64,7 +75,8 @@ class Outcomes:
             return None
         if entry is not None and entry.sent:
             return None
-        winner = entry.answer if entry is not None and entry.answer is not None else answer
+        guarded = entry is not None and not entry.is_lost(request)
+        winner = entry.answer if guarded and entry is not None and entry.answer is not None else answer
         try:
             await send(replace(envelope, message=winner))
         except Unprocessable as refused:
@@ -75,9 +87,10 @@ class Outcomes:
             await self._replace(request, winner)
             await send(replace(envelope, message=winner))
         reach("outcome.sent")
-        await self._note_sent(request)
+        if guarded:
+            await self._note_sent(request)
         reach("outcome.noted")
-        return winner
+        return Sent(winner, guarded)
 
     def reused(self, request: Request) -> Envelope:
         """Tell the sender of `request` that its id belongs to another question."""

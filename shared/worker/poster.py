@@ -60,10 +60,13 @@ class Poster:
         if not isinstance(envelope.message, AnswerReady):
             await self._post(envelope)
             return None
-        answer = await self._outcomes.send(_traced(envelope), self._post)
-        if answer is not None and not envelope.again:
-            self._metrics.outcomes.add(1, {"outcome": answer.outcome, "code": answer.code})
-            log.info("outcome.sent", outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
+        sent = await self._outcomes.send(_traced(envelope), self._post)
+        if sent is not None and not envelope.again:
+            answer = sent.answer
+            counter = self._metrics.outcomes if sent.guarded else self._metrics.outcomes_unguarded
+            counter.add(1, {"outcome": answer.outcome, "code": answer.code})
+            event = "outcome.sent" if sent.guarded else "outcome.sent_unguarded"
+            log.info(event, outcome=answer.outcome, code=answer.code, request_id=answer.request_id)
             if envelope.request is not None:
                 self.is_over(envelope.request)
         return None

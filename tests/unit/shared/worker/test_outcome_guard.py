@@ -1,14 +1,22 @@
 """The ledger and the guard before an outcome leaves, where nothing else stands behind them; on a real Redis."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from shared.bus.memory import MemoryBus
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.request import Request
 from shared.ledger.ledger import KEEP, Ledger
+from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
+from shared.worker.poster import Poster
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 
@@ -109,3 +117,105 @@ async def test_nothing_is_kept_for_ever(redis: QuickRedis, how: str) -> None:
     [key] = await redis.run(lambda connection: connection.keys("*"))
     left = await redis.run(lambda connection: connection.ttl(key))
     assert 0 < left <= KEEP.total_seconds()
+
+
+RECORDED = a_request(recorded=True, ask_digest="d", token="t1")
+
+
+async def _nothing(_ledger: Ledger) -> None:
+    """As after a flush."""
+
+
+async def _cancelled_only(ledger: Ledger) -> None:
+    await ledger.cancel("r1", RECORDED.tenant, RECORDED.caller)
+
+
+async def _asked_anew(ledger: Ledger) -> None:
+    """Of the same ask's other message: the ledger knows nothing of what became of the first."""
+    await ledger.bind(RECORDED, "t2", NOW)
+
+
+async def _earlier(ledger: Ledger) -> None:
+    await ledger.accept(RECORDED)
+
+
+async def _accepted(ledger: Ledger) -> None:
+    await ledger.accept(RECORDED)
+
+
+async def _bound(ledger: Ledger) -> None:
+    await ledger.bind(RECORDED, RECORDED.token, NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "request_", "guarded"),
+    [
+        (_nothing, RECORDED, False),
+        (_cancelled_only, RECORDED, False),
+        (_asked_anew, RECORDED, False),
+        (_earlier, RECORDED.model_copy(update={"admission": 1}), False),
+        (_accepted, RECORDED, True),
+        (_bound, RECORDED, True),
+        (_nothing, a_request(), True),
+    ],
+    ids=["flushed", "only cancelled", "only bound anew", "an earlier admission", "accepted", "bound", "never admitted"],
+)
+async def test_what_the_ledger_has_lost_is_neither_claimed_nor_counted_as_an_outcome(
+    redis: QuickRedis, before: Callable[[Ledger], Awaitable[None]], request_: Request, guarded: bool
+) -> None:
+    ledger, bus = Ledger(redis), MemoryBus("answers")
+    await before(ledger)
+    answer = an_answer(request_)
+    with counting() as counted:
+        poster = Poster(bus, Outcomes(ledger), counted.metrics, lambda: NOW)
+        await poster.send(to_caller(request_, answer, NOW))
+        assert counted.of("ragbus.outcomes") == int(guarded)
+        assert counted.of("ragbus.outcomes_unguarded") == int(not guarded)
+    assert len(await bus.peek("answers")) == 1
+    entry = await ledger.find("r1")
+    stored = entry.answer if entry is not None else None
+    assert stored == (answer if guarded else None)
+
+
+async def test_without_redis_no_outcome_is_counted_as_certain() -> None:
+    away, bus = Ledger(QuickRedis("redis://127.0.0.1:1/0")), MemoryBus("answers")
+    with counting() as counted:
+        poster = Poster(bus, Outcomes(away), counted.metrics, lambda: NOW)
+        await poster.send(to_caller(RECORDED, an_answer(RECORDED), NOW))
+        assert (counted.of("ragbus.outcomes"), counted.of("ragbus.outcomes_unguarded")) == (0, 1)
+    assert len(await bus.peek("answers")) == 1
+
+
+async def test_an_outcome_that_arrives_for_an_http_caller_is_filed_whatever_was_lost(redis: QuickRedis) -> None:
+    ledger = Ledger(redis)
+    await ledger.file(an_answer(RECORDED), RECORDED.tenant, RECORDED.caller)
+    claimed = await ledger.claim(RECORDED, an_answer(RECORDED, "another"))
+    assert not claimed.is_lost(RECORDED)
+    assert claimed.answer == an_answer(RECORDED)
+
+
+class Counted:
+    """The counters of a worker, in memory."""
+
+    def __init__(self) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader])
+        self.metrics = make(self.provider)
+
+    def of(self, name: str) -> int:
+        """What the counter of this name has counted in all."""
+        read: Any = self._reader.get_metrics_data()
+        scopes = [scope for resource in (read.resource_metrics if read else ()) for scope in resource.scope_metrics]
+        points = [
+            p for scope in scopes for metric in scope.metrics if metric.name == name for p in metric.data.data_points
+        ]
+        return sum(int(point.value) for point in points)
+
+
+@contextmanager
+def counting() -> Iterator[Counted]:
+    counted = Counted()
+    try:
+        yield counted
+    finally:
+        counted.provider.shutdown()
