@@ -238,7 +238,7 @@ def _facts(message: Received) -> dict[str, Any]:
         "sequence": message.sequence_number,
         "reason": message.dead_letter_reason,
         "description": message.dead_letter_description,
-        "source": message.dead_letter_source,
+        "source": where.value(message, "source"),
         "kind": message.subject,
         "message_id": message.message_id,
         "correlation_id": message.correlation_id,

@@ -7,6 +7,7 @@
     ragbus-attempt, …-first-enqueued-at   gone                          it starts from its first attempt
     traceparent                           a new one                     the original's in ragbus-replay-trace
 
+An `expired.v1` is what is left of a request that was late: the gateway is asked by a `replay.v1` to admit it anew.
 An `ask.v1` keeps its first id in `ragbus-origin`: it is the same request. A request that has its outcome gets no
 second one, and the replay ends at the first worker, unless it is a rerun.
 """
@@ -27,6 +28,7 @@ from shared.contracts.answer import AnswerReady
 from shared.contracts.ask import Ask
 from shared.contracts.base import read_json
 from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import digest, replay_run, request_id, stage_id
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
@@ -37,9 +39,13 @@ from shared.errors import Unprocessable
 REPLAY_FROM = "ragbus-replay-from"
 REPLAY_TRACE = "ragbus-replay-trace"
 SHORTEST = timedelta(seconds=60)
+_Internal = RetrievePassages | GenerateAnswer | ExpiredRequest | ReplayRequest
 _STAGES: Mapping[str, tuple[str, type[RetrievePassages] | type[GenerateAnswer]]] = {
     RetrievePassages.kind: (RETRIEVE, RetrievePassages),
     GenerateAnswer.kind: (GENERATE, GenerateAnswer),
+}
+_LATE: Mapping[str, type[ExpiredRequest] | type[ReplayRequest]] = {
+    kind.kind: kind for kind in (ExpiredRequest, ReplayRequest)
 }
 # What belongs to one sending of the message, not to the message.
 _OF_THE_FIRST = {
@@ -62,6 +68,8 @@ class Work:
     """Of an internal message: the request in its body."""
     earlier: int = 0
     """The number of the replay that the captured message is itself."""
+    ended: bool = False
+    """Whether its request has its outcome for certain: it was told before the message was archived."""
 
 
 def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Work:
@@ -69,6 +77,10 @@ def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Wor
     message = capsule.message
     if message.subject in _STAGES:
         return _stage(message, queue)
+    if late := _LATE.get(message.subject or ""):
+        request = _request(late, message)
+        earlier = run_number(request.run)
+        return Work(OUTCOMES, request.request_id, "replay", request=request, earlier=earlier, ended=True)
     source = queue or _source(message)
     if source == BLOB_EVENTS:
         return _event(message)
@@ -86,7 +98,7 @@ def replayed(capsule: Capsule, work: Work, number: int, *, rerun: bool, now: dat
     return Outgoing(
         queue=work.queue,
         body=_body(message, work, run, answer_by, rerun=rerun),
-        subject=message.subject or "",
+        subject=ReplayRequest.kind if message.subject in _LATE else message.subject or "",
         message_id=stage_id(work.request_id, work.stage, run),
         correlation_id=message.correlation_id,
         session_id=message.session_id,
@@ -135,9 +147,13 @@ def _event(message: Received) -> Work:
 def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun: bool) -> bytes:
     if work.request is None:
         return message.body
+    if message.subject in _LATE:
+        return ReplayRequest(request=work.request.model_copy(update={"run": run, "rerun": rerun})).encode()
     # In the JSON, not in the model: fields that this version does not know must arrive too.
     content = read_json(message.body)
     content["request"] |= {"run": run, "rerun": rerun, "answer_by": answer_by.isoformat()}
+    # It goes on watching the original.
+    content["request"].pop("sentinel", None)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -163,7 +179,7 @@ def _source(message: Received) -> str:
     return message.dead_letter_source or message.queue
 
 
-def _request(kind: type[RetrievePassages] | type[GenerateAnswer], message: Received) -> Request:
+def _request(kind: type[_Internal], message: Received) -> Request:
     try:
         return kind.decode(message.body).request
     except Unprocessable as unreadable:
@@ -173,7 +189,8 @@ def _request(kind: type[RetrievePassages] | type[GenerateAnswer], message: Recei
 def _no_work(message: Received, queue: str, *, ours: bool) -> str:
     kind = message.subject or "a message without a subject"
     if kind in (AnswerReady.kind, DeadlinePassed.kind):
-        return f"{kind} is an outcome or a reminder of one, not work: replay the ask.v1, retrieve.v1 or generate.v1"
+        work = "the ask.v1, retrieve.v1, generate.v1 or expired.v1"
+        return f"{kind} is an outcome or a reminder of one, not work: replay {work}"
     if ours:
         return f"{kind} is not a kind that {queue} takes: correct `subject` in the file"
     where = "its dead-letter source is unknown" if queue in (DEAD, OUTCOMES) else f"{queue} is nobody's queue"

@@ -59,6 +59,12 @@ async def resend(target: Target, captured: Sequence[Capsule], *, rerun: bool, qu
     async with redis(target) as quick, bus(target) as connected:
         for each in captured:
             work = work_of(each, known, queue)
+            if work.ended and not rerun:
+                say.aside(
+                    f"request {work.request_id} has its outcome (expired), so nothing was sent: "
+                    "--rerun has the gateway admit it anew, and a second outcome is sent"
+                )
+                continue
             await _tell_what_is_known(Ledger(quick), work, rerun=rerun)
             number = await next_number(quick, work)
             message = replayed(each, work, number, rerun=rerun, now=datetime.now(UTC))

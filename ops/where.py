@@ -8,6 +8,7 @@ from typing import Any
 from ops.problem import Problem
 from shared.bus.port import Received
 from shared.contracts.base import read_json
+from shared.contracts.expired import ExpiredRequest
 from shared.errors import Unprocessable
 
 Filter = Callable[[Received], bool]
@@ -24,7 +25,7 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {
 _FIELDS: dict[str, Callable[[Received], Any]] = {
     "reason": lambda message: message.dead_letter_reason,
     "description": lambda message: message.dead_letter_description,
-    "source": lambda message: message.dead_letter_source or message.queue,
+    "source": lambda message: message.dead_letter_source or _died_on(message) or message.queue,
     "kind": lambda message: message.subject,
     "message_id": lambda message: message.message_id,
     "correlation_id": lambda message: message.correlation_id,
@@ -67,6 +68,12 @@ def request_of(message: Received) -> dict[str, Any]:
         return {}
     inner = parsed.get("request")
     return inner if isinstance(inner, dict) else parsed
+
+
+def _died_on(message: Received) -> str:
+    """Where an expired request was, of which only its ask is kept."""
+    parsed = body(message) if message.subject == ExpiredRequest.kind else None
+    return str(parsed.get("died_on", "")) if isinstance(parsed, dict) else ""
 
 
 def belongs_to(message: Received, request: str) -> bool:

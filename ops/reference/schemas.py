@@ -9,10 +9,20 @@ from shared.contracts.ask import Ask
 from shared.contracts.base import Message
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.retrieve import RetrievePassages
 
-MESSAGES: tuple[type[Message], ...] = (Ask, Cancel, RetrievePassages, GenerateAnswer, AnswerReady, DeadlinePassed)
+MESSAGES: tuple[type[Message], ...] = (
+    Ask,
+    Cancel,
+    RetrievePassages,
+    GenerateAnswer,
+    AnswerReady,
+    DeadlinePassed,
+    ExpiredRequest,
+    ReplayRequest,
+)
 FOLDER = "docs/reference/schemas"
 
 

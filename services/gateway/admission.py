@@ -42,6 +42,8 @@ class Arrival:
     """Nothing delivers it again if this process dies; so a repeat takes up what the first one began."""
     repeatable: bool = True
     """Whether another ask can come with its id."""
+    identity: str = ""
+    """The request that it is, where that is known already; else `message_id` says so."""
 
     @property
     def is_replay(self) -> bool:
@@ -125,7 +127,7 @@ def _too_heavy(request: Request) -> tuple[Code, str] | None:
 
 def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:
     caller = arrival.caller
-    identity = request_id(caller.tenant, caller.name, arrival.message_id)
+    identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id)
     return Request(
         request_id=identity,
         tenant=caller.tenant,

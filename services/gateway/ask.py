@@ -19,7 +19,7 @@ from shared.errors import Reason, TryLater, Unprocessable
 from shared.worker.post import Identity, when
 
 # Ids are built from it, so it must not be a caller's free text.
-_RUN = re.compile(r"p[1-9][0-9]{0,8}")
+_RUN = re.compile(r"p[1-9][0-9]{0,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,12 @@ class QueueDoor:
 def run_of(message: Received) -> str:
     """Which replay `message` is (`p1`, `p2`, …); empty for a first run, and for anything that is no such name."""
     run = message.properties.get(RUN)
-    return run if isinstance(run, str) and _RUN.fullmatch(run) else ""
+    return run if isinstance(run, str) and is_run(run) else ""
+
+
+def is_run(name: str) -> bool:
+    """Whether `name` is that of a replay."""
+    return _RUN.fullmatch(name) is not None
 
 
 def token_of(message: Received) -> str:

@@ -3,6 +3,9 @@
 It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
 outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
 cannot be read binds nothing. Those hear it alone.
+
+Of work that merely was late only the ask is kept, without the passages: an `expired.v1` is sent to `dead`, the original
+completed, and the copy archived when it comes round.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +21,8 @@ from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
-from shared.contracts.envelope import Envelope, to_caller, to_one_ask
+from shared.contracts.envelope import Envelope, to_archive, to_caller, to_one_ask
+from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
@@ -28,6 +32,7 @@ from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import KEEP, Entry, Ledger
 from shared.telemetry.logs import get_logger
+from shared.worker.worker import Kept
 
 log = get_logger()
 
@@ -35,9 +40,14 @@ Settle = Callable[[str, str, int], Awaitable[None]]
 
 # The queues that only our own workers may send to.
 OURS = frozenset({RETRIEVE, GENERATE, OUTCOMES})
-_INTERNAL: dict[str, type[RetrievePassages] | type[GenerateAnswer] | type[DeadlinePassed]] = {
-    kind.kind: kind for kind in (RetrievePassages, GenerateAnswer, DeadlinePassed)
+_Internal = RetrievePassages | GenerateAnswer | DeadlinePassed | ReplayRequest
+_INTERNAL: dict[str, type[_Internal]] = {
+    kind.kind: kind for kind in (RetrievePassages, GenerateAnswer, DeadlinePassed, ReplayRequest)
 }
+_WORK: dict[str, type[RetrievePassages] | type[GenerateAnswer]] = {
+    kind.kind: kind for kind in (RetrievePassages, GenerateAnswer)
+}
+_LATE = frozenset({Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED})
 # How a death is told. A caller can try again after what was a matter of time or of our making.
 _TOLD: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
@@ -62,8 +72,12 @@ class Death:
     request: Request | None
     reason: str
     description: str
+    remains: ExpiredRequest | Kept | None = None
+    """What is kept of it; None: nothing."""
     is_ask: bool = False
     """Whether it is what a caller sent, and no work of ours on it. What cannot be read has no `ask_digest`."""
+    is_told: bool = False
+    """Whether it is what is kept of a request whose caller has been told."""
 
 
 class DeadDesk:
@@ -79,15 +93,22 @@ class DeadDesk:
     def decode(self, message: Received) -> Death:
         """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
         reason, description = epitaph(message)
+        kept = Kept(reason, description)
         try:
-            return Death(self._request(message), reason, description, message.dead_letter_source not in OURS)
+            if message.subject == ExpiredRequest.kind and message.dead_letter_source is None:
+                expired = ExpiredRequest.decode(message.body)
+                return Death(None, expired.reason, expired.detail, Kept(expired.reason, expired.detail), is_told=True)
+            is_ask = message.dead_letter_source not in OURS
+            return Death(self._request(message), reason, description, _remains(message), is_ask)
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
             log.warning("dead.unreadable", detail=repr(unreadable))
-            return Death(None, reason, description)
+            return Death(None, reason, description, kept)
 
     async def handle(self, death: Death, attempt: int = 1) -> Sequence[Envelope]:
         """Tell the caller; the worker archives the message."""
         request = death.request
+        if death.is_told:
+            return []
         if request is None:
             log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
             return []
@@ -109,6 +130,18 @@ class DeadDesk:
         await self._settle(request.tenant, request.spending, 0)
         reach("dead.settled")
         return [to_caller(request, answer, now)]
+
+    def archive(self, death: Death, known: Entry | None) -> Kept | Envelope | None:
+        """What is kept of a dead message, given what the ledger has on a request that is over."""
+        if not isinstance(death.remains, ExpiredRequest):
+            return death.remains
+        request = death.remains.request
+        answer = known.answer if known is not None else None
+        ended_otherwise = answer is not None and answer.outcome is not Outcome.EXPIRED
+        if known is not None and (ended_otherwise or known.is_past(request)):
+            # Another copy of the work was in time, it was cancelled, or it was asked anew.
+            return None
+        return to_archive(death.remains)
 
     async def _unread(self, request: Request, answer: AnswerReady) -> Sequence[Envelope]:
         """Tell the sender of an ask that it could not be read; its id stays free for a corrected one."""
@@ -132,7 +165,10 @@ class DeadDesk:
         try:
             if message.dead_letter_source not in OURS:
                 return self._asked(message)
-            return self._recent(kind.decode(message.body).request) if kind else None
+            request = kind.decode(message.body).request if kind else None
+            if request is None or (kind is ReplayRequest and not request.rerun):
+                return None
+            return self._recent(request)
         except Unprocessable:
             return None
 
@@ -174,6 +210,25 @@ class DeadDesk:
         except Unprocessable:
             return ""
         return bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
+
+
+def _remains(message: Received) -> ExpiredRequest | Kept | None:
+    """What is kept of a dead message."""
+    reason, description = epitaph(message)
+    kept = Kept(reason, description)
+    source, kind = message.dead_letter_source, message.subject or ""
+    if source not in OURS or reason not in _LATE:
+        return kept
+    if kind == DeadlinePassed.kind:
+        return None  # the work that it watched is kept
+    work = _WORK.get(kind)
+    try:
+        request = work.decode(message.body).request.ask_only() if work else None
+    except Unprocessable:
+        return kept
+    if request is None:
+        return kept
+    return ExpiredRequest(request=request, died_on=source, reason=reason, detail=description)
 
 
 def epitaph(message: Received) -> tuple[str, str]:

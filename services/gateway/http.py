@@ -284,9 +284,12 @@ def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
 
     @app.get("/v1/requests/{request_id}", response_model=None)
     async def request(
-        request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller, wait: seconds = 0
+        request_id: Annotated[str, Path(max_length=MAX_ID)],
+        known: known_caller,
+        wait: seconds = 0,
+        run: Annotated[str, Query(pattern=r"^(p[0-9]{1,16})?$", description="of a rerun: p1, p2, …")] = "",
     ) -> Response:
-        return await door.request(known, request_id, wait)
+        return await door.request(known, f"{request_id}/{run}" if run else request_id, wait)
 
     @app.delete("/v1/requests/{request_id}", response_model=None)
     async def cancel(request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller) -> Response:

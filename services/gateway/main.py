@@ -8,17 +8,21 @@ from typing import Any
 
 from services.gateway.ask import QueueDoor
 from services.gateway.cancel import CancelDesk
-from services.gateway.dead import DeadDesk, epitaph
+from services.gateway.dead import DeadDesk
 from services.gateway.desk import Desk
 from services.gateway.outcomes import OutcomeDesk, Waiting
+from services.gateway.replay import Replay, Replays
 from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
 from services.gateway.sweep import Sweep
 from shared.access.callers import Caller, Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
+from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
 from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope
+from shared.contracts.expired import ReplayRequest
 from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
 from shared.errors import SettingsError
 from shared.settings.base import existing
@@ -67,7 +71,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     parts.ready = is_open.is_set
     return [
         *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
-        _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now)),
+        _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now), Replays(callers, door)),
         _dead_job(dead),
     ]
 
@@ -104,11 +108,17 @@ def _ask_job(door: QueueDoor, caller: Caller) -> Job[Any]:
     )
 
 
-def _outcomes_job(desk: OutcomeDesk) -> Job[Any]:
+def _outcomes_job(desk: OutcomeDesk, replays: Replays) -> Job[Any]:
+    def decode(message: Received) -> Any:
+        return replays.decode(message) if message.subject == ReplayRequest.kind else desk.decode(message)
+
+    async def handle(task: Any, attempt: int) -> Sequence[Envelope]:
+        return await (replays if isinstance(task, Replay) else desk).handle(task, attempt)
+
     return Job(
         queue=OUTCOMES,
-        decode=desk.decode,
-        handle=desk.handle,
+        decode=decode,
+        handle=handle,
         identify=internal_identity,
         request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
         after_deadline=True,
@@ -127,7 +137,7 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
         request=lambda death: death.request,
         after_deadline=True,
         patrol=PATROL_DEAD,
-        archive=epitaph,
+        archive=desk.archive,
     )
 
 

@@ -41,8 +41,10 @@ class Waiting:
             self._waiting.pop((request_id, admission), None)
 
     def tell(self, filed: "Filed") -> None:
-        """Hand an outcome to everybody who waits for it."""
-        for future in self._waiting.pop((filed.answer.request_id, filed.admission), []):
+        """Hand an outcome to everybody who waits for it; a rerun's is not its request's."""
+        answer = filed.answer
+        key = f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id
+        for future in self._waiting.pop((key, filed.admission), []):
             if not future.done():
                 future.set_result(filed)
 

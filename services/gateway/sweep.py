@@ -101,6 +101,9 @@ class Sweep:
         entry = await self._ledger.find(key_of(death.request))
         if entry is not None and (entry.answer is not None or entry.unread is not None):
             return False
+        if entry is None and death.request.recorded:
+            # Redis lost it. Its sentinel has told its caller, and the queue that would drop a repeat has forgotten it.
+            return False
         log.info("dead.swept", request_id=death.request.request_id, tenant=death.request.tenant)
         for envelope in await self._desk.handle(death):
             await self._send(envelope)

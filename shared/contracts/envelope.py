@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from shared.contracts.answer import AnswerReady
 from shared.contracts.base import Message
 from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.expired import ExpiredRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import stage_id
-from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
+from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 
@@ -84,6 +85,17 @@ def at_deadline(request: Request) -> Envelope:
         correlation_id=request.correlation_id,
         not_before=request.answer_by + SENTINEL_DELAY,
         request=request,
+    )
+
+
+def to_archive(expired: ExpiredRequest) -> Envelope:
+    """Have what is left of an expired request archived. A second copy has the same id, whoever sends it."""
+    request = expired.request
+    return Envelope(
+        queue=DEAD,
+        message_id=stage_id(request.request_id, "expired", request.branch),
+        message=expired,
+        correlation_id=request.correlation_id,
     )
 
 

@@ -60,14 +60,24 @@ def replies(name: str) -> Queue:
 CORE = (
     Queue(RETRIEVE, consumer="retriever", carries=("retrieve.v1",)),
     Queue(GENERATE, consumer="generator", carries=("generate.v1",)),
-    Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1")),
+    Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1", "replay.v1")),
     Queue(BLOB_EVENTS, consumer="indexer", carries=("storage event",), forward_dead_letters_to=None),
-    # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay.
+    # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay. What merely
+    # was late it replaces by an `expired.v1` of its own, without the passages.
     # Duplicate detection stays off, or the second death of a replayed message would vanish.
     Queue(
         DEAD,
         consumer="gateway",
-        carries=("ask.v1", "cancel.v1", "retrieve.v1", "generate.v1", "answer.v1", "deadline.v1"),
+        carries=(
+            "ask.v1",
+            "cancel.v1",
+            "retrieve.v1",
+            "generate.v1",
+            "answer.v1",
+            "deadline.v1",
+            "replay.v1",
+            "expired.v1",
+        ),
         forward_dead_letters_to=None,
         duplicate_window=None,
     ),

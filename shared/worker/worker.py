@@ -36,6 +36,7 @@ from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, Unprocessable
 from shared.failpoints import reach
+from shared.ledger.ledger import Entry
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
@@ -58,6 +59,14 @@ LOOK = timedelta(seconds=1)
 SUSPECT = 3
 # So many seconds a worker is full before it takes more in hand than it has slots for: another may have some free.
 AHEAD_AFTER = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A delivery that is archived as it is: dead-lettered with this reason and description."""
+
+    reason: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +94,9 @@ class Job(Generic[Task]):
     """Between two tries, where this work deserves a shorter one than usual."""
     attempts: int | None = None
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
-    archive: Callable[[Received], tuple[str, str]] | None = None
-    """Instead of completing, dead-letter what was handled, with this reason and description."""
+    archive: Callable[[Task, Entry | None], Kept | Envelope | None] | None = None
+    """What is kept of a delivery that was handled, given what the ledger has on a request that is over: it is itself
+    dead-lettered, or completed after this was sent in its place; None: nothing is kept."""
 
 
 @dataclass(slots=True)
@@ -269,8 +279,9 @@ class Worker(Generic[Task]):
                 await self._enter(delivery, request)
                 structlog.contextvars.bind_contextvars(**_who(seen))
                 traces.annotate(_spoken(request))
-                if await self._recognise(request):
-                    return await self._done(delivery, "known")
+                known = await self._recognise(request)
+                if known is not None:
+                    return await self._done(delivery, "known", task, known)
             reach("worker.recognised")
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
@@ -284,7 +295,7 @@ class Worker(Generic[Task]):
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             lease.check()
             return await self._after(failure, delivery)
-        return await self._done(delivery, "completed")
+        return await self._done(delivery, "completed", task)
 
     async def _enter(self, delivery: Delivery, request: Request) -> None:
         """Wait for a slot. Raises `Leaving` when the breaker has opened meanwhile: only a probe is begun then."""
@@ -297,30 +308,34 @@ class Worker(Generic[Task]):
         while others := {task for task in self._running if task is not self._suspect}:
             await asyncio.wait(others)
 
-    async def _done(self, delivery: Delivery, word: str) -> str:
-        if self.job.archive is None:
-            reach("worker.completing")
-            return await _settled(delivery.complete(), word)
-        reach("worker.archiving")
-        return await _settled(delivery.dead_letter(*self.job.archive(delivery.message)), "archived")
+    async def _done(self, delivery: Delivery, word: str, task: Task, known: Entry | None = None) -> str:
+        kept = self.job.archive(task, known) if self.job.archive is not None else None
+        if isinstance(kept, Kept):
+            reach("worker.archiving")
+            return await _settled(delivery.dead_letter(kept.reason, kept.description), "archived")
+        if kept is not None:
+            # A crash after this makes a second copy, under the same id.
+            await self.poster.send(kept)
+        reach("worker.completing")
+        return await _settled(delivery.complete(), word)
 
-    async def _recognise(self, request: Request) -> bool:
-        """Whether there is nothing left to work on: it has its outcome, which is made sure to be sent, or is past."""
+    async def _recognise(self, request: Request) -> Entry | None:
+        """What the ledger has when nothing is left to work on: the outcome, which is made sure to be sent, or past."""
         entry = await self.outcomes.known(request)
         if entry is None:
-            return False
+            return None
         if not entry.asks_the_same(request):
             await self.poster.send(self.outcomes.reused(request))
-            return True
+            return entry
         if entry.is_past(request):
-            return True
+            return entry
         if entry.answer is None:
-            return False
+            return None
         if entry.sent:
             self.poster.is_over(request)
         else:
             await self.poster.send(to_caller(request, entry.answer, self.clock()))
-        return True
+        return entry
 
     async def _handle(self, task: Task, request: Request | None, attempt: int) -> Sequence[Envelope]:
         if request is None or self.job.after_deadline:

@@ -19,6 +19,7 @@ from shared.bus import port
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Outgoing, Received
 from shared.cache.redis import QuickRedis, RedisAway
+from shared.contracts.expired import ReplayRequest
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
@@ -69,6 +70,14 @@ def stage(**more: Any) -> Capsule:
     return Capsule(Received(**{**given, **more}), "bus.example", NOW, dead_letters=True)
 
 
+def late(kind: str = "expired.v1", **more: Any) -> Capsule:
+    body: dict[str, Any] = {"request": request(**more).model_dump(mode="json")}
+    if kind == "expired.v1":
+        body |= {"died_on": "generate", "reason": "DeadlineExceeded"}
+    message = Received("dead", json.dumps(body).encode(), kind, "r1/expired", "c1", sequence_number=9)
+    return Capsule(message, "bus.example", NOW, dead_letters=True)
+
+
 def ask(**more: Any) -> Capsule:
     given: dict[str, Any] = {
         "queue": "dead",
@@ -94,6 +103,25 @@ def test_a_stage_is_replayed_on_its_own_queue_under_an_id_of_its_own() -> None:
     sent = replay(stage(), 2)
     assert (sent.queue, sent.message_id, sent.correlation_id) == ("retrieve", "r1/retrieve/p2", "c1")
     assert sent.time_to_live == timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("kind", ["expired.v1", "replay.v1"])
+def test_what_was_late_goes_to_the_gateway_which_admits_it_anew(kind: str) -> None:
+    sent = replay(late(kind), 2, rerun=True)
+    assert (sent.queue, sent.subject, sent.message_id) == ("outcomes", "replay.v1", "r1/replay/p2")
+    assert sent.time_to_live == timedelta(seconds=90)
+    asked = ReplayRequest.decode(sent.body).request
+    assert asked == request(run="p2", rerun=True)
+    assert work_of(late(kind), CALLERS).ended
+
+
+def test_the_replay_of_a_late_rerun_is_the_next_run() -> None:
+    assert work_of(late(run="p4", rerun=True), CALLERS).earlier == 4
+
+
+def test_the_sentinel_of_the_original_is_not_the_replays() -> None:
+    capsule = stage(body=RetrievePassages(request=request(sentinel=12)).encode())
+    assert RetrievePassages.decode(replay(capsule).body).request.sentinel is None
 
 
 def test_everything_that_follows_from_a_replay_is_named_so() -> None:

@@ -12,11 +12,13 @@ from shared.bus.memory import MemoryBus
 from shared.bus.port import Received
 from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.expired import ExpiredRequest
+from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import KEEP
 from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
 from shared.worker.poster import Poster
-from tests.making import NOW
+from tests.making import NOW, a_request
 from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
 
 
@@ -64,6 +66,23 @@ async def test_what_expired_there_is_told(scene: Scene) -> None:
     scene.archive.put("m1")
     assert await scene.sweep.once() == 1
     assert await scene.told() == [Outcome.EXPIRED]
+
+
+async def test_what_is_kept_of_an_expired_request_is_not_told_again(scene: Scene) -> None:
+    kept = ExpiredRequest(request=a_request(), died_on="generate", reason="TTLExpiredException")
+    scene.archive.put("r1/expired", body=kept.encode(), subject="expired.v1", dead_letter_source=None)
+    assert await scene.sweep.once() == 0
+    assert await scene.told() == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene: Scene, known: bool) -> None:
+    request = a_request(recorded=True)
+    if known:
+        await scene.gateway.ledger.accept(request)
+    body = RetrievePassages(request=request).encode()
+    scene.archive.put("r1/retrieve", body=body, subject="retrieve.v1", dead_letter_source="retrieve")
+    assert await scene.sweep.once() == int(known)
 
 
 async def test_what_was_told_before_is_not_told_again(scene: Scene) -> None:

@@ -21,7 +21,7 @@ from shared.worker.lease import Lease, holding
 from shared.worker.outcomes import Outcomes
 from shared.worker.plumbing import internal_identity
 from shared.worker.post import Identity, handed_back, outgoing, retry_copy
-from shared.worker.worker import Job, Worker
+from shared.worker.worker import Job, Kept, Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 from tests.virtual_time import in_no_time, virtual_clock
@@ -240,11 +240,11 @@ def sentinels(ledger: Ledger) -> Job[Any]:
 async def test_a_dead_message_is_archived_with_what_it_died_of_and_not_completed(redis: QuickRedis) -> None:
     bus = MemoryBus("retrieve")
 
-    def epitaph(message: Received) -> tuple[str, str]:
-        return "Crashed", f"it was {message.message_id}"
+    def archive(task: RetrievePassages, _known: Entry | None) -> Kept:
+        return Kept("Crashed", f"it was {task.request.request_id}")
 
-    job = a_job(archive=epitaph)
+    job = a_job(archive=archive)
     await Worker(job, bus, Outcomes(Ledger(redis))).process(await a_delivery(bus))
     [archived] = await bus.peek("retrieve", dead=True)
-    assert (archived.dead_letter_reason, archived.dead_letter_description) == ("Crashed", "it was r1/retrieve")
+    assert (archived.dead_letter_reason, archived.dead_letter_description) == ("Crashed", "it was r1")
     assert await bus.peek("retrieve") == []

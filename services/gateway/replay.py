@@ -1,0 +1,81 @@
+"""A `replay.v1` as an ask: an expired request is admitted anew, by today's configuration and today's rights.
+
+It is the run p{n} of its request, with an outcome of its own. Without that (it is no rerun) there is nothing to do: its
+caller was told that it expired before anything of it was archived.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.gateway.admission import Arrival
+from services.gateway.ask import Knock, QueueDoor, is_run, token_of
+from shared.access.callers import Caller, Callers
+from shared.bus.port import ANSWER_BY, Received
+from shared.contracts.ask import Ask
+from shared.contracts.envelope import Envelope
+from shared.contracts.expired import ReplayRequest
+from shared.contracts.queues import OUTCOMES
+from shared.contracts.request import Request
+from shared.errors import Reason, Unprocessable
+from shared.worker.post import when
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An expired request to be admitted anew; None: it has its outcome, and gets no other."""
+
+    knock: Knock | None
+
+
+class Replays:
+    """Takes them to where asks go."""
+
+    def __init__(self, callers: Callers, door: QueueDoor) -> None:
+        self._callers = callers
+        self._door = door
+
+    def decode(self, message: Received) -> Replay:
+        """What `message` wants to be admitted; raises `Unprocessable`."""
+        return Replay(_read(message, self._callers))
+
+    async def handle(self, replay: Replay, attempt: int = 1) -> Sequence[Envelope]:
+        """Answer at once, or pass the work on."""
+        return await self._door.handle(replay.knock, attempt) if replay.knock is not None else []
+
+
+def _read(message: Received, callers: Callers) -> Knock | None:
+    request = ReplayRequest.decode(message.body).request
+    if not request.rerun:
+        return None
+    if not is_run(request.run):
+        raise Unprocessable(Reason.SCHEMA_INVALID, f"run: {request.run[:32]!r} is not p{{n}}; use `ragbus replay`")
+    caller = _caller(request, callers)
+    # As the ask's own body would be read: what was allowed then need not be today.
+    asked = Ask.model_construct(
+        question=request.question, conversation=request.conversation, use_case=request.use_case
+    ).encode()
+    arrival = Arrival(
+        caller=caller,
+        message_id=request.request_id,
+        identity=request.request_id,
+        at=message.enqueued_at or request.accepted_at,
+        correlation_id=request.correlation_id,
+        reply_to=request.reply_to.queue,
+        reply_session=request.reply_to.session,
+        time_to_live=message.time_to_live,
+        answer_by=when(message.properties.get(ANSWER_BY)),
+        run=request.run,
+        rerun=True,
+        token=token_of(message),
+    )
+    return Knock(Ask.decode(asked), arrival)
+
+
+def _caller(request: Request, callers: Callers) -> Caller:
+    found = next((one for one in callers.callers if (one.tenant, one.name) == (request.tenant, request.caller)), None)
+    if found is None:
+        raise Unprocessable(
+            Reason.UNAUTHORIZED, f"callers.yaml has no caller {request.caller} of {request.tenant} any more"
+        )
+    # Replies over HTTP are ours to file, whatever reply queues the caller has for its messages.
+    return found.model_copy(update={"reply_queues": (OUTCOMES,)}) if request.reply_to.queue == OUTCOMES else found

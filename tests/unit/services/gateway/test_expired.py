@@ -1,0 +1,237 @@
+"""What is kept of a request that was late, and how it is admitted anew; on the bus in memory and a real Redis."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.gateway.main import _dead_job
+from services.gateway.replay import Replays
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Received
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Code, Outcome, cancelled, ending
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_archive, to_generator
+from shared.contracts.expired import ExpiredRequest, ReplayRequest
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.ids import request_id
+from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
+from shared.contracts.request import ReplyTo, Request
+from shared.contracts.retrieve import RetrievePassages
+from shared.errors import Reason, Unprocessable
+from shared.worker.outcomes import Outcomes
+from shared.worker.post import outgoing
+from shared.worker.worker import Worker
+from tests.making import NOW, a_candidate, a_request
+from tests.unit.services.gateway.test_doors import CALLERS, Gateway
+
+LATE = NOW + timedelta(seconds=60)
+LATE_REASONS = (Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED)
+
+
+def admitted(**changes: Any) -> Request:
+    given = {
+        "recorded": True,
+        "reserved_tokens": 4000,
+        "cache_key": "k",
+        "sentinel": 3,
+        "ask_digest": "d",
+        "token": "t",
+    }
+    return a_request(**{**given, **changes})
+
+
+class Dying:
+    """Work that dies on its queue, and the gateway that looks after it."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self.gateway = Gateway(redis)
+        self.bus = MemoryBus(*(RETRIEVE, GENERATE, OUTCOMES, DEAD, "answers"), clock=lambda: LATE, forward_dead_to=DEAD)
+
+    async def die(self, envelope: Envelope, reason: str = Reason.DEADLINE_EXCEEDED) -> None:
+        await self.bus.send(outgoing(envelope, NOW))
+        delivery = await self.bus.inbox(envelope.queue).receive(timedelta(seconds=1))
+        assert delivery is not None
+        await delivery.dead_letter(reason, "no time was left")
+
+    async def look(self) -> list[Received]:
+        """Let the gateway work until `dead` is empty; what is in the archive then."""
+        worker = Worker(_dead_job(self.gateway.dead), self.bus, Outcomes(self.gateway.ledger), clock=lambda: LATE)
+        while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
+            await worker.process(delivery)
+        return list(await self.bus.peek(DEAD, dead=True))
+
+    async def told(self) -> list[Outcome]:
+        return [AnswerReady.decode(message.body).outcome for message in await self.bus.peek("answers")]
+
+
+@pytest.fixture
+def dying(redis: QuickRedis) -> Dying:
+    return Dying(redis)
+
+
+def work(request: Request) -> Envelope:
+    return to_generator(GenerateAnswer(request=request, candidates=tuple(a_candidate(n) for n in range(1, 13))))
+
+
+@pytest.mark.parametrize("reason", LATE_REASONS)
+async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(dying: Dying, reason: str) -> None:
+    await dying.gateway.ledger.accept(admitted())
+    await dying.die(work(admitted()), reason)
+    [archived] = await dying.look()
+    assert await dying.told() == [Outcome.EXPIRED]
+    assert (archived.subject, archived.message_id) == ("expired.v1", "r1/expired")
+    assert (archived.dead_letter_reason, archived.dead_letter_description) == (reason, "no time was left")
+    kept = ExpiredRequest.decode(archived.body)
+    assert (kept.died_on, kept.reason, kept.request) == (GENERATE, reason, a_request())
+    assert b"annual leave per year" not in archived.body
+    assert len(archived.body) < 1_000
+
+
+async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> None:
+    await dying.gateway.ledger.accept(admitted())
+    await dying.gateway.ledger.claim(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
+    await dying.gateway.ledger.sent(admitted())
+    await dying.die(work(admitted()))
+    assert [archived.message_id for archived in await dying.look()] == ["r1/expired"]
+    assert await dying.told() == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ending(a_request(), Outcome.ANSWERED, Code.OK, text="21 days"), cancelled(a_request(), NOW)],
+    ids=["answered", "cancelled"],
+)
+async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(dying: Dying, answer: AnswerReady) -> None:
+    await dying.gateway.ledger.accept(admitted())
+    await dying.gateway.ledger.claim(admitted(), answer)
+    await dying.gateway.ledger.sent(admitted())
+    await dying.die(work(admitted()))
+    assert await dying.look() == []
+
+
+async def test_a_late_sentinel_is_told_and_not_kept(dying: Dying) -> None:
+    await dying.gateway.ledger.accept(admitted())
+    sentinel = DeadlinePassed(request=admitted().without_question())
+    await dying.die(Envelope(OUTCOMES, "r1/deadline", sentinel, "c1", request=admitted()))
+    assert await dying.look() == []
+    assert await dying.told() == [Outcome.EXPIRED]
+
+
+@pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.MAX_DELIVERY_COUNT, Reason.RETRIES_EXHAUSTED])
+async def test_what_died_of_anything_else_is_kept_whole(dying: Dying, reason: str) -> None:
+    await dying.gateway.ledger.accept(admitted())
+    await dying.die(work(admitted()), reason)
+    [archived] = await dying.look()
+    assert archived.body == work(admitted()).message.encode()
+    assert archived.dead_letter_reason == reason
+
+
+async def test_what_is_kept_of_a_rerun_is_not_what_is_kept_of_its_request(dying: Dying) -> None:
+    for request in (admitted(), admitted(run="p1", rerun=True), admitted(admission=1)):
+        await dying.die(work(request))
+    kept = {archived.message_id for archived in await dying.look()}
+    assert kept == {"r1/expired", "r1/expired/p1", "r1/expired/a1"}
+
+
+async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(dying: Dying) -> None:
+    forged = ExpiredRequest(request=a_request(), died_on=GENERATE, reason="Crashed")
+    message = Received(
+        DEAD, forged.encode(), "expired.v1", "m1", dead_letter_source="ask", dead_letter_reason="Crashed"
+    )
+    death = dying.gateway.dead.decode(message)
+    assert death.request is not None
+    assert death.request.request_id == request_id("tessolund", "welcome-app", "m1")
+
+
+# -- replayed
+
+
+def replays(redis: QuickRedis) -> Replays:
+    return Replays(CALLERS, Gateway(redis).door)
+
+
+def a_replay(**changes: Any) -> Received:
+    request = a_request(**{"groups": ("somebody",), "run": "p1", "rerun": True, **changes})
+    life = timedelta(seconds=45)
+    body = ReplayRequest(request=request).encode()
+    return Received(OUTCOMES, body, "replay.v1", "r1/replay/p1", enqueued_at=NOW, time_to_live=life, sequence_number=5)
+
+
+async def replayed(redis: QuickRedis, **changes: Any) -> Sequence[Envelope]:
+    consumer = replays(redis)
+    return await consumer.handle(consumer.decode(a_replay(**changes)))
+
+
+async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: QuickRedis) -> None:
+    sentinel, asked = await replayed(redis)
+    assert (sentinel.queue, asked.queue, asked.message_id) == (OUTCOMES, RETRIEVE, "r1/retrieve/p1")
+    assert isinstance(asked.message, RetrievePassages)
+    request = asked.message.request
+    assert (request.request_id, request.run, request.rerun) == ("r1", "p1", True)
+    assert (request.question, request.use_case) == (a_request().question, "onboarding")
+    assert request.groups == ("employees",)
+    assert (request.reply_to, request.correlation_id) == (a_request().reply_to, "c1")
+    assert request.answer_by == NOW + timedelta(seconds=45)
+    assert request.cache_key is not None
+
+
+async def test_a_replay_over_http_is_answered_where_http_callers_are(redis: QuickRedis) -> None:
+    address = ReplyTo(queue=OUTCOMES, session="r1")
+    _, asked = await replayed(redis, reply_to=address)
+    assert asked.request is not None
+    assert asked.request.reply_to == address
+
+
+async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(redis: QuickRedis) -> None:
+    assert await replayed(redis, rerun=False) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"caller": "left-the-company"}, Reason.UNAUTHORIZED),
+        ({"run": "p1/reply"}, Reason.SCHEMA_INVALID),
+        ({"run": ""}, Reason.SCHEMA_INVALID),
+        ({"question": " "}, Reason.SCHEMA_INVALID),
+    ],
+)
+async def test_a_replay_that_cannot_be_admitted_is_refused(
+    redis: QuickRedis, changes: dict[str, Any], reason: Reason
+) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        await replayed(redis, **changes)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"use_case": "gone"}, Code.UNKNOWN_USE_CASE),
+        ({"reply_to": ReplyTo(queue="answers-hr", session="s1")}, Code.REPLY_TO_NOT_ALLOWED),
+    ],
+)
+async def test_what_is_not_allowed_today_is_the_outcome_of_the_run(
+    redis: QuickRedis, changes: dict[str, Any], code: Code
+) -> None:
+    [refused] = await replayed(redis, **changes)
+    assert isinstance(refused.message, AnswerReady)
+    assert (refused.message.code, refused.message_id, refused.message.run) == (code, "r1/reply/p1", "p1")
+
+
+async def test_a_dead_replay_is_told_as_the_outcome_of_its_run(dying: Dying) -> None:
+    for rerun in (True, False):
+        request = a_request(run="p1", rerun=rerun)
+        await dying.die(Envelope(OUTCOMES, f"r1/replay/{rerun}", ReplayRequest(request=request), "c1"), "Unauthorized")
+    assert len(await dying.look()) == 2
+    [told] = await dying.bus.peek("answers")
+    assert told.message_id == "r1/reply/p1"
+
+
+def test_the_archives_copy_has_the_same_id_whoever_sends_it() -> None:
+    kept = ExpiredRequest(request=a_request(), died_on=RETRIEVE, reason=Reason.TTL_EXPIRED)
+    assert json.loads(to_archive(kept).message.encode())["died_on"] == RETRIEVE
+    assert {to_archive(kept).message_id for _ in range(2)} == {"r1/expired"}
