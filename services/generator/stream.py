@@ -77,7 +77,7 @@ class Heard:
         try:
             self._add(json.loads(data), "delta")
         except (ValueError, TypeError, AttributeError, KeyError) as strange:
-            raise DependencyDown(f"the model sent what is no chat completion: {strange!r}") from strange
+            raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
 
     def take_whole(self, body: bytes) -> None:
         """Add an answer that is no stream; raises as `take` does."""
@@ -87,7 +87,7 @@ class Heard:
                 raise ValueError("no choices")
             self._add(completion, "message")
         except (ValueError, TypeError, AttributeError, KeyError) as strange:
-            raise DependencyDown(f"the model sent what is no chat completion: {strange!r}") from strange
+            raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
 
     def take_beginning(self, body: bytes) -> None:
         """Add what can be read of the beginning of an answer that is no stream."""

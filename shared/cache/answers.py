@@ -23,6 +23,9 @@ from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.request import Turn
 
+# Raised when what is kept is made in another way; what was kept before is not found then.
+FORM = 2
+
 # KEYS: entry, floor, epoch, a uses-set per document
 # ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then document, generation …
 _STORE = """
@@ -137,7 +140,7 @@ def answer_key(
     A keyed hash, so that nobody who reads Redis can test guesses of what was asked.
     """
     conversation = [[turn.role, normalise(turn.text)] for turn in turns]
-    scope = json.dumps([tenant, acl_class, use_case, version, conversation, normalise(question)])
+    scope = json.dumps([FORM, tenant, acl_class, use_case, version, conversation, normalise(question)])
     return hmac.new(secret.encode(), scope.encode(), "sha256").hexdigest()
 
 

@@ -33,13 +33,19 @@ def make_client(
     """A client for `deployment` that gives up after `timeout` and never retries by itself; close it in the end."""
     from openai import AsyncAzureOpenAI, AsyncOpenAI, Timeout
 
+    from shared.llm.bounded import bounded_client
+
     limits = Timeout(timeout.total_seconds(), connect=min(CONNECT, timeout).total_seconds())
     key = _key(deployment, environment)
     if deployment.provider is not Provider.AZURE:
         return AsyncOpenAI(
             # Servers that need no key still want the header to be there.
-            base_url=deployment.endpoint, api_key=key or "none", timeout=limits, max_retries=0
-        )  # fmt: skip
+            base_url=deployment.endpoint,
+            api_key=key or "none",
+            timeout=limits,
+            max_retries=0,
+            http_client=bounded_client(limits),
+        )
     return AsyncAzureOpenAI(
         azure_endpoint=deployment.endpoint,
         api_version=deployment.api_version,
@@ -47,6 +53,7 @@ def make_client(
         azure_ad_token_provider=None if key else _entra_token(),
         timeout=limits,
         max_retries=0,
+        http_client=bounded_client(limits),
     )
 
 

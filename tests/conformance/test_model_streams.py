@@ -202,18 +202,22 @@ CHUNK = '{"choices": [{"index": 0, "delta": {"content": "%s"}, "finish_reason": 
 USAGE = '{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}}'
 
 
-async def told(body: bytes | Iterator[bytes], monkeypatch: pytest.MonkeyPatch, **deployment: Any) -> Reply:
+async def told(
+    body: bytes | Iterator[bytes], monkeypatch: pytest.MonkeyPatch, status: str = "200 OK", **deployment: Any
+) -> Reply:
     """What is made of a server that sends `body` and hangs up, or is hung up on."""
     blocks = [body] if isinstance(body, bytes) else body
     hung_up = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-type: text/event-stream\r\n\r\n".encode())
         with suppress(ConnectionError):
             for block in blocks:
                 writer.write(block)
                 await writer.drain()
+            if blocks is body:
+                await reader.read()  # it would go on, unless somebody hangs up
         writer.close()
         hung_up.set()
 
@@ -397,3 +401,16 @@ async def test_a_refusal_of_pages_is_told_in_brief(model: Model) -> None:
     with pytest.raises(Unprocessable) as failure:
         await model.ask()
     assert 20 < len(str(failure.value)) < 1_000
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("status", "means"), [("502 Bad Gateway", DependencyDown), ("429 Slow Down", TryLater), ("422 No", Unprocessable)]
+)
+async def test_an_error_without_an_end_is_an_error(
+    status: str, means: type[Exception], stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(means) as failure:
+        await told(for_ever(b"<p>an error page "), monkeypatch, status, stream=stream)
+    assert type(failure.value) is means  # and not a call that took too long
+    assert len(str(failure.value)) < 1_000

@@ -1,0 +1,38 @@
+"""An HTTP client that reads the beginning of an error only: the SDK reads all of it, and some have no end."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+from openai import DefaultAsyncHttpxClient
+
+# More than a provider's JSON takes; of a proxy's page of HTML a sentence is told.
+MOST_OF_AN_ERROR = 64 * 1024
+
+
+class Beginning(httpx2.AsyncByteStream):
+    """The first bytes of a body. What is left closes its connection."""
+
+    def __init__(self, body: httpx2.AsyncByteStream, most: int) -> None:
+        self._body = body
+        self._left = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for block in self._body:
+            yield block[: self._left]
+            self._left -= len(block)
+            if self._left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        """Close the body below."""
+        await self._body.aclose()
+
+
+def bounded_client(timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+    """The SDK's own client otherwise."""
+    return DefaultAsyncHttpxClient(timeout=timeout, event_hooks={"response": [_bound]})
+
+
+async def _bound(response: httpx2.Response) -> None:
+    if response.is_error and isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = Beginning(response.stream, MOST_OF_AN_ERROR)
