@@ -49,7 +49,17 @@ _LATE: Mapping[str, type[ExpiredRequest] | type[ReplayRequest]] = {
 }
 # What belongs to one sending of the message, not to the message.
 _OF_THE_FIRST = {
-    *(port.ATTEMPT, port.ANSWER_BY, port.ENQUEUED_AT, port.RUN, port.RERUN, port.REPLAY_OF, REPLAY_FROM, REPLAY_TRACE),
+    *(
+        port.ATTEMPT,
+        port.ANSWER_BY,
+        port.ENQUEUED_AT,
+        port.FIRST_NUMBER,
+        port.RUN,
+        port.RERUN,
+        port.REPLAY_OF,
+        REPLAY_FROM,
+        REPLAY_TRACE,
+    ),
     *(port.TRACEPARENT, port.TRACESTATE, port.DIAGNOSTIC_ID, "DeadLetterReason", "DeadLetterErrorDescription"),
 }
 _RUN = re.compile(r"p(\d+)")

@@ -90,6 +90,19 @@ async def test_dead_letters_are_forwarded_with_their_reason_and_where_they_died(
     assert dead.properties["kept"] == "yes"
 
 
+async def test_a_dead_letter_keeps_the_number_that_it_had_where_it_died(bus: Bus) -> None:
+    """By it the sender's other messages with the same id are told apart."""
+    for number in range(3):
+        await bus.send(Outgoing("work", b"1", "ask.v1", message_id=f"m{number}"))
+    for _ in range(2):
+        await (await take(bus)).complete()
+    last = await take(bus)
+    await last.dead_letter("SchemaInvalid", "no question")
+    dead = (await take(bus, "dead")).message
+    assert dead.sequence_number != last.message.sequence_number
+    assert dead.first_number == last.message.first_number == last.message.sequence_number
+
+
 async def test_dead_letters_that_stay_can_be_seen(bus: Bus) -> None:
     await bus.send(Outgoing("dead", b"1", "x"))
     await (await take(bus, "dead")).dead_letter("Crashed", "once more")

@@ -92,6 +92,14 @@ def test_a_second_outcome_meets_the_first_ones_id(queues: tuple[Queue, ...], fol
         assert use_case.deadline.default <= use_case.deadline.longest
 
 
+@pytest.mark.parametrize("queue", [QUEUES[name] for name in CALLERS.ingresses()], ids=lambda queue: queue.name)
+def test_a_door_drops_what_a_sender_repeats_by_itself_and_nothing_that_it_repeats_on_purpose(queue: Queue) -> None:
+    """What it drops, it drops without a word; the windows behind it, which guard outcomes, stay as they are."""
+    assert queue.duplicate_window is not None
+    assert timedelta(seconds=20) <= queue.duplicate_window <= timedelta(minutes=1)
+    assert shortest_window(QUEUES.values()) >= timedelta(minutes=10)
+
+
 def test_expired_is_said_in_time() -> None:
     assert timedelta(0) < SENTINEL_DELAY <= timedelta(seconds=15)
 

@@ -14,10 +14,11 @@ from shared.bus.port import ENQUEUED_AT
 from shared.cache.redis import QuickRedis
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
-from shared.errors import SettingsError
+from shared.errors import SettingsError, TryLater
 from shared.ledger.ledger import Ledger
 from shared.telemetry.metrics import make
-from shared.worker.plumbing import Parts
+from shared.worker.plumbing import Parts, _worker
+from shared.worker.policy import Retry, after_failure
 from tests.making import NOW
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway, an_ask
@@ -26,18 +27,17 @@ CONFIG = Path(__file__).parents[4] / "examples" / "onboarding"
 SKEW = 30.0
 
 
+SETTINGS = {
+    "servicebus_connection_string": "Endpoint=sb://localhost;UseDevelopmentEmulator=true;",
+    "config": CONFIG,
+    "cache_secret": "a secret of this test",
+}
+
+
 async def queues_served(window: float) -> int:
     """Of a gateway that believes in this duplicate window (seconds)."""
     redis = QuickRedis("redis://127.0.0.1:1/0")
-    settings = GatewaySettings.model_validate(
-        {
-            "servicebus_connection_string": "Endpoint=sb://localhost;UseDevelopmentEmulator=true;",
-            "config": CONFIG,
-            "cache_secret": "a secret of this test",
-            "duplicate_window": window,
-            "clock_skew": SKEW,
-        }
-    )
+    settings = GatewaySettings.model_validate({**SETTINGS, "duplicate_window": window, "clock_skew": SKEW})
     return len(await make_jobs(settings, Parts(MemoryBus(), redis, Ledger(redis), make())))
 
 
@@ -78,6 +78,25 @@ async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: QuickR
     work = (await gateway.ask(properties={ENQUEUED_AT: first.isoformat()}))[1].request
     assert work is not None
     assert work.answer_by == first + timedelta(seconds=60)
+
+
+async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_is_over() -> None:
+    """An ask without a time to live has no deadline that its worker knows; the gateway ends it."""
+    redis = QuickRedis("redis://127.0.0.1:1/0")
+    settings = GatewaySettings.model_validate(SETTINGS)
+    parts = Parts(MemoryBus(), redis, Ledger(redis), make())
+    [job] = [job for job in await make_jobs(settings, parts) if job.queue == "ask"]
+    policy = _worker(job, settings, parts).policy
+    longest = max(use_case.deadline.longest for use_case in read_use_cases(CONFIG / "use_cases").values())
+    waited = timedelta(0)
+    for attempt in range(1, 1_000):
+        decision = after_failure(
+            TryLater("underway"), attempt=attempt, now=NOW, deadline=None, policy=policy, chance=0.5
+        )
+        assert isinstance(decision, Retry)
+        assert decision.at - NOW <= timedelta(seconds=5)
+        waited += decision.at - NOW
+    assert waited > timedelta(seconds=longest)
 
 
 async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: QuickRedis) -> None:
