@@ -133,6 +133,8 @@ class Desk:
             known = self._known(verdict.request, arrival, entry)
             if known is not None:
                 return known
+            if entry.request is not None and isinstance(verdict, Admitted) and not arrival.run:
+                return self._resumed(verdict.request, entry.request)
         if isinstance(verdict, Refused):
             return Answered(verdict.request, verdict.answer)
         return await self._admitted(ask, verdict, arrival)
@@ -172,6 +174,15 @@ class Desk:
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
             return Answered(request, answer, Standing.ALONE)
         return Underway(request)
+
+    def _resumed(self, request: Request, accepted: Request) -> Enqueued:
+        """Send what an admission led to once more: its process may have died before it did.
+
+        It has its tokens and its deadline, and nothing that is decided now may end what is being worked on.
+        """
+        asked = {"question": request.question, "conversation": request.conversation}
+        again = accepted.model_copy(update=asked)
+        return Enqueued(again, [at_deadline(again), to_retriever(again)])
 
     async def _admitted(self, ask: Ask, admitted: Admitted, arrival: Arrival) -> Settled | Enqueued:
         use_case = admitted.use_case

@@ -477,6 +477,18 @@ async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
 
 
+async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_worked_on(
+    web: Web, office: Office
+) -> None:
+    first = await post(web)
+    await office.budget.spend("tessolund", "something else", 100_000)
+    await office.budget.settle("tessolund", first.json()["request_id"], 4_000)
+    again = await post(web)
+    assert (again.status_code, again.json()) == (first.status_code, first.json())
+    sent = [(each.message_id, each.message) for each in web.sent]
+    assert sent[2:] == sent[:2]
+
+
 async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: QuickRedis) -> None:
     assert (await post(web, use_case="holiday", key=None)).status_code == 404
     assert await redis.run(lambda connection: connection.keys("ragbus:request:*")) == []
