@@ -41,7 +41,7 @@ POINTS: Final[dict[str, str]] = {
     "outcomes.filing": "waiting HTTP callers were told, the ledger was not",
     "outcomes.filed": "the outcome of an HTTP caller is in the ledger",
     "dead.telling": "a dead message's caller is about to be told",
-    "dead.settled": "its reserved tokens are given back",
+    "dead.settled": "its reserved tokens are given back, if it held any",
     "retriever.embedding": "a question is about to be embedded",
     "retriever.embedded": "the question is embedded",
     "retriever.searched": "passages were looked for",

@@ -9,7 +9,6 @@ completed, and the copy archived when it comes round.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -116,20 +115,16 @@ class DeadDesk:
         outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
         now = self._clock()
         answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
-        if death.is_ask:
-            if not request.ask_digest and not request.rerun:
-                return await self._unread(request, answer)
-            entry = await self._bind(request)
-            if request.run and not request.rerun and entry is not None and entry.unread is not None:
-                return []  # mended, and sent again by an operator; its sender was told
-            if entry is not None and not request.run and entry.token != request.token:
-                return [to_one_ask(request, answer, request.token, now)]
-            if entry is not None:
-                opened_by = entry.token or request.token
-                request = request.model_copy(update={"admission": entry.admission, "token": opened_by})
-        await self._settle(request.tenant, request.spending, 0)
+        bound = await self._bound(request, answer) if death.is_ask else request
+        if bound is not None:
+            await self._settle(bound.tenant, bound.spending, 0)
         reach("dead.settled")
-        return [to_caller(request, answer, now)]
+        if bound is not None:
+            return [to_caller(bound, answer, now)]
+        if request.run:
+            # An operator sent it again; its sender was told the first time.
+            return []
+        return [to_one_ask(request, answer, request.token, now)]
 
     def archive(self, death: Death, known: Entry | None) -> Kept | Envelope | None:
         """What is kept of a dead message, given what the ledger has on a request that is over."""
@@ -143,21 +138,19 @@ class DeadDesk:
             return None
         return to_archive(death.remains)
 
-    async def _unread(self, request: Request, answer: AnswerReady) -> Sequence[Envelope]:
-        """Tell the sender of an ask that it could not be read; its id stays free for a corrected one."""
-        if request.run:
-            # A replay of one whose sender was told.
-            return []
-        with suppress(RedisAway):
-            await self._ledger.unread(request, answer)
-        return [to_one_ask(request, answer, request.token, self._clock())]
-
-    async def _bind(self, request: Request) -> Entry | None:
-        """What the id of a dead ask is bound to; None while Redis is away."""
+    async def _bound(self, request: Request, answer: AnswerReady) -> Request | None:
+        """The request of a dead ask as the ledger knows it; None: how it died is told to this ask alone."""
+        readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
         try:
-            return await self._ledger.bind(request, request.token, self._clock())
+            if not readable and not request.rerun:
+                await self._ledger.unread(request, answer)
+                return None
+            entry = await self._ledger.bind(request, request.token, self._clock())
         except RedisAway:
+            return request if readable or request.rerun else None
+        if (is_replay and entry.unread is not None) or (not request.run and entry.token != request.token):
             return None
+        return request.model_copy(update={"admission": entry.admission, "token": entry.token or request.token})
 
     def _request(self, message: Received) -> Request | None:
         # Where it died decides how it is read: on a caller's door a subject and a body prove nothing.

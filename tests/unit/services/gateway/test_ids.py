@@ -301,6 +301,14 @@ async def test_what_an_earlier_admission_left_behind_changes_nothing(office: Off
     assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
 
 
+async def test_an_ask_of_an_earlier_admission_begins_no_further_one(office: Office) -> None:
+    """It is a redelivery, however late, and was answered."""
+    request = await refused_and_admitted_anew(office)
+    await office.finish(request, outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True)
+    assert await office.take(**FIRST) == []
+    assert (await office.entry()).admission == 1
+
+
 async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_again(office: Office) -> None:
     request = await refused_and_admitted_anew(office)
     assert await office.work(**REPEAT) == request
