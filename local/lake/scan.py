@@ -108,7 +108,7 @@ def nameable(path: str) -> bool:
 
 
 def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: Found) -> Iterator[str]:
-    """Note a file, hand back a folder."""
+    """Note a file, hand back a folder. A link is neither: who may read a document depends on its place."""
     if ignored(entry.name) or Path(entry.path) == omit:
         return
     if not nameable(entry.name):
@@ -117,12 +117,12 @@ def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: 
     try:
         if entry.is_dir(follow_symlinks=False):
             yield path
-        elif not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root):
+        elif not entry.is_symlink():
             seen = entry.stat()
             if stat.S_ISREG(seen.st_mode):
                 found.files[path] = Stat.of(seen)
     except FileNotFoundError:
-        return  # removed while we looked, or a link to nowhere
+        return  # removed while we looked
     except OSError:
         found.unreadable.append(path)
 

@@ -127,7 +127,8 @@ def _too_heavy(request: Request) -> tuple[Code, str] | None:
 
 def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:
     caller = arrival.caller
-    identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id)
+    door = "http" if arrival.over_http else ""
+    identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id, door)
     return Request(
         request_id=identity,
         tenant=caller.tenant,

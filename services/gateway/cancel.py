@@ -47,15 +47,17 @@ class CancelDesk:
 
     async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
         """Cancel what `caller` asked under a message id; raises `TryLater` while Redis is away, a few times."""
-        identity = request_id(caller.tenant, caller.name, cancel.message_id)
+        # `http/{Idempotency-Key}` takes back what the caller asked over HTTP, and may also be a message's own id.
+        doors = ["", "http"] if cancel.message_id.startswith("http/") else [""]
+        identities = [request_id(caller.tenant, caller.name, cancel.message_id, door) for door in doors]
         try:
-            outcome = await self.cancel(identity, caller)
+            outcomes = [await self.cancel(identity, caller) for identity in identities]
         except RedisAway as away:
             if attempt >= ATTEMPTS:
-                log.warning("cancel.given_up", request_id=identity, tenant=caller.tenant, detail=str(away))
+                log.warning("cancel.given_up", request_id=identities[0], tenant=caller.tenant, detail=str(away))
                 return []
             raise TryLater(f"the ledger cannot be reached: {away}", after=WAIT_FOR_REDIS) from away
-        return [outcome.envelope] if outcome is not None else []
+        return [outcome.envelope for outcome in outcomes if outcome is not None]
 
     async def cancel(self, identity: str, caller: Caller) -> Decided | None:
         """The outcome of `caller`'s request `identity`; None when there is nobody to tell yet: it has not arrived.

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent
 
+from shared.access.sources import fault_of_path
 from shared.contracts.base import read_json
 from shared.contracts.storage import BlobChanged, Change
 from shared.errors import Reason, Unprocessable
@@ -24,7 +25,8 @@ log = get_logger()
 # /blobServices/default/containers/{container}/blobs/{path}; the path is written as it is, not percent-encoded.
 _SUBJECT = re.compile(r"/blobServices/default/containers/(?P<container>[^/]+)/blobs/(?P<path>.+)", re.DOTALL)
 _CONTAINER = re.compile(r"[a-z0-9$](?:[a-z0-9-]{1,61})[a-z0-9]")
-_LONGEST_PATH = 1024
+# What an earlier version took for a part of a name: empty steps, backslashes, and controls above ASCII.
+_ONCE_INDEXED = re.compile(r"[/\\\x7f-\x9f]+")
 _STORAGE = "Microsoft.Storage."
 _CHANGES = {
     "BlobCreated": Change.WRITTEN,
@@ -94,7 +96,7 @@ def _changes(told: _Told) -> list[BlobChanged]:
     if change is Change.IGNORED:
         log.info("event.ignored", kind=told.type[:100], detail=api[:50])
         return []
-    container, path = _place(told.subject)
+    container, path = _place(told.subject, is_gone=change in (Change.DELETED, Change.DIRECTORY_DELETED))
     first = BlobChanged(
         event_id=told.id,
         change=change,
@@ -119,11 +121,11 @@ def _with_source(moved: BlobChanged, data: Mapping[str, Any]) -> list[BlobChange
     return [moved, moved.model_copy(update={"change": gone, "container": container, "path": path})]
 
 
-def _place(subject: str) -> tuple[str, str]:
+def _place(subject: str, *, is_gone: bool) -> tuple[str, str]:
     found = _SUBJECT.fullmatch(subject)
     if found is None:
         raise _invalid(f"its subject names no blob: {subject[:200]!r}")
-    return _checked(found["container"], found["path"])
+    return _checked(found["container"], found["path"], is_gone=is_gone)
 
 
 def _source(url: str, container: str) -> tuple[str, str]:
@@ -136,19 +138,19 @@ def _source(url: str, container: str) -> tuple[str, str]:
         segments = segments[1:]
     if len(segments) < 2:
         raise _invalid("a rename without the place it came from (sourceUrl)")
-    return _checked(segments[0], "/".join(segments[1:]))
+    return _checked(segments[0], "/".join(segments[1:]), is_gone=True)
 
 
-def _checked(container: str, path: str) -> tuple[str, str]:
+def _checked(container: str, path: str, *, is_gone: bool) -> tuple[str, str]:
+    """Refuse what is no name, and second names of a blob. One that is gone may have had such a name when it was indexed
+    by an earlier version, which refused less, and must leave the index."""
     if not _CONTAINER.fullmatch(container):
         raise _invalid(f"not a container's name: {container[:80]!r}")
-    if len(path) > _LONGEST_PATH or any(ord(letter) < ord(" ") for letter in path):
-        raise _invalid(f"not a blob's name: {path[:80]!r}")
-    if any(step in (".", "..") for step in path.split("/")):
-        raise _invalid(f"a path with steps up or to itself: {path[:80]!r}")
-    if not path.strip("/"):
-        raise _invalid("its path is empty")
-    return container, path.rstrip("/")
+    name = path.removesuffix("/")  # of a directory, as some write it
+    fault = fault_of_path(_ONCE_INDEXED.sub("/", name).strip("/") if is_gone else name)
+    if fault:
+        raise Unprocessable(Reason.SCHEMA_INVALID, f"{path[:80]!r} cannot be indexed: {fault}; give it another path")
+    return container, name
 
 
 def _is_recursive(data: Mapping[str, Any]) -> bool:

@@ -9,11 +9,16 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from services.indexer.lake import Blob, Changed, Vanished, is_noise
+from shared.access.sources import fault_of_path
 from shared.errors import TryLater
 
 
 class FolderLake:
     """`folders` says which folder is which container. Nothing outside of them is ever read.
+
+    A file is a blob under one name only: that of its real place, letter by letter. So symbolic links are no blobs,
+    neither files nor folders, and where the file system knows neither case nor Unicode forms the other spellings are
+    none. A hard link cannot be told from a file: it is one more document, with the rights of its own place.
 
     A folder that is not there is a disk that is not mounted: `TryLater`, or all its documents would be removed.
     """
@@ -34,8 +39,8 @@ class FolderLake:
         for blob in await asyncio.to_thread(self._list, container, prefix):
             yield blob
 
-    def _head(self, container: str, path: str) -> Blob | None:
-        file = self._file(container, path)
+    def _head(self, container: str, path: str, *, is_listed: bool = False) -> Blob | None:
+        file = self._file(container, path, is_listed=is_listed)
         if file is None:
             return None
         try:
@@ -72,23 +77,44 @@ class FolderLake:
         found: list[Blob] = []
         for folder, _, names in os.walk(root):
             paths = ((Path(folder) / name).relative_to(root).as_posix() for name in names)
-            heads = (self._head(container, path) for path in paths if path.startswith(prefix))
+            heads = (self._head(container, path, is_listed=True) for path in paths if path.startswith(prefix))
             found += [blob for blob in heads if blob is not None]
         return sorted(found, key=lambda blob: blob.path)
 
-    def _file(self, container: str, path: str) -> Path | None:
-        """The file of a blob; none for what is noise, or would lead out of the folder, by `..` or by a link."""
+    def _file(self, container: str, path: str, *, is_listed: bool = False) -> Path | None:
+        """The file of a blob; none for what is noise, and for any name but that of the file's real place.
+
+        `is_listed`: the path is spelled as its folders spell it.
+        """
         root = self._root(container)
-        if root is None or is_noise(path) or "\0" in path:
+        if root is None or is_noise(path) or fault_of_path(path):
             return None
-        file = (root / path).resolve()
-        return file if file.is_relative_to(root) and file != root else None
+        file = root / path
+        try:
+            return file if file.resolve() == file and (is_listed or _is_spelled(root, path)) else None
+        except (FileNotFoundError, NotADirectoryError, RuntimeError):
+            return None  # RuntimeError: links in a circle
+        except OSError as broken:
+            if broken.errno == errno.ENAMETOOLONG:
+                # A blob may have it, a file may not, and no later look will find one.
+                return None
+            raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
 
     def _root(self, container: str) -> Path | None:
         root = self._folders.get(container)
         if root is not None and not root.is_dir():
             raise TryLater(f"the lake folder {root} is not there")
         return root
+
+
+def _is_spelled(root: Path, path: str) -> bool:
+    """Whether each step of `path` is what its folder calls it."""
+    folder = root
+    for step in path.split("/"):
+        if step not in {entry.name for entry in folder.iterdir()}:
+            return False
+        folder /= step
+    return True
 
 
 def _blob(path: str, status: os.stat_result) -> Blob:

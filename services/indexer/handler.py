@@ -121,6 +121,8 @@ class Indexer:
         entries = await self._registry.at(container, path)
         source = self._sources.of(container, path)
         blob = await self._lake.head(container, path) if source else None
+        if source is None:
+            log.info("document.in_no_source", document=path)
         mine = next((each for each in entries if source and _belongs(each, source)), None)
         reach("indexer.looked")
         followed = [await self._remove(each) for each in entries if each is not mine or blob is None]

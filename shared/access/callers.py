@@ -17,7 +17,7 @@ import hmac
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +25,10 @@ from shared.contracts.queues import CORE, OUTCOMES
 from shared.settings.files import read_yaml
 
 KEY_PREFIX = "sha256:"
+
+
+# What Service Bus calls a queue. Nothing that leads into one: `…/$DeadLetterQueue` is not a queue of its own.
+QueueName = Annotated[str, Field(max_length=260, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/~-]*[A-Za-z0-9])?$")]
 
 
 class _Strict(BaseModel):
@@ -43,10 +47,10 @@ class Caller(_Strict):
 
     name: str = Field(min_length=1, max_length=64)
     tenant: str = Field(min_length=1, max_length=64)
-    groups: tuple[str, ...] = ()
+    groups: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     use_cases: tuple[str, ...] = ()
-    queue: str | None = None
-    reply_queues: tuple[str, ...] = ()
+    queue: QueueName | None = None
+    reply_queues: tuple[QueueName, ...] = ()
     api_keys: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -69,14 +73,14 @@ class Callers(_Strict):
     @model_validator(mode="after")
     def _doors_belong_to_one(self) -> Self:
         _once("name", [caller.name for caller in self.callers])
-        _once("queue", [caller.queue for caller in self.callers if caller.queue])
-        _once("reply queue", [queue for caller in self.callers for queue in set(caller.reply_queues)])
+        # Service Bus does not tell `Ask` from `ask`, and a queue is either asked at or answered on.
+        _once("queue", [queue.lower() for caller in self.callers for queue in _own(caller)])
         _once("api key", [key for caller in self.callers for key in caller.api_keys])
         ours = {queue.name for queue in CORE}
         for caller in self.callers:
             if caller.tenant not in self.tenants:
                 raise ValueError(f"caller {caller.name}: tenant {caller.tenant} is not under tenants")
-            if ours & {caller.queue, *caller.reply_queues}:
+            if ours & {queue.lower() for queue in _own(caller)}:
                 raise ValueError(f"caller {caller.name}: {sorted(ours)} are internal queues, choose other names")
         return self
 
@@ -118,7 +122,11 @@ def hash_key(key: str) -> str:
     return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()
 
 
+def _own(caller: Caller) -> list[str]:
+    return [*filter(None, [caller.queue]), *set(caller.reply_queues)]
+
+
 def _once(what: str, values: list[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise ValueError(f"{what} given to more than one caller: {twice[0]}")
+        raise ValueError(f"{what} given twice: {twice[0]}")

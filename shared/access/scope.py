@@ -1,5 +1,6 @@
 """The tenant scope: what one caller may read. Every search goes through it; there is no way around."""
 
+import json
 from dataclasses import dataclass
 
 from shared.contracts.request import Request
@@ -26,5 +27,5 @@ class TenantScope:
         return tenant == self.tenant and not self.groups.isdisjoint(groups)
 
     def acl_class(self) -> str:
-        """Callers of one class see the same documents; part of every cache key."""
-        return ",".join(sorted(self.groups))
+        """Callers of one class see the same documents; part of every cache key. A group's name may hold any letter."""
+        return json.dumps(sorted(self.groups))

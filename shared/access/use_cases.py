@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.access.sources import COLLECTION
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
 from shared.settings.base import existing
@@ -46,7 +47,7 @@ class UseCase(_Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     description: str = Field(default="", description="for people; nothing depends on it")
-    collection: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    collection: str = Field(pattern=COLLECTION)
     prompt: str = Field(min_length=1, description="the system prompt; the passages and the question are added")
     deployments: tuple[str, ...] = Field(min_length=1, description="names in models.yaml that may answer")
     regions: tuple[str, ...] = Field(default=(), description="regions that data may go to; empty: any")

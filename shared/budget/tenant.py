@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from shared.budget.bucket import Bucket
 from shared.cache.redis import QuickRedis, RedisAway
+from shared.contracts.ids import escaped
 
 # A process cannot know how many others spend at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25
@@ -131,4 +132,5 @@ class TenantBudget:
 
 
 def _keys(tenant: str, request: str) -> list[str]:
-    return [f"ragbus:{{{tenant}}}:budget", f"ragbus:{{{tenant}}}:reserved:{request}"]
+    whose = f"ragbus:{{{escaped(tenant)}}}"
+    return [f"{whose}:budget", f"{whose}:reserved:{request}"]

@@ -10,7 +10,7 @@ everything, so it lives only as long as the collection's *epoch*, which every co
     ragbus:{tenant/collection}:floor           document -> the least generation that may be served
     ragbus:{tenant/collection}:epoch           how many commits there were
 
-The braces keep a collection's keys in one slot of a Redis cluster.
+The braces keep a collection's keys in one slot of a Redis cluster. Tenant and collection are written `escaped`.
 """
 
 import hmac
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.ids import escaped
 from shared.contracts.request import Turn
 
 # Raised when what is kept is made in another way; what was kept before is not found then.
@@ -81,7 +82,7 @@ class Shelf:
 
     def key(self, *rest: str) -> str:
         """A Redis key on this shelf."""
-        return ":".join((f"ragbus:{{{self.tenant}/{self.collection}}}", *rest))
+        return ":".join((f"ragbus:{{{escaped(self.tenant)}/{escaped(self.collection)}}}", *rest))
 
 
 class AnswerCache:

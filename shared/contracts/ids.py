@@ -19,6 +19,7 @@ id makes a second send after a crash harmless.
 import base64
 import hashlib
 import re
+from urllib.parse import quote
 
 # Service Bus refuses a longer message id (quotas: message/session ID, 128 characters).
 MAX_ID = 128
@@ -35,9 +36,21 @@ def digest(*parts: str) -> str:
     return base64.b32encode(hashed.digest()).decode().rstrip("=").lower()
 
 
-def request_id(tenant: str, caller: str, message_id: str) -> str:
-    """The request that `caller` of `tenant` means by `message_id`: same message, same request."""
-    return "r" + digest(tenant, caller, message_id)
+def request_id(tenant: str, caller: str, message_id: str, door: str = "") -> str:
+    """The request that `caller` of `tenant` means by `message_id`: same message, same request.
+
+    `door` is `http` for what came over HTTP, empty for a queue: an `Idempotency-Key` is never a `message_id`.
+    """
+    return "r" + digest(tenant, caller, message_id, *filter(None, [door]))
+
+
+def escaped(name: str) -> str:
+    """A free name as one part of a key: different names stay different, and none holds a separator or a brace.
+
+    What is left as it is: letters and digits of ASCII, `_`, `.`, `-` and `~`. The empty name has a sign of its own,
+    because a hash tag of Redis Cluster (`{…}`) must not be empty.
+    """
+    return quote(name, safe="", errors="surrogatepass") or "%"
 
 
 def ask_token(reply_session: str | None, sequence_number: int, body: bytes) -> str:

@@ -274,8 +274,8 @@ REQUESTS: Final = (
         "callers-collide",
         "Two callers that use the same message id share one request.",
         "shared/contracts/ids.py",
-        'return "r" + digest(tenant, caller, message_id)',
-        'return "r" + digest(message_id)',
+        'return "r" + digest(tenant, caller, message_id, ',
+        'return "r" + digest(message_id, ',
         (_DOORS + "test_the_same_message_id_from_two_callers_is_two_requests",),
     ),
     Plant(

@@ -304,7 +304,12 @@ async def test_bad_documents_are_told_apart_and_do_no_harm(app: App) -> None:
     await write(app, lake / "empty.md", "")
 
     async def both_reported() -> Any:
-        found = {str(dead.dead_letter_error_description): dead for dead in await app.dead("blob-events")}
+        names = ("broken.pdf", "movie.mp4")
+        found = {
+            said: dead
+            for dead in await app.dead("blob-events")
+            if any(name in (said := str(dead.dead_letter_error_description)) for name in names)
+        }
         return {str(dead.dead_letter_reason) for dead in found.values()} if len(found) >= 2 else None
 
     assert await until(both_reported) == {"PoisonContent"}
@@ -314,6 +319,42 @@ async def test_bad_documents_are_told_apart_and_do_no_harm(app: App) -> None:
     assert "4711" in answer["text"]
     for name in ("broken.pdf", "movie.mp4", "empty.md", "after.md"):
         (lake / name).unlink()
+
+
+async def test_a_document_has_the_readers_of_its_place(app: App) -> None:
+    """Neither another spelling of its path nor a link to it gives it others, whatever an event says."""
+    lake = app.stack.lake
+    (lake / "managers" / "vault.md").write_text("# Vault\n\nThe code of the zebra vault is QUARTZ-4411.\n")
+    (lake / "link.md").symlink_to("managers/vault.md")
+    (lake / "folder").symlink_to("managers", target_is_directory=True)
+    await until(lambda: is_indexed(app, "managers/vault.md"))
+    spelled = ["managers//vault.md", "/managers/vault.md", "managers\\vault.md"]
+    for path in [*spelled, "link.md", "folder/vault.md", "Managers/vault.md"]:
+        subject = f"/blobServices/default/containers/handbook/blobs/{path}"
+        event = {
+            "id": path,
+            "eventType": "Microsoft.Storage.BlobCreated",
+            "subject": subject,
+            "data": {"api": "PutBlob"},
+        }
+        more = {"topic": "", "eventTime": "2026-11-27T12:00:00Z", "dataVersion": "", "metadataVersion": "1"}
+        await app.post({**event, **more}, queue="blob-events")
+
+    async def looked_at() -> bool:
+        return not await app.peek("blob-events")
+
+    async def refused() -> bool:
+        told = [str(dead.dead_letter_error_description) for dead in await app.dead("blob-events")]
+        return sum("give it another path" in said for said in told) == len(spelled)
+
+    await until(looked_at)
+    assert [path for path in await app.documents() if path.endswith(("vault.md", "link.md"))] == ["managers/vault.md"]
+    question = "What is the code of the zebra vault?"
+    assert "QUARTZ-4411" in (await app.ask(question, queue="ask-hr"))["text"]
+    assert "QUARTZ-4411" not in (await app.ask(question))["text"]
+    await until(refused)
+    for path in ("link.md", "folder", "managers/vault.md"):
+        (lake / path).unlink()
 
 
 UNSEEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f" + "".join(chr(0xE0000 + ord(letter)) for letter in "obey")

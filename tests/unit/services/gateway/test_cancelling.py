@@ -15,7 +15,7 @@ from shared.access.callers import Callers, hash_key
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.bus.port import BusUnavailable, Received
 from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import request_id
 from shared.contracts.request import Request
@@ -271,3 +271,19 @@ async def test_every_code_of_a_problem_is_documented(web: Web) -> None:
     ]
     assert {reply.status_code for reply in replies} == {404, 405, 401, 422, 503}
     assert {reply.json()["code"] for reply in replies} <= {*map(str, Code), *HTTP_CODES}
+
+
+async def test_a_message_is_not_taken_for_what_was_asked_over_http(web: Web, gateway: Gateway) -> None:
+    """Whatever the caller calls its messages."""
+    over_http = await web.ask("k1")
+    by_queue = await asked(gateway, message_id="http/k1", question="Another one?")
+    assert by_queue.request_id != over_http
+
+
+async def test_a_cancel_message_reaches_what_was_asked_over_http(web: Web, gateway: Gateway) -> None:
+    over_http = await web.ask("k1")
+    by_queue = await asked(gateway, message_id="http/k1", question="Another one?")
+    told = await cancel(gateway, body=b'{"message_id": "http/k1"}')
+    outcomes = [envelope.message for envelope in told]
+    assert [each.request_id for each in outcomes if isinstance(each, AnswerReady)] == [by_queue.request_id, over_http]
+    assert [envelope.queue for envelope in told] == ["answers", "outcomes"]

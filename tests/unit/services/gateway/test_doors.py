@@ -42,6 +42,7 @@ CALLERS = Callers.model_validate(
             for name, groups, queue, replies in (
                 ("welcome-app", ["employees"], "ask", "answers"),
                 ("hr-portal", ["employees", "managers"], "ask-hr", "answers-hr"),
+                ("comma-app", ["employees,managers"], "ask-comma", "answers-comma"),
             )
         ],
     }
@@ -166,6 +167,20 @@ async def test_a_known_answer_comes_from_the_cache_and_costs_nothing(gateway: Ga
     assert answer.request_id != known.request_id
     managers = await gateway.ask(queue="ask-hr", message_id="c")  # who may see more, asks anew
     assert len(managers) == 2
+
+
+@pytest.mark.parametrize(("knows", "asks"), [("ask-hr", "ask-comma"), ("ask-comma", "ask-hr")])
+async def test_an_answer_is_kept_for_exactly_the_groups_it_was_found_for(
+    gateway: Gateway, knows: str, asks: str
+) -> None:
+    """One group called `employees,managers` is not the two groups."""
+    work = (await gateway.ask(queue=knows, message_id="a"))[1]
+    assert work.request is not None
+    assert work.request.cache_key is not None
+    known = ending(work.request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, text="")
+    await gateway.cache.store(Shelf("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
+    assert the_answer(await gateway.ask(queue=knows, message_id="b")).cache is CacheState.HIT
+    assert len(await gateway.ask(queue=asks, message_id="c")) == 2  # a sentinel and work
 
 
 async def test_an_answered_request_is_not_answered_again(gateway: Gateway) -> None:

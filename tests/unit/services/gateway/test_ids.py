@@ -479,7 +479,7 @@ async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web
     assert (first.status_code, again.status_code) == (429, 429)
     assert int(again.headers["Retry-After"]) == int(first.headers["Retry-After"]) - 10
     office.now += timedelta(seconds=int(again.headers["Retry-After"]))
-    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "http/other-0"), 0)
+    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
     reply = await post(web)
     assert reply.status_code == 202
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"

@@ -147,25 +147,26 @@ class World:
         registry: Registry | None = None,
     ) -> Indexer:
         """Make an indexer as a process of its own would have it."""
-        metrics = make()
-        seen = registry or self.registry
-        publisher = Publisher(
-            passages=passages or self.passages,
-            registry=seen,
-            embedder=self.embedder,
-            evictor=self.evictions,
-            metrics=metrics,
-        )
         return Indexer(
             sources=sources,
             lake=self.lake,
             parser=self.parser,
-            registry=seen,
-            publisher=publisher,
+            registry=registry or self.registry,
+            publisher=self.publisher(passages, registry),
             maker=self.maker(pipeline),
-            metrics=metrics,
+            metrics=make(),
             clock=lambda: NOON,
             most_bytes=100_000,
+        )
+
+    def publisher(self, passages: Passages | None = None, registry: Registry | None = None) -> Publisher:
+        """Make what brings editions into the index."""
+        return Publisher(
+            passages=passages or self.passages,
+            registry=registry or self.registry,
+            embedder=self.embedder,
+            evictor=self.evictions,
+            metrics=make(),
         )
 
     async def entry(self, path: str) -> Document | None:

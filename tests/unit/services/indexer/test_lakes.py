@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.azure_blob import AzureLake
-from services.indexer.folder import FolderLake
+from services.indexer.folder import FolderLake, _is_spelled
 from services.indexer.lake import Blob, Changed, Lake, Vanished, is_noise
 from shared.errors import TryLater
 
@@ -85,6 +85,54 @@ async def test_nothing_outside_of_the_folder_is_ever_read(root: Path, path: str)
     assert await lake.head("handbook", path) is None
     with pytest.raises((Vanished, Changed, TryLater)):
         await lake.read("handbook", path, '"x"')
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a//b c.md",
+        "/leave.md",
+        "leave.md/",
+        "a/./b c.md",
+        "inner.md",
+        "inner/b c.md",
+        "inner/deep.md",
+        "chain.md",
+        "circle.md",
+        "LEAVE.md",
+        "A/b c.md",
+        "cafe\u0301.md",
+    ],
+)
+async def test_a_file_has_one_name(root: Path, path: str) -> None:
+    """That of its real place: who may read it depends on where it is."""
+    (root / "caf\u00e9.md").write_text("c")
+    (root / "inner.md").symlink_to("a/b c.md")
+    (root / "chain.md").symlink_to("inner.md")
+    (root / "circle.md").symlink_to("circle.md")
+    (root / "inner").symlink_to("a", target_is_directory=True)
+    lake = FolderLake({"handbook": root})
+    assert await lake.head("handbook", path) is None
+    with pytest.raises((Vanished, Changed, TryLater)):
+        await lake.read("handbook", path, '"x"')
+    assert await paths(lake) == ["a/b c.md", "caf\u00e9.md", "leave.md"]
+
+
+def test_a_step_is_spelled_as_its_folder_spells_it(root: Path) -> None:
+    """Where a file system knows no case, the other spellings lead to the same file; here they lead nowhere."""
+    assert _is_spelled(root, "a/b c.md")
+    for path in ("A/b c.md", "a/B c.md", "LEAVE.md", "a /b c.md"):
+        assert not _is_spelled(root, path)
+
+
+async def test_a_file_that_becomes_a_link_is_not_read_any_more(root: Path) -> None:
+    lake = FolderLake({"handbook": root})
+    blob = await lake.head("handbook", "leave.md")
+    assert blob
+    (root / "leave.md").rename(root / "a" / "leave.md")  # the same file, with the same etag
+    (root / "leave.md").symlink_to("a/leave.md")
+    with pytest.raises(Vanished):
+        await lake.read("handbook", "leave.md", blob.etag)
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "leave.md", "/", "~", "", "secret.md", "handbook"]), max_size=6))

@@ -113,10 +113,49 @@ def test_a_rename_from_another_container_is_also_a_deletion_there() -> None:
     assert (gone.container, gone.path, gone.change) == ("drafts", "x.txt", Change.DELETED)
 
 
-@pytest.mark.parametrize("path", ["ä ö/%20 as it is.md", "a+b&c=d.md", "#1/?.md", "a//b.md"])
+@pytest.mark.parametrize("path", ["ä ö/%20 as it is.md", "a+b&c=d.md", "#1/?.md", "a%2F%2Fb/%2e%2e.md"])
 def test_a_path_is_taken_as_it_is_written(path: str) -> None:
     [told] = read_events(body(event(path=path)))
     assert told.path == path
+
+
+SECOND_NAMES = [
+    "hr//secret/x.md",
+    "//x.md",
+    "/x.md",
+    "hr/x.md//",
+    "hr\\secret\\x.md",
+    "hr\\/secret/x.md",
+    "hr/./x.md",
+    "hr/../hr/x.md",
+    "hr/\x7fx.md",
+    "hr/\x85x.md",
+]
+
+
+@pytest.mark.parametrize("schema", [dict, cloud], ids=["event grid", "cloud events"])
+@pytest.mark.parametrize("path", [*SECOND_NAMES, "hr/\0x.md"])
+def test_a_second_name_of_a_blob_is_dead_lettered_with_what_to_do(schema: Any, path: str) -> None:
+    for kind in ("BlobCreated", "BlobRenamed"):
+        with pytest.raises(Unprocessable) as raised:
+            read_events(body(schema(event(kind, path, sourceUrl="https://acct.dfs.core.windows.net/docs/old.md"))))
+        assert raised.value.reason is Reason.SCHEMA_INVALID
+        assert "give it another path" in raised.value.detail
+
+
+def test_a_second_name_may_be_told_to_be_gone() -> None:
+    """An earlier version indexed some; reconcile gets rid of them with such an event."""
+    for path in ("hr//secret/x.md", "/x.md", "hr\\x.md"):
+        [told] = read_events(body(event("BlobDeleted", path)))
+        assert (told.change, told.path) == (Change.DELETED, path)
+    [moved] = read_events(
+        body(event("BlobRenamed", "a.md", sourceUrl="https://acct.dfs.core.windows.net/docs/a//b.md"))
+    )
+    assert (moved.path, moved.previous_path) == ("a.md", "a//b.md")
+    [below] = read_events(body(event("DirectoryDeleted", "a//b/", recursive="true")))
+    assert below.path == "a//b"
+    with pytest.raises(Unprocessable):
+        read_events(body(event("BlobDeleted", "a/../b.md")))
 
 
 def test_several_events_in_one_message_are_all_read() -> None:
