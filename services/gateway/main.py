@@ -71,7 +71,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     parts.ready = is_open.is_set
     return [
         *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
-        _outcomes_job(OutcomeDesk(parts.ledger, waiting, _now), Replays(callers, door)),
+        _outcomes_job(OutcomeDesk(parts.ledger, waiting, budget.settle, _now), Replays(callers, door)),
         _dead_job(dead),
     ]
 

@@ -1,7 +1,7 @@
 """The `outcomes` queue: the outcomes of HTTP callers, and deadline sentinels."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -15,6 +15,8 @@ from shared.contracts.envelope import Envelope, to_caller
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
+
+Settle = Callable[[str, str, int], Awaitable[None]]
 
 # While Redis is away an outcome waits on its queue; this is how long between looks.
 WAIT_FOR_REDIS = timedelta(seconds=2)
@@ -72,9 +74,11 @@ class Filed:
 class OutcomeDesk:
     """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
 
-    def __init__(self, ledger: Ledger, waiting: Waiting, clock: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, waiting: Waiting, settle: Settle, clock: Callable[[], datetime]) -> None:
+        """`settle`: gives a request's reserved tokens back."""
         self._ledger = ledger
         self._waiting = waiting
+        self._settle = settle
         self._clock = clock
 
     @staticmethod
@@ -86,7 +90,11 @@ class OutcomeDesk:
     async def handle(self, task: Filed | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
         """Store first; the delivery is completed after."""
         if isinstance(task, DeadlinePassed):
-            return [] if await self._is_early(task) else [self._expired(task)]
+            if await self._is_early(task):
+                return []
+            # What a call has used is charged by whoever made it, also afterwards.
+            await self._settle(task.request.tenant, task.request.spending, 0)
+            return [self._expired(task)]
         self._waiting.tell(task)
         reach("outcomes.filing")
         try:

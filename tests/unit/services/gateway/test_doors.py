@@ -68,7 +68,7 @@ class Gateway:
         self.door = QueueDoor(CALLERS, self.desk, self.cancelling, self.clock)
         self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, self.clock)
         self.waiting = Waiting()
-        self.outcomes = OutcomeDesk(self.ledger, self.waiting, self.clock)
+        self.outcomes = OutcomeDesk(self.ledger, self.waiting, self.budget.settle, self.clock)
 
     def clock(self) -> datetime:
         return self.now
@@ -215,6 +215,13 @@ async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_reque
     entry = await gateway.ledger.find("r1")
     assert entry is not None
     assert (entry.caller, entry.sent) == ("welcome-app", True)
+
+
+async def test_what_was_reserved_for_a_request_that_expired_is_given_back(gateway: Gateway) -> None:
+    for number in range(3):  # 8,000 tokens pay for two at a time
+        work = (await gateway.ask(message_id=f"m{number}"))[1].request
+        assert work is not None
+        await gateway.outcomes.handle(DeadlinePassed(request=work))
 
 
 async def test_a_repeated_ask_keeps_the_first_deadline(gateway: Gateway) -> None:

@@ -230,7 +230,10 @@ async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: Quick
 
 
 def sentinels(ledger: Ledger) -> Job[Any]:
-    desk = OutcomeDesk(ledger, Waiting(), lambda: LATE)
+    async def settle(tenant: str, spending: str, tokens: int) -> None:
+        """There is no budget."""
+
+    desk = OutcomeDesk(ledger, Waiting(), settle, lambda: LATE)
     return Job("outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True)
 
 
