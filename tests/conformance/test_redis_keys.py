@@ -1,0 +1,96 @@
+"""Every script that the workers run is run here on a real Redis, and each one's keys share a hash slot."""
+
+import ast
+import importlib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from shared.budget.tenant import TenantBudget
+from shared.cache.answers import AnswerCache, Shelf
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import Citation, Code, Outcome, ending
+from shared.ledger.ledger import Ledger
+from shared.worker.gate import Gate
+from tests.making import NOW, a_request
+
+ROOT = Path(__file__).parents[2]
+# Those that are kept apart on purpose, by what stands in the braces: a tenant, a tenant's collection, a request.
+PATTERNS = {
+    "shared.budget.tenant": "ragbus:{…}:",
+    "shared.cache.answers": "ragbus:{…}:",
+    "shared.ledger.ledger": "ragbus:request:{…}",
+    "shared.worker.gate": "ragbus:breaker:",
+}
+
+
+class Recording(QuickRedis):
+    """Remembers the keys of every script."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, timeout=10)
+        self.keys: dict[str, list[list[str]]] = defaultdict(list)
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        self.keys[source].append(keys)
+        return await super().script(source, keys, args)
+
+
+def scripts() -> dict[str, str]:
+    """Source by `module:name` of every script that is run in these modules."""
+    found = {}
+    for module in PATTERNS:
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text("utf-8"))
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            match call:
+                case ast.Call(func=ast.Attribute(attr="script"), args=[ast.Name(id=name), *_]):
+                    found[f"{module}:{name}"] = str(getattr(importlib.import_module(module), name))
+    return found
+
+
+async def everything(redis: QuickRedis, tenant: str) -> None:
+    """Whatever workers do with Redis by a script, for a tenant with that name."""
+    request = a_request(tenant=tenant)
+    citations = tuple(
+        Citation(marker=n, document=f"{n}.md", version=1, title="t", start=0, end=1, quote="q", score=1) for n in (1, 2)
+    )
+    answer = ending(request, Outcome.ANSWERED, Code.OK, text="x", citations=citations)
+    ledger = Ledger(redis)
+    await ledger.unread(a_request(tenant=tenant, request_id="r0"), answer)
+    await ledger.bind(request, "token", NOW)
+    await ledger.accept(request)
+    await ledger.claim(request, answer)
+    await ledger.replace(request, answer)
+    await ledger.sent(request)
+    await ledger.file(answer, tenant, "caller")
+    await ledger.cancel("r2", tenant, "caller")
+    await ledger.forget(request, "token")
+    budget = TenantBudget(redis, lambda _tenant: 1_000)
+    await budget.reserve(tenant, "r1", 10)
+    await budget.settle(tenant, "r1", 10)
+    await budget.charge(tenant, 10)
+    cache, shelf = AnswerCache(redis), Shelf(tenant, "handbook")
+    await cache.store(shelf, "key", answer, epoch=0, ttl=60)
+    await cache.find(shelf, "key")
+    await cache.invalidate(tenant, "handbook", "1.md", 2)
+    gate = Gate(redis, "retrieve")
+    for _ in range(gate.rules.threshold):
+        await gate.failed("down")
+
+
+@pytest.mark.parametrize("tenant", ["tessolund", "a}b{c", "tenant: with/marks"])
+async def test_every_script_stays_in_one_slot(redis_url: str, tenant: str) -> None:
+    redis = Recording(redis_url)
+    await everything(redis, tenant)
+    await redis.close()
+    known = scripts()
+    assert len(known) > 10
+    assert [name for name, source in known.items() if source not in redis.keys] == [], "run them in `everything`"
+    for name, source in known.items():
+        start = PATTERNS[name.partition(":")[0]].partition("…")[0]
+        for keys in redis.keys[source]:
+            assert len({key_slot(key.encode()) for key in keys}) == 1, (name, keys)
+            assert all(key.startswith(start) for key in keys), (name, keys)
