@@ -1,24 +1,26 @@
 """The checks of `ragbus doctor`. Each yields what it found, with the fix."""
 
 import asyncio
+import difflib
 import json
 import os
+import re
 import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ops import depths, say
 from ops.connect import bus, callers
+from ops.findings import Finding, Level
 from ops.problem import Problem
 from ops.target import Target
 from shared.contracts.queues import DEAD, SKEW, Queue, topology
@@ -34,26 +36,13 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
 EMULATOR_CONNECTIONS = 10
 _PATIENCE = 5.0
+# Read by `ragbus`, by the laptop's stack or by tests, and by no worker's settings.
+_OF_COMMANDS = (
+    *("RAGBUS_ADMIN_URL", "RAGBUS_API_KEY", "RAGBUS_FAILPOINTS", "RAGBUS_FOLDER", "RAGBUS_GATEWAY_URL"),
+    *("RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_ENDPOINT_2", "RAGBUS_MODEL_KEY"),
+)
 _WANTED = "RAGBUS_CACHE_SECRET"
 _SERVICES = ("gateway", "retriever", "generator", "indexer")
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Level
-    what: str
-    said: str
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +89,38 @@ def settings(at: Target) -> Iterator[Finding]:
         said = f"{_WANTED} is not set here; the gateway does not start without it"
         yield Finding(Level.WARN, "settings", said, "nothing, if the gateway has it; else `openssl rand -hex 32`")
         os.environ[_WANTED] = "only for the checks that follow"
+    read: set[str] = set()
     for service in _SERVICES:
         module = importlib.import_module(f"services.{service}.settings")
         try:
-            getattr(module, f"{service.title()}Settings").load()
+            settings = getattr(module, f"{service.title()}Settings").load()
         except SettingsError as wrong:
             yield Finding(Level.FAIL, "settings", f"{service}: {wrong}", "correct the variable, then ask me again")
             return
-    yield Finding(Level.OK, "settings", f"good for {', '.join(_SERVICES)}")
+        read |= {f"RAGBUS_{name}".upper() for name in type(settings).model_fields}
+    models = at.config / "models.yaml"
+    if models.is_file():
+        # Endpoints and keys are written there as the names of variables.
+        read |= set(re.findall(r"RAGBUS_[A-Z0-9_]+", models.read_text("utf-8", "replace")))
+    unread = list(unread_variables({**os.environ, **at.variables}, read))
+    yield from unread
+    if not unread:
+        yield Finding(Level.OK, "settings", f"good for {', '.join(_SERVICES)}")
+
+
+def unread_variables(given: Iterable[str], read: Collection[str]) -> Iterator[Finding]:
+    """The variables that look like ours and that neither a worker nor a command reads: misspelt, most likely."""
+    known = {*read, *_OF_COMMANDS}
+    for name in sorted(given):
+        if name.startswith("RAGBUS_") and name not in known:
+            alike = difflib.get_close_matches(name, known, n=1)
+            fix = f"{alike[0]} is read" if alike else "docs/reference/settings.md lists those that are"
+            yield Finding(Level.WARN, "settings", f"{name}: nothing reads it", fix)
 
 
 def configuration(at: Target) -> Iterator[Finding]:
     """The files in the configuration folder, and whether they go together."""
+    from ops.consistency import Configuration, contradictions
     from services.gateway.main import check_deadlines, check_rights
     from services.gateway.settings import GatewaySettings
     from shared.access.sources import Sources
@@ -121,16 +130,20 @@ def configuration(at: Target) -> Iterator[Finding]:
 
     try:
         known, use_cases = callers(at), read_use_cases(at.config / "use_cases")
-        Sources.read(at.config / "sources.yaml")
+        sources = Sources.read(at.config / "sources.yaml")
         models = Deployments.read(at.config / "models.yaml")
         check_rights(known, use_cases)
         check_deadlines(use_cases, GatewaySettings.load())
     except SettingsError as wrong:
         yield Finding(Level.FAIL, "configuration", str(wrong), "correct the file (or RAGBUS_CONFIG)")
     else:
-        wrong_names = list(unknown_deployments(use_cases.values(), [each.name for each in models.chats()]))
-        yield from wrong_names
-        if not wrong_names:
+        embeddings = at.variables.get("RAGBUS_EMBEDDING_DEPLOYMENT", "embeddings")
+        found = [
+            *unknown_deployments(use_cases.values(), [each.name for each in models.chats()]),
+            *contradictions(Configuration(known, use_cases, sources, models, embeddings)),
+        ]
+        yield from found
+        if not found:
             there = f"{say.count(len(known.callers), 'caller')}, {say.count(len(use_cases), 'use case')}"
             yield Finding(Level.OK, "configuration", f"{at.config}: {there}")
 

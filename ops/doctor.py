@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from ops import checks, say, target
-from ops.checks import Finding, Level
+from ops.findings import Finding, Level
 from ops.problem import Problem
 from ops.target import Target
 

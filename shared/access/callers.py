@@ -14,6 +14,7 @@ callers:
 
 import hashlib
 import hmac
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from shared.contracts.queues import CORE, OUTCOMES
 from shared.settings.files import read_yaml
 
 KEY_PREFIX = "sha256:"
+_HASHED = re.compile(KEY_PREFIX + "[0-9a-f]{64}")
 
 
 # What Service Bus calls a queue. Nothing that leads into one: `…/$DeadLetterQueue` is not a queue of its own.
@@ -57,8 +59,10 @@ class Caller(_Strict):
     def _has_a_way_back(self) -> Self:
         if self.queue and not self.reply_queues:
             raise ValueError(f"caller {self.name} has a queue but no reply_queues: name at least one")
-        if any(not key.startswith(KEY_PREFIX) or len(key) != len(KEY_PREFIX) + 64 for key in self.api_keys):
-            raise ValueError(f"caller {self.name}: write api_keys as sha256:<64 hex digits>, never in the clear")
+        if any(not _HASHED.fullmatch(key) for key in self.api_keys):
+            raise ValueError(
+                f"caller {self.name}: write api_keys as sha256:<64 hex digits in lower case>, never in the clear"
+            )
         if OUTCOMES in self.reply_queues:
             raise ValueError(f"caller {self.name}: {OUTCOMES} is the gateway's own queue, not a reply queue")
         return self

@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 
 from ops import checks
-from ops.checks import Finding, Level
+from ops.findings import Finding, Level
 from ops.target import Target
 from tests.conftest import running_redis
 from tests.redis_cluster import Node, running_cluster

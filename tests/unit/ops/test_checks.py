@@ -7,8 +7,6 @@ import pytest
 from azure.servicebus.management import QueueProperties
 
 from ops.checks import (
-    Finding,
-    Level,
     clock,
     entity,
     redis_refusal,
@@ -16,8 +14,10 @@ from ops.checks import (
     skew,
     topology_faults,
     unknown_deployments,
+    unread_variables,
 )
 from ops.doctor import _in_time, _split
+from ops.findings import Finding, Level
 from ops.target import Target
 from shared.access.use_cases import UseCase
 from shared.contracts.queues import DEAD, Queue, topology
@@ -184,3 +184,10 @@ def test_a_check_that_hangs_does_not_hide_the_others() -> None:
     assert _in_time(lambda: [redis_version("7.2")]) == [redis_version("7.2")]
     with pytest.raises(ZeroDivisionError):
         _in_time(lambda: [redis_version(str(1 / 0))])
+
+
+def test_a_variable_that_nothing_reads_is_named_with_the_one_it_resembles() -> None:
+    given = ["RAGBUS_CONCURENCY", "RAGBUS_CONCURRENCY", "RAGBUS_MY_KEY", "RAGBUS_API_KEY", "PATH"]
+    [finding] = unread_variables(given, {"RAGBUS_CONCURRENCY", "RAGBUS_MY_KEY"})
+    assert (finding.level, finding.said) == (Level.WARN, "RAGBUS_CONCURENCY: nothing reads it")
+    assert finding.fix == "RAGBUS_CONCURRENCY is read"

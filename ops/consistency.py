@@ -1,0 +1,108 @@
+"""Whether the files of a configuration go together. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ops.findings import Finding, Level
+from services.generator.planner import Need, plan, why_none
+from shared.access.callers import Callers
+from shared.access.sources import Sources
+from shared.access.use_cases import UseCase
+from shared.llm.deployments import Deployment, Deployments, Kind, Provider
+
+_WHAT = "configuration"
+# Keys of a deployment that only some deployments have a use for.
+_CHAT_ONLY = ("max_output", "price", "priority", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All files of a configuration folder, read."""
+
+    callers: Callers
+    use_cases: Mapping[str, UseCase]
+    sources: Sources
+    models: Deployments
+    embeddings: str
+    """The deployment that embeds."""
+
+
+def contradictions(config: Configuration) -> Iterator[Finding]:
+    """What is wrong between the files; a failure is something that no ask can get past."""
+    for use_case in config.use_cases.values():
+        yield from _answerable(use_case, config)
+    yield from _readers(config)
+    yield from _documents(config)
+    for deployment in config.models.deployments:
+        yield from _unread(deployment)
+
+
+def _answerable(use_case: UseCase, config: Configuration) -> Iterator[Finding]:
+    need = Need(fixed=use_case.question_tokens, passages=0, answer=use_case.answer_tokens)
+    deployments = config.models.deployments
+    if not plan(use_case, deployments, need):
+        said = f"no deployment may answer, every ask fails: {why_none(use_case, deployments, need)}"
+        yield Finding(Level.FAIL, _WHAT, said, f"correct use_cases/ ({use_case.name}) or models.yaml")
+    if not any(source.collection == use_case.collection for source in config.sources.sources):
+        said = f"use case {use_case.name}: no source in sources.yaml feeds its collection {use_case.collection}"
+        yield Finding(Level.FAIL, _WHAT, said, "add a source, or name a collection that has one")
+    embeds = next((each for each in deployments if each.name == config.embeddings), None)
+    if embeds is None or embeds.kind is not Kind.EMBEDDING:
+        said = f"there is no embedding deployment {config.embeddings!r} in models.yaml"
+        yield Finding(Level.FAIL, _WHAT, said, "add it, or correct RAGBUS_EMBEDDING_DEPLOYMENT")
+    elif use_case.regions and embeds.region not in use_case.regions:
+        regions = ", ".join(use_case.regions)
+        said = f"use case {use_case.name} allows {regions}; its questions are embedded in {embeds.region}"
+        yield Finding(Level.WARN, _WHAT, said, f"embed in one of its regions ({embeds.name} in models.yaml)")
+
+
+def _readers(config: Configuration) -> Iterator[Finding]:
+    """What callers can ask and read."""
+    for caller in config.callers.callers:
+        for use_case in (config.use_cases[name] for name in caller.use_cases if name in config.use_cases):
+            per_minute = config.callers.tokens_per_minute(caller.tenant)
+            if per_minute < use_case.context_window:
+                said = (
+                    f"tenant {caller.tenant} has {per_minute} tokens per minute, an ask of use case {use_case.name} "
+                    f"reserves {use_case.context_window}: every ask of {caller.name} is refused"
+                )
+                yield Finding(Level.FAIL, _WHAT, said, "raise tokens_per_minute, or lower context_window")
+            fed = [source for source in config.sources.sources if source.collection == use_case.collection]
+            if fed and not any(
+                source.tenant == caller.tenant and set(source.groups) & set(caller.groups) for source in fed
+            ):
+                said = f"caller {caller.name} may read no source of {use_case.collection}: its asks end in no_answer"
+                yield Finding(Level.WARN, _WHAT, said, "give it a group of one of the sources in sources.yaml")
+    used = {name for caller in config.callers.callers for name in caller.use_cases}
+    for name in config.use_cases.keys() - used:
+        yield Finding(Level.WARN, _WHAT, f"use case {name}: no caller may use it", "list it for one in callers.yaml")
+
+
+def _documents(config: Configuration) -> Iterator[Finding]:
+    """Whom the sources' documents reach."""
+    collections = {use_case.collection for use_case in config.use_cases.values()}
+    for source in config.sources.sources:
+        where = f"source {source.container}/{source.prefix}"
+        if source.tenant not in config.callers.tenants:
+            said = f"{where}: tenant {source.tenant} is not in callers.yaml: its documents are read by nobody"
+            yield Finding(Level.FAIL, _WHAT, said, f"correct it; there are: {', '.join(config.callers.tenants)}")
+            continue
+        held = {group for each in config.callers.callers if each.tenant == source.tenant for group in each.groups}
+        for group in source.groups:
+            if group not in held:
+                said = f"{where}: no caller of {source.tenant} has the group {group}"
+                yield Finding(Level.WARN, _WHAT, said, f"misspelt? callers have: {', '.join(sorted(held)) or 'none'}")
+        if source.collection not in collections:
+            said = f"{where}: no use case reads the collection {source.collection}"
+            yield Finding(Level.WARN, _WHAT, said, f"use cases read: {', '.join(sorted(collections))}")
+
+
+def _unread(deployment: Deployment) -> Iterator[Finding]:
+    """Settings that are given and mean nothing for this deployment."""
+    unread = {
+        *(_CHAT_ONLY if deployment.kind is Kind.EMBEDDING else ("dimensions",)),
+        *(() if deployment.provider is Provider.AZURE else ("api_version",)),
+    } & deployment.model_fields_set
+    for name in sorted(unread):
+        said = f"deployment {deployment.name}: {name} means nothing for {deployment.provider} {deployment.kind}"
+        yield Finding(Level.WARN, _WHAT, said, "take it out of models.yaml")
