@@ -30,7 +30,7 @@ from services.gateway.authentication import Authentication, RequireKey
 from services.gateway.cancel import CancelDesk
 from services.gateway.connections import Limits
 from services.gateway.desk import Answered, Desk, Enqueued, Standing
-from services.gateway.outcomes import Waiting
+from services.gateway.outcomes import Filed, Waiting
 from services.gateway.problems import Problem
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
@@ -56,6 +56,8 @@ LONGEST_WAIT = 120.0
 # How long an HTTP caller is kept while the broker does not answer.
 SEND_WITHIN = 5.0
 RETRY_AFTER = 5
+# An ask may wait so long for being admitted, whatever its caller says of waiting for the outcome.
+SHORTEST_HOLD = 1.0
 # Another replica may have got the outcome; the ledger is asked in growing intervals.
 FIRST_LOOK, LONGEST_LOOK = 0.05, 0.5
 
@@ -122,17 +124,20 @@ class HttpDoor:
         self._send = send
         self._connected = connected
         self._clock = clock
+        self._looking: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
-        """Admit, enqueue, and wait for up to `wait` seconds."""
+        """Admit, enqueue, and wait for up to `wait` seconds; for being admitted alone a little at the least."""
+        now, until = self._clock(), asyncio.get_running_loop().time() + wait
         token = uuid.uuid4().hex
         arrival = Arrival(
             # The reply queue of HTTP is ours, whatever reply queues the caller has for its messages.
             caller=caller.model_copy(update={"reply_queues": (OUTCOMES,)}),
             message_id=f"http/{key or token}",
-            at=self._clock(),
+            at=now,
             correlation_id=key,
             time_to_live=timedelta(seconds=deadline) if deadline else None,
+            admitted_by=now + timedelta(seconds=max(wait, SHORTEST_HOLD)),
             token=token,
             over_http=True,
             repeatable=key is not None,
@@ -150,7 +155,8 @@ class HttpDoor:
                 await self._desk.take_back(taken.request, token)
                 raise
             reach("http.enqueued")
-        answer = await self._outcome(taken.request.request_id, taken.request.admission, wait, taken.request.ask_digest)
+        left = until - asyncio.get_running_loop().time()
+        answer = await self._outcome(taken.request.request_id, taken.request.admission, left, taken.request.ask_digest)
         return _reply(answer) if answer is not None else _accepted(taken.request.request_id)
 
     async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
@@ -204,22 +210,28 @@ class HttpDoor:
 
         Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
         """
-        loop = asyncio.get_running_loop()
-        until, look = loop.time() + wait, FIRST_LOOK
-        future = self._waiting.join(request_id, admission)
+        key = (request_id, admission)
+        future = self._waiting.join(*key)
+        looking = self._looking.get(key)
+        if looking is None or looking.done():
+            looking = asyncio.create_task(self._look_for(*key), name=f"outcome:{request_id}")
+            self._looking[key] = looking
+            looking.add_done_callback(lambda task: self._looking.get(key) is task and self._looking.pop(key))
         try:
-            while (left := until - loop.time()) > 0:
-                done, _ = await asyncio.wait({future}, timeout=min(look, left))
-                if done:
-                    filed = future.result()
-                    return _answer_to(ask, filed.ask, filed.answer)
-                entry = await self._stored(request_id, admission)
-                if entry is not None and entry.answer is not None:
-                    return _answer_to(ask, entry.ask, entry.answer)
-                look = min(LONGEST_LOOK, look * 1.5)
-            return None
+            done, _ = await asyncio.wait({future}, timeout=max(0.0, wait))
+            return _answer_to(ask, future.result().ask, future.result().answer) if done else None
         finally:
             self._waiting.leave(request_id, future, admission)
+
+    async def _look_for(self, request_id: str, admission: int) -> None:
+        """Ask the ledger as long as any caller waits for the outcome: once for all of them."""
+        look = FIRST_LOOK
+        while self._waiting.is_awaited(request_id, admission):
+            await asyncio.sleep(look)
+            entry = await self._stored(request_id, admission)
+            if entry is not None and entry.answer is not None:
+                self._waiting.tell(Filed(entry.answer, entry.tenant, entry.caller, entry.ask or "", admission))
+            look = min(LONGEST_LOOK, look * 1.5)
 
     async def _stored(self, request_id: str, admission: int) -> Entry | None:
         try:

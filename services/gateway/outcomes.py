@@ -42,6 +42,10 @@ class Waiting:
         if not waiting:
             self._waiting.pop((request_id, admission), None)
 
+    def is_awaited(self, request_id: str, admission: int) -> bool:
+        """Whether anybody waits for it here."""
+        return (request_id, admission) in self._waiting
+
     def tell(self, filed: "Filed") -> None:
         """Hand an outcome to everybody who waits for it; a rerun's is not its request's."""
         answer = filed.answer

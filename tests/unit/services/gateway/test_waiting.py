@@ -1,0 +1,53 @@
+"""HTTP callers that wait for an outcome: what that costs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.ids import request_id
+from tests.making import a_request
+from tests.unit.services.gateway.test_cancelling import Web
+from tests.unit.services.gateway.test_doors import Gateway
+
+HEADERS = {"Authorization": "Bearer welcome-app"}
+
+
+@pytest.fixture
+async def web(redis: QuickRedis) -> AsyncIterator[Web]:
+    found = Web(Gateway(redis))
+    yield found
+    await found.client.aclose()
+
+
+async def reads(redis: QuickRedis) -> int:
+    """How often the ledger was read so far."""
+    found = await redis.run(lambda client: client.info("commandstats"))
+    return int(found.get("cmdstat_hmget", {}).get("calls", 0))
+
+
+def waiting(web: Web, request: str, number: int, wait: float) -> list["asyncio.Task[httpx.Response]"]:
+    url = f"/v1/requests/{request}?wait={wait}"
+    return [asyncio.create_task(web.client.get(url, headers=HEADERS)) for _ in range(number)]
+
+
+async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis: QuickRedis) -> None:
+    request, number = await web.ask("k1"), 100
+    before = await reads(redis)
+    ended = await asyncio.gather(*waiting(web, request, number, wait=3))
+    assert {response.status_code for response in ended} == {202}
+    # Each looks once whether the request is there; waiting costs all of them together some ten looks.
+    assert await reads(redis) - before < number + 40
+
+
+async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(web: Web, redis: QuickRedis) -> None:
+    request = await web.ask("k1")
+    waiters = waiting(web, request, 20, wait=60)
+    await asyncio.sleep(0.2)
+    gateway = Gateway(redis)
+    mine = a_request(request_id=request_id("tessolund", "welcome-app", "http/k1"))
+    await gateway.ledger.claim(mine, ending(mine, Outcome.ANSWERED, Code.OK, text="24"))
+    assert {response.json()["text"] for response in await asyncio.gather(*waiters)} == {"24"}
