@@ -36,6 +36,8 @@ class Arrival:
     """The deadline that an earlier attempt was given."""
     run: str = ""
     rerun: bool = False
+    admitted_by: datetime | None = None
+    """Until when its caller waits for it to be admitted; none: as long as it can end in time."""
     token: str = ""
     """Stands for this sending of the ask: its redeliveries and retries have the same, a repeat has another."""
     over_http: bool = False

@@ -39,11 +39,18 @@ class Decided:
 class CancelDesk:
     """Cancels requests for their callers."""
 
-    def __init__(self, ledger: Ledger, settle: Settle, clock: Callable[[], datetime]) -> None:
-        """`settle`: gives a request's reserved tokens back."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        settle: Settle,
+        clock: Callable[[], datetime],
+        noted: Callable[[str], None] = lambda _request_id: None,
+    ) -> None:
+        """`settle`: gives a request's reserved tokens back. `noted`: hears of asks not admitted yet."""
         self._ledger = ledger
         self._settle = settle
         self._clock = clock
+        self._noted = noted
 
     async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
         """Cancel what `caller` asked under a message id; raises `TryLater` while Redis is away, a few times."""
@@ -68,6 +75,7 @@ class CancelDesk:
         reach("cancel.noted")
         if entry.request is None:
             log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
+            self._noted(identity)
             return None
         answer = await self._claimed(entry.request)
         log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)

@@ -5,6 +5,7 @@ ask: it belongs to the question that it came with first.
 """
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 
 from services.gateway.admission import Admitted, Arrival, Refused, admit
+from services.gateway.held import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.budget.tenant import Refusal, TenantBudget
@@ -27,6 +29,7 @@ from shared.contracts.answer import (
     cancelled,
     ending,
     id_reused,
+    overloaded,
     repeated,
 )
 from shared.contracts.ask import Ask
@@ -95,8 +98,10 @@ class Desk:
         cache_secret: str,
         models_version: str,
         budget: TenantBudget,
+        held: HeldAsks,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """`models_version`: changes when models.yaml does, so that a new model does not answer from an old cache."""
         self._use_cases = use_cases
@@ -107,6 +112,8 @@ class Desk:
         self._budget = budget
         self._metrics = metrics
         self._clock = clock
+        self._held = held
+        self._chance = chance
 
     async def take(self, ask: Ask, arrival: Arrival) -> Settled | Enqueued:
         """Decide what becomes of `ask`."""
@@ -196,6 +203,9 @@ class Desk:
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
         reach("desk.reserved")
+        if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
+            await self._budget.settle(request.tenant, request.spending, 0)
+            return Answered(request, self._overloaded(request))
         request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
         with suppress(RedisAway):
             entry = await self._ledger.accept(request)
@@ -204,6 +214,7 @@ class Desk:
                 # It was cancelled while it was being looked at, or the ledger could not be asked before.
                 if not isinstance(known, Underway):
                     await self._budget.settle(request.tenant, request.spending, 0)
+                    await self._held.release(request)
                 return known
             request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
         reach("desk.accepted")
@@ -212,6 +223,7 @@ class Desk:
     async def take_back(self, request: Request, token: str) -> None:
         """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
         await self._budget.settle(request.tenant, request.spending, 0)
+        await self._held.release(request)
         with suppress(RedisAway):
             await self._ledger.forget(request, token)
 
@@ -262,6 +274,9 @@ class Desk:
                 "trace_id": "",
             }
         )
+
+    def _overloaded(self, request: Request) -> AnswerReady:
+        return overloaded(request, self._clock(), wait=self._held.usual(request), chance=self._chance())
 
     def _over_budget(self, request: Request, refusal: Refusal) -> AnswerReady:
         wait = refusal.retry_after

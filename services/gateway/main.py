@@ -10,6 +10,7 @@ from services.gateway.ask import QueueDoor
 from services.gateway.cancel import CancelDesk
 from services.gateway.dead import DeadDesk
 from services.gateway.desk import Desk
+from services.gateway.held import HeldAsks
 from services.gateway.outcomes import OutcomeDesk, Waiting
 from services.gateway.replay import Replay, Replays
 from services.gateway.server import http_server
@@ -40,6 +41,9 @@ ATTEMPTS_TO_FILE = 10_000
 LONGEST_WAIT_OF_AN_ASK = timedelta(seconds=5)
 # Time bounds the tries of an ask: the gateway itself says `expired` to one without a time to live.
 ATTEMPTS_TO_ADMIT = 10_000
+# Asks of one queue that are looked at, most of which wait for a ticket under overload: so many that one which need not
+# wait (a cached answer, a cancellation) is seldom behind them, and few enough to be handed back soon.
+IN_HAND = 32
 
 
 async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
@@ -49,6 +53,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     check_deadlines(use_cases, settings)
     check_rights(callers, use_cases)
     budget = TenantBudget(parts.redis, callers.tokens_per_minute)
+    held = HeldAsks(parts.tickets, _now)
     desk = Desk(
         use_cases=use_cases,
         ledger=parts.ledger,
@@ -56,16 +61,17 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
         cache_secret=settings.cache_secret.get_secret_value(),
         models_version=_models_version(settings),
         budget=budget,
+        held=held,
         metrics=parts.metrics,
         clock=_now,
     )
-    cancelling = CancelDesk(parts.ledger, budget.settle, _now)
+    cancelling = CancelDesk(parts.ledger, budget.settle, _now, held.let_go)
     door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
     dead = DeadDesk(door, parts.ledger, budget.settle, _now)
-    poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
+    poster = Poster(parts.bus, Outcomes(parts.ledger, tickets=parts.tickets), parts.metrics, _now)
     sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
     is_open = asyncio.Event()
-    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting, is_open), sweep.run]
+    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting, is_open), sweep.run, held.leave]
     # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
     # it answers GET from Redis and says 503 with Retry-After by itself.
     parts.ready = is_open.is_set
@@ -105,6 +111,7 @@ def _ask_job(door: QueueDoor, caller: Caller) -> Job[Any]:
         ahead=(OUTCOMES, RETRIEVE, *caller.reply_queues),
         longest_wait=LONGEST_WAIT_OF_AN_ASK,
         attempts=ATTEMPTS_TO_ADMIT,
+        concurrency=IN_HAND,
     )
 
 
@@ -152,7 +159,7 @@ def _http(
 ) -> Any:
     from services.gateway.http import HttpDoor, make_app
 
-    poster = Poster(parts.bus, Outcomes(parts.ledger), parts.metrics, _now)
+    poster = Poster(parts.bus, Outcomes(parts.ledger, tickets=parts.tickets), parts.metrics, _now)
     door = HttpDoor(
         callers=callers,
         desk=desk,

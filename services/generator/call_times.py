@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from shared.flow.estimate import Estimate
+from shared.flow.estimate import Recent
 
 Seconds = Callable[[], float]
 
@@ -29,30 +29,30 @@ class CallTimes:
 
     def __init__(self, clock: Seconds = time.monotonic) -> None:
         self._clock = clock
-        self._estimates: dict[tuple[str, str], Estimate] = {}
+        self._times: dict[tuple[str, str], Recent] = {}
 
     def usual(self, deployment: str, tenant: str) -> timedelta:
         """What calls usually take; zero: unknown."""
-        return timedelta(seconds=self._estimate((deployment, tenant)).usual)
+        return timedelta(seconds=self._recent((deployment, tenant)).usual(self._clock()))
 
     def begin(self, deployment: str, tenant: str, within: timedelta) -> Call | None:
         """A call that may take `within` begins; None: calls usually take longer, so it does not."""
         key, now = (deployment, tenant), self._clock()
-        begun = self._estimate(key).begun(within.total_seconds(), now)
+        begun = self._recent(key).begun(within.total_seconds(), now)
         if begun is None:
             return None
-        self._estimates[key], probe = begun
+        self._times[key], probe = begun
         return Call(key, now, probe)
 
     def ended(self, call: Call) -> None:
         """The model has answered."""
         now = self._clock()
-        self._estimates[call.key] = self._estimate(call.key).after(now - call.began, now, probe=call.probe)
+        self._times[call.key] = self._recent(call.key).after(now - call.began, now, probe=call.probe)
 
     def cut_off(self, call: Call) -> None:
         """The model had not answered when the time was up."""
         now = self._clock()
-        self._estimates[call.key] = self._estimate(call.key).after_cut_off(now - call.began, now)
+        self._times[call.key] = self._recent(call.key).after_cut_off(now - call.began, now)
 
-    def _estimate(self, key: tuple[str, str]) -> Estimate:
-        return self._estimates.get(key, Estimate())
+    def _recent(self, key: tuple[str, str]) -> Recent:
+        return self._times.get(key, Recent())

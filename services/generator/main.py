@@ -1,7 +1,9 @@
 """Plugs the generator together and runs it: `python -m services.generator`."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from services.generator.chat import Chat
@@ -12,13 +14,18 @@ from shared.access.use_cases import UseCase, read_use_cases
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
 from shared.cache.answers import AnswerCache
+from shared.cache.redis import RedisAway
 from shared.contracts.base import check_version
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.errors import SettingsError
+from shared.flow.tickets import ANNOUNCED, Tickets
 from shared.llm.deployments import Deployment, Deployments
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
+
+# Two announcements may be lost.
+ANNOUNCE = ANNOUNCED / 3
 
 
 def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
@@ -72,8 +79,26 @@ def decode(message: Received) -> GenerateAnswer:
 
 
 async def make_jobs(settings: GeneratorSettings, parts: Parts) -> Sequence[Job[GenerateAnswer]]:
-    """All jobs of this service."""
+    """All jobs of this service, and what says how many model calls it can do at once."""
+    parts.beside.append(announcing(parts.tickets, settings.concurrency))
     return [make_job(settings, parts)]
+
+
+def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """Something to run beside the worker: tells those who admit requests how many slots there are, while it runs."""
+    replica = uuid.uuid4().hex
+
+    async def announce(stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            with suppress(RedisAway):
+                await tickets.announce(replica, slots)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANNOUNCE.total_seconds()):
+                    await stopping.wait()
+        with suppress(RedisAway):
+            await tickets.announce(replica, 0)
+
+    return announce
 
 
 def main() -> None:

@@ -1,17 +1,22 @@
 """How long something usually takes, from what it took before. Pure: numbers in, numbers out; all are seconds.
 
-Mean and mean deviation, each moved a little by every observation, as TCP estimates its round trips (RFC 6298). Two
-things differ. What was cut off took longer than nobody knows, so the mean is doubled, as TCP doubles its time-out.
-And when what would be begun is refused because it usually takes too long, nothing is observed any more; so from time
-to time one is begun all the same, as a probe, and if it is quick the estimate starts again from there.
+Estimate   mean and mean deviation, each moved a little by every observation, as TCP estimates its round trips
+           (RFC 6298); four numbers, so that it can be kept in Redis. What was cut off doubles the mean, as TCP doubles
+           its time-out: it took longer, but nobody knows how much.
+Recent     three of four of the last observations took no longer. One call that took ten times as long says little,
+           and is forgotten soon; for that a few observations have to be kept.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 # The weights of RFC 6298, 2.3: an eighth and a quarter of each new observation.
 MEAN_WEIGHT, DEVIATION_WEIGHT = 1 / 8, 1 / 4
-# An estimate without news halves in this time; each probe begins a new one.
+# Without news an estimate halves in this time; each probe begins a new one.
 HALF_LIFE = 10.0
+# So many observations are kept, and so long; the last one always.
+KEPT, YOUNG = 16, 30.0
+# What was cut off would have taken so much longer, at the least.
+LONGER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +26,62 @@ class Estimate:
     mean: float = 0.0
     deviation: float = 0.0
     at: float = 0.0
-    """When it was last observed, or probed."""
+    """When it was last observed."""
 
     @property
     def usual(self) -> float:
         """Most take no longer than this."""
         return self.mean + self.deviation
 
-    def after(self, took: float, now: float, *, probe: bool = False) -> "Estimate":
+    def after(self, took: float, now: float) -> "Estimate":
         """The estimate once something took so long from beginning to end."""
-        if not self.mean or (probe and took < self.mean):
+        if not self.mean:
             return Estimate(took, took / 2, now)
         deviation = self.deviation + DEVIATION_WEIGHT * (abs(took - self.mean) - self.deviation)
         return Estimate(self.mean + MEAN_WEIGHT * (took - self.mean), deviation, now)
 
     def after_cut_off(self, lasted: float, now: float) -> "Estimate":
-        """The estimate once something was not over after `lasted`: it takes longer, but not by how much."""
+        """The estimate once something was not over after `lasted`."""
         if not self.mean:
             return Estimate(lasted, lasted / 2, now)
-        return Estimate(max(self.mean, min(2 * self.mean, 1.5 * lasted)), self.deviation, now)
+        return Estimate(max(self.mean, min(2 * self.mean, LONGER * lasted)), self.deviation, now)
 
-    def begun(self, left: float, now: float) -> "tuple[Estimate, bool] | None":
-        """The estimate once something with so much time left is begun, and whether as a probe; None: it is not."""
-        if left >= self.usual:
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What something took lately."""
+
+    took: tuple[tuple[float, float], ...] = field(default=())
+    """Each with the moment when it was observed, the oldest first."""
+    probed: float = 0.0
+    """When it was last begun although it usually takes too long."""
+
+    def usual(self, now: float) -> float:
+        """Three of four took no longer; 0: nothing is known."""
+        if not self.took:
+            return 0.0
+        young = sorted(took for took, at in self.took if now - at <= YOUNG) or [self.took[-1][0]]
+        return young[-(-3 * len(young) // 4) - 1]
+
+    def after(self, took: float, now: float, *, probe: bool = False) -> "Recent":
+        """What is known once something took so long; a quick probe ends a slow spell."""
+        before = () if probe and took < self.usual(now) else self.took
+        return replace(self, took=(*before[1 - KEPT :], (took, now)))
+
+    def after_cut_off(self, lasted: float, now: float) -> "Recent":
+        """What is known once something was not over after `lasted`."""
+        return self.after(LONGER * lasted, now)
+
+    def begun(self, left: float, now: float) -> "tuple[Recent, bool] | None":
+        """What is known once something with so much time left is begun, and whether as a probe; None: it is not.
+
+        When what would be begun is refused because it usually takes too long, nothing is observed any more. So from
+        time to time one is begun all the same.
+        """
+        usual = self.usual(now)
+        if left >= usual or not self.took:
             return self, False
-        if left >= self.usual * 0.5 ** (max(0.0, now - self.at) / HALF_LIFE):
-            return replace(self, at=now), True
+        news = max(self.probed, self.took[-1][1])
+        if left >= usual * 0.5 ** (max(0.0, now - news) / HALF_LIFE):
+            return replace(self, probed=now), True
         return None

@@ -16,6 +16,7 @@ from shared.contracts.fit import fitted, too_large
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
+from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Entry, Ledger, key_of
 
 Send = Callable[[Envelope], Awaitable[None]]
@@ -34,9 +35,17 @@ class Sent:
 class Outcomes:
     """Looks up, claims and sends outcomes."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        tickets: Tickets | None = None,
+    ) -> None:
+        """`tickets`: where a request's ticket is given back when its outcome was sent."""
         self._ledger = ledger
         self._clock = clock
+        self._tickets = tickets
 
     async def known(self, request: Request) -> Entry | None:
         """What the ledger has on `request`; None also when Redis is away.
@@ -90,12 +99,22 @@ class Outcomes:
         if guarded:
             await self._note_sent(request)
         reach("outcome.noted")
+        await self._release(request, winner)
         return Sent(winner, guarded)
 
     def reused(self, request: Request) -> Envelope:
         """Tell the sender of `request` that its id belongs to another question."""
         now = self._clock()
         return to_one_ask(request, id_reused(request, now), request.token, now)
+
+    async def _release(self, request: Request, answer: AnswerReady) -> None:
+        """Give its ticket back: what was refused at once never had one."""
+        if self._tickets is None or not request.reserved_tokens:
+            return
+        try:
+            await self._tickets.release(request, answer)
+        except RedisAway:
+            return  # it lapses
 
     async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:
         try:

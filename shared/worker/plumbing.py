@@ -9,6 +9,7 @@ from shared.bus.port import ANSWER_BY, Bus, Received
 from shared.cache.redis import QuickRedis
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
+from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.settings.base import stop
 from shared.settings.worker import WorkerSettings
@@ -40,6 +41,11 @@ class Parts:
     workers: list[Worker[Any]] = field(default_factory=list)
     ready: Callable[[], bool] | None = None
     """Whether the process can do its work, if that is not to receive from every queue."""
+
+    @property
+    def tickets(self) -> Tickets:
+        """Who may be under way, among all replicas of all services."""
+        return Tickets(self.redis)
 
 
 async def run_worker(service: str, settings_class: type[S], make_jobs: MakeJobs[S]) -> None:
@@ -116,8 +122,8 @@ def _worker(job: Job[Any], settings: WorkerSettings, parts: Parts) -> Worker[Any
     return Worker(
         job=job,
         bus=parts.bus,
-        outcomes=Outcomes(parts.ledger),
-        concurrency=settings.concurrency,
+        outcomes=Outcomes(parts.ledger, tickets=parts.tickets),
+        concurrency=job.concurrency or settings.concurrency,
         gate=Gate(parts.redis, job.queue) if job.guarded else None,
         policy=RetryPolicy(attempts=job.attempts or settings.attempts, longest=job.longest_wait or LONGEST_WAIT),
         metrics=parts.metrics,

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+FEW = 6
+
 
 class Leaving(Exception):
     """There will be no slot: the worker stops, or the breaker has opened."""
@@ -30,8 +32,12 @@ class Share:
 
     @classmethod
     def among_tenants(cls, slots: int) -> Self:
-        """For a queue that tenants share: a quarter more as a reserve, and half as many deliveries ahead."""
-        return cls(slots, reserve=max(1, slots // 4), ahead=max(1, slots // 2))
+        """For a queue that tenants share: a quarter more as a reserve, and half as many deliveries and a few ahead.
+
+        In hand are then more than are under way at once (`shared.flow.rules.limit`), or one of a quiet tenant could be
+        behind those of a noisy one on the queue, where nobody sees it.
+        """
+        return cls(slots, reserve=max(1, slots // 4), ahead=slots // 2 + FEW)
 
     @property
     def in_hand(self) -> int:

@@ -92,6 +92,8 @@ class Job(Generic[Task]):
     """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
     longest_wait: timedelta | None = None
     """Between two tries, where this work deserves a shorter one than usual."""
+    concurrency: int | None = None
+    """Deliveries at once, where this queue deserves another number than the settings say."""
     attempts: int | None = None
     """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
     archive: Callable[[Task, Entry | None], Kept | Envelope | None] | None = None

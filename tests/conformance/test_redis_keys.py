@@ -13,6 +13,7 @@ from shared.budget.tenant import TenantBudget
 from shared.cache.answers import AnswerCache, Shelf
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import Citation, Code, Outcome, ending
+from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.worker.gate import Gate
 from tests.making import NOW, a_request
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 PATTERNS = {
     "shared.budget.tenant": "ragbus:{…}:",
     "shared.cache.answers": "ragbus:{…}:",
+    "shared.flow.tickets": "ragbus:{flow}:",
     "shared.ledger.ledger": "ragbus:request:{…}",
     "shared.worker.gate": "ragbus:breaker:",
 }
@@ -76,6 +78,11 @@ async def everything(redis: QuickRedis, tenant: str) -> None:
     await cache.store(shelf, "key", answer, epoch=0, ttl=60)
     await cache.find(shelf, "key")
     await cache.invalidate(tenant, "handbook", "1.md", 2)
+    tickets = Tickets(redis)
+    await tickets.announce("replica", 16)
+    await tickets.take(tenant, [request], NOW)
+    await tickets.release(request, answer)
+    await tickets.announce("replica", 0)
     gate = Gate(redis, "retrieve")
     for _ in range(gate.rules.threshold):
         await gate.failed("down")

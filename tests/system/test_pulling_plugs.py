@@ -153,7 +153,8 @@ async def test_a_tenant_cannot_spend_more_than_its_tokens(app: App) -> None:
     assert len(refused) + len(accepted) == 40
     assert 20 <= len(accepted) <= 36
     assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
-    assert refused[0].json()["code"] == "BudgetExceeded"
+    # The tokens are for 30 at once; of those, more than can be under way wait for a second.
+    assert "BudgetExceeded" in {reply.json()["code"] for reply in refused} <= {"BudgetExceeded", "Overloaded"}
     for reply in accepted:
         outcome = await app.http.get(f"{reply.headers['Location']}?wait=50", headers=app.key())
         assert outcome.json()["outcome"] == "answered"

@@ -12,6 +12,7 @@ from services.gateway.ask import QueueDoor
 from services.gateway.cancel import CancelDesk
 from services.gateway.dead import DeadDesk
 from services.gateway.desk import Desk
+from services.gateway.held import HeldAsks
 from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
 from shared.access.callers import Callers
 from shared.budget.tenant import TenantBudget
@@ -23,6 +24,7 @@ from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_retriever
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
+from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.telemetry.metrics import make
 from tests.making import NOW, a_request, a_use_case
@@ -61,6 +63,7 @@ class Gateway:
             cache_secret="s",
             models_version="1",
             budget=self.budget,
+            held=HeldAsks(Tickets(redis), lambda: NOW),
             metrics=make(),
             clock=self.clock,
         )

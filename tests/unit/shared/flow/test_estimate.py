@@ -4,60 +4,105 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.flow.estimate import HALF_LIFE, Estimate
+from shared.flow.estimate import HALF_LIFE, KEPT, YOUNG, Estimate, Recent
+from shared.flow.rules import MARGIN, needs
 
 durations = st.floats(min_value=0.01, max_value=100)
 
 
-def observed(*took: float) -> Estimate:
+def estimated(*took: float) -> Estimate:
     estimate = Estimate()
     for number, seconds in enumerate(took):
         estimate = estimate.after(seconds, float(number))
     return estimate
 
 
-@given(durations)
-def test_what_was_never_seen_is_begun(left: float) -> None:
-    assert Estimate().begun(left, 0.0) == (Estimate(), False)
+def observed(*took: float) -> Recent:
+    """All at second 0."""
+    recent = Recent()
+    for seconds in took:
+        recent = recent.after(seconds, 0.0)
+    return recent
+
+
+# -- mean and deviation
 
 
 @given(durations, st.integers(min_value=30, max_value=60))
 def test_what_always_takes_the_same_is_known_to_a_hundredth(took: float, times: int) -> None:
-    assert observed(*[took] * times).usual == pytest.approx(took, rel=0.01)
+    assert estimated(*[took] * times).usual == pytest.approx(took, rel=0.01)
 
 
 @given(st.lists(durations, min_size=1))
 def test_the_estimate_stays_within_what_was_seen(took: list[float]) -> None:
-    estimate = observed(*took)
+    estimate = estimated(*took)
     assert min(took) * 0.999 <= estimate.mean <= max(took) * 1.001
     assert estimate.usual <= 2 * max(took) * 1.001
 
 
+@given(durations, durations)
+def test_what_is_too_late_makes_the_estimate_grow_but_not_beyond_half_more_than_it_lasted(
+    took: float, lasted: float
+) -> None:
+    late = estimated(took).after_cut_off(lasted, 1.0)
+    assert took <= late.mean <= max(took, 1.5 * lasted)
+
+
+@given(st.lists(durations, min_size=1), st.floats(min_value=0, max_value=1000))
+def test_a_held_ask_needs_more_than_requests_take_and_next_to_nothing_when_that_is_long_ago(
+    took: list[float], later: float
+) -> None:
+    estimate = estimated(*took)
+    assert needs(Estimate(), later) == MARGIN
+    assert needs(estimate, estimate.at) >= MARGIN + estimate.usual
+    assert MARGIN <= needs(estimate, estimate.at + later) <= needs(estimate, estimate.at)
+    assert needs(estimate, estimate.at + 20 * HALF_LIFE) < MARGIN + 0.01
+
+
+# -- the last ones
+
+
+@given(durations)
+def test_what_was_never_seen_is_begun(left: float) -> None:
+    assert Recent().begun(left, 0.0) == (Recent(), False)
+
+
+@given(st.lists(durations, min_size=1, max_size=KEPT))
+def test_three_of_four_took_no_longer_than_usual(took: list[float]) -> None:
+    usual = observed(*took).usual(0.0)
+    assert sum(seconds <= usual for seconds in took) >= 0.75 * len(took)
+    assert sum(seconds < usual for seconds in took) < 0.75 * len(took)
+
+
 @given(st.lists(durations, min_size=1), durations, durations)
 def test_what_usually_takes_longer_than_is_left_is_not_begun(took: list[float], left: float, more: float) -> None:
-    estimate = observed(*took)
-    now = float(len(took) - 1)  # the moment of the last observation
-    assert (estimate.begun(left, now) is None) == (left < estimate.usual)
-    assert estimate.begun(estimate.usual + more, now) == (estimate, False)
+    recent = observed(*took)
+    usual = recent.usual(0.0)
+    assert (recent.begun(left, 0.0) is None) == (left < usual)
+    assert recent.begun(usual + more, 0.0) == (recent, False)
 
 
 def test_what_is_cut_off_again_and_again_is_soon_not_begun_any_more() -> None:
-    estimate = observed(3, 3, 3, 3)
-    for _ in range(5):
-        estimate = estimate.after_cut_off(29, 10.0)
-    assert estimate.begun(29, 10.0) is None
+    recent = observed(3, 3, 3, 3)
+    for _ in range(4):
+        recent = recent.after_cut_off(29, 0.0)
+    assert recent.begun(29, 0.0) is None
 
 
-def test_one_that_was_cut_off_does_not_stop_the_others() -> None:
-    estimate = observed(*[3.0] * 20).after_cut_off(29, 20.0)
-    assert estimate.begun(10, 20.0) is not None
+@pytest.mark.parametrize("outlier", [observed(30, 0.1, 0.1, 0.1), observed(*[0.1] * 20).after_cut_off(29, 0.0)])
+def test_one_that_took_long_does_not_stop_the_others(outlier: Recent) -> None:
+    assert outlier.begun(5, 0.0) == (outlier, False)
+
+
+def test_what_is_long_ago_counts_no_more_than_what_is_new() -> None:
+    recent = observed(*[40.0] * KEPT).after(0.1, 2 * YOUNG)
+    assert recent.usual(2 * YOUNG) == 0.1
 
 
 def test_a_slow_spell_is_probed_one_at_a_time_and_forgotten_when_it_is_over() -> None:
-    slow = observed(*[40.0] * 20)
-    now = 19.0
-    assert slow.begun(20, now) is None
-    later = now + 1.1 * HALF_LIFE
+    slow = observed(*[40.0] * KEPT)
+    assert slow.begun(20, 0.0) is None
+    later = 1.1 * HALF_LIFE
     probing = slow.begun(20, later)
     assert probing is not None
     probed, is_probe = probing

@@ -1,0 +1,158 @@
+"""Asks that wait for a ticket (`shared.flow`): held where they are, and refused as soon as they cannot end in time.
+
+An ask from a queue is held as a locked delivery, so that it stays an active message of its caller's queue, which the
+scaler counts. First come, first served within a tenant; one task per tenant asks Redis for all that wait here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from shared.cache.redis import RedisAway
+from shared.contracts.answer import AnswerReady
+from shared.contracts.request import Request
+from shared.flow.estimate import Estimate
+from shared.flow.rules import needs
+from shared.flow.tickets import Taken, Tickets
+from shared.worker.slots import Leaving
+
+# Seconds between two looks for tickets while asks wait.
+LOOK = 0.05
+# So many asks of a tenant are looked at in one go.
+AT_ONCE = 64
+# Seconds that Redis may be away before held asks are admitted without it.
+PATIENCE = 2.0
+
+
+class Verdict(Enum):
+    """What became of the wish for a ticket."""
+
+    ADMITTED = "there is a ticket, or nobody who gives any"
+    OVERLOADED = "it cannot end in time any more, or its caller waits no longer"
+
+
+@dataclass(slots=True)
+class _Held:
+    request: Request
+    until: datetime | None
+    """When its caller waits no longer."""
+    turn: "asyncio.Future[Verdict]"
+    refused: bool = False
+    """Whether there was no ticket for it yet."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """The asks of one tenant, the longest waiting first."""
+
+    asks: list[_Held] = field(default_factory=list)
+    serving: "asyncio.Task[None] | None" = None
+
+
+class HeldAsks:
+    """Gets tickets for asks."""
+
+    def __init__(self, tickets: Tickets, clock: Callable[[], datetime]) -> None:
+        self._tickets = tickets
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._usual: dict[tuple[str, str], Estimate] = {}
+        self._leaving = False
+
+    async def ticket(self, request: Request, until: datetime | None = None) -> Verdict:
+        """Wait for a ticket, at most `until`. Raises `Leaving` when this process stops and the ask is on a queue."""
+        if self._leaving and until is None:
+            raise Leaving
+        line = self._lines.setdefault(request.tenant, _Line())
+        held = _Held(request, until, asyncio.get_running_loop().create_future())
+        line.asks.append(held)
+        if line.serving is None or line.serving.done():
+            line.serving = asyncio.create_task(self._serve(request.tenant, line), name=f"tickets:{request.tenant}")
+        try:
+            return await held.turn
+        except asyncio.CancelledError:
+            if held.turn.done() and not held.turn.cancelled():
+                await self.release(request)
+            raise
+        finally:
+            if held in line.asks:
+                line.asks.remove(held)
+
+    async def release(self, request: Request, answer: AnswerReady | None = None) -> None:
+        """Give a ticket back that was not used."""
+        try:
+            await self._tickets.release(request, answer)
+        except RedisAway:
+            return  # it lapses
+
+    def let_go(self, request_id: str) -> None:
+        """Its caller does not want it any more: it need not wait for a ticket, since the ledger will say so."""
+        for line in self._lines.values():
+            _tell([held for held in line.asks if held.request.request_id == request_id], Verdict.ADMITTED)
+
+    def usual(self, request: Request) -> float:
+        """Seconds that a request like this usually takes, as far as this process heard last; 0: unknown."""
+        return self._usual.get((request.tenant, request.use_case), Estimate()).usual
+
+    async def leave(self, stopping: asyncio.Event) -> None:
+        """When `stopping` is set, let asks go back to their queues; HTTP callers wait while they are served."""
+        await stopping.wait()
+        self._leaving = True
+        for held in [held for line in self._lines.values() for held in line.asks]:
+            if not held.turn.done() and held.until is None:
+                held.turn.set_exception(Leaving())
+
+    async def _serve(self, tenant: str, line: _Line) -> None:
+        """Get tickets for all who come, as long as any wait; look again after a moment when there are none left."""
+        try:
+            await self._serve_all(tenant, line)
+        finally:  # also after a bug: no ask may wait for ever
+            _tell(line.asks, Verdict.ADMITTED)
+
+    async def _serve_all(self, tenant: str, line: _Line) -> None:
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while line.asks:
+            first = line.asks[:AT_ONCE]
+            try:
+                taken = await self._take(tenant, [held.request for held in first])
+            except RedisAway:
+                # Nobody knows what is under way, so those who come are admitted; a generator still begins nothing that
+                # cannot end in time. Those who were held before wait a little, or each hiccup would let them all in.
+                away = loop.time() - heard > PATIENCE
+                _tell([held for held in first if away or not held.refused], Verdict.ADMITTED)
+            else:
+                heard = loop.time()
+                await self._told(first, taken)
+            line.asks[:] = [held for held in line.asks if not held.turn.done()]
+            if any(held.refused for held in line.asks):
+                await asyncio.sleep(LOOK)
+
+    async def _told(self, first: list[_Held], taken: Taken) -> None:
+        for held in first[: taken.granted]:
+            if held.turn.cancelled():
+                await self.release(held.request)
+        _tell(first[: taken.granted], Verdict.ADMITTED)
+        now, known = self._clock(), zip(first, taken.usual, strict=True)
+        _tell([held for held, usual in known if _is_late(held, usual, taken, now)], Verdict.OVERLOADED)
+        for held in first[taken.granted :]:
+            held.refused = True
+
+    async def _take(self, tenant: str, requests: list[Request]) -> Taken:
+        taken = await self._tickets.take(tenant, requests, self._clock())
+        for request, usual in zip(requests, taken.usual, strict=True):
+            self._usual[request.tenant, request.use_case] = usual
+        return taken
+
+
+def _is_late(held: _Held, usual: Estimate, taken: Taken, now: datetime) -> bool:
+    needed = timedelta(seconds=needs(usual, taken.now))
+    return now + needed > held.request.answer_by or (held.until is not None and now >= held.until)
+
+
+def _tell(asks: list[_Held], verdict: Verdict) -> None:
+    for held in asks:
+        if not held.turn.done():
+            held.turn.set_result(verdict)

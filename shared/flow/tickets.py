@@ -1,0 +1,190 @@
+"""The tickets of requests that are under way, in Redis: at most so many at once, and shared fairly by tenants.
+
+    take      one per request, before it is enqueued; taking it again changes nothing
+    release   where its outcome was sent; without that (a crash) it lapses a little after the deadline
+    announce  each generator says how many slots it has, every few seconds
+
+Each is one script, all keys in one hash slot. The rules are those of `rules.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.cache.redis import QuickRedis
+from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.request import Request
+from shared.flow.estimate import DEVIATION_WEIGHT, MEAN_WEIGHT, Estimate
+from shared.flow.rules import MOST, PER_SLOT, SLOTS_UNKNOWN, SPARE
+
+# A ticket lapses this long after the deadline; the sentinel has told the caller by then.
+LAPSE = timedelta(seconds=5)
+# How long an announcement of slots, and the word that a tenant waits, count.
+ANNOUNCED, WAITS = timedelta(seconds=10), timedelta(seconds=2)
+# What is known of times is forgotten after a day without requests.
+KEEP = timedelta(days=1)
+
+_PREFIX = "ragbus:{flow}:"
+# expiry by request · "tenant use_case granted-at" by request · tickets by tenant · expiry by "slots replica" ·
+# expiry by tenant · "mean deviation at" by "tenant use_case"
+_KEYS = [_PREFIX + name for name in ("tickets", "holders", "held", "slots", "waiting", "times")]
+
+_COMMON = """
+local tickets, holders, held, slots, waiting, times = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+-- The holder of a ticket that is given back: tenant, use case, when it was granted; nothing if there is none.
+local function give_back(request)
+  local holder = redis.call('HGET', holders, request)
+  if not holder then return end
+  redis.call('ZREM', tickets, request)
+  redis.call('HDEL', holders, request)
+  local tenant, use_case, at = string.match(holder, '^(%S+) (%S*) (%S+)$')
+  if redis.call('HINCRBY', held, tenant, -1) <= 0 then redis.call('HDEL', held, tenant) end
+  return tenant, use_case, tonumber(at)
+end
+"""
+
+# ARGV: tenant, seconds that its waiting counts, slots if unknown, tickets per slot, spare, most,
+# then for each ask, the longest waiting first: request, use case, seconds until its ticket lapses.
+# Returns how many of the first were granted, the time, and what is known of each use case.
+_TAKE = (
+    _COMMON
+    + """
+for _, lapsed in ipairs(redis.call('ZRANGEBYSCORE', tickets, '-inf', now)) do give_back(lapsed) end
+redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
+redis.call('ZREMRANGEBYSCORE', waiting, '-inf', now)
+local tenant = ARGV[1]
+local there = 0
+for _, said in ipairs(redis.call('ZRANGE', slots, 0, -1)) do there = there + tonumber(string.match(said, '^%d+')) end
+if there == 0 then there = tonumber(ARGV[3]) end
+local most = math.ceil(tonumber(ARGV[4]) * there) + tonumber(ARGV[5])
+
+local total, mine = redis.call('ZCARD', tickets), tonumber(redis.call('HGET', held, tenant) or 0)
+local tenants, counted = 1, {[tenant] = true}
+for _, list in ipairs({redis.call('HKEYS', held), redis.call('ZRANGE', waiting, 0, -1)}) do
+  for _, other in ipairs(list) do
+    if not counted[other] then counted[other] = true; tenants = tenants + 1 end
+  end
+end
+
+local granted, full, known = 0, false, {}
+for first = 7, #ARGV, 3 do
+  local request, use_case = ARGV[first], ARGV[first + 1]
+  if not full and redis.call('HEXISTS', holders, request) == 0 then
+    local below = mine < most / tenants and total < tonumber(ARGV[6]) * most and tenants > 1
+    if total < most or below then
+      redis.call('ZADD', tickets, now + tonumber(ARGV[first + 2]), request)
+      redis.call('HSET', holders, request, tenant .. ' ' .. use_case .. ' ' .. tostring(now))
+      redis.call('HINCRBY', held, tenant, 1)
+      total, mine = total + 1, mine + 1
+    else
+      full = true
+    end
+  end
+  if not full then granted = granted + 1 end
+  known[#known + 1] = redis.call('HGET', times, tenant .. ' ' .. use_case) or ''
+end
+if full then redis.call('ZADD', waiting, now + tonumber(ARGV[2]), tenant)
+else redis.call('ZREM', waiting, tenant) end
+return {granted, tostring(now), known}
+"""
+)
+
+# ARGV: request, what its outcome says ('took', 'late' or ''), weights of mean and deviation, seconds to keep
+_RELEASE = (
+    _COMMON
+    + """
+local tenant, use_case, at = give_back(ARGV[1])
+if not tenant or ARGV[2] == '' then return 0 end
+local field, took = tenant .. ' ' .. use_case, now - at
+local mean, deviation = string.match(redis.call('HGET', times, field) or '', '^(%S+) (%S+)')
+if not mean then
+  mean, deviation = took, took / 2
+else
+  mean, deviation = tonumber(mean), tonumber(deviation)
+  if ARGV[2] == 'late' then
+    mean = math.max(mean, math.min(2 * mean, 1.5 * took))
+  else
+    deviation = deviation + tonumber(ARGV[4]) * (math.abs(took - mean) - deviation)
+    mean = mean + tonumber(ARGV[3]) * (took - mean)
+  end
+end
+redis.call('HSET', times, field, tostring(mean) .. ' ' .. tostring(deviation) .. ' ' .. tostring(now))
+redis.call('EXPIRE', times, ARGV[5])
+return 1
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of asking for tickets."""
+
+    granted: int
+    """So many of the first asks have theirs."""
+    now: float
+    """Redis's clock, as in `usual`."""
+    usual: Sequence[Estimate]
+    """For each ask: how long requests like it take from ticket to outcome."""
+
+
+class Tickets:
+    """Every method raises `RedisAway` when Redis is away."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self._redis = redis
+
+    async def take(self, tenant: str, requests: Sequence[Request], now: datetime) -> Taken:
+        """Take tickets for the first of `requests`, all of `tenant`, as many as it may have."""
+        args: list[str | float] = [_word(tenant), WAITS.total_seconds(), SLOTS_UNKNOWN, PER_SLOT, SPARE, MOST]
+        for request in requests:
+            left = (request.answer_by - now + LAPSE).total_seconds()
+            args += [request.spending, _word(request.use_case), max(1.0, left)]
+        granted, at, known = await self._redis.script(_TAKE, _KEYS, args)
+        return Taken(int(granted), float(at), [_estimate(said) for said in known])
+
+    async def release(self, request: Request, answer: AnswerReady | None = None) -> None:
+        """Give the ticket back, if there is one; `answer` says how it went, and so how long such requests take."""
+        args = [request.spending, _said(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
+        await self._redis.script(_RELEASE, _KEYS, args)
+
+    async def announce(self, replica: str, slots: int) -> None:
+        """Say that `replica` has so many slots, for the next seconds; 0: it leaves."""
+        key = _KEYS[3]
+        if not slots:
+            await self._redis.script(_LEAVE, [key], [replica])
+        else:
+            await self._redis.script(_ANNOUNCE, [key], [f"{slots} {replica}", ANNOUNCED.total_seconds()])
+
+
+_ANNOUNCE = """
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], tonumber(time[1]) + tonumber(ARGV[2]), ARGV[1])
+return 1
+"""
+_LEAVE = """
+for _, said in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.match(said, '^%d+ (.*)$') == ARGV[1] then redis.call('ZREM', KEYS[1], said) end
+end
+return 1
+"""
+
+
+def _said(answer: AnswerReady | None) -> str:
+    """What an outcome tells of how long requests take: only those that a model was asked for, and those too late."""
+    if answer is None:
+        return ""
+    if answer.outcome is Outcome.EXPIRED:
+        return "late"
+    return "took" if answer.usage.prompt_tokens and answer.plan is not None else ""
+
+
+def _word(name: str) -> str:
+    """A name without blanks, which separate the fields of what is kept."""
+    return "".join(f"%{ord(sign):x};" if sign.isspace() or sign == "%" else sign for sign in name) or "-"
+
+
+def _estimate(said: str) -> Estimate:
+    return Estimate(*map(float, said.split())) if said else Estimate()
