@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from services.gateway.main import IN_HAND
 from shared.access.callers import Callers
 from shared.contracts.queues import topology
 from shared.errors import SettingsError
@@ -70,10 +71,13 @@ def test_every_file_is_listed_and_every_kind_is_known() -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_worker_is_scaled_by_every_queue_it_consumes_and_no_other(worker: str) -> None:
+def test_a_worker_is_scaled_by_every_queue_where_its_work_waits_and_no_other(worker: str) -> None:
+    """What retriever and generator cannot work on yet waits in the ingress queues."""
+    ahead = set(Callers.read(config_folder() / "callers.yaml").ingresses())
     triggers = of_kind("ScaledObject")[worker]["spec"]["triggers"]
     queues = [trigger["metadata"]["queueName"] for trigger in triggers]
-    assert sorted(queues) == sorted(consumed(worker))
+    expected = consumed(worker) | (ahead if worker in ("retriever", "generator") else set())
+    assert sorted(queues) == sorted(expected)
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -92,6 +96,14 @@ def test_a_replica_is_added_when_the_ones_there_are_full(worker: str) -> None:
     concurrency = int(own_environment(worker).get("RAGBUS_CONCURRENCY") or default(worker, "RAGBUS_CONCURRENCY"))
     for trigger in of_kind("ScaledObject")[worker]["spec"]["triggers"]:
         assert int(trigger["metadata"]["messageCount"]) >= concurrency
+
+
+def test_asks_that_are_held_add_no_gateways() -> None:
+    """A gateway holds so many of each queue until there is a generator for them."""
+    ingresses = set(Callers.read(config_folder() / "callers.yaml").ingresses())
+    for trigger in of_kind("ScaledObject")["gateway"]["spec"]["triggers"]:
+        if trigger["metadata"]["queueName"] in ingresses:
+            assert int(trigger["metadata"]["messageCount"]) > 2 * IN_HAND
 
 
 @pytest.mark.parametrize("worker", WORKERS)
