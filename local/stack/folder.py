@@ -101,19 +101,20 @@ class Folder:
     def cache_secret(self) -> str:
         """What keys the answers in Redis: random, and the same as long as the data is kept."""
         path = self.data / "cache-secret"
-        with (
-            suppress(FileExistsError),
-            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new,
-        ):
-            new.write(secrets.token_urlsafe(32))
+        if not path.exists():
+            _write(path, secrets.token_urlsafe(32))
         return path.read_text("utf-8")
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write JSON that only we can read, in one piece: it may hold keys."""
-        new = path.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(content, file, indent=2)
-        new.replace(path)
+        _write(path, json.dumps(content, indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    new.replace(path)
 
 
 def _make_private(path: Path) -> None:

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
+from services.gateway.sweep import CURSOR
 from shared.cache.redis import CONNECTIONS, QuickRedis, RedisAway
+from shared.worker.gate import Gate, Pass
 from tests.conftest import free_port
 from tests.redis_cluster import Cluster, Node, running_cluster, until
 
@@ -75,6 +77,17 @@ async def test_every_key_is_on_the_node_that_has_its_slot(cluster: Cluster, redi
     assert all(cluster.owner(key).has(key) for key in KEYS)
     assert {cluster.owner(key).port for key in KEYS} == {node.port for node in cluster.nodes}
     assert await asyncio.gather(*(redis.script(SCRIPT, [key, f"{key}:b"], ["x"]) for key in KEYS)) == KEYS
+
+
+async def test_replicas_share_a_breaker_and_a_cursor_wherever_their_slots_are(cluster: Cluster) -> None:
+    async with quick(cluster.nodes[0].url) as one, quick(cluster.nodes[1].url) as other:
+        for queue in ("retrieve", "generate", "blob-events"):
+            gate = Gate(one, queue)
+            for _ in range(gate.rules.threshold):
+                await gate.failed("down")
+            assert await Gate(other, queue).ask() is Pass.WAIT
+        await write(one, CURSOR, "42")
+        assert await read(other, CURSOR) == "42"
 
 
 async def test_a_script_whose_keys_are_in_two_slots_is_a_bug_on_any_server(redis_url: str) -> None:

@@ -1,6 +1,7 @@
 """A worker with exactly the variables that its manifest gives it, and no optional secret, starts and is ready."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from local.stack.stack import EXAMPLE
 from ops.depths import administration
 from ops.target import Target
 from tests.conftest import free_port
+from tests.redis_cluster import Node
 from tests.system.conftest import KEYS, until
 from tests.unit.deploy.manifests import (
     ROOT,
@@ -124,6 +126,43 @@ async def test_a_queue_that_is_gone_closes_the_http_door_for_nobody(cloud: Stack
         assert re.search(r'^ragbus_queue_connected\{.*queue="ask-hr".*\} 0', shown, re.MULTILINE)
         assert re.search(r'^ragbus_queue_connected\{.*queue="ask".*\} 1', shown, re.MULTILINE)
     assert '"queue": "ask-hr"' in log.read_text("utf-8")
+
+
+async def test_a_redis_that_refuses_is_said_once_by_a_worker_that_goes_on(cloud: Stack, tmp_path: Path) -> None:
+    """A cluster without its slots answers PING and INFO, and refuses every command."""
+    node, health, log = Node(tmp_path / "node"), free_port(), tmp_path / "log"
+    environment = {**deployed("generator", cloud, health), "RAGBUS_REDIS_URL": node.url}
+    probe = f"http://127.0.0.1:{health}"
+    try:
+        node.start()
+        async with running("generator", environment, log), httpx.AsyncClient() as http:
+
+            async def up(value: float) -> bool:
+                try:
+                    shown = (await http.get(f"{probe}/metrics")).text
+                except httpx.TransportError:
+                    return False
+                return bool(re.search(rf"^ragbus_redis_up\{{.*\}} {value}$", shown, re.MULTILINE))
+
+            await until(lambda: up(0.0), 200)
+            await until(lambda: ready(http, probe), 200)
+            node.say("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: up(1.0))
+        events = [line for line in map(json.loads, log.read_text("utf-8").splitlines()) if "redis" in line["event"]]
+        assert [(line["level"], line["event"]) for line in events] == [
+            ("warning", "redis.unavailable"),
+            ("info", "redis.available"),
+        ]
+        assert "Hash slot not served" in events[0]["detail"]
+    finally:
+        node.kill()
+
+
+async def ready(http: httpx.AsyncClient, probe: str) -> bool:
+    try:
+        return (await http.get(f"{probe}/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize("secret", ["", "too short"])

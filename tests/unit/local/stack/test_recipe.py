@@ -112,3 +112,23 @@ def test_usage_of_a_process_that_is_gone_is_nothing() -> None:
     assert resident([os.getpid()]) > 1_000_000
     assert resident([2**22 + 1]) == 0
     assert cpu_seconds([2**22 + 1]) == 0
+
+
+def test_a_folder_has_one_cache_secret_as_long_as_its_data_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def secret(name: str, *, reset: bool = False) -> str:
+        folder = Folder(tmp_path / name)
+        folder.take()
+        folder.prepare(tmp_path / "none", reset=reset)
+        folder.release()
+        return recipe.common(HERE, tmp_path, folder)["RAGBUS_CACHE_SECRET"]
+
+    first = secret("one")
+    assert len(first) >= 32
+    assert (tmp_path / "one/data/cache-secret").stat().st_mode & 0o777 == 0o600
+    assert secret("one") == first
+    assert secret("two") != first
+    assert secret("one", reset=True) != first
+    monkeypatch.setenv("RAGBUS_CACHE_SECRET", "that of another installation")
+    assert secret("one") == "that of another installation"
