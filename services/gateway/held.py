@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
 from shared.flow.rules import needs
@@ -80,12 +79,9 @@ class HeldAsks:
             if held in line.asks:
                 line.asks.remove(held)
 
-    async def release(self, request: Request, answer: AnswerReady | None = None) -> None:
+    async def release(self, request: Request) -> None:
         """Give a ticket back that was not used."""
-        try:
-            await self._tickets.release(request, answer)
-        except RedisAway:
-            return  # it lapses
+        await self._tickets.give_back(request)
 
     def let_go(self, request_id: str) -> None:
         """Its caller does not want it any more: it need not wait for a ticket, since the ledger will say so."""

@@ -7,11 +7,13 @@
 Each is one script, all keys in one hash slot. The rules are those of `rules.py`.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.cache.redis import QuickRedis
+from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.request import Request
 from shared.flow.estimate import DEVIATION_WEIGHT, MEAN_WEIGHT, Estimate
@@ -23,6 +25,9 @@ LAPSE = timedelta(seconds=5)
 ANNOUNCED, WAITS = timedelta(seconds=10), timedelta(seconds=2)
 # What is known of times is forgotten after a day without requests.
 KEEP = timedelta(days=1)
+
+# Seconds. A ticket that could not be given back for so long has lapsed, or Redis has lost it.
+TRY_EVERY, TRIED_FOR = 0.5, 600.0
 
 _PREFIX = "ragbus:{flow}:"
 # expiry by request · "tenant use_case granted-at" by request · tickets by tenant · expiry by "slots replica" ·
@@ -131,10 +136,11 @@ class Taken:
 
 
 class Tickets:
-    """Every method raises `RedisAway` when Redis is away."""
+    """Every method but `give_back` raises `RedisAway` when Redis is away."""
 
     def __init__(self, redis: QuickRedis) -> None:
         self._redis = redis
+        self._owed: set[asyncio.Task[None]] = set()
 
     async def take(self, tenant: str, requests: Sequence[Request], now: datetime) -> Taken:
         """Take tickets for the first of `requests`, all of `tenant`, as many as it may have."""
@@ -149,6 +155,24 @@ class Tickets:
         """Give the ticket back, if there is one; `answer` says how it went, and so how long such requests take."""
         args = [request.spending, _said(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
         await self._redis.script(_RELEASE, _KEYS, args)
+
+    async def give_back(self, request: Request, answer: AnswerReady | None = None) -> None:
+        """Release it; while Redis is away that is tried again beside, or all tickets would be held by what is done."""
+        try:
+            await self.release(request, answer)
+        except RedisAway:
+            task = asyncio.create_task(self._release_later(request), name=f"ticket:{request.spending}")
+            self._owed.add(task)
+            task.add_done_callback(self._owed.discard)
+
+    async def _release_later(self, request: Request) -> None:
+        until = asyncio.get_running_loop().time() + TRIED_FOR
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(TRY_EVERY)
+            with suppress(RedisAway):
+                # Without the answer: how long it took is not known any more.
+                await self.release(request)
+                return
 
     async def announce(self, replica: str, slots: int) -> None:
         """Say that `replica` has so many slots, for the next seconds; 0: it leaves."""

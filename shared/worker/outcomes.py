@@ -99,22 +99,14 @@ class Outcomes:
         if guarded:
             await self._note_sent(request)
         reach("outcome.noted")
-        await self._release(request, winner)
+        if self._tickets is not None and request.reserved_tokens:  # what was refused at once never had a ticket
+            await self._tickets.give_back(request, winner)
         return Sent(winner, guarded)
 
     def reused(self, request: Request) -> Envelope:
         """Tell the sender of `request` that its id belongs to another question."""
         now = self._clock()
         return to_one_ask(request, id_reused(request, now), request.token, now)
-
-    async def _release(self, request: Request, answer: AnswerReady) -> None:
-        """Give its ticket back: what was refused at once never had one."""
-        if self._tickets is None or not request.reserved_tokens:
-            return
-        try:
-            await self._tickets.release(request, answer)
-        except RedisAway:
-            return  # it lapses
 
     async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:
         try:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.held import HeldAsks, Verdict
-from shared.cache.redis import QuickRedis
+from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.answer import AnswerReady, Code, Outcome, Plan, Usage, ending
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
@@ -123,6 +123,31 @@ async def test_how_long_requests_take_is_learned_from_those_that_a_model_answere
     await tickets.release(request, ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
     [late] = (await tickets.take(request.tenant, [request], NOW)).usual
     assert late.mean >= known.mean
+
+
+class Hiccup(QuickRedis):
+    """Away whenever a test says so."""
+
+    down = False
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        if self.down:
+            raise RedisAway("not now")
+        return await super().script(source, keys, args)
+
+
+async def test_a_ticket_that_could_not_be_given_back_is_as_soon_as_redis_is_there(redis_url: str) -> None:
+    redis = Hiccup(redis_url, timeout=10)
+    tickets = Tickets(redis)
+    under_way = await fill(tickets)
+    redis.down = True
+    for request in under_way:
+        await tickets.give_back(request, answered(request))
+    redis.down = False
+    async with asyncio.timeout(60):
+        while (await tickets.take("noisy", [asked(f"n{number}") for number in range(FULL)], NOW)).granted < FULL:
+            await asyncio.sleep(0.1)
+    await redis.close()
 
 
 # -- asks that wait
