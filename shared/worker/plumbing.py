@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from shared.bus.port import ANSWER_BY, Bus, Received
 from shared.cache.redis import QuickRedis
-from shared.contracts.ids import digest
+from shared.contracts.ids import MAX_ID, digest
 from shared.errors import SettingsError
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
@@ -105,10 +105,18 @@ def check_connections(jobs: Sequence[Job[Any]], limit: int) -> None:
         raise SettingsError(f"RAGBUS_BUS_CONNECTIONS: {limit} is too few, this worker needs {needed} (or 0: no limit)")
 
 
+# `/r`, an attempt, a dot and a sequence number of 64 bits.
+_MARK = 32
+
+
 def internal_identity(message: Received) -> Identity:
-    """The identity of a message that one of our workers sent: its own id, and the deadline it carries or lives to."""
+    """The identity of a message that one of our workers sent: its own id, and the deadline it carries or lives to.
+
+    On `dead` an ask has the id that its caller gave it: one so long that a retry's mark does not fit is digested.
+    """
     base = message.message_id or digest(message.queue, str(message.sequence_number))
-    return Identity(base, deadline=_deadline(message))
+    fits = len(base) <= MAX_ID - _MARK
+    return Identity(base if fits else digest(message.queue, base), deadline=_deadline(message))
 
 
 def _deadline(message: Received) -> datetime | None:

@@ -201,6 +201,34 @@ class TestPassages:
         nobody = Readable("larkfield", frozenset())
         assert await found(store, collection, Query(NORTH, {7: 1.0}), nobody) == []
 
+    async def test_names_of_tenants_and_groups_are_compared_letter_by_letter(
+        self, store: Store, collection: str
+    ) -> None:
+        names = [
+            *'aA ,/{}:%*"\\',
+            "a,b",
+            "b,a",
+            '["a","b"]',
+            "null",
+            "\n",
+            "\0",
+            "e\u0301",
+            "\u00e9",
+            "\u0430",
+            "x" * 3000,
+        ]
+        both = [(tenant, "g") for tenant in names] + [("t", group) for group in names] + [("t", "a"), ("t", "b")]
+        await store.passages.put(
+            collection,
+            [
+                Embedded(passage(collection, repr(each), tenant=each[0], groups=frozenset(each[1:])), NORTH, {7: 1.0})
+                for each in both
+            ],
+        )
+        for tenant, group in both:
+            readable = Readable(tenant, frozenset({group}))
+            assert await found(store, collection, Query(NORTH, {7: 1.0}), readable) == [repr((tenant, group))]
+
     async def test_a_collection_that_is_not_there_holds_nothing(self, store: Store, collection: str) -> None:
         assert await found(store, collection, Query(NORTH, {7: 1.0})) == []
         assert await store.passages.vectors(collection, "larkfield", ["x"]) == {}

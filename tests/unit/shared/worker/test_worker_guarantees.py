@@ -13,6 +13,7 @@ from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, Lock
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
+from shared.contracts.ids import MAX_ID
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Entry, Ledger
@@ -235,6 +236,25 @@ def sentinels(ledger: Ledger) -> Job[Any]:
 
     desk = OutcomeDesk(ledger, Waiting(), settle, lambda: LATE)
     return Job("outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True)
+
+
+# -- ids
+
+
+@pytest.mark.parametrize("length", [1, 96, 97, 125, 128])
+def test_a_dead_ask_of_any_id_can_be_tried_again(length: int) -> None:
+    """On `dead` it has its caller's id, and the broker takes 128 characters."""
+    dead, other = (
+        Received("dead", b"{}", message_id=end.rjust(length, "x"), sequence_number=2**63 - 1) for end in "ab"
+    )
+    copies = [
+        copy(message, internal_identity(message), NOW)
+        for copy in (retry_copy, handed_back)
+        for message in (dead, other)
+    ]
+    ids = [copy.message_id for copy in copies]
+    assert len({*ids}) == 4
+    assert all(0 < len(each) <= MAX_ID for each in ids)
 
 
 # -- the archive
