@@ -271,7 +271,7 @@ class LocalBus(Controls):
         """Move the manual clock; everything that comes due on the way happens, in order."""
         await self._advance(seconds)
 
-    async def wait_until(self, condition: Callable[[], object], within: float = 5.0) -> None:
+    async def wait_until(self, condition: Callable[[], object], within: float = 30.0) -> None:
         """Return when a condition is true; raises `TimeoutError` after so many seconds of real time."""
         async with asyncio.timeout(within):
             while not condition():  # noqa: ASYNC110 - the condition is anybody's, and nobody tells when it changes
@@ -330,7 +330,7 @@ class ThreadedBus(Controls):
         """Move the manual clock; everything that comes due on the way happens, in order."""
         self._do(self._advance(seconds))
 
-    def wait_until(self, condition: Callable[[], object], within: float = 5.0) -> None:
+    def wait_until(self, condition: Callable[[], object], within: float = 30.0) -> None:
         """Return when a condition is true; raises `TimeoutError` after so many seconds of real time."""
         end = time.monotonic() + within
         while not condition():

@@ -27,7 +27,7 @@ from local.broker.testing import Given, LocalBus, ManualClock, ThreadedBus
 Handler = ServiceBusSender | ServiceBusReceiver
 Opened = TypeVar("Opened", ServiceBusSender, ServiceBusReceiver)
 
-SOON = 5.0
+SOON = 60.0
 """How long a test waits for what must come; it never comes to that."""
 MOMENT = 0.05
 """How long a test looks for what must not come."""

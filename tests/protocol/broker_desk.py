@@ -22,7 +22,7 @@ from local.broker.testing import LocalBus, ManualClock
 Handler = ServiceBusSender | ServiceBusReceiver
 Opened = TypeVar("Opened", ServiceBusSender, ServiceBusReceiver)
 
-SOON = 5.0
+SOON = 60.0
 """How long a test waits for what must come; it never comes to that."""
 
 

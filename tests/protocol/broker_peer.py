@@ -36,7 +36,7 @@ from local.broker.bus.message import read_body
 from local.broker.bus.namespace import Namespace
 from local.broker.nodes.container import Container
 
-SOON = 5.0
+SOON = 60.0
 
 
 def signature(path: str, key: str = "local", policy: str = "RootManageSharedAccessKey", lasts: float = 3600) -> str:

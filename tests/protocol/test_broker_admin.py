@@ -54,7 +54,7 @@ async def admin(bus: LocalBus) -> AsyncIterator[ServiceBusAdministrationClient]:
 
 async def fetch(bus: LocalBus, path: str, method: str = "GET") -> Any:
     def read() -> Any:
-        with urlopen(Request(bus.admin_url + path, method=method), timeout=5) as response:
+        with urlopen(Request(bus.admin_url + path, method=method), timeout=60) as response:
             return response.status, json.load(response)
 
     return await asyncio.to_thread(read)

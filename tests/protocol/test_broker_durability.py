@@ -193,7 +193,7 @@ async def live_and_die(config: Path, data: Path, ledger: Ledger) -> None:
             work = [until_it_is_killed(keep_sending(sender, ledger)) for sender in senders]
             work += [until_it_is_killed(keep_completing(receiver, ledger)) for receiver in receivers]
             working = asyncio.gather(*work)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await ledger.plug.wait()
             await running.kill()
             await working

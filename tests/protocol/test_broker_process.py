@@ -36,7 +36,7 @@ def port(config: Path) -> Iterator[int]:
     assert ready.startswith("local.broker: ready, AMQP on 127.0.0.1:")
     yield int(ready.split("127.0.0.1:")[1].split(",")[0])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=2) == 0
+    assert process.wait(timeout=60) == 0
     process.communicate()
 
 
@@ -78,7 +78,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(config: Path, flag: str) -> No
         number = taken.getsockname()[1]
         ports: dict[str, Any] = {"--port": 0, "--admin-port": 0} | {flag: number}
         process = start(config, *(str(part) for pair in ports.items() for part in pair))
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.count("\n") == 1
     assert f"port {number} on 127.0.0.1 is taken" in errors
@@ -97,7 +97,7 @@ def test_a_bad_configuration_is_told_in_one_line(tmp_path: Path, content: str, c
     path = tmp_path / "Config.json"
     path.write_text(content)
     process = start(path, "--port", "0", "--admin-port", "0")
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.count("\n") == 1
     assert complaint in errors

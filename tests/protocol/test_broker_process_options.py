@@ -35,12 +35,12 @@ def running(*options: str) -> Iterator[int]:
             yield int(ready.split("127.0.0.1:")[1].split(",")[0])
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=5) == 0
+            assert process.wait(timeout=60) == 0
 
 
 def complaints(*options: str) -> list[str]:
     """Run a broker that must not start; return what it says."""
-    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command(*options), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (1, 2)
     return done.stderr.splitlines()
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from local.broker.admin.http import HttpProtocol, Request, Response
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-SOON = 5.0
+SOON = 60.0
 
 
 class Server(NamedTuple):
