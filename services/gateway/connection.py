@@ -183,6 +183,8 @@ class Connection(HttpToolsProtocol):
             self._answer(self._refusal)
         elif self._reading is _Reading.NOTHING:
             self._rest()
+        else:
+            self._since = self.loop.time()  # what has begun to come has its whole time from here
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing: uvicorn's timer for idle connections, which a single byte takes away. `_late` closes them."""

@@ -25,8 +25,11 @@ MAX_PROBES = 64
 class Health:
     """A few fixed GET answers over HTTP/1.1; liveness never asks a dependency, readiness does."""
 
-    def __init__(self, ready: Callable[[], bool], queues: Callable[[], Mapping[str, str]] = dict) -> None:
+    def __init__(
+        self, ready: Callable[[], bool], queues: Callable[[], Mapping[str, str]] = dict, patience: float = PATIENCE
+    ) -> None:
         """`queues`: the worker's own, each with why it cannot receive from it; empty when it can."""
+        self._patience = patience
         self._ready = ready
         self._queues = queues
         self._server: asyncio.Server | None = None
@@ -74,7 +77,7 @@ class Health:
             oldest.abort()
         self._probes[writer.transport] = None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 request = await reader.readuntil(b"\r\n\r\n")
                 path = request.split(maxsplit=2)[1].decode("ascii", "replace").partition("?")[0]
                 writer.write(_encode(*self.answer(path)))

@@ -12,7 +12,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    health = Health(lambda: True)
+    health = Health(lambda: True, patience=3600)
     yield await health.start("127.0.0.1", 0)
     await health.stop()
 

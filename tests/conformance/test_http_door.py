@@ -5,6 +5,7 @@ Limits and deadlines are arguments, so that no test waits for one of the shipped
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -363,13 +364,13 @@ async def test_a_large_body_behind_a_request_is_not_taken_for_headers(server: Se
 
 
 async def test_a_body_has_a_size_and_an_ordinary_client_reads_so(server: Server) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(160):
+    async def chunks(number: int) -> AsyncIterator[bytes]:
+        for _ in range(number):
             yield b"x" * 65_536
 
     url = f"http://127.0.0.1:{server.port}/v1/onboarding/ask"
     async with httpx.AsyncClient(timeout=PATIENCE) as client:
-        for content in (chunks(), b"x" * 10_000_000):
+        for content in (chunks(3), chunks(160), b"x" * 10_000_000):
             reply = await client.post(url, content=content, headers={"Authorization": "Bearer welcome-app"})
             assert (reply.status_code, reply.json()["code"]) == (413, "PayloadTooLarge")
 
@@ -433,10 +434,12 @@ async def test_a_connection_whose_body_was_not_needed_ends_when_idle(start: Star
         assert await peer.rest() == b""
 
 
-async def test_waiting_for_an_outcome_is_not_idleness(start: Start) -> None:
-    async with start(idle_seconds=0.05, header_seconds=0.05, body_seconds=0.05) as server:
-        peer = await server.peer(post(path=b"/v1/onboarding/ask?wait=0.5") + GET[:20])
+async def test_waiting_for_an_outcome_is_our_time_and_not_the_peers(start: Start) -> None:
+    async with start(idle_seconds=0.05, header_seconds=1, body_seconds=0.05) as server:
+        peer = await server.peer(post(path=b"/v1/onboarding/ask?wait=1.2") + GET[:20])
         assert (await peer.reply()).status == 202
+        await peer.send(GET[20:])
+        assert (await peer.reply()).status == 404
 
 
 # -- how many
@@ -515,6 +518,47 @@ async def test_refusals_that_wait_are_bounded(start: Start) -> None:
         assert [await peer.rest() for peer in held[:8]] == [b""] * 8
         assert len(server.connections) == 4
         assert (await server.ask()).status_code == 202
+
+
+async def test_what_a_refused_peer_sent_is_not_kept(start: Start) -> None:
+    async with start(Slowdown(free=0, interval=3600, longest=3600)) as server:
+        assert (await server.ask()).status_code == 202  # imports what it needs
+        assert (await (await server.peer(post(headers=b""))).reply()).status == 401
+        tracemalloc.start()
+        try:
+            for _ in range(40):
+                await server.peer(post(b"x" * 50_000, headers=b"", length=100_000))
+            assert (await server.ask()).status_code == 202  # all others were accepted before it
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 40 * 25_000
+
+
+async def test_a_peer_that_does_not_read_its_response_is_dropped(server: Server) -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await asyncio.sleep(0)
+            if not len(connections):
+                return
+
+    connections = Connections(Limits(write_seconds=0.1))
+    listening = listen("127.0.0.1", 0)
+    other = make_server(endless, server.door.authentication, connections, Slowdown())
+    serving = asyncio.create_task(other.serve(sockets=[listening]))
+    _, writer = await asyncio.open_connection(*listening.getsockname())  # its reader takes 128 KiB, unasked
+    writer.write(GET)
+    async with asyncio.timeout(PATIENCE):
+        while not len(connections):
+            await asyncio.sleep(0.01)
+        while len(connections):
+            await asyncio.sleep(0.01)
+    writer.close()
+    serving.cancel()
+    for listener in other.servers:
+        listener.close()
 
 
 # -- what is sent
