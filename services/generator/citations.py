@@ -8,6 +8,7 @@ what only looks like one (`【1】`, `[1-3]`, `[^1]`, `[1†source]`, a link) is
 It is a comparison of words. `docs/explanation/citations.md` says what it proves and what it does not.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,13 +66,14 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
 
     `text` is as people see it (`shared.text.visible`).
     """
-    known = [_words(_all_of(passage)) for passage in passages]
+    # Of what is cited, and once, however often it is.
+    there = functools.cache(lambda number: _words(_all_of(passages[number - 1])))
     found: dict[int, Citation] = {}
     kept: list[str] = []
     for sentence, gap in _sentences(_in_our_marks(text, len(passages))):
         statement = _without_marks(sentence)
         said = _words(statement)
-        numbers = [number for number in _marked(sentence) if number <= len(known) and _carries(known[number - 1], said)]
+        numbers = [number for number in _marked(sentence) if number <= len(passages) and _carries(there(number), said)]
         for number in numbers:
             if number not in found:
                 found[number] = _citation(len(found) + 1, passages[number - 1], statement)

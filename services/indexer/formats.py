@@ -24,6 +24,8 @@ _BY_SUFFIX = {
 }
 # Goes into every registry entry: raising it re-indexes the lake at the next reconcile.
 VERSION = "2"
+# Characters of a title or heading; the longest that people write are a third of it.
+LONGEST_HEADING = 300
 SUPPORTED = "Markdown (.md), text (.txt), HTML (.html), PDF (.pdf) and Word (.docx)"
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_\-]{2,30})", re.IGNORECASE)
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -69,7 +71,9 @@ def read(data: bytes, path: str, content_type: str, limits: Limits) -> ParsedDoc
         raise Unreadable(
             f"it has {len(document.text):,} characters, more than the {limits.most_characters:,} that are indexed"
         )
-    return document if document.title else replace(document, title=_title_from(path))
+    # They go into every passage, prompt and citation; a line of a megabyte would leave no room for anything else.
+    blocks = tuple(replace(block, headings=tuple(map(_short, block.headings))) for block in document.blocks)
+    return replace(document, title=_short(document.title or _title_from(path)), blocks=blocks)
 
 
 def decode(data: bytes) -> str:
@@ -133,6 +137,10 @@ def _refuse_bomb(data: bytes, limits: Limits) -> None:
         raise Unreadable(f"it is not a Word document: {broken}") from broken
     if unpacked > limits.most_unpacked or unpacked > limits.most_ratio * max(len(data), 1):
         raise Unreadable(f"it unpacks from {len(data):,} to {unpacked:,} bytes, like a zip bomb")
+
+
+def _short(heading: str) -> str:
+    return heading if len(heading) <= LONGEST_HEADING else f"{heading[:LONGEST_HEADING].rstrip()} …"
 
 
 def _title_from(path: str) -> str:

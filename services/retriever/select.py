@@ -27,10 +27,11 @@ def fitting(task: GenerateAnswer, limit: int = MAX_BODY) -> GenerateAnswer:
     room = limit - _SPARE - len(task.model_copy(update={"candidates": ()}).encode())
     kept: list[Candidate] = []
     for candidate in task.candidates:
-        room -= len(candidate.model_dump_json(exclude_none=True).encode()) + _BETWEEN
-        if room < 0:
-            break
-        kept.append(candidate)
+        size = len(candidate.model_dump_json(exclude_none=True).encode()) + _BETWEEN
+        # One that is out of all proportion does not keep the others away.
+        if size <= room:
+            kept.append(candidate)
+            room -= size
     if task.candidates and not kept:
         raise Unprocessable(
             Reason.PAYLOAD_TOO_LARGE,

@@ -37,7 +37,7 @@ def html(title: str, heading: str, text: str) -> bytes:
 
 def word(title: str, heading: str, text: str) -> bytes:
     document, saved = Word(), io.BytesIO()
-    document.core_properties.title = title
+    document.core_properties.title = title[:255]
     document.add_heading(heading, 1)
     document.add_paragraph(text)
     document.add_paragraph(text, style="List Bullet")
@@ -101,3 +101,9 @@ def test_a_title_made_of_a_files_name_shows_all_that_is_in_it(name: str) -> None
 @pytest.mark.parametrize("text", ["10⁵ is not 105", "ﬁ ½ Å", "e\u0301", "日本語 ไทย हिन्दी", "a\u00a0b", "🙂", "a\tb"])
 def test_what_is_seen_is_indexed_as_it_is(text: str) -> None:
     assert read(text.encode(), "a.txt", "", Limits()).text == text
+
+
+@pytest.mark.parametrize("ending", ["md", "txt", "html", "docx"])
+def test_a_heading_without_an_end_leaves_room_for_the_passage(ending: str) -> None:
+    document = read(FORMATS[ending]("t" * 100_000, "h" * 100_000, "words"), f"a.{ending}", "", Limits())
+    assert max(len(words) for block in document.blocks for words in (document.title, *block.headings)) < 400

@@ -47,17 +47,25 @@ def test_what_says_the_same_is_kept_once(texts: list[str], kept: list[str]) -> N
 
 @given(st.lists(st.text(max_size=200), max_size=12), st.integers(700, 5000), st.none() | st.integers(0, 2**40))
 def test_the_body_never_exceeds_the_limit_and_the_best_stay(texts: list[str], limit: int, epoch: int | None) -> None:
-    task = GenerateAnswer(request=REQUEST, candidates=tuple(map(candidate, texts)), index_epoch=epoch)
+    found = tuple(candidate(text).model_copy(update={"passage_id": f"{n:03}"}) for n, text in enumerate(texts))
+    task = GenerateAnswer(request=REQUEST, candidates=found, index_epoch=epoch)
     try:
         kept = fitting(task, limit)
     except Unprocessable:
         assert texts
         return
     assert len(kept.encode()) <= limit
-    assert kept.candidates == task.candidates[: len(kept.candidates)]
-    if len(kept.candidates) < len(texts):
-        one_more = task.model_copy(update={"candidates": task.candidates[: len(kept.candidates) + 1]})
-        assert len(one_more.encode()) > limit - 40
+    assert kept.candidates == tuple(each for each in found if each in kept.candidates)
+    for dropped in set(found) - set(kept.candidates):
+        # With those that are better than it, it was too much.
+        better = tuple(each for each in kept.candidates if each.passage_id < dropped.passage_id)
+        assert len(task.model_copy(update={"candidates": (*better, dropped)}).encode()) > limit - 40
+
+
+def test_one_passage_out_of_all_proportion_keeps_no_other_away() -> None:
+    huge = candidate("x").model_copy(update={"title": "x" * MAX_BODY})
+    kept = fitting(GenerateAnswer(request=REQUEST, candidates=(huge, candidate("a"))))
+    assert [each.text for each in kept.candidates] == ["a"]
 
 
 def test_nothing_is_dropped_from_what_fits() -> None:
