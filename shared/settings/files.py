@@ -20,6 +20,7 @@ def read_yaml(path: Path, model: type[Model], what: str) -> Model:
         first = invalid.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the file"
         said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        said = said.removeprefix("Value error, ")
         raise SettingsError(f"{path}: {where}: {said}") from invalid
 
 

@@ -13,6 +13,9 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 
 from local.broker.testing import LocalBus, ManualClock
+from local.stack.stack import EXAMPLE
+from ops.ask import Question, by_queue
+from ops.target import Target
 from ops.upstream import Upstream
 from tests.protocol.broker_desk import topology
 
@@ -143,6 +146,24 @@ async def test_an_ask_that_is_cancelled_leaves_the_sender_to_the_others(app: Ups
     asking = ask(app, "still there?")
     await service.answer(each for each in await service.asked(2) if "still" in str(each))
     assert (await asking)["text"] == "STILL THERE?"
+
+
+@pytest.mark.parametrize("connections", ["0", "1"])
+async def test_the_command_asks_as_an_app_does_also_with_one_connection(
+    bus: LocalBus, service: Service, connections: str
+) -> None:
+    variables = {
+        "RAGBUS_SERVICEBUS_CONNECTION_STRING": bus.connection_string,
+        "RAGBUS_BUS_CONNECTIONS": connections,
+        "RAGBUS_CONFIG": str(EXAMPLE),
+    }
+    question = Question("how?", timeout=PATIENCE, refresh=True, message_id="mine" + connections)
+    asking = asyncio.create_task(asyncio.to_thread(by_queue, Target(variables, "a test"), question))
+    [asked] = await service.asked()
+    assert (asked.message_id, json.loads(str(asked))) == (question.message_id, {"question": "how?", "cache": "refresh"})
+    await service.answer([asked])
+    answer, _ = await asking
+    assert answer == {"text": "HOW?"}
 
 
 async def test_two_asks_at_once_cannot_share_an_id(app: Upstream, service: Service) -> None:
