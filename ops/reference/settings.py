@@ -22,6 +22,13 @@ WORKERS = ("gateway", "retriever", "generator", "indexer")
 # ${NAME} or ${NAME:-default} in an endpoint, key_env: NAME beside it.
 _MENTIONED = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}|key_env: *(\w+)")
 
+OF_THE_COMMAND: Mapping[str, tuple[str, str]] = {
+    "RAGBUS_FOLDER": ("`.ragbus`", "where the laptop's stack keeps its state; `--folder` wins"),
+    "RAGBUS_GATEWAY_URL": ("the stack's", "where `ask --http` and `cancel --http` go"),
+    "RAGBUS_API_KEY": ("the example's", "the key of `ask --http` and `cancel --http`"),
+    "RAGBUS_ADMIN_URL": ("the stack's", "where an emulator or the local broker is administered"),
+}
+
 
 def settings_class(worker: str) -> type[Settings]:
     """The one settings class that `services/<worker>/settings.py` defines."""
@@ -57,6 +64,9 @@ def files(classes: Mapping[str, type[Settings]], models_yaml: str) -> Files:
             "## The example's models.yaml\n\nEndpoints and names of key variables are written in `models.yaml`; the "
             "example refers to these.\n\n"
             + table(("variable", "default"), [(f"`{n}`", _code(d)) for n, d in models_variables(models_yaml).items()]),
+            "## The command\n\n`ragbus` takes what a worker takes. A variable of the terminal wins over the value that "
+            "the running stack has, and the command says so; `--config` wins over `RAGBUS_CONFIG`. Beyond that:\n\n"
+            + table(("variable", "default", "meaning"), [(f"`{n}`", *said) for n, said in OF_THE_COMMAND.items()]),
         )
     }
 
