@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-FEW = 6
+FEW = 10
 
 
 class Leaving(Exception):
@@ -32,12 +32,12 @@ class Share:
 
     @classmethod
     def among_tenants(cls, slots: int) -> Self:
-        """For a queue that tenants share: a quarter more as a reserve, and half as many deliveries and a few ahead.
+        """For a queue that tenants share: a quarter more as a reserve, and all that may be under way in hand.
 
-        In hand are then more than are under way at once (`shared.flow.rules.limit`), or one of a quiet tenant could be
-        behind those of a noisy one on the queue, where nobody sees it.
+        That is up to twice `shared.flow.rules.limit`. What is not in hand waits on the queue, where nobody sees whose
+        it is, and one of a quiet tenant would be behind those of a noisy one.
         """
-        return cls(slots, reserve=max(1, slots // 4), ahead=slots // 2 + FEW)
+        return cls(slots, reserve=max(1, slots // 4), ahead=slots + slots // 4 + FEW)
 
     @property
     def in_hand(self) -> int:
