@@ -101,7 +101,7 @@ class Plan(Part):
 
 
 class AnswerReady(Message):
-    """The outcome. Exactly one is sent per accepted request."""
+    """The outcome. Every ask gets exactly one; asks with one id and question get the same, unless it was retryable."""
 
     kind: ClassVar[str] = "answer.v1"
 
