@@ -364,14 +364,23 @@ async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(office: 
     assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
 
 
-@pytest.mark.parametrize("body", [b"{not json", b'{"question": "How?"}'], ids=["as it was", "mended"])
-async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(office: Office, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "dies_of"),
+    [
+        (b"{not json", "SchemaInvalid"),
+        (b'{"question": "How?"}', None),
+        (b'{"question": "How?"}', "TTLExpiredException"),
+    ],
+    ids=["as it was", "mended", "mended and too late"],
+)
+async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(
+    office: Office, body: bytes, dies_of: str | None
+) -> None:
     await office.dies(an_ask(**BROKEN), "SchemaInvalid")
+    before = await office.entry()
     replay = {**FIRST, "body": body, "properties": {"ragbus-run": "p1", ORIGIN: "m1"}, "message_id": "x"}
-    if body == BROKEN["body"]:
-        assert await office.dies(an_ask(**replay), "SchemaInvalid") == []
-    else:
-        assert await office.take(**replay) == []
+    assert await (office.dies(an_ask(**replay), dies_of) if dies_of else office.take(**replay)) == []
+    assert await office.entry() == before
 
 
 # -- several at once, and without Redis
