@@ -142,9 +142,16 @@ class Desk:
                 return known
             if entry.request is not None and isinstance(verdict, Admitted) and not arrival.run:
                 return self._resumed(verdict.request, entry.request)
+        taken: Settled | Enqueued
         if isinstance(verdict, Refused):
-            return Answered(verdict.request, verdict.answer)
-        return await self._admitted(ask, verdict, arrival)
+            taken = Answered(verdict.request, verdict.answer)
+        else:
+            taken = await self._admitted(ask, verdict, arrival)
+        is_repeat = entry is not None and entry.token not in (None, arrival.token) and not arrival.run
+        if is_repeat and isinstance(taken, Answered) and taken.answer.outcome is Outcome.REFUSED:
+            # The first ask is being looked at at this moment, and decides what becomes of the request.
+            return replace(taken, standing=Standing.ALONE) if taken.standing is Standing.FIRST else taken
+        return taken
 
     async def _bind(self, request: Request, arrival: Arrival) -> Entry | None:
         """What its id is bound to, now or before; None: to nothing, as far as can be known."""

@@ -506,6 +506,21 @@ async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_wor
     assert sent[2:] == sent[:2]
 
 
+async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_nothing(web: Web, office: Office) -> None:
+    """The first waits for its turn, say, and the repeat does not wait so long."""
+    first = await post(web)
+    work = web.sent[1].request
+    assert work is not None
+    await office.ledger.forget(work, work.token)
+    await office.ledger.bind(work, work.token, office.now)
+    await office.budget.spend("tessolund", "something else", 100_000)
+    await office.budget.settle("tessolund", first.json()["request_id"], 4_000)
+    assert (await post(web)).status_code == 429
+    entry = await office.ledger.find(first.json()["request_id"])
+    assert entry is not None
+    assert (entry.state, entry.token) == (State.BOUND, work.token)
+
+
 async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: QuickRedis) -> None:
     assert (await post(web, use_case="holiday", key=None)).status_code == 404
     assert await redis.run(lambda connection: connection.keys("ragbus:request:*")) == []
