@@ -32,7 +32,7 @@ class Verdict(Enum):
     OVERLOADED = "it cannot end in time any more, or its caller waits no longer"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     request: Request
     until: datetime | None

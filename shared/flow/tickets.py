@@ -58,6 +58,8 @@ _TAKE = (
     _COMMON
     + """
 for _, lapsed in ipairs(redis.call('ZRANGEBYSCORE', tickets, '-inf', now)) do give_back(lapsed) end
+-- A Redis that evicts keys may have lost one of the three.
+if redis.call('ZCARD', tickets) == 0 then redis.call('DEL', holders, held) end
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
 redis.call('ZREMRANGEBYSCORE', waiting, '-inf', now)
 local tenant = ARGV[1]

@@ -125,6 +125,13 @@ async def test_how_long_requests_take_is_learned_from_those_that_a_model_answere
     assert late.mean >= known.mean
 
 
+async def test_when_redis_has_lost_the_tickets_nobody_seems_to_hold_any(tickets: Tickets, redis: QuickRedis) -> None:
+    await fill(tickets)
+    await redis.run(lambda client: client.delete("ragbus:{flow}:tickets"))
+    await fill(tickets)
+    assert (await tickets.take("noisy", [asked("one more")], NOW)).granted == 0
+
+
 class Hiccup(QuickRedis):
     """Away whenever a test says so."""
 
