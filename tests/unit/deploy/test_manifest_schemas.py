@@ -114,6 +114,8 @@ def test_an_overlay_says_once_which_installation_it_is() -> None:
                 assert identity == installation[f"{each['metadata']['name']}Identity"]
             case "ConfigMap" if each["metadata"]["name"].startswith("ragbus-settings"):
                 assert each["data"]["RAGBUS_SERVICEBUS_NAMESPACE"].startswith(installation["serviceBus"] + ".")
+                left = [name for name, value in each["data"].items() if "ragbus-example" in value]
+                assert left == [], "of the base's installation, which does not exist"
     assert not [each for each in built if each["metadata"]["name"] == "installation"]
 
 
