@@ -8,7 +8,6 @@ import pytest
 
 from shared.cache.redis import QuickRedis
 from shared.contracts.answer import Code, Outcome, ending
-from shared.contracts.ids import request_id
 from tests.making import a_request
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway
@@ -48,6 +47,6 @@ async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(we
     waiters = waiting(web, request, 20, wait=60)
     await asyncio.sleep(0.2)
     gateway = Gateway(redis)
-    mine = a_request(request_id=request_id("tessolund", "welcome-app", "http/k1"))
+    mine = a_request(request_id=request)
     await gateway.ledger.claim(mine, ending(mine, Outcome.ANSWERED, Code.OK, text="24"))
     assert {response.json()["text"] for response in await asyncio.gather(*waiters)} == {"24"}
