@@ -51,7 +51,12 @@ async def redis(redis_url: str) -> AsyncIterator[QuickRedis]:
 # Files whose tests share a stack of processes; every other file is a group of its own. (The marker `xdist_group`
 # would say the same, but xdist 3.8 does not see it under pytest 9.2.)
 SHARED_STACK = dict.fromkeys(
-    ("tests/system/test_front_door.py", "tests/system/test_replay.py", "tests/system/test_redis_cluster_stack.py"),
+    (
+        "tests/system/test_front_door.py",
+        "tests/system/test_replay.py",
+        "tests/system/test_redis_cluster_stack.py",
+        "tests/system/test_counted_as_it_was.py",
+    ),
     "stack",
 )
 # What takes longest starts first.

@@ -6,6 +6,7 @@ caller was told that it expired before anything of it was archived.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from services.gateway.admission import Arrival
 from services.gateway.ask import Knock, QueueDoor, is_run, token_of
@@ -18,6 +19,8 @@ from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.worker.post import when
+
+TICKET_WITHIN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,12 @@ def _read(message: Received, callers: Callers) -> Knock | None:
     asked = Ask.model_construct(
         question=request.question, conversation=request.conversation, use_case=request.use_case
     ).encode()
+    at = message.enqueued_at or request.accepted_at
     arrival = Arrival(
         caller=caller,
         message_id=request.request_id,
         identity=request.request_id,
-        at=message.enqueued_at or request.accepted_at,
+        at=at,
         correlation_id=request.correlation_id,
         reply_to=request.reply_to.queue,
         reply_session=request.reply_to.session,
@@ -66,6 +70,8 @@ def _read(message: Received, callers: Callers) -> Knock | None:
         answer_by=when(message.properties.get(ANSWER_BY)),
         run=request.run,
         rerun=True,
+        # It must not hold up the outcomes that come on this queue: without a ticket soon, the run is refused.
+        admitted_by=at + TICKET_WITHIN,
         token=token_of(message),
     )
     return Knock(Ask.decode(asked), arrival)

@@ -5,6 +5,8 @@ When Redis is away, or has lost what it knew of the request, the queue guards al
 not claimed (`Envelope.claim`).
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, cancelled, id_reused
 from shared.contracts.envelope import Envelope, to_one_ask
 from shared.contracts.fit import fitted, too_large
+from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
@@ -20,6 +23,10 @@ from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Entry, Ledger, key_of
 
 Send = Callable[[Envelope], Awaitable[None]]
+
+NOTE_AGAIN = 1.0
+# Of more outcomes that were sent while Redis was away the ledger is not told: their requests look unfinished for a day.
+MOST_UNNOTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,18 @@ class Outcomes:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         tickets: Tickets | None = None,
+        again: float = NOTE_AGAIN,
     ) -> None:
-        """`tickets`: where a request's ticket is given back when its outcome was sent."""
+        """`tickets`: where a request's ticket is given back when its outcome was sent.
+
+        `again`: seconds between two looks whether Redis is back.
+        """
         self._ledger = ledger
         self._clock = clock
         self._tickets = tickets
+        self._again = again
+        self._unnoted: deque[tuple[Request, AnswerReady]] = deque(maxlen=MOST_UNNOTED)
+        self._noting: asyncio.Task[None] | None = None
 
     async def known(self, request: Request) -> Entry | None:
         """What the ledger has on `request`; None also when Redis is away.
@@ -98,6 +112,8 @@ class Outcomes:
         reach("outcome.sent")
         if guarded:
             await self._note_sent(request)
+        elif entry is None and request.reply_to.queue != OUTCOMES:  # what arrives there is filed
+            self._note_later(request, winner)
         reach("outcome.noted")
         if self._tickets is not None and request.reserved_tokens:  # what was refused at once never had a ticket
             await self._tickets.give_back(request, winner)
@@ -107,6 +123,21 @@ class Outcomes:
         """Tell the sender of `request` that its id belongs to another question."""
         now = self._clock()
         return to_one_ask(request, id_reused(request, now), request.token, now)
+
+    def _note_later(self, request: Request, answer: AnswerReady) -> None:
+        """Have the ledger told when Redis is back: it would go on waiting for an outcome."""
+        self._unnoted.append((request, answer))
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.create_task(self._note(), name="outcomes: not noted yet")
+
+    async def _note(self) -> None:
+        while self._unnoted:
+            request, answer = self._unnoted.popleft()
+            try:
+                await self._ledger.claim(request, answer, sent=True)
+            except RedisAway:
+                self._unnoted.appendleft((request, answer))
+                await asyncio.sleep(self._again)
 
     async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:
         try:

@@ -1,5 +1,6 @@
 """The ledger and the guard before an outcome leaves, where nothing else stands behind them; on a real Redis."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,9 @@ from shared.ledger.ledger import KEEP, Ledger
 from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
 from shared.worker.poster import Poster
+from tests.breakable import Breakable
 from tests.making import NOW, a_request
+from tests.system.conftest import until
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 
 
@@ -184,6 +187,29 @@ async def test_without_redis_no_outcome_is_counted_as_certain() -> None:
         await poster.send(to_caller(RECORDED, an_answer(RECORDED), NOW))
         assert (counted.of("ragbus.outcomes"), counted.of("ragbus.outcomes_unguarded")) == (0, 1)
     assert len(await bus.peek("answers")) == 1
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis_url: str, flushed: bool) -> None:
+    redis, bus = Breakable(redis_url, timeout=10), MemoryBus("answers")
+    ledger = Ledger(redis)
+    await ledger.accept(RECORDED)
+    redis.cut = True
+    outcomes = Outcomes(ledger, again=0.01)
+    await Poster(bus, outcomes, make(), lambda: NOW).send(to_caller(RECORDED, an_answer(RECORDED), NOW))
+    redis.cut = False
+    if flushed:
+        await redis.run(lambda client: client.flushall())
+
+    async def noted() -> bool:
+        return not any(task.get_name() == "outcomes: not noted yet" for task in asyncio.all_tasks())
+
+    await until(noted)
+    entry = await ledger.find("r1")
+    assert (entry is None) is flushed
+    if entry is not None:
+        assert (entry.answer, entry.sent) == (an_answer(RECORDED), True)
+    await redis.close()
 
 
 async def test_an_outcome_that_arrives_for_an_http_caller_is_filed_whatever_was_lost(redis: QuickRedis) -> None:
