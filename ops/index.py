@@ -15,6 +15,7 @@ from ops.connect import bus
 from ops.problem import Problem
 from ops.registry import documents
 from ops.target import Target
+from shared.access.sources import fault_of_path
 from shared.bus.port import Outgoing
 from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import SettingsError, TryLater
@@ -111,10 +112,15 @@ def lake_of(target: Target) -> Path:
 
 
 def within(lake: Path, path: str) -> Path:
-    """The file for a document's path; raises `Problem` for a path that leads out of the lake."""
+    """The file for a document's path; raises `Problem` for a path out of the lake, and for a second name of a file."""
     file = (lake / path).resolve()
     if not file.is_relative_to(lake) or file == lake:
         raise Problem(f"{path} is not a path inside the lake")
+    name = file.relative_to(lake).as_posix()
+    if PurePosixPath(path).as_posix() != name:
+        raise Problem(f"{path} is another name of {name}, by a link or a step up; use that one")
+    if fault := fault_of_path(name):
+        raise Problem(f"{path} cannot be indexed: {fault}")
     return file
 
 

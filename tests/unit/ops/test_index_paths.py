@@ -29,6 +29,22 @@ def test_nothing_outside_the_lake_is_touched(tmp_path: Path, path: str) -> None:
         within(tmp_path.resolve(), path)
 
 
+def test_a_document_is_named_by_its_own_path(tmp_path: Path) -> None:
+    """Removing a link must not remove what it leads to."""
+    lake = tmp_path.resolve()
+    (lake / "managers").mkdir()
+    (lake / "managers" / "x.md").write_text("x")
+    (lake / "link.md").symlink_to("managers/x.md")
+    (lake / "folder").symlink_to("managers", target_is_directory=True)
+    for path in ("link.md", "folder/x.md", "managers/../managers/x.md"):
+        with pytest.raises(Problem, match=r"another name of managers/x\.md"):
+            remove(target(RAGBUS_LAKE_FOLDER=str(lake)), [path])
+    with pytest.raises(Problem, match="backslash"):
+        within(lake, "managers\\x.md")
+    assert within(lake, "managers//x.md") == lake / "managers" / "x.md"
+    assert (lake / "managers" / "x.md").exists()
+
+
 def test_removing_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"the lake has no gone\.md"):
         remove(target(RAGBUS_LAKE_FOLDER=str(tmp_path)), ["gone.md"])
