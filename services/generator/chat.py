@@ -156,7 +156,8 @@ class Chat:
         ):
             # To the end, even after the last event: the connection can be used again then.
             async for data in found:
-                if data != DONE:
+                # Without data it is a sign of life.
+                if data and data != DONE:
                     heard.take(data)
 
     async def _receive(self, asked: "_Asked", heard: Heard) -> None:

@@ -18,6 +18,8 @@ from shared.text import brief
 DONE = b"[DONE]"
 # OpenAI's finish reason of an answer that was cut at its limit.
 LENGTH = "length"
+# What reading something else than a completion as one can raise; 1e999 overflows, and brackets nest without an end.
+STRANGE = (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
 
 
 class Overlong(Exception):
@@ -76,7 +78,7 @@ class Heard:
         """
         try:
             self._add(json.loads(data), "delta")
-        except (ValueError, TypeError, AttributeError, KeyError) as strange:
+        except STRANGE as strange:
             raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
 
     def take_whole(self, body: bytes) -> None:
@@ -86,14 +88,14 @@ class Heard:
             if not completion["choices"]:
                 raise ValueError("no choices")
             self._add(completion, "message")
-        except (ValueError, TypeError, AttributeError, KeyError) as strange:
+        except STRANGE as strange:
             raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
 
     def take_beginning(self, body: bytes) -> None:
         """Add what can be read of the beginning of an answer that is no stream."""
         try:
             self._add(from_json(body.decode("utf-8", "ignore"), allow_partial="trailing-strings"), "message")
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except STRANGE:
             return
 
     def _add(self, completion: dict[str, Any], where: str) -> None:
@@ -101,11 +103,14 @@ class Heard:
             raise DependencyDown(f"the model broke off: {brief(str(error))}")
         for choice in completion.get("choices") or ():
             said = (choice.get(where) or {}).get("content") or ""
+            if isinstance(said, list):
+                said = "".join(part["text"] for part in said if part["type"] == "text")
             if not isinstance(said, str):
                 raise TypeError(f"content is {type(said).__name__}")
             self.finish = choice.get("finish_reason") or self.finish
             self._say(said)
-        if usage := completion.get("usage"):
+        usage = completion.get("usage") or {}
+        if usage.get("prompt_tokens") is not None and usage.get("completion_tokens") is not None:
             self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
 
     def _say(self, said: str) -> None:

@@ -260,9 +260,24 @@ async def test_a_server_that_does_not_count_has_its_tokens_estimated(monkeypatch
         b": keep-alive\n\nevent: message\nid: 7\n" + events(CHUNK % ("one two", '"stop"'), USAGE, "[DONE]"),
         events(CHUNK % ("one two", "null"), CHUNK % ("", '"stop"'), USAGE),  # without an end
         events(CHUNK % ("one two", '"stop"'), USAGE, "half a chu"),  # it broke after the end
+        events("", CHUNK % ("one two", '"stop"'), "", USAGE, "[DONE]"),
+        events('{"choices": [], "usage": {"prompt_tokens": null}}', CHUNK % ("one two", '"stop"'), USAGE),
+        events(
+            '{"choices": [{"delta": {"content": [{"type": "text", "text": "one two"}]}, "finish_reason": "stop"}]}',
+            USAGE,
+        ),
         events(CHUNK % ("one two", '"stop"'), USAGE, '{"error": {"message": "too late"}}'),
     ],
-    ids=["crlf", "comments and fields", "no DONE", "broken after the end", "error after the end"],
+    ids=[
+        "crlf",
+        "comments and fields",
+        "no DONE",
+        "broken after the end",
+        "signs of life",
+        "counts of nothing",
+        "parts",
+        "error after the end",
+    ],
 )
 async def test_what_is_said_around_an_answer_makes_no_difference(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await told(body, monkeypatch)
@@ -278,6 +293,8 @@ async def test_what_is_said_around_an_answer_makes_no_difference(body: bytes, mo
         events(CHUNK % ("one", "null"), '{"error": {"message": "overloaded"}}'),
         events("[]"),
         events('{"choices": 7}'),
+        events("[" * 200_000),
+        events('{"choices": [], "usage": {"prompt_tokens": 1e999, "completion_tokens": 1}}'),
         events('{"choices": [{"delta": {"content": 7}, "finish_reason": "stop"}]}'),
         b'{"choices": [{"message": {"content": "not a stream"}, "finish_reason": "stop"}]}',
     ],
@@ -379,6 +396,7 @@ async def test_what_comes_after_a_whole_answer_does_not_cut_it_off(monkeypatch: 
         b"7",
         b'{"choices": []}',
         b'{"choices": null}',
+        b"[" * 200_000,
         b'{"error": {"message": "overloaded"}}',
         b'{"choices": [{"message": {"content": ["parts"]}, "finish_reason": "stop"}]}',
         b'{"choices": [{"message": {"content": "one"}, "finish_reason": null}]}',
