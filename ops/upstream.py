@@ -89,8 +89,9 @@ class Upstream:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
-        for reply in self._waiting.values():
-            reply.cancel()
+        for asked, reply in self._waiting.items():
+            if not reply.done():
+                reply.set_exception(NoReply(f"the app was closed before the answer to {asked} came"))
         async with self._sending:
             await self._close_sender()
 

@@ -16,7 +16,7 @@ from local.broker.testing import LocalBus, ManualClock
 from local.stack.stack import EXAMPLE
 from ops.ask import Question, by_queue
 from ops.target import Target
-from ops.upstream import Upstream
+from ops.upstream import NoReply, Upstream
 from tests.protocol.broker_desk import topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -137,6 +137,14 @@ async def test_a_reply_that_nobody_waits_for_goes_to_what_the_app_names(
         await asking
         await service.until_read()
     assert found == [{"text": "MINE?"}]
+
+
+async def test_an_app_that_is_closed_tells_those_who_wait(client: ServiceBusClient, service: Service) -> None:
+    async with Upstream(client) as app:
+        asking = ask(app, "too late?")
+        await service.asked()
+    with pytest.raises(NoReply, match="closed before the answer"):
+        await asking
 
 
 async def test_an_ask_that_is_cancelled_leaves_the_sender_to_the_others(app: Upstream, service: Service) -> None:
