@@ -45,7 +45,7 @@ CODES: Mapping[Code, str] = {
     Code.MISCONFIGURED: (
         "A worker's configuration does not fit: the provider refuses the request that we make of it (400, 404, 422), "
         "the collection holds vectors of another length, a use case is not deployed everywhere. Your message is good; "
-        "it is for the operator to mend."
+        "it is for the operator to mend. Then ask again, with a new id."
     ),
     Code.CRASHED: "A fault on our side; the message is kept for us to look at. Asking again may work.",
     Code.CANCELLED: "Cancelled by the caller.",
