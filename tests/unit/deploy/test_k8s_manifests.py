@@ -328,7 +328,7 @@ def test_names_are_resolved_where_the_node_has_a_resolver_of_its_own(resolver: s
 
 
 @pytest.mark.parametrize(
-    ("port", "allowed"), [(443, 1), (5671, 1), (6380, 1), (10000, 1), (8500, 1), (8599, 1), (8600, 0)]
+    ("port", "allowed"), [(443, 1), (5671, 1), (6380, 1), (10000, 1), (8500, 1), (8599, 1), (8600, 0), (15000, 1)]
 )
 def test_azure_is_reached_on_its_ports_and_the_metadata_service_on_none(port: int, allowed: int) -> None:
     assert reachable("20.1.2.3", port) == bool(allowed)
