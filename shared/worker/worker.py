@@ -288,6 +288,8 @@ class Worker(Generic[Task]):
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
             reach("worker.handled")
+            # The next one's call need not wait until this one's result is sent and settled.
+            self.slots.leave(delivery)
             if self.gate is not None and not _was_given_up(envelopes):
                 await self.gate.worked()
             await send_in_order(envelopes, self.poster.send, lease.check)
