@@ -101,6 +101,10 @@ class Heard:
     def _add(self, completion: dict[str, Any], where: str) -> None:
         if error := completion.get("error"):
             raise DependencyDown(f"the model broke off: {brief(str(error))}")
+        # First: it counts what was paid for, also of an answer that is too long.
+        usage = completion.get("usage") or {}
+        if usage.get("prompt_tokens") is not None and usage.get("completion_tokens") is not None:
+            self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
         for choice in completion.get("choices") or ():
             said = (choice.get(where) or {}).get("content") or ""
             if isinstance(said, list):
@@ -109,9 +113,6 @@ class Heard:
                 raise TypeError(f"content is {type(said).__name__}")
             self.finish = choice.get("finish_reason") or self.finish
             self._say(said)
-        usage = completion.get("usage") or {}
-        if usage.get("prompt_tokens") is not None and usage.get("completion_tokens") is not None:
-            self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
 
     def _say(self, said: str) -> None:
         size = len(said.encode("utf-8", "surrogatepass"))

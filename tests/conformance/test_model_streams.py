@@ -381,6 +381,8 @@ async def test_a_model_that_ignores_its_limit_is_cut_off(model: Model, stream: b
     assert len(reply.text) == 100 * TEXT_PER_TOKEN
     if stream:
         assert (await stopped(model))["chunks"] < 9_000
+    else:
+        assert reply.completion_tokens == (await model.call())["completion_tokens"]
 
 
 async def test_what_comes_after_a_whole_answer_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
