@@ -114,7 +114,7 @@ REQUESTS = [
     stray
     for queue in (RETRIEVE, GENERATE)
     for stray in (
-        with_request(queue, "no such use case", UNSUPPORTED, Code(UNSUPPORTED), use_case="payroll"),
+        with_request(queue, "no such use case", Reason.MISCONFIGURED, Code.MISCONFIGURED, use_case="payroll"),
         with_request(queue, "late since the year 1", Reason.DEADLINE_EXCEEDED, answer_by="0001-01-01T00:00:00Z"),
         with_request(queue, "a deadline without a zone", INVALID, answer_by="2026-03-02T09:00:00"),
         with_request(queue, "a deadline that is a word", INVALID, answer_by="soon"),

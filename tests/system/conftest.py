@@ -154,10 +154,10 @@ class App:
             await store.close()
         return {entry.path: entry for entry in entries if entry.is_live and entry.settled}
 
-    async def peek(self, queue: str) -> list[ServiceBusReceivedMessage]:
+    async def peek(self, queue: str, *, sub_queue: str | None = None) -> list[ServiceBusReceivedMessage]:
         """What is on a queue, scheduled messages too."""
         found: list[ServiceBusReceivedMessage] = []
-        async with self._client.get_queue_receiver(queue) as receiver:
+        async with self._client.get_queue_receiver(queue, sub_queue=sub_queue) as receiver:
             while page := await receiver.peek_messages(
                 max_message_count=250, sequence_number=(found[-1].sequence_number or 0) + 1 if found else 1
             ):
@@ -166,8 +166,7 @@ class App:
 
     async def dead(self, queue: str = "dead") -> list[ServiceBusReceivedMessage]:
         """What is archived in a dead-letter queue."""
-        async with self._client.get_queue_receiver(queue, sub_queue="deadletter") as receiver:
-            return await receiver.peek_messages(max_message_count=250, sequence_number=1)
+        return await self.peek(queue, sub_queue="deadletter")
 
     async def hang_up(self) -> None:
         """Leave the broker before it is killed: the SDK would leak the socket of a connection that breaks."""
