@@ -101,7 +101,7 @@ class Door:
 
     def __init__(self, tree: Path, stack: Stack) -> None:
         self.port, health = _free(), _free()
-        self._health = f"http://127.0.0.1:{health}/readyz"
+        self._health = f"http://127.0.0.1:{health}/connected"
         own = {"RAGBUS_HTTP_PORT": str(self.port), "RAGBUS_HEALTH_PORT": str(health)}
         self._environment = {**os.environ, **stack.env("gateway"), **own, "RAGBUS_LOG_LEVEL": "error"}
         python = tree.resolve() / ".venv/bin/python"
