@@ -61,9 +61,10 @@ class HeldAsks:
         self._leaving = False
 
     async def ticket(self, request: Request, until: datetime | None = None) -> Verdict:
-        """Wait for a ticket, at most `until`. Raises `Leaving` when this process stops and the ask is on a queue."""
-        if self._leaving and until is None:
-            raise Leaving
+        """Wait for a ticket, at most `until`.
+
+        Raises `Leaving` when there is none at once, this process stops, and the ask is on a queue.
+        """
         line = self._lines.setdefault(request.tenant, _Line())
         held = _Held(request, until, asyncio.get_running_loop().create_future())
         line.asks.append(held)
@@ -96,8 +97,13 @@ class HeldAsks:
         """When `stopping` is set, let asks go back to their queues; HTTP callers wait while they are served."""
         await stopping.wait()
         self._leaving = True
-        for held in [held for line in self._lines.values() for held in line.asks]:
-            if not held.turn.done() and held.until is None:
+        for line in self._lines.values():
+            self._send_away(line.asks)
+
+    def _send_away(self, asks: list[_Held]) -> None:
+        """Of `asks`, those from a queue for which there was no ticket yet."""
+        for held in asks:
+            if self._leaving and held.refused and held.until is None and not held.turn.done():
                 held.turn.set_exception(Leaving())
 
     async def _serve(self, tenant: str, line: _Line) -> None:
@@ -135,6 +141,7 @@ class HeldAsks:
         _tell([held for held, usual in known if _is_late(held, usual, taken, now)], Verdict.OVERLOADED)
         for held in first[taken.granted :]:
             held.refused = True
+        self._send_away(first[taken.granted :])
 
     async def _take(self, tenant: str, requests: list[Request]) -> Taken:
         taken = await self._tickets.take(tenant, requests, self._clock())

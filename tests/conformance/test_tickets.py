@@ -215,6 +215,13 @@ async def test_at_sigterm_asks_go_back_to_their_queues(tickets: Tickets) -> None
     assert await over_http is Verdict.ADMITTED
 
 
+async def test_at_sigterm_an_ask_that_gets_a_ticket_at_once_is_worked_on(tickets: Tickets) -> None:
+    held, stopping = HeldAsks(tickets, Clock()), asyncio.Event()
+    stopping.set()
+    await held.leave(stopping)
+    assert await held.ticket(asked("last")) is Verdict.ADMITTED
+
+
 async def test_a_ticket_for_an_ask_that_was_given_up_meanwhile_is_given_back(tickets: Tickets) -> None:
     held = HeldAsks(tickets, Clock())
     under_way = await fill(tickets)

