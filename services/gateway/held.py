@@ -19,7 +19,7 @@ from shared.worker.slots import Leaving
 
 # Seconds between two looks for tickets while asks wait.
 LOOK = 0.05
-# So many asks of a tenant are looked at in one go.
+# For so many asks of a tenant, tickets are asked for in one go.
 AT_ONCE = 64
 # Seconds that Redis may be away before held asks are admitted without it.
 PATIENCE = 2.0
@@ -58,6 +58,8 @@ class HeldAsks:
         self._clock = clock
         self._lines: dict[str, _Line] = {}
         self._usual: dict[tuple[str, str], Estimate] = {}
+        self._ahead = 0.0
+        """Redis's clock, in which `_usual` counts, less the event loop's."""
         self._leaving = False
 
     async def ticket(self, request: Request, until: datetime | None = None) -> Verdict:
@@ -117,7 +119,7 @@ class HeldAsks:
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while line.asks:
-            first = line.asks[:AT_ONCE]
+            first, behind = line.asks[:AT_ONCE], line.asks[AT_ONCE:]
             try:
                 taken = await self._take(tenant, [held.request for held in first])
             except RedisAway:
@@ -125,34 +127,41 @@ class HeldAsks:
                 # cannot end in time. Those who were held before wait a little, or each hiccup would let them all in.
                 away = loop.time() - heard > PATIENCE
                 _tell([held for held in first if away or not held.refused], Verdict.ADMITTED)
+                self._tell_late(first, behind)
             else:
                 heard = loop.time()
-                await self._told(first, taken)
+                await self._told(first, behind, taken)
             line.asks[:] = [held for held in line.asks if not held.turn.done()]
             if any(held.refused for held in line.asks):
                 await asyncio.sleep(LOOK)
 
-    async def _told(self, first: list[_Held], taken: Taken) -> None:
+    async def _told(self, first: list[_Held], behind: list[_Held], taken: Taken) -> None:
         for held in first[: taken.granted]:
             if held.turn.cancelled():
                 await self.release(held.request)
         _tell(first[: taken.granted], Verdict.ADMITTED)
-        now, known = self._clock(), zip(first, taken.usual, strict=True)
-        _tell([held for held, usual in known if _is_late(held, usual, taken, now)], Verdict.OVERLOADED)
+        self._tell_late(first, behind)
         for held in first[taken.granted :]:
             held.refused = True
         self._send_away(first[taken.granted :])
 
+    def _tell_late(self, first: list[_Held], behind: list[_Held]) -> None:
+        """Refuse what is late of those that still wait; behind `first` there are only tickets once all of it have."""
+        if not all(held.turn.done() for held in first):
+            _tell([held for held in (*first, *behind) if self._is_late(held.request, held.until)], Verdict.OVERLOADED)
+
+    def _is_late(self, request: Request, until: datetime | None) -> bool:
+        usual = self._usual.get((request.tenant, request.use_case), Estimate())
+        needed = timedelta(seconds=needs(usual, asyncio.get_running_loop().time() + self._ahead))
+        now = self._clock()
+        return now + needed > request.answer_by or (until is not None and now >= until)
+
     async def _take(self, tenant: str, requests: list[Request]) -> Taken:
         taken = await self._tickets.take(tenant, requests, self._clock())
+        self._ahead = taken.now - asyncio.get_running_loop().time()
         for request, usual in zip(requests, taken.usual, strict=True):
             self._usual[request.tenant, request.use_case] = usual
         return taken
-
-
-def _is_late(held: _Held, usual: Estimate, taken: Taken, now: datetime) -> bool:
-    needed = timedelta(seconds=needs(usual, taken.now))
-    return now + needed > held.request.answer_by or (held.until is not None and now >= held.until)
 
 
 def _tell(asks: list[_Held], verdict: Verdict) -> None:

@@ -198,6 +198,29 @@ async def test_a_caller_that_waits_for_a_moment_is_told_after_it(tickets: Ticket
     assert await asyncio.gather(*tasks) == [Verdict.OVERLOADED] * 2
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_behind_any_backlog_of_its_own_tenant_an_ask_is_told_in_time(redis_url: str, away: bool) -> None:
+    redis, clock = Hiccup(redis_url, timeout=10), Clock()
+    tickets = Tickets(redis)
+    held = HeldAsks(tickets, clock)
+    await fill(tickets)
+    patient = [asyncio.create_task(held.ticket(asked(f"r{n}", answer_by=NOW + timedelta(hours=1)))) for n in range(70)]
+    over_http = asyncio.create_task(held.ticket(asked("http"), NOW + timedelta(seconds=5)))
+    hurried = asyncio.create_task(held.ticket(asked("hurried", answer_by=NOW + timedelta(seconds=5))))
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in [*patient, over_http, hurried])
+    redis.down = away
+    clock.now += timedelta(seconds=5)
+    async with asyncio.timeout(60):
+        assert {await over_http, await hurried} == {Verdict.OVERLOADED}
+    if not away:  # without Redis all are admitted after a moment
+        assert not any(task.done() for task in patient)
+    for task in patient:
+        task.cancel()
+    await asyncio.gather(*patient, return_exceptions=True)
+    await redis.close()
+
+
 async def test_at_sigterm_asks_go_back_to_their_queues(tickets: Tickets) -> None:
     held, stopping = HeldAsks(tickets, Clock()), asyncio.Event()
     under_way = await fill(tickets)
