@@ -164,6 +164,9 @@ def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun
     content["request"] |= {"run": run, "rerun": rerun, "answer_by": answer_by.isoformat()}
     # It goes on watching the original.
     content["request"].pop("sentinel", None)
+    if rerun:
+        # Its outcome is its own, of which the ledger knows nothing yet.
+        content["request"].pop("recorded", None)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 

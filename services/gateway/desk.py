@@ -84,6 +84,8 @@ class Enqueued:
 
     request: Request
     envelopes: Sequence[Envelope]
+    resumed: bool = False
+    """Whether another ask admitted it."""
 
 
 class Desk:
@@ -130,7 +132,7 @@ class Desk:
         )
         return taken
 
-    async def _taken(self, ask: Ask, arrival: Arrival) -> Settled | Enqueued:
+    async def _taken(self, ask: Ask, arrival: Arrival, *, bound_late: bool = False) -> Settled | Enqueued:
         verdict = admit(ask, arrival, self._use_cases, self._clock())
         entry = await self._bind(verdict.request, arrival)
         if entry is not None:
@@ -146,7 +148,7 @@ class Desk:
         if isinstance(verdict, Refused):
             taken = Answered(verdict.request, verdict.answer)
         else:
-            taken = await self._admitted(ask, verdict, arrival)
+            taken = await self._admitted(ask, verdict, arrival, bound_late=bound_late)
         is_repeat = entry is not None and entry.token not in (None, arrival.token) and not arrival.run
         if is_repeat and isinstance(taken, Answered) and taken.answer.outcome is Outcome.REFUSED:
             # The first ask is being looked at at this moment, and decides what becomes of the request.
@@ -196,9 +198,12 @@ class Desk:
         """
         asked = {"question": request.question, "conversation": request.conversation}
         again = accepted.model_copy(update=asked)
-        return Enqueued(again, [at_deadline(again), to_retriever(again)])
+        return Enqueued(again, [at_deadline(again), to_retriever(again)], resumed=True)
 
-    async def _admitted(self, ask: Ask, admitted: Admitted, arrival: Arrival) -> Settled | Enqueued:
+    async def _admitted(
+        self, ask: Ask, admitted: Admitted, arrival: Arrival, *, bound_late: bool
+    ) -> Settled | Enqueued:
+        """`bound_late`: it is looked at a second time, because Redis did not say in time what its id is bound to."""
         use_case = admitted.use_case
         request = self._with_cache_key(admitted)
         cached = await self._cached(request, use_case) if ask.cache == "use" and not request.rerun else None
@@ -216,6 +221,11 @@ class Desk:
         request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
         with suppress(RedisAway):
             entry = await self._ledger.accept(request)
+            if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
+                # Redis could not say in time what the id is bound to, and can now.
+                await self._budget.settle(request.tenant, request.spending, 0)
+                await self._held.release(request)
+                return await self._taken(ask, arrival, bound_late=True)
             known = self._known(request, arrival, entry)
             if known is not None:
                 # It was cancelled while it was being looked at, or the ledger could not be asked before.

@@ -152,7 +152,8 @@ class HttpDoor:
             try:
                 await self._enqueue([*taken.envelopes])
             except Problem:
-                await self._desk.take_back(taken.request, token)
+                if not taken.resumed:  # what another ask admitted may be under way
+                    await self._desk.take_back(taken.request, token)
                 raise
             reach("http.enqueued")
         left = until - asyncio.get_running_loop().time()

@@ -96,6 +96,8 @@ _CLAIM = f"""
 local there = redis.call('HMGET', KEYS[1], 'admission', 'answer', 'request', 'token')
 local remembered = there[2] or there[3] or (there[4] and there[4] == ARGV[4])
 if ARGV[10] == '1' and (not remembered or tonumber(there[1] or 0) < tonumber(ARGV[2])) then return {_KNOWN} end
+-- The gateway did not hear in time that its ask was bound anew.
+if there[4] == ARGV[4] and tonumber(there[1] or 0) > tonumber(ARGV[2]) then ARGV[2] = there[1] end
 {_ADMISSION}
 if redis.call('HSETNX', KEYS[1], 'answer', ARGV[7]) == 1 and ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'again_at', ARGV[8])
@@ -204,8 +206,12 @@ class Entry:
         return self.answer is None or self.admission < request.admission
 
     def is_past(self, request: Request) -> bool:
-        """Whether the same ask was admitted anew since: what is left of `request` is of no use."""
-        return self.admission > request.admission
+        """Whether another message admitted the same ask anew since: what is left of `request` is of no use."""
+        return self.admission > request.admission and self.token != request.token
+
+    def belongs_to(self, request: Request) -> bool:
+        """Whether `request` is this admission without knowing: Redis bound it, and said so too late."""
+        return self.admission > request.admission and self.token == request.token
 
 
 class Ledger:
@@ -249,10 +255,11 @@ class Ledger:
     async def is_wanted(self, request: Request) -> bool:
         """Whether `request` has no outcome yet and was not cancelled; one cheap look, for long work."""
         key = _key(key_of(request))
-        names = ("answer", "cancelled", "admission")
-        answer, gone, admission = await self._redis.run(lambda redis: redis.hmget(key, *names))
+        names = ("answer", "cancelled", "admission", "token")
+        answer, gone, admission, token = await self._redis.run(lambda redis: redis.hmget(key, *names))
         known = int(admission or 0)
-        return known < request.admission or (known == request.admission and answer is None and gone is None)
+        current = known == request.admission or token == request.token
+        return known < request.admission or (current and answer is None and gone is None)
 
     async def claim(self, request: Request, answer: AnswerReady, *, sent: bool = False) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from shared.cache.redis import RedisAway
 from shared.contracts.answer import AnswerReady, cancelled, id_reused
-from shared.contracts.envelope import Envelope, to_one_ask
+from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.fit import fitted, too_large
 from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
@@ -96,6 +96,10 @@ class Outcomes:
             return await self.send(self.reused(request), send)
         if entry is not None and entry.is_past(request):
             return None
+        if entry is not None and entry.belongs_to(request):
+            # Under the ids of the admission before, the broker would drop it.
+            request = request.model_copy(update={"admission": entry.admission})
+            envelope = to_caller(request, answer, self._clock())
         if entry is not None and entry.sent:
             return None
         guarded = entry is not None and not entry.is_lost(request)

@@ -433,6 +433,40 @@ async def test_a_redis_that_comes_back_during_an_admission_keeps_ids_apart(redis
     await redis.close()
 
 
+class LateRedis(QuickRedis):
+    """Runs the next scripts, of which the answers come too late."""
+
+    late = 0
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        answer = await super().script(source, keys, args)
+        if self.late > 0:
+            self.late -= 1
+            raise RedisAway("no answer within 0.08 s")
+        return answer
+
+
+@pytest.mark.parametrize("late", [1, 99], ids=["the bind alone", "and all that comes after it"])
+async def test_an_ask_that_redis_admitted_anew_without_saying_so_in_time_has_its_outcome(
+    redis_url: str, late: int
+) -> None:
+    redis = LateRedis(redis_url, timeout=10)
+    office = Office(redis)
+    await office.finish(await office.work(**FIRST), outcome=Outcome.REFUSED, code=Code.OVERLOADED, retryable=True)
+    office.now += timedelta(seconds=5)
+    redis.late = late
+    envelopes = await office.take(**REPEAT)
+    redis.late = 0
+    work = envelopes[-1].request
+    assert work is not None
+    assert await office.ledger.is_wanted(work)
+    await office.finish(work, text="24")
+    assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
+    await office.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
+    assert [answer.text for _, answer in await office.heard("s3")] == ["24"]
+    await redis.close()
+
+
 # -- over HTTP
 
 
