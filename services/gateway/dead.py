@@ -2,7 +2,7 @@
 
 It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
 outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
-cannot be read binds nothing. Those hear it alone.
+cannot be read binds nothing. Those hear it alone; a repeat hears the outcome instead if there is one.
 
 Of work that merely was late only the ask is kept, without the passages: an `expired.v1` is sent to `dead`, the original
 completed, and the copy archived when it comes round.
@@ -16,7 +16,7 @@ from services.gateway.admission import Arrival, bound_to, reply_address
 from services.gateway.ask import QueueDoor
 from shared.bus.port import Received
 from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.answer import AnswerReady, Code, Outcome, cancelled, ending, id_reused, repeated
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
@@ -115,16 +115,12 @@ class DeadDesk:
         outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
         now = self._clock()
         answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
-        bound = await self._bound(request, answer) if death.is_ask else request
+        told = await self._for_ask(request, answer, now) if death.is_ask else to_caller(request, answer, now)
+        bound = told.request if told is not None and told.claim else None
         if bound is not None:
             await self._settle(bound.tenant, bound.spending, 0)
         reach("dead.settled")
-        if bound is not None:
-            return [to_caller(bound, answer, now)]
-        if request.run:
-            # An operator sent it again; its sender was told the first time.
-            return []
-        return [to_one_ask(request, answer, request.token, now)]
+        return [told] if told is not None else []
 
     def archive(self, death: Death, known: Entry | None) -> Kept | Envelope | None:
         """What is kept of a dead message, given what the ledger has on a request that is over."""
@@ -138,19 +134,36 @@ class DeadDesk:
             return None
         return to_archive(death.remains)
 
-    async def _bound(self, request: Request, answer: AnswerReady) -> Request | None:
-        """The request of a dead ask as the ledger knows it; None: how it died is told to this ask alone."""
+    async def _for_ask(self, request: Request, answer: AnswerReady, now: datetime) -> Envelope | None:
+        """What the sender of a dead ask is told; None: it was told before. `answer` says how the ask died."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
         try:
             if not readable and not request.rerun:
                 await self._ledger.unread(request, answer)
-                return None
-            entry = await self._ledger.bind(request, request.token, self._clock())
+                return self._alone(request, answer, now)
+            entry = await self._ledger.bind(request, request.token, now)
         except RedisAway:
-            return request if readable or request.rerun else None
-        if (is_replay and entry.unread is not None) or (not request.run and entry.token != request.token):
+            bound = readable or request.rerun
+            return to_caller(request, answer, now) if bound else self._alone(request, answer, now)
+        if request.token in entry.past or (is_replay and entry.unread is not None):
             return None
-        return request.model_copy(update={"admission": entry.admission, "token": entry.token or request.token})
+        if not entry.asks_the_same(request):
+            return to_one_ask(request, id_reused(request, now), request.token, now)
+        if request.run or entry.token == request.token:
+            if entry.answer is not None and entry.sent:
+                return None
+            update = {"admission": entry.admission, "token": entry.token or request.token}
+            request = request.model_copy(update=update)
+            return to_caller(request, cancelled(request, now) if entry.cancelled else answer, now)
+        if entry.answer is not None:
+            return to_one_ask(request, repeated(entry.answer, now), request.token, now, again=True)
+        return self._alone(request, answer, now)
+
+    def _alone(self, request: Request, answer: AnswerReady, now: datetime) -> Envelope | None:
+        if request.run:
+            # An operator sent it again; its sender was told the first time.
+            return None
+        return to_one_ask(request, answer, request.token, now)
 
     def _request(self, message: Received) -> Request | None:
         # Where it died decides how it is read: on a caller's door a subject and a body prove nothing.

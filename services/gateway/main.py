@@ -141,7 +141,8 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
         decode=desk.decode,
         handle=desk.handle,
         identify=internal_identity,
-        request=lambda death: death.request,
+        # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has heard it.
+        request=lambda death: None if death.is_ask else death.request,
         after_deadline=True,
         patrol=PATROL_DEAD,
         archive=desk.archive,

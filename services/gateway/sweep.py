@@ -2,7 +2,8 @@
 
 A dead letter that is forwarded begins its time to live anew. If that is short, or the gateway away for longer, it
 expires a second time and lies in the archive, told to nobody. So the archive is looked through: what expired, and
-has no outcome in the ledger, gets one. Peeking changes nothing there, and an outcome that was sent is not sent again.
+has no outcome in the ledger, gets one, and a repeat the one there is. Peeking changes nothing there, an outcome that
+was sent is not sent again, and the reply queue drops what the worker has told a repeat.
 """
 
 import asyncio
@@ -99,15 +100,16 @@ class Sweep:
         if death.request is None:
             return False
         entry = await self._ledger.find(key_of(death.request))
-        if entry is not None and (entry.answer is not None or entry.unread is not None):
+        if entry is not None and entry.answer is not None and not death.is_ask:
             return False
         if entry is None and death.request.recorded:
             # Redis lost it. Its sentinel has told its caller, and the queue that would drop a repeat has forgotten it.
             return False
-        log.info("dead.swept", request_id=death.request.request_id, tenant=death.request.tenant)
-        for envelope in await self._desk.handle(death):
+        envelopes = await self._desk.handle(death)
+        for envelope in envelopes:
+            log.info("dead.swept", request_id=death.request.request_id, tenant=death.request.tenant)
             await self._send(envelope)
-        return True
+        return bool(envelopes)
 
     def _is_old(self, message: Received) -> bool:
         """Whether the ledger would not know its outcome any more."""

@@ -164,8 +164,8 @@ REQUESTS: Final = (
         "dead-letter-not-told",
         "Whose request died never hears of it.",
         _DEAD,
-        "return [to_one_ask(request, answer, request.token, now)]",
-        "return []",
+        "return to_one_ask(request, answer, request.token, now)",
+        "return None",
         (_DOORS + "test_the_sender_of_a_dead_ask_is_told_why",),
     ),
     Plant(

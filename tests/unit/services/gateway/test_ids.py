@@ -10,16 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
+from services.gateway.main import _dead_job
 from services.gateway.outcomes import Filed
+from services.gateway.sweep import Sweep
 from shared.budget.tenant import TenantBudget
 from shared.bus.memory import MemoryBus
-from shared.bus.port import FIRST_NUMBER, ORIGIN, Received
+from shared.bus.port import FIRST_NUMBER, ORIGIN, Delivery, Outgoing, Received
 from shared.cache.answers import Shelf
 from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import ask_token, request_id
+from shared.contracts.queues import DEAD
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
@@ -29,6 +32,7 @@ from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
 from shared.worker.post import handed_back, retry_copy
 from shared.worker.poster import Poster
+from shared.worker.worker import Worker
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
 from tests.unit.services.gateway.test_cancelling import Web, cancel
@@ -45,8 +49,17 @@ class Office(Gateway):
 
     def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
         super().__init__(redis, budget)
-        self.bus = MemoryBus("answers", "outcomes", "retrieve")
+        queues = ("answers", "outcomes", "retrieve", "ask", DEAD)
+        self.bus = MemoryBus(*queues, clock=self.clock, forward_dead_to=DEAD)
         self.poster = Poster(self.bus, Outcomes(self.ledger, self.clock), make(), self.clock)
+        self.sweep = Sweep(
+            bus=self.bus,
+            desk=self.dead,
+            ledger=self.ledger,
+            redis=redis,
+            send=self.poster.send,
+            clock=self.clock,
+        )
 
     async def take(self, **changes: Any) -> Sequence[Envelope]:
         """An ask comes in, and what it leads to is sent."""
@@ -72,6 +85,27 @@ class Office(Gateway):
         for envelope in envelopes:
             await self.poster.send(envelope)
         return envelopes
+
+    async def comes(self, session: str, body: bytes = b'{"question": "How?"}') -> Delivery:
+        """An ask as its queue delivers it."""
+        ask: dict[str, Any] = {"subject": "ask.v1", "message_id": "m1", "reply_to_session_id": session}
+        self.bus._queue("ask").seen.clear()  # a minute later
+        await self.bus.send(Outgoing("ask", body, **ask))
+        delivery = await self.bus.inbox("ask").receive(timedelta(0))
+        assert delivery is not None
+        return delivery
+
+    async def look_after_the_dead(self) -> None:
+        """The gateway works until `dead` is empty."""
+        outcomes = Outcomes(self.ledger, self.clock)
+        worker = Worker(_dead_job(self.dead), self.bus, outcomes, clock=self.clock)
+        while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
+            await worker.process(delivery)
+
+    async def expire_the_dead(self) -> None:
+        """What is in `dead` expires there, before the gateway has looked at it."""
+        while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
+            await delivery.dead_letter("TTLExpiredException", "it expired again")
 
     async def heard(self, session: str) -> list[tuple[str | None, AnswerReady]]:
         """What came in a session: message ids and outcomes."""
@@ -252,6 +286,99 @@ async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(office: 
     assert await office.budget.reserve("tessolund", "another", 4_000) is not None
     await office.finish(request, text="24")
     assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+
+
+# -- asks that die before they are looked at
+
+
+async def first_claimed(office: Office) -> None:
+    request = await office.work(**FIRST)
+    answered = ending(request, Outcome.ANSWERED, Code.OK, finished_at=office.now, text="24")
+    await office.ledger.claim(request, answered)
+
+
+async def first_overloaded(office: Office) -> None:
+    given = {"outcome": Outcome.REFUSED, "code": Code.OVERLOADED, "retryable": True, "retry_after": 5.0}
+    await office.finish(await office.work(**FIRST), **given)
+
+
+async def first_admitted_anew(office: Office) -> None:
+    await first_overloaded(office)
+    office.now += timedelta(seconds=5)
+    await office.work(**{**REPEAT, "reply_to_session_id": "s3"})
+
+
+@pytest.mark.parametrize(
+    ("first", "body", "code"),
+    [
+        (first_answered, b'{"question": "How?"}', Code.OK),
+        (first_claimed, b'{"question": "How?"}', Code.OK),
+        (first_overloaded, b'{"question": "How?"}', Code.OVERLOADED),
+        (first_cancelled, b'{"question": "How?"}', Code.CANCELLED),
+        (first_admitted_anew, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
+        (first_underway, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
+        (first_answered, b"{not json", Code.DEADLINE_EXCEEDED),
+        (first_answered, b'{"question": "Why?"}', Code.ID_REUSED),
+        (first_underway, b'{"question": "Why?"}', Code.ID_REUSED),
+    ],
+)
+@pytest.mark.parametrize("by", ["worker", "sweep"])
+async def test_a_repeat_that_dies_unseen_hears_the_outcome_or_how_it_died_in_its_own_session(
+    office: Office, first: Callable[[Office], Awaitable[None]], body: bytes, code: Code, by: str
+) -> None:
+    await first(office)
+    before, heard = await office.entry(), await office.heard("s1")
+    repeat = await office.comes("s2", body)
+    await repeat.dead_letter("TTLExpiredException", "it expired")
+    if by == "worker":
+        await office.look_after_the_dead()
+    else:
+        await office.expire_the_dead()
+        await office.sweep.once()
+    [(message_id, answer)] = await office.heard("s2")
+    assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(repeat.message)}", code)
+    assert (await office.entry(), await office.heard("s1")) == (before, heard)
+    await office.sweep.once()  # it is in the archive now, told
+    assert len(await office.heard("s2")) == 1
+
+
+async def test_a_repeat_that_dies_when_its_time_has_come_ends_an_admission_of_its_own(office: Office) -> None:
+    await first_overloaded(office)
+    office.now += timedelta(seconds=5)
+    await (await office.comes("s2")).dead_letter("TTLExpiredException", "it expired")
+    await office.look_after_the_dead()
+    assert [answer.code for _, answer in await office.heard("s2")] == [Code.DEADLINE_EXCEEDED]
+    assert ((await office.entry()).admission, len(await office.heard("s1"))) == (1, 1)
+
+
+@pytest.mark.parametrize("done", ["sent", "claimed", "admitted anew"])
+async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_after_all(
+    office: Office, done: str
+) -> None:
+    ask = await office.comes("s1")
+    _, work = await office.door.handle(office.door.decode(ask.message))
+    assert work.request is not None
+    code = Code.OVERLOADED if done == "admitted anew" else Code.OK
+    outcome = Outcome.REFUSED if done == "admitted anew" else Outcome.ANSWERED
+    given: dict[str, Any] = {"retryable": done == "admitted anew", "finished_at": office.now}
+    if done == "claimed":
+        await office.ledger.claim(work.request, ending(work.request, outcome, code, **given))
+    else:
+        await office.finish(work.request, outcome=outcome, code=code, **given)
+    if done == "admitted anew":
+        await office.work(**REPEAT)
+    office.bus._queue("answers").seen.clear()  # even if the broker forgot
+    await ask.dead_letter("MaxDeliveryCountExceeded", "it came back too often")
+    await office.look_after_the_dead()
+    assert [(name, answer.code) for name, answer in await office.heard("s1")] == [(f"{REQUEST}/reply", code)]
+    assert (await office.entry()).answer is None or (await office.entry()).sent
+
+
+async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(office: Office) -> None:
+    await cancel(office)
+    await (await office.comes("s1")).dead_letter("TTLExpiredException", "it expired")
+    await office.look_after_the_dead()
+    assert [answer.code for _, answer in await office.heard("s1")] == [Code.CANCELLED]
 
 
 # -- outcomes that are not final

@@ -9,7 +9,7 @@ import pytest
 
 from services.gateway.sweep import PAGE, Sweep
 from shared.bus.memory import MemoryBus
-from shared.bus.port import Received
+from shared.bus.port import ORIGIN, RUN, Received
 from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.expired import ExpiredRequest
@@ -85,10 +85,16 @@ async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene:
     assert await scene.sweep.once() == int(known)
 
 
-async def test_what_was_told_before_is_not_told_again(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "again",
+    [{"enqueued_sequence_number": 1}, {"properties": {RUN: "p1", ORIGIN: "m1"}}],
+    ids=["the same ask", "an operator's replay"],
+)
+async def test_what_was_told_before_is_not_told_again(scene: Scene, again: dict[str, Any]) -> None:
     scene.archive.put("m1")
     await scene.sweep.once()
-    scene.archive.put("m1")  # a replay died as well
+    scene.bus._queue("answers").seen.clear()  # even if the broker forgot
+    scene.archive.put("m1", **again)
     assert await scene.sweep.once() == 0
     assert len(await scene.told()) == 1
 
