@@ -79,7 +79,8 @@ def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: dat
         return Refused(request, ending(request, Outcome.REFUSED, refusal[0], refusal[1], finished_at=now))
     if request.is_late(now):
         late = "the deadline had passed when the question was looked at"
-        return Refused(request, ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, finished_at=now))
+        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
+        return Refused(request, answer)
     assert use_case is not None
     return Admitted(request, use_case)
 

@@ -441,10 +441,17 @@ async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_a
     assert await office.work(**REPEAT) == request
 
 
-async def test_what_expired_is_asked_for_again_at_once(office: Office) -> None:
-    await office.finish(
-        await office.work(**FIRST), outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True
-    )
+async def first_expired_underway(office: Office) -> None:
+    given = {"outcome": Outcome.EXPIRED, "code": Code.DEADLINE_EXCEEDED, "retryable": True}
+    await office.finish(await office.work(**FIRST), **given)
+
+
+@pytest.mark.parametrize("first", [first_expired_underway, first_too_late, first_expired_unseen])
+async def test_what_expired_is_asked_for_again_at_once(
+    office: Office, first: Callable[[Office], Awaitable[None]]
+) -> None:
+    await first(office)
+    assert [answer.code for _, answer in await office.heard("s1")] == [Code.DEADLINE_EXCEEDED]
     assert (await office.work(**REPEAT)).admission == 1
 
 
