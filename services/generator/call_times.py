@@ -1,8 +1,8 @@
 """How long the calls of a deployment usually take, so that none is begun that will be cut off by its deadline.
 
 A call without enough time costs as much as one that is answered, and takes the slot of one that would have been: under
-a steady overload all calls end so. Kept per tenant as well, so that one tenant's long answers do not count against
-another's short ones. Of this process; a new replica finds out with its first calls.
+a steady overload all calls end so. Kept per tenant and use case as well, so that the long answers of one do not count
+against another's short ones. Of this process; a new replica finds out with its first calls.
 """
 
 import time
@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from shared.contracts.request import Request
 from shared.flow.estimate import Recent
 
 Seconds = Callable[[], float]
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One that has begun."""
 
-    key: tuple[str, str]
+    key: Key
     began: float
     probe: bool
 
@@ -29,17 +31,18 @@ class CallTimes:
 
     def __init__(self, clock: Seconds = time.monotonic) -> None:
         self._clock = clock
-        self._times: dict[tuple[str, str], Recent] = {}
+        self._times: dict[Key, Recent] = {}
 
-    def usual(self, deployment: str, tenant: str) -> timedelta:
+    def usual(self, deployment: str, request: Request) -> timedelta:
         """What calls usually take; zero: unknown."""
-        return timedelta(seconds=self._recent((deployment, tenant)).usual(self._clock()))
+        return timedelta(seconds=self._recent(_key(deployment, request)).usual(self._clock()))
 
-    def begin(self, deployment: str, tenant: str, within: timedelta) -> Call | None:
+    def begin(self, deployment: str, request: Request, within: timedelta) -> Call | None:
         """A call that may take `within` begins; None: calls usually take longer, so it does not."""
-        key, now = (deployment, tenant), self._clock()
+        key, now = _key(deployment, request), self._clock()
         begun = self._recent(key).begun(within.total_seconds(), now)
         if begun is None:
+            self._times[key] = self._recent(key).refused()
             return None
         self._times[key], probe = begun
         return Call(key, now, probe)
@@ -52,7 +55,11 @@ class CallTimes:
     def cut_off(self, call: Call) -> None:
         """The model had not answered when the time was up."""
         now = self._clock()
-        self._times[call.key] = self._recent(call.key).after_cut_off(now - call.began, now)
+        self._times[call.key] = self._recent(call.key).after_cut_off(now - call.began, now, probe=call.probe)
 
-    def _recent(self, key: tuple[str, str]) -> Recent:
+    def _recent(self, key: Key) -> Recent:
         return self._times.get(key, Recent())
+
+
+def _key(deployment: str, request: Request) -> Key:
+    return deployment, request.tenant, request.use_case

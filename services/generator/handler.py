@@ -189,10 +189,9 @@ class Generator:
             raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
         if not await self._is_wanted(request):
             raise Unwanted
-        name, tenant = choice.deployment.name, request.tenant
-        call = self._call_times.begin(name, tenant, within)
+        call = self._call_times.begin(choice.deployment.name, request, within)
         if call is None:
-            raise TooLate(self._call_times.usual(name, tenant).total_seconds())
+            raise TooLate(self._call_times.usual(choice.deployment.name, request).total_seconds())
         reach("generator.calling")
         try:
             reply = await self._model.complete(

@@ -54,7 +54,9 @@ class Recent:
     took: tuple[tuple[float, float], ...] = field(default=())
     """Each with the moment when it was observed, the oldest first."""
     probed: float = 0.0
-    """When it was last begun although it usually takes too long."""
+    """When one that was begun although it usually takes too long was last begun, or over."""
+    waits: float | None = None
+    """The time of the last news when the first since the last probe was refused: the next probe counts from it."""
 
     def usual(self, now: float) -> float:
         """Three of four took no longer; 0: nothing is known."""
@@ -66,22 +68,30 @@ class Recent:
     def after(self, took: float, now: float, *, probe: bool = False) -> "Recent":
         """What is known once something took so long; a quick probe ends a slow spell."""
         before = () if probe and took < self.usual(now) else self.took
-        return replace(self, took=(*before[1 - KEPT :], (took, now)))
+        known = replace(self, took=(*before[1 - KEPT :], (took, now)))
+        return replace(known, probed=now, waits=None) if probe else known
 
-    def after_cut_off(self, lasted: float, now: float) -> "Recent":
+    def after_cut_off(self, lasted: float, now: float, *, probe: bool = False) -> "Recent":
         """What is known once something was not over after `lasted`."""
-        return self.after(LONGER * lasted, now)
+        known = self.after(LONGER * lasted, now)
+        return replace(known, probed=now, waits=None) if probe else known
 
     def begun(self, left: float, now: float) -> "tuple[Recent, bool] | None":
         """What is known once something with so much time left is begun, and whether as a probe; None: it is not.
 
         When what would be begun is refused because it usually takes too long, nothing is observed any more. So from
-        time to time one is begun all the same.
+        time to time one is begun all the same: what others with more time take says nothing about it.
         """
         usual = self.usual(now)
         if left >= usual or not self.took:
             return self, False
-        news = max(self.probed, self.took[-1][1])
-        if left >= usual * 0.5 ** (max(0.0, now - news) / HALF_LIFE):
-            return replace(self, probed=now), True
+        if left >= usual * 0.5 ** (max(0.0, now - self._news()) / HALF_LIFE):
+            return replace(self, probed=now, waits=None), True
         return None
+
+    def refused(self) -> "Recent":
+        """What is known once something was not begun."""
+        return replace(self, waits=self._news())
+
+    def _news(self) -> float:
+        return max(self.probed, self.took[-1][1]) if self.waits is None else self.waits

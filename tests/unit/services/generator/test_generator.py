@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.generator.call_times import CallTimes
+from services.generator.call_times import Call, CallTimes
 from services.generator.handler import Generator
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.budget.tenant import TenantBudget
@@ -370,13 +370,13 @@ class Watch:
         return self.now
 
 
-def known_calls(watch: Watch, **took: float) -> CallTimes:
-    """Deployments whose calls of `tessolund` have taken so many seconds, often."""
+def known_calls(watch: Watch, request: Request | None = None, **took: float) -> CallTimes:
+    """Deployments whose calls for requests like `request` have taken so many seconds, often."""
     times = CallTimes(watch)
     for deployment, seconds in took.items():
         for _ in range(20):
             watch.now = 0
-            call = times.begin(deployment, "tessolund", timedelta(hours=1))
+            call = times.begin(deployment, request or a_request(), timedelta(hours=1))
             assert call is not None
             watch.now = seconds
             times.ended(call)
@@ -403,10 +403,26 @@ async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(s
     assert model.called == ["other"]
 
 
-async def test_long_answers_of_one_tenant_do_not_count_against_another(scene: Scene) -> None:
-    scene.call_times = known_calls(Watch(), small=20, other=20)
-    request = a_request(tenant="larkfield", answer_by=NOW + timedelta(seconds=19))
+@pytest.mark.parametrize("slow", [a_request(tenant="larkfield"), a_request(use_case="reports")])
+async def test_long_answers_of_one_tenant_or_use_case_do_not_count_against_another(scene: Scene, slow: Request) -> None:
+    scene.call_times = known_calls(Watch(), slow, small=20, other=20)
+    request = a_request(answer_by=NOW + timedelta(seconds=19))
     assert (await scene.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
+
+
+async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_tried_again() -> None:
+    times = known_calls(watch := Watch(), small=20)
+    running, tried = list[Call](), list[float]()
+    for _ in range(100):
+        watch.now += 1
+        patient = times.begin("small", a_request(), timedelta(hours=1))
+        assert patient is not None
+        running.append(patient)
+        if running[0].began == watch.now - 20:
+            times.ended(running.pop(0))
+        if times.begin("small", a_request(), timedelta(seconds=14)) is not None:
+            tried.append(watch.now)
+    assert 10 <= len(tried) <= 20
 
 
 async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(scene: Scene) -> None:

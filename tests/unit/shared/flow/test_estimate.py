@@ -1,5 +1,7 @@
 """What is known of how long something takes, and whether it is worth beginning."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +99,26 @@ def test_one_that_took_long_does_not_stop_the_others(outlier: Recent) -> None:
 def test_what_is_long_ago_counts_no_more_than_what_is_new() -> None:
     recent = observed(*[40.0] * KEPT).after(0.1, 2 * YOUNG)
     assert recent.usual(2 * YOUNG) == 0.1
+
+
+@given(st.floats(min_value=1.01, max_value=30))
+def test_what_others_take_does_not_put_off_the_probe_of_what_was_refused(times: float) -> None:
+    recent, left, waited = observed(*[30.0] * KEPT), 30 / times, HALF_LIFE * math.log2(times)
+    assert recent.begun(left, 0.0) is None
+    recent = recent.refused()
+    for tenth in range(1, 10):
+        at = waited * tenth / 10
+        recent = recent.after(30.0, at)
+        assert recent.begun(left, at) is None
+        recent = recent.refused()
+    probing = recent.begun(left, waited * 1.001)
+    assert probing is not None
+    probed, is_probe = probing
+    assert is_probe
+    ended = waited * 1.001 + left
+    over = probed.after_cut_off(left, ended, probe=True)
+    assert over.begun(left, ended) is None
+    assert over.usual(ended) == 30.0
 
 
 def test_a_slow_spell_is_probed_one_at_a_time_and_forgotten_when_it_is_over() -> None:

@@ -97,6 +97,8 @@ class World:
         if self.without == "tickets and guard" and left > 0:
             begun = self.call_times[ask.tenant], False
         if begun is None or left <= 0:
+            if begun is None:
+                self.call_times[ask.tenant] = self.call_times[ask.tenant].refused()
             self.end(ask, "refused")
             return
         self.call_times[ask.tenant], probe = begun
@@ -112,7 +114,7 @@ class World:
                 self.usual[ask.tenant] = self.usual[ask.tenant].after(self.now - ask.admitted, self.now)
                 self.end(ask, "answered")
             elif self.now >= ask.deadline - MARGIN:
-                times[ask.tenant] = times[ask.tenant].after_cut_off(lasted, self.now)
+                times[ask.tenant] = times[ask.tenant].after_cut_off(lasted, self.now, probe=probe)
                 self.usual[ask.tenant] = self.usual[ask.tenant].after_cut_off(self.now - ask.admitted, self.now)
                 self.end(ask, "cut off")
             else:
