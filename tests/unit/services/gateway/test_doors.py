@@ -112,6 +112,7 @@ async def test_a_queue_that_is_nobodys_is_not_served(gateway: Gateway) -> None:
 
 async def test_the_same_message_id_from_two_callers_is_two_requests(gateway: Gateway) -> None:
     first, second = await gateway.ask(), await gateway.ask(queue="ask-hr")
+    assert len(first) == len(second) == 2, "both are worked on"
     assert {envelope.message_id for envelope in first}.isdisjoint(envelope.message_id for envelope in second)
 
 
