@@ -36,6 +36,7 @@ from shared.worker.worker import Kept
 log = get_logger()
 
 Settle = Callable[[str, str, int], Awaitable[None]]
+Release = Callable[[Request], Awaitable[None]]
 
 # The queues that only our own workers may send to.
 OURS = frozenset({RETRIEVE, GENERATE, OUTCOMES})
@@ -82,11 +83,14 @@ class Death:
 class DeadDesk:
     """Tells callers what became of their requests."""
 
-    def __init__(self, door: QueueDoor, ledger: Ledger, settle: Settle, clock: Callable[[], datetime]) -> None:
-        """`settle`: gives a request's reserved tokens back."""
+    def __init__(
+        self, door: QueueDoor, ledger: Ledger, settle: Settle, release: Release, clock: Callable[[], datetime]
+    ) -> None:
+        """`settle`: gives a request's reserved tokens back. `release`: its ticket."""
         self._door = door
         self._ledger = ledger
         self._settle = settle
+        self._release = release
         self._clock = clock
 
     def decode(self, message: Received) -> Death:
@@ -119,6 +123,8 @@ class DeadDesk:
         bound = told.request if told is not None and told.claim else None
         if bound is not None:
             await self._settle(bound.tenant, bound.spending, 0)
+            if death.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
+                await self._release(bound)
         reach("dead.settled")
         return [told] if told is not None else []
 

@@ -67,7 +67,7 @@ async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any
     )
     cancelling = CancelDesk(parts.ledger, budget.settle, _now, held.let_go)
     door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
-    dead = DeadDesk(door, parts.ledger, budget.settle, _now)
+    dead = DeadDesk(door, parts.ledger, budget.settle, held.release, _now)
     poster = Poster(parts.bus, Outcomes(parts.ledger, tickets=parts.tickets), parts.metrics, _now)
     sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
     is_open = asyncio.Event()

@@ -93,14 +93,18 @@ class Outcomes:
         reach("outcome.claimed")
         if entry is not None and not entry.asks_the_same(request):
             # Redis was away when it was admitted, and its id belongs to another question.
+            await self.ended(request, entry)
             return await self.send(self.reused(request), send)
         if entry is not None and entry.is_past(request):
+            await self.ended(request, entry)
             return None
+        holder = request
         if entry is not None and entry.belongs_to(request):
             # Under the ids of the admission before, the broker would drop it.
             request = request.model_copy(update={"admission": entry.admission})
             envelope = to_caller(request, answer, self._clock())
         if entry is not None and entry.sent:
+            await self.ended(holder, entry)
             return None
         guarded = entry is not None and not entry.is_lost(request)
         winner = entry.answer if guarded and entry is not None and entry.answer is not None else answer
@@ -119,9 +123,16 @@ class Outcomes:
         elif entry is None and request.reply_to.queue != OUTCOMES:  # what arrives there is filed
             self._note_later(request, winner)
         reach("outcome.noted")
-        if self._tickets is not None and request.reserved_tokens:  # what was refused at once never had a ticket
-            await self._tickets.give_back(request, winner)
+        if self._tickets is not None and holder.reserved_tokens:  # what was refused at once never had a ticket
+            await self._tickets.give_back(holder, winner)
         return Sent(winner, guarded)
+
+    async def ended(self, request: Request, entry: Entry) -> None:
+        """Give back the ticket of a request that ends without an outcome of its own, since there is `entry`."""
+        # Where the id belongs to another question that is being worked on, the ticket is that one's.
+        is_its_own = entry.asks_the_same(request) or not entry.is_wanted
+        if self._tickets is not None and request.reserved_tokens and is_its_own:
+            await self._tickets.give_back(request)
 
     def reused(self, request: Request) -> Envelope:
         """Tell the sender of `request` that its id belongs to another question."""

@@ -283,6 +283,7 @@ class Worker(Generic[Task]):
                 traces.annotate(_spoken(request))
                 known = await self._recognise(request)
                 if known is not None:
+                    await self.outcomes.ended(request, known)
                     return await self._done(delivery, "known", task, known)
             reach("worker.recognised")
             lease.check()

@@ -75,7 +75,8 @@ REQUESTS: Final = (
         "sent-again",
         "Whoever comes second sends the outcome once more.",
         _OUTCOMES,
-        "        if entry is not None and entry.sent:\n            return None\n",
+        "        if entry is not None and entry.sent:\n            await self.ended(holder, entry)\n"
+        "            return None\n",
         "",
         (_GUARD + "test_what_somebody_else_has_sent_meanwhile_is_not_sent_again",),
     ),

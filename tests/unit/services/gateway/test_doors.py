@@ -56,6 +56,8 @@ class Gateway:
         self.now = NOW
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
         self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
+        self.tickets = Tickets(redis)
+        held = HeldAsks(self.tickets, lambda: NOW)
         self.desk = Desk(
             use_cases={"onboarding": a_use_case()},
             ledger=self.ledger,
@@ -63,13 +65,13 @@ class Gateway:
             cache_secret="s",
             models_version="1",
             budget=self.budget,
-            held=HeldAsks(Tickets(redis), lambda: NOW),
+            held=held,
             metrics=make(),
             clock=self.clock,
         )
         self.cancelling = CancelDesk(self.ledger, self.budget.settle, self.clock)
         self.door = QueueDoor(CALLERS, self.desk, self.cancelling, self.clock)
-        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, self.clock)
+        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, held.release, self.clock)
         self.waiting = Waiting()
         self.outcomes = OutcomeDesk(self.ledger, self.waiting, self.budget.settle, self.clock)
 

@@ -42,6 +42,7 @@ REQUEST = request_id("tessolund", "welcome-app", "m1")
 FIRST: dict[str, Any] = {"reply_to_session_id": "s1", "sequence_number": 7}
 REPEAT: dict[str, Any] = {"reply_to_session_id": "s2", "sequence_number": 8, "correlation_id": "c2"}
 LONG = "word " * 4_000
+TICKETS = "ragbus:{flow}:tickets"
 
 
 class Office(Gateway):
@@ -379,6 +380,15 @@ async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(offi
     await (await office.comes("s1")).dead_letter("TTLExpiredException", "it expired")
     await office.look_after_the_dead()
     assert [answer.code for _, answer in await office.heard("s1")] == [Code.CANCELLED]
+
+
+async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(office: Office, redis: QuickRedis) -> None:
+    ask = await office.comes("s1")
+    await office.door.handle(office.door.decode(ask.message))
+    assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 1
+    await ask.dead_letter("MaxDeliveryCountExceeded", "its gateway died each time")
+    await office.look_after_the_dead()
+    assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 0
 
 
 # -- outcomes that are not final

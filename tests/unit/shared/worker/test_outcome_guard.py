@@ -14,6 +14,7 @@ from shared.cache.redis import QuickRedis
 from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.request import Request
+from shared.flow.tickets import Tickets
 from shared.ledger.ledger import KEEP, Ledger
 from shared.telemetry.metrics import make
 from shared.worker.outcomes import Outcomes
@@ -66,6 +67,50 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     assert await Outcomes(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
     assert await scene.ledger.is_wanted(first) is False
     assert await scene.ledger.is_wanted(anew) is not known
+
+
+@pytest.mark.parametrize(
+    ("changes", "other", "left"),
+    [
+        ({}, "answered", 0),
+        ({}, "admitted anew", 0),
+        ({"run": "p1"}, "answered", 0),
+        ({"ask_digest": "another"}, "answered", 0),
+        ({"ask_digest": "another"}, "underway", 1),
+    ],
+    ids=["told", "past", "a replay", "its id belongs to another", "to another that is under way"],
+)
+@pytest.mark.parametrize("at", ["its stage", "its outcome"])
+async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
+    redis: QuickRedis, changes: dict[str, Any], other: str, left: int, at: str
+) -> None:
+    scene, tickets, first = Scene(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
+    await scene.ledger.accept(first)
+    if other != "underway":
+        ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
+        await scene.ledger.claim(first, ended, sent=True)
+    if other == "admitted anew":
+        await scene.ledger.bind(first, "t2", NOW)
+    request = first.model_copy(update={"reserved_tokens": 1, **changes})
+    assert (await tickets.take(request.tenant, [request], NOW)).granted == 1
+    outcomes = Outcomes(scene.ledger, tickets=tickets)
+    if at == "its stage":
+        await scene.worker(outcomes=outcomes).process(await scene.deliver(request))
+    else:
+        await Poster(scene.bus, outcomes, make(), scene.clock).send(to_caller(request, an_answer(request), NOW))
+    assert scene.calls == []
+    assert await redis.run(lambda connection: connection.zcard("ragbus:{flow}:tickets")) == left
+
+
+async def test_an_admission_that_redis_did_not_say_in_time_gives_back_the_ticket_it_has(redis: QuickRedis) -> None:
+    ledger, tickets, first = Ledger(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
+    ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
+    await ledger.claim(first, ended, sent=True)
+    await ledger.bind(first, "t2", NOW)
+    request = first.model_copy(update={"token": "t2", "reserved_tokens": 1})
+    await tickets.take(request.tenant, [request], NOW)
+    await Outcomes(ledger, tickets=tickets).send(to_caller(request, an_answer(request), NOW), no_queue)
+    assert await redis.run(lambda connection: connection.zcard("ragbus:{flow}:tickets")) == 0
 
 
 async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(redis: QuickRedis) -> None:
