@@ -10,6 +10,7 @@ It is a comparison of words. `docs/explanation/citations.md` says what it proves
 
 import functools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,18 +24,26 @@ _MARK = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 # -- what looks like a mark
 _OPEN, _CLOSE = r"\\?[\[［【〔〖⟦]", r"\\?[\]］】〕〗⟧]"
+_BRACKET = re.compile(rf"{_OPEN}|{_CLOSE}")
+_MARK_OR_BRACKET = re.compile(rf"(\[\d{{1,3}}(?:, \d{{1,3}})*\])|{_BRACKET.pattern}")
+# Taking something out may bring together what looks like a mark, so it is done again, up to this often. A text made
+# for it would take a round for every few characters: what is still not at rest loses its other brackets.
+_ROUNDS = 5
 _ITEM = (
     r"(?:(?:passages?|sources?|references?|refs?|documents?|docs?|citations?)\W{0,2})?"
     r"\d{1,30}(?:\s?[-–—−]\s?\d{1,30})?"
 )
-_ITEMS = rf"(?P<sign>[\^#*@+−–-]?)\s?(?P<items>{_ITEM}(?:(?:\s?(?:[,;、，；/&|]|and)\s?|\s){_ITEM}){{0,40}})"
+_ITEMS = rf"(?P<sign>[\^#*@+−–-]?)\s?(?P<items>{_ITEM}(?:(?:\s?(?:[,;、，；/&|]|and)\s?|\s){_ITEM})*)"
+# No bracket, and not a mark that holds (`_HELD`).
+_PLAIN = r"[^\[\]【】\n\ue000\ue001]"
 # What is added to a number: OpenAI's `1†source`, `1: Leave policy`, `1, p. 3`.
-_ADDED = r"(?:\s?†[^\[\]【】\n]{0,80}|:\s[^\[\]【】\n]{0,80}|,\s?pp?\.\s?\d[^\[\]【】\n]{0,20})?"
-_NAMED = r"(?:sources?|references?|refs?|citations?)\s?:[^\[\]【】\n]{0,200}"
+_ADDED = rf"(?:\s?†{_PLAIN}{{0,80}}|:\s{_PLAIN}{{0,80}}|,\s?pp?\.\s?\d{_PLAIN}{{0,20}})?"
+_NAMED = rf"(?:sources?|references?|refs?|citations?)\s?:{_PLAIN}{{0,200}}"
 # `[1](https://…)` would be a link that wears a mark of ours.
 _TARGET = r"\([^()\n]{0,2000}\)"
 _ALIKE = re.compile(
-    rf"[^\S\n]?(?:{_OPEN}){{1,3}}\s{{0,3}}(?:{_ITEMS}{_ADDED}|{_NAMED})\s{{0,3}}(?:{_CLOSE}){{1,3}}(?:{_TARGET})?",
+    rf"[^\S\n]?(?P<open>{_OPEN}){{1,3}}\s{{0,3}}(?:{_ITEMS}{_ADDED}|{_NAMED})\s{{0,3}}"
+    rf"(?P<close>{_CLOSE})(?:{_CLOSE}){{0,2}}(?:{_TARGET})*",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"(\d{1,30})(?:\s?[-–—−]\s?(\d{1,30}))?")
@@ -96,16 +105,25 @@ def _carries(there: set[str], said: set[str]) -> bool:
 
 def _in_our_marks(text: str, passages: int) -> str:
     """`text` with every mark as `[n, m]`, of passages that there are, and none of them on a link."""
-    while True:
-        # Until nothing changes: taking something out may bring together what looks like a mark.
-        plain = _ALIKE.sub(lambda alike: _as_mark(alike, passages), _off_links(_DEFINITION.sub("", text)))
+
+    def as_mark(alike: re.Match[str]) -> str:
+        return _as_mark(alike, passages)
+
+    for _ in range(_ROUNDS):
+        plain = _ALIKE.sub(as_mark, _off_links(_DEFINITION.sub("", text)))
         if plain == text:
             return plain
         text = plain
+    # Between plain marks there is no bracket now, so that nothing which is taken out brings another mark together.
+    text = _MARK_OR_BRACKET.sub(lambda found: found[1] or "", text)
+    return _DEFINITION.sub("", _ALIKE.sub(as_mark, text))
 
 
 def _off_links(text: str) -> str:
     """`text` without the brackets and targets of links that have a mark in their words."""
+    # From the innermost brackets: the others of a mark may be those of the link.
+    marks = [(alike.start("open"), alike.end("close")) for alike in _ALIKE.finditer(text)]
+    marks.append((len(text), len(text)))
     opened: list[int] = []
     gone: list[tuple[int, int]] = []
     for bracket in re.finditer(r"[\[\]]", text):
@@ -114,11 +132,14 @@ def _off_links(text: str) -> str:
         elif opened:
             start = opened.pop()
             link = _LINKED.match(text, bracket.start())
-            if link and _ALIKE.search(text, start + 1, bracket.start()):
+            if link and marks[bisect_right(marks, (start, len(text)))][1] <= bracket.start():
                 gone += [(start, start + 1), link.span()]
-    for start, end in sorted(gone, reverse=True):
-        text = text[:start] + text[end:]
-    return text
+    kept: list[str] = []
+    at = 0
+    for start, end in sorted(gone):
+        kept.append(text[at:start])
+        at = max(at, end)
+    return "".join(kept) + text[at:]
 
 
 def _as_mark(alike: re.Match[str], passages: int) -> str:
@@ -132,9 +153,12 @@ def _as_mark(alike: re.Match[str], passages: int) -> str:
 
 
 def _without_marks(sentence: str) -> str:
-    while (shorter := _ALIKE.sub("", sentence)) != sentence:
+    for _ in range(_ROUNDS):
+        shorter = _ALIKE.sub("", sentence)
+        if shorter == sentence:
+            return shorter
         sentence = shorter
-    return sentence
+    return _BRACKET.sub("", sentence)
 
 
 def _all_of(passage: Candidate) -> str:

@@ -187,3 +187,27 @@ LOOKS_LIKE_A_MARK = re.compile(r"[\[［【]\s*[\^#-]?\s*\d+(?:\s*[,;-]\s*\d+)*\s
 def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
     """What takes quadratic time takes minutes here."""
     verify(piece * (130_000 // len(piece)), [LEAVE, TRAVEL] * 8)
+
+
+@pytest.mark.parametrize("size", [25_000, 128_000])
+@pytest.mark.parametrize(
+    ("before", "core", "after"),
+    [
+        ("[", "1", "]"),
+        ("\\[", "1", "\\]"),
+        ("[1", "[1]", "1]"),
+        ("[9, ", "[9]", "2]"),
+        ("[source: ", "1", "]"),
+        ("[x ", "[1]", "](a)"),
+        ("[x ", "[1]", "][a]"),
+        ("", "[1]", "(a)"),
+    ],
+)
+def test_a_text_nested_deep_takes_no_longer_than_a_flat_one(before: str, core: str, after: str, size: int) -> None:
+    """What takes quadratic time takes minutes here, and what ends early leaves something like a mark."""
+    depth = size // len(before + after)
+    found = verify(f"{PAID} [1].\n{before * depth}{core}{after * depth}\n{PAID} [1].", PASSAGES)
+    assert [citation.marker for citation in found.citations] == [1]
+    assert {mark[0] for mark in LOOKS_LIKE_A_MARK.finditer(found.text)} == {"[1]"}
+    assert found.text.startswith(f"{PAID}. [1]")
+    assert found.text.endswith(f"{PAID}. [1]")
