@@ -160,7 +160,9 @@ def test_a_number_in_brackets_is_always_a_citation_of_ours(text: str) -> None:
         assert found.text[mark.end() :][:1].strip() == ""
 
 
-LOOKS_LIKE_A_MARK = re.compile(r"[\[［【]\s*[\^#-]?\s*\d+(?:\s*[,;-]\s*\d+)*\s*(?:†[^\[\]［］【】]*)?[\]］】]")
+LOOKS_LIKE_A_MARK = re.compile(
+    r"[\[［【]\s{0,3}[\^#-]?\s?\d+(?:\s?[,;-]\s?\d+)*(?:\s?†[^\[\]［］【】\n]{0,80})?\s{0,3}[\]］】]"
+)
 
 
 @pytest.mark.parametrize(
