@@ -5,6 +5,7 @@
     settings  ─▶ docs/reference/settings.md
     ledger    ─▶ the diagram in docs/explanation/delivery.md
     examples  ─▶ what compose and Kubernetes are configured with
+    decisions ─▶ docs/adr/README.md
 
 Every generator is a pure function from what it is given to `{path: text}`; `__main__` reads and writes.
 """

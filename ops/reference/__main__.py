@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ops.reference import asyncapi, emulator, examples, outcomes, queues, schemas, settings, states
+from ops.reference import asyncapi, decisions, emulator, examples, outcomes, queues, schemas, settings, states
 from ops.reference.text import Files
 from shared.access.callers import Callers
 
@@ -32,6 +32,7 @@ def generate(root: Path) -> Files:
         **settings.files(settings.classes(), texts[examples.MODELS]),
         **emulator.files(examples.queues_of(examples.only_first(callers))),
         **examples.files(callers, texts),
+        **decisions.files(_decisions(root)),
     }
 
 
@@ -58,6 +59,11 @@ def _example_texts(root: Path) -> dict[str, str]:
     use_cases = sorted((root / examples.USE_CASES).glob("*.yaml"))
     paths = [examples.CALLERS, examples.MODELS, examples.SOURCES, *(str(path.relative_to(root)) for path in use_cases)]
     return {path: (root / path).read_text("utf-8") for path in paths}
+
+
+def _decisions(root: Path) -> dict[str, str]:
+    pages = (path for path in (root / decisions.FOLDER).glob("*.md") if path.name != "README.md")
+    return {path.name: path.read_text("utf-8") for path in pages}
 
 
 def _goldens(root: Path) -> dict[str, Any]:
