@@ -9,11 +9,11 @@ NAME = "0001-cache-before-budget.md"
 
 
 def test_the_index_links_each_decision_with_its_status_and_date() -> None:
-    second = "# 2. A door's key\n\nSuperseded by [ADR 1](0001-cache-before-budget.md), 2026-12-01.\n"
-    page = decisions.files({"0002-a-doors-key.md": second, NAME: FIRST})[decisions.PAGE]
+    second = "# 2. Who's in\n\nSuperseded by [ADR 1](0001-cache-before-budget.md), 2026-12-01.\n"
+    page = decisions.files({"0002-whos-in.md": second, NAME: FIRST})[decisions.PAGE]
     assert page.endswith(
         "| 1 | [Cache before budget](0001-cache-before-budget.md) | Accepted | 2026-11-22 |\n"
-        "| 2 | [A door's key](0002-a-doors-key.md) | Superseded by [ADR 1](0001-cache-before-budget.md) | 2026-12-01 |\n"
+        "| 2 | [Who's in](0002-whos-in.md) | Superseded by [ADR 1](0001-cache-before-budget.md) | 2026-12-01 |\n"
     )
 
 
