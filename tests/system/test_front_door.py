@@ -338,14 +338,14 @@ async def test_a_document_has_the_readers_of_its_place(app: App) -> None:
             "data": {"api": "PutBlob"},
         }
         more = {"topic": "", "eventTime": "2026-11-27T12:00:00Z", "dataVersion": "", "metadataVersion": "1"}
-        await app.post({**event, **more}, queue="blob-events")
+        await app.post({**event, **more}, queue="blob-events", message_id=path)
 
     async def looked_at() -> bool:
         return not await app.peek("blob-events")
 
     async def refused() -> bool:
-        told = [str(dead.dead_letter_error_description) for dead in await app.dead("blob-events")]
-        return sum("give it another path" in said for said in told) == len(spelled)
+        why = {str(dead.message_id): str(dead.dead_letter_error_description) for dead in await app.dead("blob-events")}
+        return all("give it another path" in why.get(path, "") for path in spelled)
 
     await until(looked_at)
     assert [path for path in await app.documents() if path.endswith(("vault.md", "link.md"))] == ["managers/vault.md"]
