@@ -123,7 +123,7 @@ def configuration(at: Target) -> Iterator[Finding]:
     from ops.consistency import Configuration, contradictions
     from services.gateway.main import check_deadlines, check_rights
     from services.gateway.settings import GatewaySettings
-    from shared.access.sources import Sources
+    from services.indexer.sources import Sources
     from shared.access.use_cases import read_use_cases
     from shared.errors import SettingsError
     from shared.llm.deployments import Deployments
@@ -248,7 +248,7 @@ def redis(at: Target) -> Iterator[Finding]:
 
 
 async def _redis(url: str) -> list[Finding]:
-    from shared.cache.redis import QuickRedis, RedisAway
+    from shared.redis import QuickRedis, RedisAway
 
     quick = QuickRedis(url, timeout=_PATIENCE, patience=_PATIENCE)
     try:

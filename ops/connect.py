@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from shared.access.callers import Callers
     from shared.bus.servicebus import ServiceBus
-    from shared.cache.redis import QuickRedis
+    from shared.redis import QuickRedis
 
 # Without it a silent peer hangs an operation for ever.
 TRY_TIMEOUT = 5.0
@@ -65,7 +65,7 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
 @asynccontextmanager
 async def redis(target: Target) -> "AsyncIterator[QuickRedis]":
     """Redis, in no time or not at all."""
-    from shared.cache.redis import QuickRedis
+    from shared.redis import QuickRedis
     from shared.telemetry import logs
 
     # A worker logs that Redis is away; a command says itself what that means for it.

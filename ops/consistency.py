@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ops.findings import Finding, Level
 from services.generator.planner import Need, plan, why_none
+from services.indexer.sources import Sources
 from shared.access.callers import Callers
-from shared.access.sources import Sources
 from shared.access.use_cases import UseCase
 from shared.llm.deployments import Deployment, Deployments, Kind, Provider
 

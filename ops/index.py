@@ -15,7 +15,7 @@ from ops.connect import bus
 from ops.problem import Problem
 from ops.registry import documents
 from ops.target import Target
-from shared.access.sources import fault_of_path
+from services.indexer.sources import fault_of_path
 from shared.bus.port import Outgoing
 from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import SettingsError, TryLater

@@ -24,13 +24,13 @@ from ops.problem import Problem
 from shared.access.callers import Caller, Callers
 from shared.bus import port
 from shared.bus.port import Outgoing, Property, Received
-from shared.contracts.answer import AnswerReady
 from shared.contracts.ask import Ask
 from shared.contracts.base import read_json
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import digest, replay_run, request_id, stage_id
+from shared.contracts.outcome import AnswerReady
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages

@@ -13,9 +13,9 @@ from ops.connect import bus, callers, redis
 from ops.problem import Problem
 from ops.replay import Work, replayed, work_of
 from ops.target import Target
-from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.ids import replay_run
 from shared.ledger.ledger import KEEP, Ledger
+from shared.redis import QuickRedis, RedisAway
 
 if TYPE_CHECKING:
     from shared.ledger.ledger import Entry

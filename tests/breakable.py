@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from shared.cache.redis import QuickRedis, RedisAway
+from shared.redis import QuickRedis, RedisAway
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from local.stack.redis import command
-from shared.cache.redis import QuickRedis
+from shared.redis import QuickRedis
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from benchmarks.adapter.stages import Load, Stage
 from shared.bus.port import Delivery, Outgoing, Received
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
-from shared.cache.redis import QuickRedis
 from shared.contracts.base import Message
 from shared.contracts.envelope import Envelope
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from shared.telemetry import logs, metrics, traces
-from shared.worker.outcomes import Outcomes
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import internal_identity
 from shared.worker.worker import Job, Worker
 

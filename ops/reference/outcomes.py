@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ops.reference.text import Files, markdown, table
-from shared.contracts.answer import CacheState, Code, Outcome
+from shared.contracts.outcome import CacheState, Code, Outcome
 from shared.errors import Reason
 
 PAGE = "docs/reference/outcomes.md"

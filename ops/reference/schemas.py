@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 from ops.reference.text import NOTICE, Files
-from shared.contracts.answer import AnswerReady
 from shared.contracts.ask import Ask
 from shared.contracts.base import Message
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
+from shared.contracts.outcome import AnswerReady
 from shared.contracts.retrieve import RetrievePassages
 
 MESSAGES: tuple[type[Message], ...] = (

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from shared.access.callers import Caller
 from shared.access.use_cases import UseCase
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.ask import Ask, ask_digest
 from shared.contracts.fit import LARGEST_REQUEST, weight
 from shared.contracts.ids import MAX_ID, request_id
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import ReplyTo, Request
 from shared.llm.tokens import count_tokens
 

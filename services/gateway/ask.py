@@ -16,7 +16,7 @@ from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.ids import ask_token, request_id, stage_id
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.worker.post import Identity, when
+from shared.worker.outbox import Identity, when
 
 # Ids are built from it, so it must not be a caller's free text.
 _RUN = re.compile(r"p[1-9][0-9]{0,15}")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shared.access.callers import Caller
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Outcome, cancelled
 from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id
+from shared.contracts.outcome import AnswerReady, Outcome, cancelled
 from shared.contracts.request import Request
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
+from shared.redis import RedisAway
 from shared.telemetry.logs import get_logger
 
 log = get_logger()

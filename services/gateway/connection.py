@@ -27,7 +27,7 @@ from services.gateway.authentication import Slowdown, presented_key, too_many_re
 from services.gateway.connections import Connections
 from services.gateway.problems import Problem
 from shared.access.callers import Caller
-from shared.contracts.answer import Code
+from shared.contracts.outcome import Code
 
 # Requests sent on one connection before the first has its response. Hardly a client does that.
 PIPELINED = 8

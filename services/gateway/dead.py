@@ -15,8 +15,6 @@ from datetime import datetime
 from services.gateway.admission import Arrival, bound_to, reply_address
 from services.gateway.ask import QueueDoor
 from shared.bus.port import Received
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome, cancelled, ending, id_reused, repeated
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
@@ -24,12 +22,14 @@ from shared.contracts.envelope import Envelope, to_archive, to_caller, to_one_as
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
+from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending, id_reused, repeated
 from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import KEEP, Entry, Ledger
+from shared.redis import RedisAway
 from shared.telemetry.logs import get_logger
 from shared.worker.worker import Kept
 

@@ -16,10 +16,11 @@ from services.gateway.admission import Admitted, Arrival, Refused, admit
 from services.gateway.held import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
+from shared.answer_cache import AnswerCache, Shelf, answer_key
 from shared.budget.tenant import Refusal, TenantBudget
-from shared.cache.answers import AnswerCache, Shelf, answer_key
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import (
+from shared.contracts.ask import Ask
+from shared.contracts.envelope import Envelope, at_deadline, to_retriever
+from shared.contracts.outcome import (
     AnswerReady,
     CacheState,
     Code,
@@ -32,11 +33,10 @@ from shared.contracts.answer import (
     overloaded,
     repeated,
 )
-from shared.contracts.ask import Ask
-from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.request import Request
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
+from shared.redis import RedisAway
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 

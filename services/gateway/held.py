@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
-from shared.cache.redis import RedisAway
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
 from shared.flow.rules import needs
 from shared.flow.tickets import Taken, Tickets
+from shared.redis import RedisAway
 from shared.worker.slots import Leaving
 
 # Seconds between two looks for tickets while asks wait.

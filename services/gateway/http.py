@@ -34,21 +34,21 @@ from services.gateway.outcomes import Filed, Waiting
 from services.gateway.problems import Problem
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import ID_REUSED, AnswerReady, Code, Outcome, id_reused
 from shared.contracts.ask import Ask
 from shared.contracts.base import Part, explain, read_json
 from shared.contracts.envelope import Envelope
 from shared.contracts.fit import fitted
 from shared.contracts.ids import MAX_ID
+from shared.contracts.outcome import ID_REUSED, AnswerReady, Code, Outcome, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
+from shared.redis import RedisAway
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
-from shared.worker.poster import Send as SendEnvelope
-from shared.worker.poster import send_in_order
+from shared.worker.publisher import Send as SendEnvelope
+from shared.worker.publisher import send_in_order
 
 log = get_logger()
 

@@ -18,18 +18,18 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sweep import Sweep
 from shared.access.callers import Caller, Callers
 from shared.access.use_cases import UseCase, read_use_cases
+from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
-from shared.cache.answers import AnswerCache
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope
 from shared.contracts.expired import ReplayRequest
 from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
 from shared.errors import SettingsError
 from shared.settings.base import existing
-from shared.worker.outcomes import Outcomes
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import Parts, internal_identity, run_worker
-from shared.worker.poster import Poster
+from shared.worker.publisher import Poster
 from shared.worker.worker import Job
 
 # Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from shared.bus.port import ADMISSION, ASK, CALLER, TENANT, Received
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
+from shared.redis import RedisAway
 
 Settle = Callable[[str, str, int], Awaitable[None]]
 

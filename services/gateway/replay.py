@@ -18,7 +18,7 @@ from shared.contracts.expired import ReplayRequest
 from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
-from shared.worker.post import when
+from shared.worker.outbox import when
 
 TICKET_WITHIN = timedelta(seconds=2)
 

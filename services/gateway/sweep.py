@@ -13,12 +13,12 @@ from typing import Protocol
 
 from services.gateway.dead import DeadDesk
 from shared.bus.port import BusUnavailable, Received, UnknownQueue
-from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.queues import DEAD
 from shared.errors import Reason, TryLater
 from shared.ledger.ledger import KEEP, Ledger, key_of
+from shared.redis import QuickRedis, RedisAway
 from shared.telemetry.logs import get_logger
-from shared.worker.poster import Send
+from shared.worker.publisher import Send
 
 log = get_logger()
 

@@ -14,8 +14,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from shared.contracts.answer import Citation
 from shared.contracts.generate import Candidate
+from shared.contracts.outcome import Citation
 from shared.text import escaped, visible
 
 # Below this share of common words a passage does not carry a statement, however it was cited.

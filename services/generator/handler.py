@@ -19,10 +19,12 @@ from services.generator.planner import Choice, Need, at_attempt, plan, why_none
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens, says_no_answer
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.access.use_cases import UseCase
+from shared.answer_cache import AnswerCache, Shelf
 from shared.budget.tenant import TenantBudget
-from shared.cache.answers import AnswerCache, Shelf
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import (
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.fit import fitted
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.outcome import (
     AnswerReady,
     CacheState,
     Code,
@@ -34,15 +36,13 @@ from shared.contracts.answer import (
     ending,
     overloaded,
 )
-from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.fit import fitted
-from shared.contracts.generate import GenerateAnswer
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.redis import RedisAway
 from shared.telemetry.logs import get_logger
 from shared.text import escaped, visible
 

@@ -11,16 +11,16 @@ from services.generator.handler import Generator
 from services.generator.settings import GeneratorSettings
 from shared.access.callers import Callers
 from shared.access.use_cases import UseCase, read_use_cases
+from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
-from shared.cache.answers import AnswerCache
-from shared.cache.redis import RedisAway
 from shared.contracts.base import check_version
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.errors import SettingsError
 from shared.flow.tickets import ANNOUNCED, Tickets
 from shared.llm.deployments import Deployment, Deployments
+from shared.redis import RedisAway
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
 

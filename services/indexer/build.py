@@ -13,7 +13,7 @@ from services.indexer.parse import SandboxedParser
 from services.indexer.publish import Evictor, Publisher
 from services.indexer.reconcile import Reconciler
 from services.indexer.settings import IndexerSettings
-from shared.access.sources import Sources
+from services.indexer.sources import Sources
 from shared.errors import SettingsError
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment, Deployments, Kind, Provider

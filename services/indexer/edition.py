@@ -8,7 +8,7 @@ from datetime import datetime
 
 from services.indexer.chunk import Chunk
 from services.indexer.lake import Blob
-from shared.access.sources import Source
+from services.indexer.sources import Source
 from shared.vectors.port import Document, Passage, State, stable_id
 
 

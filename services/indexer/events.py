@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent
 
-from shared.access.sources import fault_of_path
+from services.indexer.sources import fault_of_path
+from services.indexer.storage_event import BlobChanged, Change
 from shared.contracts.base import read_json
-from shared.contracts.storage import BlobChanged, Change
 from shared.errors import Reason, Unprocessable
 from shared.telemetry.logs import get_logger
 

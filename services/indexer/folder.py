@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from services.indexer.lake import Blob, Changed, Vanished, is_noise
-from shared.access.sources import fault_of_path
+from services.indexer.sources import fault_of_path
 from shared.errors import TryLater
 
 

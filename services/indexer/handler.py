@@ -17,9 +17,9 @@ from services.indexer.edition import Maker
 from services.indexer.lake import Blob, Changed, Lake, Vanished
 from services.indexer.parse import Parser
 from services.indexer.publish import Publisher
-from shared.access.sources import Source, Sources
+from services.indexer.sources import Source, Sources
+from services.indexer.storage_event import BlobChanged, Change
 from shared.contracts.envelope import Envelope
-from shared.contracts.storage import BlobChanged, Change
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.telemetry.logs import get_logger

@@ -8,15 +8,15 @@ from datetime import timedelta
 from services.indexer.build import build
 from services.indexer.events import read_events
 from services.indexer.settings import IndexerSettings
+from services.indexer.storage_event import BlobChanged
+from shared.answer_cache import AnswerCache
 from shared.bus.port import ORIGIN, Received
-from shared.cache.answers import AnswerCache
-from shared.cache.redis import RedisAway
 from shared.contracts.ids import digest
 from shared.contracts.queues import BLOB_EVENTS
-from shared.contracts.storage import BlobChanged
 from shared.errors import TryLater
+from shared.redis import RedisAway
+from shared.worker.outbox import Identity
 from shared.worker.plumbing import Parts, run_worker
-from shared.worker.post import Identity
 from shared.worker.worker import Job
 
 # Nobody waits for a document as one waits for an answer: an outage of a day is waited out (a minute at a time).

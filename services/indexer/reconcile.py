@@ -14,7 +14,7 @@ from uuid import uuid4
 from services.indexer.edition import Maker
 from services.indexer.formats import format_of
 from services.indexer.lake import Blob, Lake
-from shared.access.sources import Sources
+from services.indexer.sources import Sources
 from shared.vectors.port import Document, Registry
 
 # Tells these events from the storage account's own, in the logs and for whoever wonders.

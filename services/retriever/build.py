@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from services.retriever.handler import Charge, Epochs, Retriever
+from services.retriever.knowledge import Knowledge
 from services.retriever.settings import RetrieverSettings
-from shared.access.knowledge import Knowledge
 from shared.access.use_cases import read_use_cases
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployments, Kind, Provider

@@ -5,13 +5,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Protocol
 
+from services.retriever.knowledge import Knowledge
 from services.retriever.select import distinct, fitting
-from shared.access.knowledge import Knowledge
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
-from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse

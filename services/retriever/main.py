@@ -7,16 +7,16 @@ from contextlib import AsyncExitStack
 from services.retriever.build import build
 from services.retriever.settings import RetrieverSettings
 from shared.access.callers import Callers
+from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
-from shared.cache.answers import AnswerCache
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady
 from shared.contracts.base import check_version
 from shared.contracts.envelope import Envelope
+from shared.contracts.outcome import AnswerReady
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.failpoints import reach
+from shared.redis import RedisAway
 from shared.worker.plumbing import Parts, internal_identity, run_worker
 from shared.worker.worker import Job
 

@@ -6,11 +6,13 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.access.sources import COLLECTION
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
 from shared.settings.base import existing
 from shared.settings.files import read_yaml
+
+# The names of collections, as use cases and sources give them.
+COLLECTION = r"^[a-z][a-z0-9-]{0,62}$"
 
 
 class _Strict(BaseModel):

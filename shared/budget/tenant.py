@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.budget.bucket import Bucket
-from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.ids import escaped
+from shared.redis import QuickRedis, RedisAway
 
 # A process cannot know how many others spend at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.contracts.answer import AnswerReady
 from shared.contracts.base import Message
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import stage_id
+from shared.contracts.outcome import AnswerReady
 from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages

@@ -9,8 +9,8 @@ from bisect import bisect_right
 
 from pydantic_core import to_json
 
-from shared.contracts.answer import AnswerReady, Citation, Code, Outcome
 from shared.contracts.generate import MAX_BODY
+from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome
 from shared.contracts.request import Request
 
 # Service Bus takes messages of 256 KiB on Standard and on the emulator, properties and headers included:

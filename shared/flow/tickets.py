@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.answer import AnswerReady, Outcome
+from shared.contracts.outcome import AnswerReady, Outcome
 from shared.contracts.request import Request
 from shared.flow.estimate import DEVIATION_WEIGHT, MEAN_WEIGHT, Estimate
 from shared.flow.rules import MOST, PER_SLOT, SLOTS_UNKNOWN, SPARE
+from shared.redis import QuickRedis, RedisAway
 
 # A ticket lapses this long after the deadline; the sentinel has told the caller by then.
 LAPSE = timedelta(seconds=5)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, again_at
 from shared.contracts.fit import fitted
+from shared.contracts.outcome import AnswerReady, again_at
 from shared.contracts.request import Request
 from shared.ledger.states import State
+from shared.redis import QuickRedis
 from shared.telemetry import traces
 
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.

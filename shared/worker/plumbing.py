@@ -6,20 +6,20 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from shared.bus.port import ANSWER_BY, Bus, Received
-from shared.cache.redis import QuickRedis
 from shared.contracts.ids import MAX_ID, digest
 from shared.errors import SettingsError
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from shared.settings.base import stop
 from shared.settings.worker import WorkerSettings
 from shared.telemetry import logs, metrics, traces
 from shared.telemetry.metrics import Metrics
-from shared.worker.gate import Gate
 from shared.worker.lifecycle import Close, serve, stop_on_signals
-from shared.worker.outcomes import Outcomes
-from shared.worker.policy import LONGEST_WAIT, RetryPolicy
-from shared.worker.post import Identity, when
+from shared.worker.outbox import Identity, when
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.retry import LONGEST_WAIT, RetryPolicy
+from shared.worker.shared_breaker import Gate
 from shared.worker.worker import Job, Worker
 
 S = TypeVar("S", bound=WorkerSettings)

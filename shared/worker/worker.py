@@ -31,8 +31,8 @@ from shared.bus.port import (
     Received,
     UnknownQueue,
 )
-from shared.contracts.answer import AnswerReady, Code, Outcome
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.outcome import AnswerReady, Code, Outcome
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, Unprocessable
 from shared.failpoints import reach
@@ -40,12 +40,12 @@ from shared.ledger.ledger import Entry
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
-from shared.worker.gate import LOOK_AGAIN, Gate, Pass
 from shared.worker.lease import Lease, holding
-from shared.worker.outcomes import Outcomes
-from shared.worker.policy import DeadLetter, Retry, RetryPolicy, after_failure
-from shared.worker.post import Identity, handed_back, retry_copy
-from shared.worker.poster import Poster, send_in_order
+from shared.worker.outbox import Identity, handed_back, retry_copy
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.publisher import Poster, send_in_order
+from shared.worker.retry import DeadLetter, Retry, RetryPolicy, after_failure
+from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
 from shared.worker.slots import Leaving, Share, Slots
 
 Task = TypeVar("Task")

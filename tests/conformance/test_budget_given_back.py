@@ -1,7 +1,7 @@
 """Tokens are given back once, whoever says so how often; on a real Redis."""
 
 from shared.budget.tenant import TenantBudget
-from shared.cache.redis import QuickRedis
+from shared.redis import QuickRedis
 
 
 async def test_a_reservation_that_is_settled_again_and_again_is_given_back_once(redis: QuickRedis) -> None:

@@ -19,8 +19,8 @@ from services.gateway.connections import Connections, Limits
 from services.gateway.http import HttpDoor, make_app
 from services.gateway.server import listen, make_server
 from shared.access.callers import Callers, hash_key
-from shared.cache.redis import QuickRedis
 from shared.contracts.envelope import Envelope
+from shared.redis import QuickRedis
 from tests.making import NOW
 from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway

@@ -20,14 +20,14 @@ from services.indexer.build import build_reconciler
 from services.indexer.events import read_events
 from services.indexer.handler import Indexer
 from services.indexer.settings import IndexerSettings
+from services.indexer.storage_event import BlobChanged, Change
 from services.retriever.build import build as build_retriever
 from services.retriever.handler import Retriever
 from services.retriever.settings import RetrieverSettings
-from shared.contracts.answer import AnswerReady, Code
 from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.outcome import AnswerReady, Code
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
-from shared.contracts.storage import BlobChanged, Change
 from shared.embeddings.openai import OpenAIEmbedder
 from shared.errors import SettingsError, TryLater, Unprocessable
 from shared.llm.client import make_client, translate

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, ending
 from shared.ledger.ledger import Ledger, key_of
 from shared.ledger.states import State, Step, after
+from shared.redis import QuickRedis
 from tests.making import NOW, a_request
 
 REQUEST = a_request(ask_digest="d", token="t1")

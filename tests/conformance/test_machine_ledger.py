@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import KEEP, Entry, Ledger, key_of
+from shared.redis import QuickRedis
 from tests.making import NOW, a_request
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from services.gateway.sweep import CURSOR
-from shared.cache.redis import CONNECTIONS, QuickRedis, RedisAway
-from shared.worker.gate import Gate, Pass
+from shared.redis import CONNECTIONS, QuickRedis, RedisAway
+from shared.worker.shared_breaker import Gate, Pass
 from tests.conftest import free_port
 from tests.redis_cluster import Cluster, Node, running_cluster, until
 

@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
+from shared.answer_cache import AnswerCache, Shelf
 from shared.budget.tenant import TenantBudget
-from shared.cache.answers import AnswerCache, Shelf
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Citation, Code, Outcome, ending
+from shared.contracts.outcome import Citation, Code, Outcome, ending
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
-from shared.worker.gate import Gate
+from shared.redis import QuickRedis
+from shared.worker.shared_breaker import Gate
 from tests.making import NOW, a_request
 
 ROOT = Path(__file__).parents[2]
 # Those that are kept apart on purpose, by what stands in the braces: a tenant, a tenant's collection, a request.
 PATTERNS = {
     "shared.budget.tenant": "ragbus:{…}:",
-    "shared.cache.answers": "ragbus:{…}:",
+    "shared.answer_cache": "ragbus:{…}:",
     "shared.flow.tickets": "ragbus:{flow}:",
     "shared.ledger.ledger": "ragbus:request:{…}",
-    "shared.worker.gate": "ragbus:breaker:",
+    "shared.worker.shared_breaker": "ragbus:breaker:",
 }
 
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.answer_cache import AnswerCache, Shelf, answer_key, normalise
 from shared.budget.bucket import Bucket
 from shared.budget.tenant import TenantBudget
-from shared.cache.answers import AnswerCache, Shelf, answer_key, normalise
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, cancelled, ending
+from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, cancelled, ending
 from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
+from shared.redis import QuickRedis
 from tests.making import NOW, a_request
 from tests.redis_cluster import Cluster, running_cluster
 

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.held import HeldAsks, Verdict
-from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.answer import AnswerReady, Code, Outcome, Plan, Usage, ending
+from shared.contracts.outcome import AnswerReady, Code, Outcome, Plan, Usage, ending
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
 from shared.flow.rules import MOST, admits, limit
 from shared.flow.tickets import Tickets
+from shared.redis import QuickRedis, RedisAway
 from shared.worker.slots import Leaving
 from tests.making import NOW, a_request
 

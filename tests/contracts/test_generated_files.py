@@ -15,7 +15,7 @@ from ops.reference import __main__ as command
 from ops.reference import asyncapi, emulator, examples, outcomes, settings
 from ops.reference.text import spoken
 from shared.access.callers import Callers
-from shared.contracts.answer import CacheState, Code, Outcome
+from shared.contracts.outcome import CacheState, Code, Outcome
 from shared.contracts.queues import Queue
 from shared.errors import Reason
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from ops.reference import asyncapi
 from services.indexer.events import read_events
-from shared.contracts.storage import Change
+from services.indexer.storage_event import Change
 
 GOLDEN = Path(__file__).parent / "golden" / "storage"
 TOLD = {

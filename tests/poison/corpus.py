@@ -25,7 +25,7 @@ from shared.bus.port import (
     TRACEPARENT,
     TRACESTATE,
 )
-from shared.contracts.answer import Code
+from shared.contracts.outcome import Code
 from shared.errors import Reason
 
 # What a question is told that was read, admitted and looked for; which of them is the model's business.

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.base import Message
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import request_id
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason

@@ -16,9 +16,9 @@ from services.indexer.events import read_events
 from services.retriever.main import decode as retriever_decode
 from shared.bus.port import MessageTooLarge, Outgoing, Received
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
-from shared.cache.redis import QuickRedis
 from shared.errors import Reason, Unprocessable
-from shared.worker.post import handed_back, retry_copy
+from shared.redis import QuickRedis
+from shared.worker.outbox import handed_back, retry_copy
 from tests.poison.corpus import ASKS, LARGE, Poison
 from tests.poison.internal import STRAYS, Stray
 from tests.poison.messages import annotated, post

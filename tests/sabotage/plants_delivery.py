@@ -5,19 +5,19 @@ from typing import Final
 from tests.sabotage.plant import Plant
 
 _WORKER = "shared/worker/worker.py"
-_POSTER = "shared/worker/poster.py"
+_POSTER = "shared/worker/publisher.py"
 _LEASE = "shared/worker/lease.py"
-_POLICY = "shared/worker/policy.py"
-_POST = "shared/worker/post.py"
-_BREAKER = "shared/worker/breaker.py"
+_POLICY = "shared/worker/retry.py"
+_POST = "shared/worker/outbox.py"
+_BREAKER = "shared/circuit_breaker.py"
 _PUMP = "shared/bus/servicebus/pump.py"
 _SENDER = "shared/bus/servicebus/sender.py"
 
 _STEPS = "tests/unit/shared/worker/test_worker_steps.py::"
 _ENDS = "tests/unit/shared/worker/test_worker_ends.py::"
 _GUARANTEES = "tests/unit/shared/worker/test_worker_guarantees.py::"
-_DECISIONS = "tests/unit/shared/worker/test_policy.py::"
-_GATE = "tests/unit/shared/worker/test_gate.py::"
+_DECISIONS = "tests/unit/shared/worker/test_retry.py::"
+_GATE = "tests/unit/shared/worker/test_shared_breaker.py::"
 _BUS = "tests/conformance/test_bus_port.py::"
 _ADAPTER = "tests/conformance/test_service_bus_adapter.py::"
 

@@ -5,8 +5,8 @@ from typing import Final
 from tests.sabotage.plant import Plant
 
 _WORKER = "shared/worker/worker.py"
-_POSTER = "shared/worker/poster.py"
-_OUTCOMES = "shared/worker/outcomes.py"
+_POSTER = "shared/worker/publisher.py"
+_OUTCOMES = "shared/worker/outcome_guard.py"
 _LEDGER = "shared/ledger/ledger.py"
 _ENVELOPE = "shared/contracts/envelope.py"
 _BUDGET = "shared/budget/tenant.py"
@@ -107,10 +107,10 @@ REQUESTS: Final = (
     Plant(
         "everybody-waits-for-redis",
         "Each request finds out anew, and pays for it, that Redis is away.",
-        "shared/cache/redis.py",
+        "shared/redis.py",
         "return self._returning is not None",
         "return False",
-        ("tests/conformance/test_redis_away.py::test_a_refused_redis_is_asked_once",),
+        ("tests/conformance/test_redis_unavailable.py::test_a_refused_redis_is_asked_once",),
     ),
     Plant(
         "window-not-checked",

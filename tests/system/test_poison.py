@@ -14,8 +14,8 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient
 
 from local.broker.record import Event, check
-from shared.contracts.answer import Code, Outcome
 from shared.contracts.ids import request_id
+from shared.contracts.outcome import Code, Outcome
 from shared.contracts.queues import CORE
 from shared.errors import Reason
 from tests.poison.corpus import ANSWERED, ASKS, QUESTIONS, SESSION, Poison, ask, odd

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from services.indexer.sources import Sources
 from shared.access.callers import Callers
-from shared.access.sources import Sources
 from shared.contracts.queues import DEAD, longest_deadline, shortest_window, topology, within_emulator
 from tests.unit.deploy.manifests import ROOT, WORKERS, compose, default, image_environment, known_to
 

@@ -10,7 +10,7 @@ from shared.access.callers import Callers
 from shared.contracts.queues import topology
 from shared.errors import SettingsError
 from shared.llm.deployments import Deployments
-from shared.worker.policy import RetryPolicy
+from shared.worker.retry import RetryPolicy
 from tests.unit.deploy.manifests import (
     ROOT,
     WORKERS,

@@ -7,8 +7,8 @@ import pytest
 
 from ops.consistency import Configuration, contradictions
 from ops.findings import Level
+from services.indexer.sources import Sources
 from shared.access.callers import Callers
-from shared.access.sources import Sources
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.llm.deployments import Deployments
 from tests.making import a_use_case

@@ -18,11 +18,11 @@ from shared.access.callers import Callers
 from shared.bus import port
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Outgoing, Received
-from shared.cache.redis import QuickRedis, RedisAway
 from shared.contracts.expired import ReplayRequest
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
+from shared.redis import QuickRedis, RedisAway
 
 NOW = datetime(2026, 11, 22, 11, 5, tzinfo=UTC)
 THEN = NOW - timedelta(days=3)

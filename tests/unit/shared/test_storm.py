@@ -17,13 +17,13 @@ from statistics import fmean, pvariance
 
 import pytest
 
+from shared import circuit_breaker
 from shared.errors import DependencyDown, Reason, TryLater
-from shared.worker import breaker
-from shared.worker.policy import MARGIN, Retry, RetryPolicy, after_failure
+from shared.worker.retry import MARGIN, Retry, RetryPolicy, after_failure
 from tests.making import NOW
 
 POLICY = RetryPolicy()
-RULES = breaker.Breaking()
+RULES = circuit_breaker.Breaking()
 MINUTE = 60.0
 STORM = 10 * MINUTE
 SEEDS = range(3)
@@ -85,7 +85,7 @@ class Storm:
     _order: Iterator[int] = field(default_factory=count)
     _queue: deque[Asked] = field(default_factory=deque)
     _busy: int = 0
-    _gate: breaker.State = breaker.CLOSED
+    _gate: circuit_breaker.State = circuit_breaker.CLOSED
 
     def ask(self, at: float, within: float) -> None:
         """A request arrives."""
@@ -119,7 +119,7 @@ class Storm:
                 self._call(asked)
 
     def _may_receive(self) -> bool:
-        self._gate = breaker.asked(self._gate, "all", self.now, RULES)
+        self._gate = circuit_breaker.asked(self._gate, "all", self.now, RULES)
         if self._gate.is_closed:
             return True
         if not self._gate.is_probing:
@@ -148,11 +148,11 @@ class Storm:
     def _returned(self, asked: Asked, failure: TryLater | None) -> None:
         self._busy -= 1
         if failure is None:
-            self._gate = breaker.worked(self._gate)
+            self._gate = circuit_breaker.worked(self._gate)
             return self._end(asked, "answered")
         if isinstance(failure, DependencyDown):
             who = "all" if self._gate.is_probing else ""
-            self._gate = breaker.failed(self._gate, who, self.now, self.chance(), RULES)
+            self._gate = circuit_breaker.failed(self._gate, who, self.now, self.chance(), RULES)
         return self._decide(asked, failure)
 
     def _decide(self, asked: Asked, failure: TryLater) -> None:

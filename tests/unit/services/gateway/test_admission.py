@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from services.gateway.admission import Admitted, Arrival, Refused, admit
 from shared.access.callers import Caller
-from shared.contracts.answer import Code, Outcome
 from shared.contracts.ask import Ask
+from shared.contracts.outcome import Code, Outcome
 from tests.making import NOW, a_use_case
 
 CALLER = Caller(

@@ -14,13 +14,13 @@ from services.gateway.http import HttpDoor, make_app
 from shared.access.callers import Callers, hash_key
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.bus.port import BusUnavailable, Received
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import request_id
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from tests.making import NOW
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway, a_dead, an_ask, the_answer
 

@@ -15,17 +15,17 @@ from services.gateway.desk import Desk
 from services.gateway.held import HeldAsks
 from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
 from shared.access.callers import Callers
+from shared.answer_cache import AnswerCache, Shelf
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import ORIGIN, Received
-from shared.cache.answers import AnswerCache, Shelf
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, CacheState, Citation, Code, Outcome, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_retriever
+from shared.contracts.outcome import AnswerReady, CacheState, Citation, Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from shared.telemetry.metrics import make
 from tests.making import NOW, a_request, a_use_case
 

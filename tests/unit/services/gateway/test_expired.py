@@ -11,19 +11,19 @@ from services.gateway.main import _dead_job
 from services.gateway.replay import Replays
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Received
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, cancelled, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_archive, to_generator
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import request_id
+from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending
 from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
-from shared.worker.outcomes import Outcomes
-from shared.worker.post import outgoing
+from shared.redis import QuickRedis
+from shared.worker.outbox import outgoing
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.worker import Worker
 from tests.making import NOW, a_candidate, a_request
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway

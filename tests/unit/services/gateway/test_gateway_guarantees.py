@@ -11,14 +11,14 @@ from services.gateway.settings import GatewaySettings
 from shared.access.use_cases import read_use_cases
 from shared.bus.memory import MemoryBus
 from shared.bus.port import ENQUEUED_AT
-from shared.cache.redis import QuickRedis
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
 from shared.errors import SettingsError, TryLater
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from shared.telemetry.metrics import make
 from shared.worker.plumbing import Parts, _worker
-from shared.worker.policy import Retry, after_failure
+from shared.worker.retry import Retry, after_failure
 from tests.making import NOW
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway, an_ask

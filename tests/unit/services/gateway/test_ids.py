@@ -13,25 +13,25 @@ import pytest
 from services.gateway.main import _dead_job
 from services.gateway.outcomes import Filed
 from services.gateway.sweep import Sweep
+from shared.answer_cache import Shelf
 from shared.budget.tenant import TenantBudget
 from shared.bus.memory import MemoryBus
 from shared.bus.port import FIRST_NUMBER, ORIGIN, Delivery, Outgoing, Received
-from shared.cache.answers import Shelf
-from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, ending
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import ask_token, request_id
+from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, ending
 from shared.contracts.queues import DEAD
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry
 from shared.ledger.states import State
+from shared.redis import QuickRedis, RedisAway
 from shared.telemetry.metrics import make
-from shared.worker.outcomes import Outcomes
-from shared.worker.post import handed_back, retry_copy
-from shared.worker.poster import Poster
+from shared.worker.outbox import handed_back, retry_copy
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.publisher import Poster
 from shared.worker.worker import Worker
 from tests.breakable import Breakable
 from tests.making import NOW, a_request

@@ -10,14 +10,14 @@ import pytest
 from services.gateway.sweep import PAGE, Sweep
 from shared.bus.memory import MemoryBus
 from shared.bus.port import ORIGIN, RUN, Received
-from shared.cache.redis import QuickRedis, RedisAway
-from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.expired import ExpiredRequest
+from shared.contracts.outcome import AnswerReady, Outcome
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import KEEP
+from shared.redis import QuickRedis, RedisAway
 from shared.telemetry.metrics import make
-from shared.worker.outcomes import Outcomes
-from shared.worker.poster import Poster
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.publisher import Poster
 from tests.making import NOW, a_request
 from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, ending
+from shared.redis import QuickRedis
 from tests.making import a_request
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway

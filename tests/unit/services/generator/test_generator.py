@@ -10,17 +10,17 @@ import pytest
 from services.generator.call_times import Call, CallTimes
 from services.generator.handler import Generator
 from services.generator.reply import Reply, TooSlow, Unwanted
+from shared.answer_cache import AnswerCache, Shelf
 from shared.budget.tenant import TenantBudget
-from shared.cache.answers import AnswerCache, Shelf
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome, cancelled
 from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome, cancelled
 from shared.contracts.request import Request
 from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.redis import QuickRedis
 from shared.text import visible
 from tests.making import NOW, a_candidate, a_request, a_use_case
 from tests.unit.services.generator.test_planner import a_deployment

@@ -13,11 +13,11 @@ from services.indexer.handler import Indexer
 from services.indexer.lake import Blob, Changed, Vanished
 from services.indexer.office import Unreadable
 from services.indexer.publish import Publisher
-from shared.access.knowledge import Knowledge
+from services.indexer.sources import Source, Sources
+from services.indexer.storage_event import BlobChanged, Change
+from services.retriever.knowledge import Knowledge
 from shared.access.scope import TenantScope
-from shared.access.sources import Source, Sources
 from shared.contracts.generate import Candidate
-from shared.contracts.storage import BlobChanged, Change
 from shared.embeddings.port import Embedded
 from shared.errors import Reason, Unprocessable
 from shared.telemetry.metrics import make

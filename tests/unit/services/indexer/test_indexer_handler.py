@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from services.indexer.sources import Source, Sources
+from services.indexer.storage_event import Change
 from shared.access.scope import TenantScope
-from shared.access.sources import Source, Sources
-from shared.contracts.storage import Change
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.vectors.port import State
 from tests.unit.services.indexer.fakes import EMPLOYEE, MANAGERS, World, changed

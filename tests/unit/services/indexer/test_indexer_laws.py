@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.indexer.handler import Indexer
-from shared.access.knowledge import Knowledge
+from services.indexer.storage_event import Change
+from services.retriever.knowledge import Knowledge
 from shared.contracts.generate import Candidate
-from shared.contracts.storage import Change
 from shared.errors import TryLater
 from shared.vectors.port import Document, Embedded, Hit, Query, Readable
 from tests.unit.services.indexer.fakes import EMPLOYEE, World, changed

@@ -6,8 +6,8 @@ from services.indexer.chunk import Chunk
 from services.indexer.events import read_events
 from services.indexer.lake import Blob
 from services.indexer.reconcile import Finding, Reconciler, Why, compare, event_of
-from shared.access.sources import Sources
-from shared.contracts.storage import Change
+from services.indexer.sources import Sources
+from services.indexer.storage_event import Change
 from tests.unit.services.indexer.fakes import MANAGERS, NOON, SOURCES, World, changed
 
 

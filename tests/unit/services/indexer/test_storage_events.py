@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.events import read_events
-from shared.contracts.storage import Change
+from services.indexer.storage_event import Change
 from shared.errors import Reason, Unprocessable
 
 CREATED = {

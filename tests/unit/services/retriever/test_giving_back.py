@@ -6,11 +6,11 @@ import pytest
 
 from services.retriever.main import giving_back
 from shared.budget.tenant import TenantBudget
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import GenerateAnswer
+from shared.contracts.outcome import Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
+from shared.redis import QuickRedis
 from tests.making import NOW, a_request
 
 

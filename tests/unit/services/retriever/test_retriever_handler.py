@@ -9,8 +9,8 @@ import pytest
 from services.retriever.handler import Retriever, as_asked
 from shared.access.scope import TenantScope
 from shared.access.use_cases import Retrieval, UseCase
-from shared.contracts.answer import AnswerReady, CacheState, Code, Outcome
 from shared.contracts.generate import Candidate, GenerateAnswer
+from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome
 from shared.contracts.queues import GENERATE
 from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages

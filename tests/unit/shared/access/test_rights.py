@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from services.indexer.sources import Source, Sources, fault_of_path
 from shared.access.callers import Callers
 from shared.access.scope import TenantScope
-from shared.access.sources import Source, Sources, fault_of_path
+from shared.answer_cache import Shelf, answer_key
 from shared.budget.tenant import _keys as budget_keys
-from shared.cache.answers import Shelf, answer_key
 from shared.contracts.ids import escaped, request_id
 from shared.vectors.port import stable_id
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from shared.contracts.answer import AnswerReady, Citation, Code, Outcome, Plan, ending
 from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
 from shared.contracts.ids import MAX_ID
+from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, Plan, ending
 from tests.making import NOW, a_request
 
 SMALL = 4_000

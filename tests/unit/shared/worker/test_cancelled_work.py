@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Outcome, cancelled
+from shared.contracts.outcome import AnswerReady, Outcome, cancelled
+from shared.redis import QuickRedis
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene
 

@@ -15,9 +15,9 @@ from shared.contracts.envelope import to_generator, to_retriever
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
+from shared.worker.outbox import SHORTEST_LIFE, handed_back, outgoing, retry_copy
 from shared.worker.plumbing import internal_identity
-from shared.worker.policy import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
-from shared.worker.post import SHORTEST_LIFE, handed_back, outgoing, retry_copy
+from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
 from tests.making import NOW, a_candidate, a_request
 
 POLICY = RetryPolicy(attempts=5)

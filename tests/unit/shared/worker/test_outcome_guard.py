@@ -10,15 +10,15 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from shared.bus.memory import MemoryBus
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import KEEP, Ledger
+from shared.redis import QuickRedis
 from shared.telemetry.metrics import make
-from shared.worker.outcomes import Outcomes
-from shared.worker.poster import Poster
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.publisher import Poster
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
 from tests.system.conftest import until

@@ -7,15 +7,15 @@ import pytest
 
 from shared.bus.memory import MemoryBus
 from shared.bus.port import BusUnavailable, Outgoing
-from shared.cache.redis import QuickRedis
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import SENTINEL_DELAY, at_deadline, to_caller, to_retriever
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Ledger
+from shared.redis import QuickRedis
 from shared.telemetry.metrics import make
-from shared.worker.outcomes import Outcomes
-from shared.worker.poster import Poster, send_in_order
+from shared.worker.outcome_guard import Outcomes
+from shared.worker.publisher import Poster, send_in_order
 from shared.worker.sentinels import Sentinels
 from tests.making import a_request
 from tests.system.conftest import until

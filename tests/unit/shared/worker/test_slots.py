@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.port import ATTEMPT
-from shared.cache.redis import QuickRedis
 from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
 from shared.errors import DependencyDown
 from shared.flow.rules import MOST, limit
-from shared.worker.gate import Gate, Pass
+from shared.redis import QuickRedis
+from shared.worker.shared_breaker import Gate, Pass
 from shared.worker.slots import Leaving, Share, Slots
 from tests.making import NOW
 from tests.unit.shared.worker.test_worker_ends import a_bus, a_worker, post

@@ -9,17 +9,17 @@ import pytest
 
 from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ATTEMPT, MessageTooLarge, Outgoing, QueueFull
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry, Ledger
-from shared.worker.gate import Gate, Pass
-from shared.worker.outcomes import Outcomes
+from shared.redis import QuickRedis
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import internal_identity
-from shared.worker.poster import FULL
+from shared.worker.publisher import FULL
+from shared.worker.shared_breaker import Gate, Pass
 from shared.worker.worker import Job, Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer

@@ -10,18 +10,18 @@ import pytest
 from services.gateway.outcomes import OutcomeDesk, Waiting
 from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.ids import MAX_ID
+from shared.contracts.outcome import AnswerReady, Outcome
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Entry, Ledger
-from shared.worker.gate import Gate, Pass
+from shared.redis import QuickRedis
 from shared.worker.lease import Lease, holding
-from shared.worker.outcomes import Outcomes
+from shared.worker.outbox import Identity, handed_back, outgoing, retry_copy
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import internal_identity
-from shared.worker.post import Identity, handed_back, outgoing, retry_copy
+from shared.worker.shared_breaker import Gate, Pass
 from shared.worker.worker import Job, Kept, Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer

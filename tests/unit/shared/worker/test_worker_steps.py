@@ -10,16 +10,16 @@ import pytest
 
 from shared.bus.memory import MemoryBus, MemoryDelivery
 from shared.bus.port import ATTEMPT, BusUnavailable, LockLost, Outgoing, Received
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Code, Outcome, ending
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
+from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Entry, Ledger
-from shared.worker.outcomes import Outcomes
+from shared.redis import QuickRedis
+from shared.worker.outbox import life
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import internal_identity
-from shared.worker.post import life
 from shared.worker.worker import Job, Worker
 from tests.making import NOW, a_request
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from local.faults import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
-from shared.cache.redis import CONNECTIONS, TIMEOUT, QuickRedis, RedisAway
+from shared.redis import CONNECTIONS, TIMEOUT, QuickRedis, RedisAway
 from shared.settings.worker import WorkerSettings
 from tests.conftest import running_redis
 

@@ -6,17 +6,17 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from shared.bus.port import Bus, MessageTooLarge, Outgoing, QueueFull
-from shared.contracts.answer import AnswerReady
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope
+from shared.contracts.outcome import AnswerReady
 from shared.contracts.request import Request
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
-from shared.worker.outcomes import Outcomes
-from shared.worker.post import outgoing
+from shared.worker.outbox import outgoing
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.sentinels import Sentinels
 
 log = get_logger()

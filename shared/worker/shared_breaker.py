@@ -12,10 +12,10 @@ from dataclasses import astuple
 from datetime import timedelta
 from enum import Enum
 
-from shared.cache.redis import QuickRedis, RedisAway
+from shared.circuit_breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
 from shared.failpoints import reach
+from shared.redis import QuickRedis, RedisAway
 from shared.telemetry.logs import get_logger
-from shared.worker.breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
 
 log = get_logger()
 

@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from shared.cache.redis import RedisAway
-from shared.contracts.answer import AnswerReady, cancelled, id_reused
 from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.fit import fitted, too_large
+from shared.contracts.outcome import AnswerReady, cancelled, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Entry, Ledger, key_of
+from shared.redis import RedisAway
 
 Send = Callable[[Envelope], Awaitable[None]]
 

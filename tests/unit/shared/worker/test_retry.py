@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Reason, SettingsError, TryLater, Unprocessable
-from shared.worker.policy import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
+from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
 from tests.making import NOW
 
 POLICY = RetryPolicy(attempts=4)

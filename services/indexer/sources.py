@@ -23,9 +23,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shared.access.use_cases import COLLECTION
 from shared.settings.files import read_yaml
 
-COLLECTION = r"^[a-z][a-z0-9-]{0,62}$"
 _LONGEST_PATH = 1024  # characters of a blob's name
 _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from shared.worker.breaker import Breaking
-from shared.worker.gate import LOOK_AGAIN, Gate, Pass
+from shared.circuit_breaker import Breaking
+from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
 from tests.breakable import Breakable
 
 T = TypeVar("T")

@@ -8,15 +8,15 @@ import pytest
 
 from shared.bus.memory import MemoryBus, MemoryInbox
 from shared.bus.port import Outgoing
-from shared.cache.redis import QuickRedis
+from shared.circuit_breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
 from shared.contracts.envelope import Envelope, to_retriever
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import DependencyDown, TryLater
 from shared.ledger.ledger import Ledger
-from shared.worker.breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
-from shared.worker.gate import LOOK_AGAIN, Gate, Pass
-from shared.worker.outcomes import Outcomes
+from shared.redis import QuickRedis
+from shared.worker.outcome_guard import Outcomes
 from shared.worker.plumbing import internal_identity
+from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
 from shared.worker.worker import Job, Worker
 from tests.making import a_request
 

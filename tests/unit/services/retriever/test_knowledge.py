@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.access.knowledge import Knowledge
+from services.retriever.knowledge import Knowledge
 from shared.access.scope import TenantScope
 from shared.vectors.memory import MemoryPassages, MemoryRegistry
 from shared.vectors.port import Document, Embedded, Hit, Passage, Query, Readable, State, stable_id

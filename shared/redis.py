@@ -7,8 +7,8 @@ Redis is back.
     here ──a command fails or is late──▶ away ──a write succeeds on every node──▶ here
                                           └──◀─ every `PAUSE` ─┘
 
-Redis is one server or a Redis Cluster (`nodes.py`). A cluster is away as a whole: whoever met its silent nodes one
-after the other would wait for each.
+Redis is one server or a Redis Cluster (`redis_cluster.py`). A cluster is away as a whole: a request that met its
+silent nodes one after the other would wait for each.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shared.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from shared.cache.nodes import RedisNodes
+    from shared.redis_cluster import RedisNodes
 
 T = TypeVar("T")
 log = get_logger()
@@ -232,7 +232,7 @@ class QuickRedis:
 
     def _connected(self) -> "RedisNodes":
         if self._nodes is None:
-            from shared.cache.nodes import RedisNodes
+            from shared.redis_cluster import RedisNodes
 
             # `_soon` keeps the time, and `_slots` bounds the connections.
             # redis-py's commands declare an attribute that only its subscriptions use.

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shared.worker.breaker import CLOSED, Breaking, asked, failed, may_receive, worked
+from shared.circuit_breaker import CLOSED, Breaking, asked, failed, may_receive, worked
 
 RULES = Breaking(threshold=3, first=1.0, longest=15.0, lease=10.0)
 REPLICAS = ("a", "b", "c")

@@ -20,12 +20,12 @@ from hypothesis.stateful import (
 )
 
 from shared.bus.memory import MemoryBus
-from shared.contracts.answer import AnswerReady, Code, Outcome, cancelled, ending
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import Ledger, key_of
-from shared.worker.outcomes import Outcomes
-from shared.worker.post import outgoing
+from shared.worker.outbox import outgoing
+from shared.worker.outcome_guard import Outcomes
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
 

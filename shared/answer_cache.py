@@ -19,10 +19,10 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from shared.cache.redis import QuickRedis
-from shared.contracts.answer import AnswerReady, Outcome
 from shared.contracts.ids import escaped
+from shared.contracts.outcome import AnswerReady, Outcome
 from shared.contracts.request import Turn
+from shared.redis import QuickRedis
 
 # Raised when what is kept is made in another way; what was kept before is not found then.
 FORM = 2

@@ -1,1 +1,0 @@
-"""Redis: the quick connection to it, and the cache of answers."""
