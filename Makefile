@@ -30,6 +30,7 @@ check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory -C servicebus-local check BIN=../$(BIN)
 	@$(BIN)/python -m ops.reference --check
 
 format: $(VENV)/.dev    ## rewrite the code in house style
@@ -40,10 +41,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ragbus needs Python 3.11 or newer; call make with PYTHON=python3.11 (or newer)")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.laptop: requirements/laptop.txt pyproject.toml | $(BIN)/python
+$(VENV)/.laptop: requirements/laptop.txt pyproject.toml servicebus-local/pyproject.toml | $(BIN)/python
 	@echo "Setting up .venv (once) ..."
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements/laptop.txt
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-deps --no-build-isolation -e . -e ./servicebus-local
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.laptop

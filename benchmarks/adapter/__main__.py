@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.adapter.runs import Outcome, run
 from benchmarks.adapter.stages import QUEUES, Load
-from benchmarks.broker.figures import Aim, Figure, number, table
+from benchmarks.figures import Aim, Figure, number, table
 
 LANES = ("naive", "concurrent", "ideal", "adapter", "ours")
 PIPELINE = Load(stages=len(QUEUES) - 1, slots=64, work=0.0)

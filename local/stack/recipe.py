@@ -92,7 +92,7 @@ def broker(addresses: Addresses, folder: Folder) -> Part:
         "port": str(addresses.broker),
         "admin-port": str(addresses.admin),
     }
-    command = _module("local.broker", *(word for name, value in options.items() for word in (f"--{name}", value)))
+    command = _module("servicebus_local", *(word for name, value in options.items() for word in (f"--{name}", value)))
     return Part("broker", command, http_ok(addresses.admin, "/health"), inherited())
 
 

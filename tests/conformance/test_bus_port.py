@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from local.stack.broker_config import emulator_config
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Bus, BusUnavailable, Delivery, LockLost, MessageTooLarge, Outgoing, UnknownQueue

@@ -11,8 +11,8 @@ from datetime import timedelta
 import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from local.faults import BlackHole, Proxy
 from shared.bus.port import BusUnavailable, Delivery, Inbox, LockLost, Outgoing
 from shared.bus.servicebus import Patience, ServiceBus, ServiceBusAddress

@@ -7,8 +7,8 @@ import pytest
 from azure.servicebus import ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import MessageSizeExceededError
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from shared.bus.port import Outgoing
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.bus.servicebus.pump import Pump, adder

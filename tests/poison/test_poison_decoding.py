@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import MessageSizeExceededError
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from services.gateway.ask import QueueDoor
 from services.gateway.outcomes import OutcomeDesk
 from services.generator.main import decode as generator_decode

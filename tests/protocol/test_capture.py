@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from ops import browse
 from ops.target import Target
 

@@ -17,8 +17,8 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from local.faults import (
     BlackHole,
     Direction,

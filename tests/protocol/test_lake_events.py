@@ -17,8 +17,8 @@ from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent, SystemEventNames
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
 from azure.servicebus.aio import ServiceBusClient
+from servicebus_local.testing import LocalBus
 
-from local.broker.testing import LocalBus
 from local.lake.__main__ import main
 from local.lake.events import Container
 from local.lake.post import Post

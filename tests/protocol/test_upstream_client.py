@@ -11,20 +11,20 @@ import pytest
 import pytest_asyncio
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from servicebus_local.bus.topology import QueueOptions
+from servicebus_local.testing import LocalBus, ManualClock
 
-from local.broker.testing import LocalBus, ManualClock
 from local.stack.stack import EXAMPLE
 from ops.ask import Question, by_queue
 from ops.target import Target
 from ops.upstream import NoReply, Upstream
-from tests.protocol.broker_desk import topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Long for a slow machine; a test that passes never waits so long.
 PATIENCE = 60.0
 DEAD = "answers/$DeadLetterQueue"
-QUEUES = topology(ask={}, answers={"RequiresSession": True, "LockDuration": "PT1M"})
+QUEUES = {"ask": QueueOptions(), "answers": QueueOptions(requires_session=True, lock_duration=60)}
 
 
 class Service:

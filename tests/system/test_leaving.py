@@ -7,8 +7,8 @@ from collections import Counter
 
 import httpx
 import pytest
+from servicebus_local.record import Event
 
-from local.broker.record import Event
 from shared.contracts.ids import request_id
 from tests.system.conftest import App
 from tests.system.test_pulling_plugs import ask_many, outcomes_of

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient
+from servicebus_local.record import Event, check
 
-from local.broker.record import Event, check
 from shared.contracts.ids import request_id
 from shared.contracts.outcome import Code, Outcome
 from shared.contracts.queues import CORE

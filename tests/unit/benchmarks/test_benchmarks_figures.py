@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.broker.figures import Aim, Figure, number, table
+from benchmarks.figures import Aim, Figure, number, table
 
 
 @pytest.mark.parametrize(

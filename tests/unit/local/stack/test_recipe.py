@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+from servicebus_local.config import read
 
-from local.broker.config import read
 from local.stack import recipe
 from local.stack.broker_config import emulator_config
 from local.stack.errors import CannotStart

@@ -65,7 +65,7 @@ def test_a_folder_that_was_let_go_of_can_be_taken_again(tmp_path: Path) -> None:
             True,
         ),
         ("# Warning: Could not create server TCP listening socket 127.0.0.1:1: bind: Address already in use", True),
-        ("local.broker: port 5672 on 127.0.0.1 is taken by another program; stop that one", True),
+        ("servicebus-local: port 5672 on 127.0.0.1 is taken by another program; stop that one", True),
         ("gateway: RAGBUS_HTTP_PORT: port 1 on 127.0.0.1 is taken or not allowed; choose another", True),
         ("gateway: RAGBUS_CACHE_SECRET: too short", False),
         ("", False),

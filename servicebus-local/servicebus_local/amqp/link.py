@@ -1,0 +1,385 @@
+"""Links: one direction each, with its credit and its deliveries (specification part 2, 2.6).
+
+    attach ──▶ ASKED ──accept──▶ ATTACHED ──detach, or end of the session──▶ GONE
+                 └──refuse, or the peer left: attach without terminus, then detach──▶ GONE
+
+A link is known by its name and direction, on one connection once (2.6.1); on the wire by two
+handles, the peer's and ours. Links are not resumed: deliveries of a link that is gone are
+forgotten, and a peer that asks is told that nothing of it is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from servicebus_local.amqp import performatives
+from servicebus_local.amqp.composites import (
+    Error,
+    Outcome,
+    Rejected,
+    Terminus,
+    is_transactional,
+    read_outcome,
+    read_terminus,
+)
+from servicebus_local.amqp.errors import LinkViolation
+from servicebus_local.amqp.events import CreditChanged, MessageArrived
+from servicebus_local.amqp.performatives import Attach, Detach, Flow, Transfer
+from servicebus_local.amqp.serial import MASK, ahead
+from servicebus_local.amqp.types import Described, Ubyte, Uint, Ulong
+
+if TYPE_CHECKING:
+    from servicebus_local.amqp.connection import Connection
+    from servicebus_local.amqp.session import Session
+
+_LONGEST_TAG: Final = 32  # part 2, 2.8.7
+_SETTLED, _SECOND = 1, 1  # sender- and receiver-settle-mode
+
+
+class Link:
+    """What both directions share: identity, attach, detach."""
+
+    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+        self.session = session
+        self.name = attach.name
+        self.handle = handle
+        self.peer_handle = attach.handle
+        self.receives = not attach.role  # we do, and the peer sends
+        self.source = read_terminus(attach.source)
+        self.target = read_terminus(attach.target)
+        self.properties: dict[Any, Any] = attach.properties or {}
+        self.settles_first = attach.snd_settle_mode == _SETTLED
+        self.rcv_settle_mode = attach.rcv_settle_mode or 0
+        self.attached = False
+        self.terms = len(performatives.write(attach))
+        self._answered = False
+        self._asked = attach
+
+    @property
+    def connection(self) -> Connection:
+        """The connection this link lives on."""
+        return self.session.connection
+
+    @property
+    def gone(self) -> bool:
+        """Whether the peer, or the broker, has ended this link."""
+        return not self.session.holds(self)
+
+    def refuse(self, error: Error) -> None:
+        """Turn the attach down, in the words of the specification: attach, then detach (2.6.3)."""
+        if not self.gone:
+            self._answer(None, None, None)
+            self.session.detach(self, error)
+
+    def detach(self, error: Error | None = None) -> None:
+        """Close the link from our side."""
+        if not self.gone:
+            self.session.detach(self, error)
+
+    def fail(self, error: Error) -> None:
+        """End the link with an error, whether it was accepted yet or not."""
+        if self._answered:
+            self.detach(error)
+        else:
+            self.refuse(error)
+
+    def leave(self, *, closed: bool) -> None:
+        """Answer the peer's detach in kind; one that was never answered is answered first."""
+        if not self._answered:
+            self._answer(None, None, None)
+        self.session.say(Detach(Uint(self.handle), closed))
+
+    def forget(self) -> None:
+        """Drop what will not become whole any more."""
+
+    def _answer(self, source: Terminus | None, target: Terminus | None, properties: Any) -> None:
+        self._answered = True
+        asked = self._asked
+        answer = Attach(
+            name=self.name,
+            handle=Uint(self.handle),
+            role=self.receives,
+            snd_settle_mode=self._snd_settle_mode(),
+            rcv_settle_mode=Ubyte(self.rcv_settle_mode),
+            source=source.as_source() if source else None,
+            target=target.as_target() if target else None,
+            unsettled=None if asked.unsettled is None else {},  # asked to resume: nothing is left of it
+            initial_delivery_count=None if self.receives else Uint(0),
+            max_message_size=Ulong(self.connection.limits.message) if self.receives else None,
+            properties=properties,
+        )
+        self._forget_what_was_asked()
+        self.session.say(answer)
+
+    def _forget_what_was_asked(self) -> None:
+        """Keep where the link leads; the rest may be large, and is answered."""
+        self._asked = Attach(name=self.name)
+        self.properties = {}
+        self.source = self.source and Terminus(self.source.address)
+        self.target = self.target and Terminus(self.target.address)
+
+    def _snd_settle_mode(self) -> Ubyte | None:
+        """Return the peer's wish, which an answer must repeat for some clients; null means mixed."""
+        wish = self._asked.snd_settle_mode
+        if self.settles_first:
+            return Ubyte(_SETTLED)
+        return None if wish is None else Ubyte(wish)
+
+
+class IncomingLink(Link):
+    """A link on which the peer sends."""
+
+    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+        super().__init__(session, attach, handle)
+        self.rcv_settle_mode = 0  # we settle first, whatever the sender would like: its outcome is final
+        limits = session.connection.limits
+        self._delivery_count = (attach.initial_delivery_count or 0) & MASK
+        self._credit = 0
+        self._low_credit = limits.credit // 2
+        self.largest = limits.message  # bytes of a message; whoever accepts the link may take more
+        self._first: Transfer | None = None
+        self._settled = False
+        self._parts = bytearray()
+        self._size = 0
+        self._presettled: int | None = None
+
+    @property
+    def credit(self) -> int:
+        """How many messages the peer may still send."""
+        return self._credit
+
+    def accept(self) -> None:
+        """Let the peer send."""
+        if self.gone:
+            return
+        self.attached = True
+        self._answer(self.source or Terminus(), self.target, None)
+        self.grant()
+
+    def grant(self) -> None:
+        """Give the peer credit again, unless it does not read what it is sent."""
+        if self.connection.congested:
+            self.connection.replenish_later(self)
+            return
+        self._credit = self.connection.limits.credit
+        self._tell_flow()
+
+    replenish = grant
+
+    def _tell_flow(self) -> None:
+        self.session.flow((self.handle, self._delivery_count, self._credit))
+
+    def on_flow(self, flow: Flow) -> None:
+        """Take over the sender's count: it may have given credit up (2.6.7)."""
+        if flow.delivery_count is not None:
+            skipped = ahead(flow.delivery_count, self._delivery_count)
+            self._delivery_count = (self._delivery_count + skipped) & MASK
+            self._credit = max(0, self._credit - skipped)
+        if not self.attached:
+            return
+        if self._credit <= self._low_credit:
+            self.grant()
+        elif flow.echo:
+            self._tell_flow()
+
+    # ------------------------------------------------------------------ messages
+
+    def on_transfer(self, transfer: Transfer, payload: bytes) -> None:
+        """Collect the frames of a message and announce it when it is whole (2.6.14)."""
+        first = self._first
+        if first is not None:
+            self._check_next(first, transfer)
+            self._settled = self._settled or transfer.settled is True
+            self._on_part(first, transfer, payload)
+            return
+        self._check_first(transfer)
+        self._settled = transfer.settled is True
+        if transfer.more or transfer.aborted:
+            self._on_part(transfer, transfer, payload)
+            return
+        self._announce(transfer, payload)
+        self._count()
+
+    def _on_part(self, first: Transfer, transfer: Transfer, payload: bytes) -> None:
+        """Take one of several frames of a message."""
+        if transfer.aborted:
+            self._drop()
+            self._count()
+            return
+        self._first = first
+        self._keep(payload)
+        if not transfer.more:
+            self._announce(first, bytes(self._parts))
+            self._drop()
+            self._count()
+
+    def _check_first(self, transfer: Transfer) -> None:
+        """Look at what the first frame of a delivery must have (2.7.5)."""
+        _, number, tag, _, settled, _, mode, _, _, _, _ = transfer
+        if number is None or not 0 <= number <= MASK:
+            raise LinkViolation("amqp:invalid-field", "the first transfer of a delivery needs a delivery-id")
+        if tag is None or len(tag) > _LONGEST_TAG:
+            raise LinkViolation("amqp:invalid-field", f"a delivery needs a tag of at most {_LONGEST_TAG} bytes")
+        if self._credit <= 0:
+            raise LinkViolation("amqp:link:transfer-limit-exceeded", "there was no credit for this transfer")
+        if mode == _SECOND and not settled:
+            raise LinkViolation("amqp:invalid-field", "on this link the receiver settles first")
+
+    def _check_next(self, first: Transfer, transfer: Transfer) -> None:
+        """Look whether a frame goes on with the delivery that was begun."""
+        for name in ("delivery_id", "delivery_tag", "message_format"):
+            value = getattr(transfer, name)
+            if value is not None and value != getattr(first, name):
+                raise LinkViolation("amqp:not-allowed", f"another {name.replace('_', '-')} before the delivery's end")
+
+    def _keep(self, payload: bytes) -> None:
+        """Store a part; of a message that is too large nothing is kept, only its size."""
+        self._size += len(payload)
+        if self._size > self.largest:
+            self._drop_parts()
+        else:
+            self._parts += payload
+            self.connection.accounts.keep(len(payload))
+
+    def _drop_parts(self) -> None:
+        self.connection.accounts.keep(-len(self._parts))
+        self._parts = bytearray()
+
+    def forget(self) -> None:
+        """Drop the message that will not become whole."""
+        self._drop_parts()
+
+    def _drop(self) -> None:
+        """Have done with a message of several frames."""
+        self._drop_parts()
+        self._first, self._size = None, 0
+
+    def _count(self) -> None:
+        """Count a delivery, whatever became of it."""
+        self._delivery_count = (self._delivery_count + 1) & MASK
+        self._credit -= 1
+        if self._credit <= self._low_credit:
+            self.grant()
+
+    def _announce(self, first: Transfer, payload: bytes) -> None:
+        """Hand a message over; a resumed one is not known here and must be ignored (2.7.5)."""
+        if first.resume:
+            return
+        number = first.delivery_id or 0
+        size = self._size or len(payload)
+        if size > self.largest:
+            too_large = f"the message has {size} bytes, the limit is {self.largest}"
+            self._refuse(number, "amqp:link:message-size-exceeded", too_large)
+        elif first.state is not None and is_transactional(first.state):
+            self._refuse(number, "amqp:transaction:unknown-id", "there are no transactions here")
+        else:
+            self._presettled = number if self._settled else None
+            arrived = MessageArrived(self, number, self._settled, first.message_format or 0, payload)
+            self.session.connection.emit(arrived)
+
+    def _refuse(self, number: int, condition: str, reason: str) -> None:
+        """Reject a delivery; of one that is settled the peer can only be told by a detach."""
+        if self._settled:
+            raise LinkViolation(condition, reason)
+        self.settle(number, Rejected(Error(condition, reason)))
+
+    def settle(self, delivery_id: int, outcome: Outcome) -> None:
+        """Tell the peer what became of its message; one that came settled is not spoken of."""
+        if delivery_id != self._presettled:
+            self.session.settle(True, delivery_id, outcome)
+
+
+class OutgoingLink(Link):
+    """A link on which the peer receives."""
+
+    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+        super().__init__(session, attach, handle)
+        self.credit = 0
+        self.available = 0  # what the application says waits for credit
+        self.default_outcome = read_outcome(self.source.default_outcome) if self.source else None
+        self._max_message_size = attach.max_message_size or 0
+        self._delivery_count = 0
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message sent now would leave now."""
+        if self.credit <= 0 or not self.attached:
+            return False
+        return self.session.has_room() and self.session.connection.writable
+
+    def accept(self, filters: dict[Any, Any] | None = None, properties: dict[Any, Any] | None = None) -> None:
+        """Let the peer receive; filters are those that are in force."""
+        if self.gone:
+            return
+        self.attached = True
+        source = self.source or Terminus()
+        in_force = _in_the_words_of(source.filters or {}, filters or {})
+        self._answer(source._replace(filters=in_force), self.target or Terminus(), properties)
+        if self.credit or self._draining:  # the peer did not wait for the answer
+            self.connection.emit(CreditChanged(self, self._draining))
+
+    # ------------------------------------------------------------------ credit
+
+    def on_flow(self, flow: Flow) -> None:
+        """Take over the peer's credit (2.6.7)."""
+        if flow.link_credit is not None:
+            seen = 0 if flow.delivery_count is None else flow.delivery_count
+            self.credit = max(0, flow.link_credit - ahead(self._delivery_count, seen))
+        self._draining = flow.drain is True
+        if flow.echo and not self._draining:
+            self.connection.answer_flow(self)
+        self.connection.emit(CreditChanged(self, self._draining))
+
+    def woken(self) -> None:
+        """Tell the application that there is room again."""
+        if self.credit > 0 and self.attached:
+            self.connection.emit(CreditChanged(self, False))
+
+    def answer_flow(self) -> None:
+        """Tell the peer the state of this link, after what it asked for has been done."""
+        if self.attached:
+            self.session.flow((self.handle, self._delivery_count, self.credit, self.available))
+
+    def drained(self) -> None:
+        """Give up the credit that is left, if the peer asked for it and has not thought better of it."""
+        if not self._draining or not self.attached:
+            return
+        self._delivery_count = (self._delivery_count + self.credit) & MASK
+        self.credit = 0
+        self._draining = False
+        self.session.drained(self.handle, self._delivery_count)
+
+    # ------------------------------------------------------------------ messages
+
+    def send(self, tag: bytes, payload: bytes, token: Any = None) -> None:
+        """Send a message; with a token its outcome is awaited, without it is settled.
+
+        One that is larger than the peer can take ends the link, and its outcome is none (2.7.3).
+        """
+        if 0 < self._max_message_size < len(payload):
+            self._cannot_send(len(payload), token)
+            return
+        self._delivery_count = (self._delivery_count + 1) & MASK
+        if self.credit > 0:
+            self.credit -= 1
+        self.session.send(self, tag, payload, token)
+
+    def _cannot_send(self, size: int, token: Any) -> None:
+        self.session.give_back(self, token)
+        reason = f"a message of {size} bytes is here, {self._max_message_size} are accepted"
+        self.detach(Error("amqp:link:message-size-exceeded", reason))
+
+    def confirm(self, delivery_id: int, outcome: Outcome) -> None:
+        """Settle a delivery with the outcome that was applied."""
+        self.session.settle(False, delivery_id, outcome)
+
+
+def _in_the_words_of(asked: dict[Any, Any], in_force: dict[Any, Any]) -> dict[Any, Any]:
+    """Describe the filters that were described: some clients can read nothing else."""
+    return {
+        name: Described(asked[name].descriptor, value)
+        if isinstance(asked.get(name), Described) and not isinstance(value, Described)
+        else value
+        for name, value in in_force.items()
+    }

@@ -1,0 +1,101 @@
+"""What time asks of one connection: heartbeats, and an end to silence.
+
+A peer that announced an idle time-out hears something twice within it. One that does not come as
+far as its open frame, does not answer a close, or breaks an idle time-out that was announced to
+it, is given up. The clock is the caller's; input is noticed when the clock is next looked at, so
+reading costs nothing, and a silent peer is found after two to three times the time it was told.
+"""
+
+from typing import Protocol
+
+from servicebus_local.amqp.composites import Error
+from servicebus_local.amqp.limits import Limits
+from servicebus_local.amqp.stage import Stage
+
+
+class Watched(Protocol):
+    """A connection, as far as time can see it."""
+
+    stage: Stage
+    limits: Limits
+    heard: bool
+    idle_time_out: float | None
+    peer_idle_time_out: float | None
+
+    def heartbeat(self) -> None:
+        """Queue an empty frame."""
+
+    def give_up(self, error: Error) -> None:
+        """End it, and wait for nothing."""
+
+    def abandon(self) -> None:
+        """Wait no longer for the peer's close."""
+
+
+class Patience:
+    """Keeps the time of one connection."""
+
+    def __init__(self, connection: Watched) -> None:
+        self._connection = connection
+        self._stage: Stage | None = None
+        self._begun: float | None = None
+        self._since = 0.0  # when the stage was entered
+        self._heard = 0.0  # when something was known to have come in
+        self._next_beat = 0.0
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due; return when to look again, None for never."""
+        stage = self._connection.stage
+        if self._begun is None:
+            self._begun = now
+        if stage is not self._stage:
+            self._stage, self._since, self._heard, self._next_beat = stage, now, now, now
+        match stage:
+            case Stage.ENDED:
+                return None
+            case Stage.CLOSING:
+                return self._await_close(now)
+            case Stage.OPENED:
+                return self._keep_open(now)
+            case _:
+                return self._await_open(now, self._begun)
+
+    def _await_open(self, now: float, begun: float) -> float | None:
+        seconds = self._connection.limits.opening
+        if now < begun + seconds:
+            return begun + seconds
+        self._connection.give_up(Error("amqp:connection:forced", f"no open frame came within {seconds:g} seconds"))
+        return None
+
+    def _await_close(self, now: float) -> float | None:
+        deadline = self._since + self._connection.limits.closing
+        if now < deadline:
+            return deadline
+        self._connection.abandon()
+        return None
+
+    def _keep_open(self, now: float) -> float | None:
+        times = [self._beat(now), self._listen(now)]
+        return min((time for time in times if time is not None), default=None)
+
+    def _beat(self, now: float) -> float | None:
+        idle = self._connection.peer_idle_time_out
+        if idle is None:
+            return None
+        if now >= self._next_beat:
+            self._connection.heartbeat()
+            self._next_beat = now + idle / 2
+        return self._next_beat
+
+    def _listen(self, now: float) -> float | None:
+        """Look whether anything came in; the peer was told half of what it is given (2.4.5)."""
+        idle = self._connection.idle_time_out
+        if idle is None:
+            return None
+        if self._connection.heard:
+            self._connection.heard, self._heard = False, now
+        if now < self._heard + 2 * idle:
+            return min(now + idle, self._heard + 2 * idle)
+        silent = f"nothing came for {now - self._heard:g} seconds, {idle:g} were announced"
+        self._connection.give_up(Error("amqp:connection:forced", silent))
+        return None

@@ -1,0 +1,7 @@
+"""What goes wrong on purpose: `Faults` in a process, `read_fault` for what comes over HTTP."""
+
+from servicebus_local.faults.fault import Fault, FaultError, read_fault
+from servicebus_local.faults.faults import Faults
+from servicebus_local.faults.port import Peer, Sockets
+
+__all__ = ["Fault", "FaultError", "Faults", "Peer", "Sockets", "read_fault"]

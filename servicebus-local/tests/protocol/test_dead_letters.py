@@ -1,0 +1,154 @@
+"""Dead letters: why a message is there, what it keeps, and where it may be forwarded."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
+from azure.servicebus.exceptions import ServiceBusError
+
+from tests.protocol.desk import Desk
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture(scope="session")
+def orders(desks: dict[str, Desk]) -> Desk:
+    return desks["fragile"]
+
+
+@pytest.fixture(scope="session")
+def work(desks: dict[str, Desk]) -> Desk:
+    return desks["work"]
+
+
+@pytest.fixture(scope="session")
+def dead(desks: dict[str, Desk]) -> Desk:
+    return desks["dead"]
+
+
+async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: Desk) -> None:
+    await orders.send("poison", message_id="p", subject="ask.v1", application_properties={"tenant": "t"})
+    message = await orders.next()
+    await orders.receiver.dead_letter_message(message, reason="SchemaInvalid", error_description="no body")
+    buried = await orders.buried()
+    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("SchemaInvalid", "no body")
+    assert (str(buried), buried.message_id, buried.subject) == ("poison", "p", "ask.v1")
+    assert (buried.application_properties or {})[b"tenant"] == b"t"
+    assert buried.sequence_number == message.sequence_number
+    assert buried.dead_letter_source is None
+
+
+async def test_dead_lettering_needs_no_reason(orders: Desk) -> None:
+    await orders.send("x")
+    await orders.receiver.dead_letter_message(await orders.next())
+    assert (await orders.buried()).dead_letter_reason is None
+
+
+async def test_a_dead_letter_cannot_be_dead_lettered(orders: Desk) -> None:
+    await orders.send("x")
+    await orders.receiver.dead_letter_message(await orders.next(), reason="one")
+    dead = await orders.next(orders.graves)
+    with pytest.raises(ServiceBusError, match="cannot be dead-lettered"):
+        await orders.graves.dead_letter_message(dead, reason="two")
+    await orders.bus.advance(60)  # the SDK has closed the receiver, and the lock is still there
+    buried = await orders.buried()
+    assert (buried.dead_letter_reason, buried.delivery_count) == ("one", 0)
+
+
+async def test_too_many_deliveries_end_in_the_dead_letter_queue(orders: Desk) -> None:
+    await orders.send("unlucky")
+    for _ in range(2):
+        await orders.receiver.abandon_message(await orders.next())
+    buried = await orders.buried()
+    assert buried.dead_letter_reason == "MaxDeliveryCountExceeded"
+    assert buried.delivery_count == 2
+    assert orders.left == 0
+
+
+async def test_locks_that_end_count_as_deliveries(orders: Desk) -> None:
+    await orders.send("crashing")
+    for _ in range(2):
+        await orders.next()
+        await orders.bus.advance(60)
+    assert (await orders.buried()).dead_letter_reason == "MaxDeliveryCountExceeded"
+
+
+async def test_in_the_dead_letter_queue_nothing_is_counted(orders: Desk) -> None:
+    await orders.send("x")
+    await orders.receiver.abandon_message(await orders.next())
+    await orders.receiver.dead_letter_message(await orders.next())
+    for _ in range(4):
+        await orders.graves.abandon_message(await orders.next(orders.graves))
+    assert (await orders.buried()).delivery_count == 1
+
+
+async def test_a_deferred_message_can_be_dead_lettered(orders: Desk) -> None:
+    await orders.send("x")
+    message = await orders.next()
+    await orders.receiver.defer_message(message)
+    [deferred] = await orders.receiver.receive_deferred_messages([message.sequence_number or 0])
+    await orders.receiver.dead_letter_message(deferred, reason="late", error_description="told")
+    buried = await orders.buried()
+    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("late", "told")
+    assert buried.state is ServiceBusMessageState.ACTIVE
+
+
+async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: Desk, dead: Desk) -> None:
+    await dead.send("an older one")
+    await work.send("w", message_id="w-1", application_properties={"tenant": "t"})
+    await work.receiver.abandon_message(await work.next())
+    await work.receiver.dead_letter_message(await work.next(), reason="Crashed", error_description="boom")
+    older, got = await dead.next(), await dead.next()
+    assert (got.dead_letter_source, got.dead_letter_reason) == ("work", "Crashed")
+    assert got.dead_letter_error_description == "boom"
+    assert (got.application_properties or {})[b"tenant"] == b"t"
+    assert (got.message_id, got.delivery_count) == ("w-1", 0)
+    assert got.state is ServiceBusMessageState.ACTIVE
+    assert (got.sequence_number or 0) > (older.sequence_number or 0)
+    assert dead.bus.counts("work").dead_lettered == 0
+    for message in (older, got):
+        await dead.receiver.complete_message(message)
+
+
+async def test_every_way_to_die_is_forwarded(work: Desk, dead: Desk) -> None:
+    await work.send("counted out")
+    for _ in range(2):
+        await work.receiver.abandon_message(await work.next())
+    await work.send("expired", time_to_live=timedelta(seconds=5))
+    await work.bus.advance(6)
+    counted, expired = await dead.next(), await dead.next()
+    assert counted.dead_letter_reason == "MaxDeliveryCountExceeded"
+    assert expired.dead_letter_reason == "TTLExpiredException"
+    for message in (counted, expired):
+        await dead.receiver.complete_message(message)
+
+
+async def test_an_archived_dead_letter_never_expires(work: Desk, dead: Desk) -> None:
+    await work.send("kept", time_to_live=timedelta(seconds=5))
+    await work.receiver.dead_letter_message(await work.next(), reason="Crashed")
+    await dead.receiver.dead_letter_message(await dead.next(), reason="Seen")
+    await dead.bus.advance(7200)
+    buried = await dead.buried()
+    assert (str(buried), buried.dead_letter_source, buried.dead_letter_reason) == ("kept", "work", "Seen")
+
+
+async def test_a_queue_may_forward_everything(orders: Desk) -> None:
+    door, room, refused = await asyncio.gather(
+        orders.open(orders.client.get_queue_sender("door")),
+        orders.open(orders.client.get_queue_receiver("room")),
+        orders.refusal(orders.client.get_queue_receiver("door")),
+    )
+    await door.send_messages(ServiceBusMessage("through"))
+    got = await orders.next(room)
+    await room.complete_message(got)
+    assert (str(got), orders.bus.counts("door").active) == ("through", 0)
+    assert "'door' forwards its messages to 'room'" in str(refused)
+
+
+async def test_dead_letters_keep_coming_when_many_die_at_once(orders: Desk) -> None:
+    await orders.sender.send_messages([ServiceBusMessage(str(n)) for n in range(10)])
+    doomed = [await orders.next() for _ in range(10)]
+    await asyncio.gather(*(orders.receiver.dead_letter_message(m, reason=str(m)) for m in doomed))
+    buried = [await orders.buried() for _ in range(10)]
+    assert [m.dead_letter_reason for m in buried] == [str(n) for n in range(10)]

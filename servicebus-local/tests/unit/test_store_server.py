@@ -1,0 +1,257 @@
+"""The server and its store: nothing leaves before it is durable, and nothing at all when it cannot be."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest_asyncio
+
+from servicebus_local.amqp.composites import Accepted, Terminus
+from servicebus_local.amqp.performatives import Attach, Flow
+from servicebus_local.amqp.types import Ubyte, Uint
+from servicebus_local.bus.clock import ManualClock
+from servicebus_local.bus.message import Message, State
+from servicebus_local.bus.store import MemoryStore, StoreError
+from servicebus_local.bus.topology import QueueOptions, Topology
+from servicebus_local.nodes.entity import SESSION_FILTER
+from servicebus_local.server import Broker
+from tests.protocol.peer import SOON, Socket, message, signature
+
+TOPOLOGY = Topology({"q": QueueOptions(), "s": QueueOptions(requires_session=True)})
+
+
+_HAPPENINGS = {"save", "delete", "add", "change", "lock", "unlock", "remove", "put_session_state", "remember", "number"}
+
+
+class Cautious(MemoryStore):
+    """A store that only knows whether something happened since the last commit, which can be made to fail."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.commits = 0
+        self.full = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _HAPPENINGS:
+            self.pending = True
+        return super().__getattribute__(name)
+
+    def commit(self) -> None:
+        if self.full:
+            raise StoreError("the disk is full")
+        self.commits += self.pending
+        self.pending = False
+
+
+class Station:
+    """A broker with such a store, and peers that may use its queues."""
+
+    def __init__(self) -> None:
+        self.store = Cautious()
+        self.clock = ManualClock(1000)
+        self.broker = Broker(TOPOLOGY, clock=self.clock, store=self.store)
+        self.sockets: list[Socket] = []
+        self.ended = asyncio.Event()
+        self.broker.on_failure = self.ended.set
+
+    async def start(self) -> None:
+        self.port = await self.broker.start("127.0.0.1", 0)
+        self.admin_port = await self.broker.start_admin("127.0.0.1", 0)
+
+    async def peer(self, name: str = "peer") -> Socket:
+        """Connect a peer that may do everything."""
+        socket = await Socket.connect(self.port, name=name)
+        self.sockets.append(socket)
+        cbs, answers = socket.peer.send_to("$cbs"), socket.peer.receive_from("$cbs")
+        socket.peer.show(cbs, "")
+        assert (await socket.answer(answers)).status in (200, 202)
+        return socket
+
+    async def sender(self, name: str = "peer") -> tuple[Socket, int]:
+        """Connect a peer with a link to the queue."""
+        socket = await self.peer(name)
+        handle = socket.peer.send_to("q", "out")
+        await socket.until(lambda: "out" in socket.peer.attached)
+        return socket, handle
+
+    async def receiver(self) -> tuple[Socket, list[bytes]]:
+        """Connect a peer that receives from the queue whatever comes."""
+        socket = await self.peer()
+        name = socket.peer.receive_from("q")
+        await socket.until(lambda: name in socket.peer.attached)
+        return socket, socket.peer.received[name]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the loop turn until something is true."""
+        async with asyncio.timeout(SOON):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def failed(self, socket: Socket) -> None:
+        """Read what the peer is told when the broker fails; it must be told nothing else."""
+        await socket.until(lambda: socket.peer.closed)
+        assert socket.peer.closed is not None
+        assert socket.peer.closed.condition == "amqp:internal-error"
+        assert self.ended.is_set()
+        assert str(self.broker.failure) == "the disk is full"
+
+
+@pytest_asyncio.fixture
+async def station() -> AsyncIterator[Station]:
+    station = Station()
+    await station.start()
+    yield station
+    await asyncio.gather(*(socket.close() for socket in station.sockets))
+    await station.broker.stop()
+
+
+async def test_what_is_confirmed_was_committed(station: Station) -> None:
+    socket, handle = await station.sender()
+    before = station.store.commits
+    number = socket.peer.send(handle, message("hello"))
+    await socket.until(lambda: number in socket.peer.outcomes)
+    assert socket.peer.outcomes[number] == Accepted()
+    assert station.store.commits == before + 1
+
+
+async def test_a_send_is_not_confirmed_when_it_cannot_be_stored(station: Station) -> None:
+    socket, handle = await station.sender()
+    station.store.full = True
+    number = socket.peer.send(handle, message("hello"))
+    await station.failed(socket)
+    assert number not in socket.peer.outcomes
+
+
+async def test_a_message_is_not_delivered_when_its_lock_cannot_be_stored(station: Station) -> None:
+    socket, received = await station.receiver()
+    station.store.full = True
+    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    await station.failed(socket)
+    assert received == []
+
+
+async def test_a_message_that_becomes_due_is_not_delivered_when_that_cannot_be_stored(station: Station) -> None:
+    socket, received = await station.receiver()
+    later = Message(b"\x00\x53\x75\xa0\x01x")
+    later.scheduled_for = 1100.0
+    station.broker.namespace.queue("q").send([later])
+    station.broker.commit()
+    station.store.full = True
+    station.broker.timers.advance(station.clock, 100)
+    await station.failed(socket)
+    assert received == []
+
+
+async def test_everybody_is_told_and_nobody_is_let_in_any_more(station: Station) -> None:
+    (one, handle), (other, _) = await station.sender("one"), await station.receiver()
+    station.store.full = True
+    one.peer.send(handle, message("hello"))
+    await asyncio.gather(station.failed(one), station.failed(other))
+    try:
+        await Socket.connect(station.port)
+    except ConnectionRefusedError:
+        return
+    raise AssertionError("the broker still listens")
+
+
+async def test_a_change_by_the_admin_port_is_not_confirmed_when_it_cannot_be_stored(station: Station) -> None:
+    station.store.full = True
+    url = f"http://127.0.0.1:{station.admin_port}/new?api-version=2021-05"
+    status = await asyncio.to_thread(put, url, _DESCRIPTION)
+    assert status == 500
+    assert station.ended.is_set()
+
+
+_DESCRIPTION = (
+    '<entry xmlns="http://www.w3.org/2005/Atom"><content type="application/xml">'
+    '<QueueDescription xmlns="http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"/>'
+    "</content></entry>"
+)
+
+
+def put(url: str, body: str) -> int:
+    """Create an entity; return the status."""
+    try:
+        with urlopen(
+            Request(url, body.encode(), {"Authorization": signature("")}, method="PUT"), timeout=SOON
+        ) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+async def test_a_change_by_the_admin_port_is_committed_before_it_is_confirmed(station: Station) -> None:
+    url = f"http://127.0.0.1:{station.admin_port}/new?api-version=2021-05"
+    assert await asyncio.to_thread(put, url, _DESCRIPTION) == 201
+    assert not station.store.pending
+    assert station.broker.namespace.queue("new").counts().active == 0
+
+
+async def test_what_several_connections_send_in_one_turn_is_committed_together(station: Station) -> None:
+    senders = [await station.sender(f"s{number}") for number in range(30)]
+    before = station.store.commits
+    numbers = [socket.peer.send(handle, message("hello")) for socket, handle in senders]
+    for socket, _ in senders:
+        socket.write()  # all of it is there before the loop turns
+    for (socket, _), number in zip(senders, numbers, strict=True):
+        await socket.until(partial(socket.peer.outcomes.__contains__, number))
+    assert station.store.commits <= before + 10  # 2, but for a machine that pauses between the first ones
+
+
+async def test_whoever_writes_at_once_commits_at_once(station: Station) -> None:
+    socket, received = await station.receiver()
+    [there] = station.broker.connections.peers()
+    before = station.store.commits
+    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    station.broker.connections.flush(there.connection)
+    assert station.store.commits == before + 1
+    await socket.until(lambda: received)
+    assert station.store.commits == before + 1
+
+
+async def test_what_comes_back_from_a_connection_that_is_lost_is_committed(station: Station) -> None:
+    socket, queue = await station.peer(), station.broker.namespace.queue("s")
+    source = Terminus("s", {SESSION_FILTER: "one"}).as_source()
+    target, credit = Terminus("me").as_target(), Flow(Uint(0), Uint(9), Uint(0), Uint(9), Uint(7), Uint(0), Uint(9))
+    socket.peer.received["r"] = []
+    socket.peer.write(Attach("r", Uint(7), True, Ubyte(0), Ubyte(0), source, target), credit)
+    queue.send([of_session("one")])
+    await socket.until(lambda: socket.peer.received["r"])
+    before = station.store.commits
+    await socket.close()
+    await station.until(lambda: not queue.users)
+    await station.until(lambda: not station.store.pending)
+    assert station.store.commits == before + 1
+    assert [found.state for found in queue.messages.values()] == [State.ACTIVE]
+
+
+def of_session(session_id: str) -> Message:
+    """Make a message of a session."""
+    made = Message(b"\x00\x53\x75\xa0\x01x")
+    made.session_id = session_id
+    return made
+
+
+async def test_what_happens_by_itself_is_committed_though_nobody_is_told() -> None:
+    store = Cautious()
+    broker = Broker(Topology({"q": QueueOptions(default_time_to_live=0.01)}), store=store)
+    await broker.start("127.0.0.1", 0)
+    queue = broker.namespace.queue("q")
+    queue.send([Message(b"\x00\x53\x75\xa0\x01x")])
+    assert broker.commit()
+    async with asyncio.timeout(SOON):
+        while queue.counts().active or store.pending:
+            await asyncio.sleep(0.001)
+    assert store.commits == 3  # the definition, the message, its end
+    await broker.stop()
+
+
+async def test_what_happened_last_is_committed_when_the_broker_stops(station: Station) -> None:
+    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    assert station.store.pending
+    await station.broker.stop()
+    assert not station.store.pending
