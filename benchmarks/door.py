@@ -213,7 +213,7 @@ async def measure(trees: list[Path], attacks: list[str], plain: bool) -> list[di
             print(f"{'gateway of':28} {'attack':30}" + "".join(f"{title:>13}" for title in titles))
             for tree in trees:
                 async with Door(tree, stack) as door:
-                    await watch(door)  # warm
+                    await watch(door)  # warm up
                     show(tree, "none", await watch(door))
                     for attack in attacks if plain else ():
                         show(tree, f"{attack}, elsewhere", await elsewhere(attack, door))

@@ -248,13 +248,13 @@ def redis(at: Target) -> Iterator[Finding]:
 
 
 async def _redis(url: str) -> list[Finding]:
-    from shared.redis import QuickRedis, RedisAway
+    from shared.redis import FailFastRedis, RedisUnavailable
 
-    quick = QuickRedis(url, timeout=_PATIENCE, patience=_PATIENCE)
+    quick = FailFastRedis(url, timeout=_PATIENCE, patience=_PATIENCE)
     try:
         nodes = await quick.probe()
         info: dict[str, Any] = await quick.run(lambda redis: redis.info("server"))
-    except RedisAway as away:
+    except RedisUnavailable as away:
         return [redis_refusal(str(away))]
     except ValueError as wrong:
         return [Finding(Level.FAIL, "redis", f"not a Redis URL ({wrong})", "correct RAGBUS_REDIS_URL")]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from shared.access.callers import Callers
     from shared.bus.servicebus import ServiceBus
-    from shared.redis import QuickRedis
+    from shared.redis import FailFastRedis
 
 # Without it a silent peer hangs an operation for ever.
 TRY_TIMEOUT = 5.0
@@ -63,14 +63,14 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
 
 
 @asynccontextmanager
-async def redis(target: Target) -> "AsyncIterator[QuickRedis]":
+async def redis(target: Target) -> "AsyncIterator[FailFastRedis]":
     """Redis, in no time or not at all."""
-    from shared.redis import QuickRedis
+    from shared.redis import FailFastRedis
     from shared.telemetry import logs
 
     # A worker logs that Redis is away; a command says itself what that means for it.
     logs.configure("ragbus", "pretty", "error")
-    ours = QuickRedis(target.redis_url)
+    ours = FailFastRedis(target.redis_url)
     try:
         yield ours
     finally:

@@ -20,8 +20,8 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.queues import BLOB_EVENTS, topology
 from shared.errors import SettingsError, TryLater, Unprocessable
 from shared.telemetry import logs, metrics
-from shared.worker.plumbing import Parts, make_parts
-from shared.worker.worker import Job
+from shared.worker.consumer import Consumer
+from shared.worker.runtime import Runtime, make_runtime
 
 # Nobody listens on the discard port; the connection is refused at once.
 _NO_REDIS = "redis://127.0.0.1:9/0"
@@ -32,21 +32,21 @@ _UNUSED = "nothing is cached here"
 async def run(target: Target, message: Outgoing) -> None:
     """Decode and handle `message`, and print what the worker would send; raises `Problem`."""
     os.environ.update(_variables(target, message.queue))
-    service = consumer(target, message.queue)
+    service = consuming_service(target, message.queue)
     logs.configure(service, "pretty", "warning")
     try:
-        parts, jobs = await _make(service)
+        runtime, consumers = await _make(service)
     except SettingsError as wrong:
         raise Problem(f"{service}: {wrong}") from wrong
     try:
-        job = next(job for job in jobs if job.queue == message.queue)
-        _print(await _handled(job, received(message)))
+        consumer = next(consumer for consumer in consumers if consumer.queue == message.queue)
+        _print(await _handled(consumer, received(message)))
     finally:
-        for close in (*parts.closing, parts.redis.close, parts.bus.close):
+        for close in (*runtime.closing, runtime.redis.close, runtime.bus.close):
             await close()
 
 
-def consumer(target: Target, queue: str) -> str:
+def consuming_service(target: Target, queue: str) -> str:
     """The service that receives from `queue`; raises `Problem`."""
     known = callers(target)
     for each in topology(known.ingresses(), known.reply_queues()):
@@ -62,16 +62,16 @@ def received(message: Outgoing) -> Received:
     return Received(**same, enqueued_at=datetime.now(UTC))
 
 
-async def _make(service: str) -> tuple[Parts, Sequence[Job[Any]]]:
+async def _make(service: str) -> tuple[Runtime, Sequence[Consumer[Any]]]:
     module = importlib.import_module(f"services.{service}.settings")
     settings = getattr(module, f"{service.title()}Settings").load()
-    parts = make_parts(settings, metrics.make())
-    return parts, await importlib.import_module(f"services.{service}.main").make_jobs(settings, parts)
+    runtime = make_runtime(settings, metrics.make())
+    return runtime, await importlib.import_module(f"services.{service}.main").make_consumers(settings, runtime)
 
 
-async def _handled(job: Job[Any], message: Received) -> Sequence[Envelope]:
+async def _handled(consumer: Consumer[Any], message: Received) -> Sequence[Envelope]:
     try:
-        return await job.handle(job.decode(message), message.attempt)
+        return await consumer.handle(consumer.decode(message), message.attempt)
     except Unprocessable as hopeless:
         raise Problem(f"the worker would dead-letter it: {hopeless.reason}: {hopeless.detail}") from hopeless
     except TryLater as later:

@@ -30,7 +30,7 @@ from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import digest, replay_run, request_id, stage_id
-from shared.contracts.outcome import AnswerReady
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
@@ -201,7 +201,7 @@ def _request(kind: type[_Internal], message: Received) -> Request:
 
 def _no_work(message: Received, queue: str, *, ours: bool) -> str:
     kind = message.subject or "a message without a subject"
-    if kind in (AnswerReady.kind, DeadlinePassed.kind):
+    if kind in (RequestOutcome.kind, DeadlinePassed.kind):
         work = "the ask.v1, retrieve.v1, generate.v1 or expired.v1"
         return f"{kind} is an outcome or a reminder of one, not work: replay {work}"
     if ours:

@@ -15,7 +15,7 @@ from ops.replay import Work, replayed, work_of
 from ops.target import Target
 from shared.contracts.ids import replay_run
 from shared.ledger.ledger import KEEP, Ledger
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 
 if TYPE_CHECKING:
     from shared.ledger.ledger import Entry
@@ -72,7 +72,7 @@ async def resend(target: Target, captured: Sequence[Capsule], *, rerun: bool, qu
             say.console().print(f"{each.place} -> {message.queue} as {message.message_id}", markup=False)
 
 
-async def next_number(redis: QuickRedis, work: Work) -> int:
+async def next_number(redis: FailFastRedis, work: Work) -> int:
     """One more than every replay of this request before, so that no duplicate window swallows what comes of it.
 
     Of the request, not of the stage: the first replay of an ask makes a `…/retrieve/p1` too.
@@ -81,7 +81,7 @@ async def next_number(redis: QuickRedis, work: Work) -> int:
     try:
         counted = int(await redis.run(lambda client: client.incr(key)))
         await redis.run(lambda client: client.expire(key, KEEP))
-    except RedisAway:
+    except RedisUnavailable:
         # Larger than any counted number, and than that of a second ago.
         return time.time_ns() // 1_000_000
     return max(counted, work.earlier + 1)
@@ -90,7 +90,7 @@ async def next_number(redis: QuickRedis, work: Work) -> int:
 async def _tell_what_is_known(ledger: Ledger, work: Work, *, rerun: bool) -> None:
     try:
         entry = await ledger.find(work.request_id)
-    except RedisAway:
+    except RedisUnavailable:
         say.aside("Redis is away, so it is not known whether the request has its outcome already")
         return
     if entry is not None and (entry.answer is not None or entry.unread is not None):

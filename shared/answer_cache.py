@@ -20,9 +20,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from shared.contracts.ids import escaped
-from shared.contracts.outcome import AnswerReady, Outcome
+from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.request import Turn
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 
 # Raised when what is kept is made in another way; what was kept before is not found then.
 FORM = 2
@@ -74,33 +74,33 @@ return #entries
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class CachePartition:
     """The part of the cache that belongs to one tenant's collection."""
 
     tenant: str
     collection: str
 
     def key(self, *rest: str) -> str:
-        """A Redis key on this shelf."""
+        """A Redis key in this partition."""
         return ":".join((f"ragbus:{{{escaped(self.tenant)}/{escaped(self.collection)}}}", *rest))
 
 
 class AnswerCache:
-    """Finds, stores and invalidates answers. Every method raises `RedisAway` when Redis is away."""
+    """Finds, stores and invalidates answers. Every method raises `RedisUnavailable` when Redis is away."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
 
-    async def find(self, shelf: Shelf, key: str) -> AnswerReady | None:
+    async def find(self, partition: CachePartition, key: str) -> RequestOutcome | None:
         """The answer under `key`, if every document it used is still at that generation."""
-        body = await self._redis.script(_FIND, [*self._keys(shelf, key)], [])
-        return AnswerReady.model_validate(json.loads(body)["answer"]) if body else None
+        body = await self._redis.script(_FIND, [*self._keys(partition, key)], [])
+        return RequestOutcome.model_validate(json.loads(body)["answer"]) if body else None
 
     async def store(
         self,
-        shelf: Shelf,
+        partition: CachePartition,
         key: str,
-        answer: AnswerReady,
+        answer: RequestOutcome,
         *,
         epoch: int,
         ttl: int,
@@ -114,23 +114,23 @@ class AnswerCache:
         uses = sorted(cited if uses is None else uses)
         bound = answer.outcome is Outcome.NO_ANSWER
         body = json.dumps({"answer": answer.model_dump(mode="json"), "uses": uses, "bound": bound, "epoch": str(epoch)})
-        keys = [*self._keys(shelf, key), *(shelf.key("uses", document) for document, _ in uses)]
+        keys = [*self._keys(partition, key), *(partition.key("uses", document) for document, _ in uses)]
         pairs = [part for use in uses for part in use]
         return bool(await self._redis.script(_STORE, keys, [body, ttl, epoch, int(bound), *pairs]))
 
     async def epoch(self, tenant: str, collection: str) -> int:
         """How many commits the collection has seen."""
-        return int(await self._redis.run(lambda redis: redis.get(Shelf(tenant, collection).key("epoch"))) or 0)
+        return int(await self._redis.run(lambda redis: redis.get(CachePartition(tenant, collection).key("epoch"))) or 0)
 
     async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> int:
         """Evict what used `document` below `generation`, and refuse it from now on; says how many went."""
-        shelf = Shelf(tenant, collection)
-        keys = [shelf.key("uses", document), shelf.key("floor"), shelf.key("epoch")]
+        partition = CachePartition(tenant, collection)
+        keys = [partition.key("uses", document), partition.key("floor"), partition.key("epoch")]
         return int(await self._redis.script(_INVALIDATE, keys, [document, generation]))
 
     @staticmethod
-    def _keys(shelf: Shelf, key: str) -> tuple[str, str, str]:
-        return shelf.key("answer", key), shelf.key("floor"), shelf.key("epoch")
+    def _keys(partition: CachePartition, key: str) -> tuple[str, str, str]:
+        return partition.key("answer", key), partition.key("floor"), partition.key("epoch")
 
 
 def answer_key(

@@ -1,11 +1,11 @@
 """When a queue is not received from, because what its work needs is down. Pure: state in, state out.
 
                failure × threshold                 its time has come
-    ┌──────────┐ ───────────────▶ ┌──────┐ ───────────────────────▶ ┌─────────┐
-    │  closed  │                  │ open │                          │ probing │ ──┐ the prober died: another one
-    └──────────┘ ◀─────────────── └──────┘ ◀─────────────────────── └─────────┘ ◀─┘
-         ▲         any success               the probe failed            │
-         └───────────────────────────────────────────────────────────────┘ it succeeded
+    ┌──────────┐ ───────────────▶ ┌──────┐ ───────────────────────▶ ┌───────────┐
+    │  closed  │                  │ open │                          │ half-open │ ──┐ the prober died: another one
+    └──────────┘ ◀─────────────── └──────┘ ◀─────────────────────── └───────────┘ ◀─┘
+         ▲         any success               the probe failed             │
+         └────────────────────────────────────────────────────────────────┘ it succeeded
 
 A circuit breaker (Nygard, "Release It!", ch. 5) whose only probe is one delivery of one replica: what scales by
 the backlog would otherwise send every new replica against a dead model. The waits double, with jitter.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Breaking:
+class BreakerPolicy:
     """When to open, and for how long; times in seconds."""
 
     threshold: int = 5
@@ -32,7 +32,7 @@ class Breaking:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class BreakerState:
     """Of one breaker; times in seconds since the epoch."""
 
     failures: int = 0
@@ -40,7 +40,7 @@ class State:
     opened: int = 0
     """How often in a row it opened; 0: it is closed."""
     until: float = 0.0
-    """Open: when the probe may start. Probing: until when the prober is believed to live."""
+    """Open: when the probe may start. Half-open: until when the prober is believed to live."""
     prober: str = ""
 
     @property
@@ -48,21 +48,16 @@ class State:
         """Whether everybody may receive."""
         return self.opened == 0
 
-    @property
-    def is_probing(self) -> bool:
-        """Whether one replica has the right to try."""
-        return self.prober != ""
+
+CLOSED = BreakerState()
 
 
-CLOSED = State()
-
-
-def failed(state: State, who: str, now: float, chance: float, rules: Breaking) -> State:
+def failed(state: BreakerState, who: str, now: float, chance: float, rules: BreakerPolicy) -> BreakerState:
     """After a failure that `who` met."""
     if state.is_closed:
         failures = state.failures + 1
         if failures < rules.threshold:
-            return State(failures)
+            return BreakerState(failures)
         return _open(1, now, chance, rules)
     if state.prober == who:
         return _open(state.opened + 1, now, chance, rules)
@@ -70,22 +65,22 @@ def failed(state: State, who: str, now: float, chance: float, rules: Breaking) -
     return state
 
 
-def worked(_state: State) -> State:
+def succeeded(_state: BreakerState) -> BreakerState:
     """After a success, whoever met it and whenever it began: it is there."""
     return CLOSED
 
 
-def asked(state: State, who: str, now: float, rules: Breaking) -> State:
+def asked_to_receive(state: BreakerState, who: str, now: float, rules: BreakerPolicy) -> BreakerState:
     """`who` would like to receive: the probe is its own when the time has come and nobody else has it."""
     if state.is_closed or (state.prober != who and now < state.until):
         return state
     return replace(state, prober=who, until=now + rules.lease)
 
 
-def may_receive(state: State, who: str) -> bool:
+def may_receive(state: BreakerState, who: str) -> bool:
     """Whether `who` may, of as many as it likes when closed, else of one."""
     return state.is_closed or state.prober == who
 
 
-def _open(times: int, now: float, chance: float, rules: Breaking) -> State:
-    return State(opened=times, until=now + rules.wait(times, chance))
+def _open(times: int, now: float, chance: float, rules: BreakerPolicy) -> BreakerState:
+    return BreakerState(opened=times, until=now + rules.wait(times, chance))

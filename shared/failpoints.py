@@ -30,7 +30,7 @@ POINTS: Final[dict[str, str]] = {
     "outcome.sent": "an outcome is sent, not noted as sent",
     "outcome.noted": "an outcome is noted as sent",
     "breaker.opened": "a breaker has opened",
-    "breaker.probing": "the right to probe is taken",
+    "breaker.half_open": "the right to probe is taken",
     "desk.reserved": "tokens are reserved",
     "desk.accepted": "the request is in the ledger, not on a queue",
     "http.taken": "HTTP has admitted a request, not on a queue",

@@ -45,12 +45,12 @@ _PROBE = "ragbus:probe"
 _WRITE = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
 
-class RedisAway(Exception):
+class RedisUnavailable(Exception):
     """Redis did not answer, or did not a moment ago."""
 
 
-class QuickRedis:
-    """Runs commands against one server; raises `RedisAway` at once or within `timeout` seconds."""
+class FailFastRedis:
+    """Runs commands against one server; raises `RedisUnavailable` at once or within `timeout` seconds."""
 
     def __init__(
         self,
@@ -96,22 +96,22 @@ class QuickRedis:
             self._changed(True)
 
     async def probe(self) -> int:
-        """Write on every node, as the workers do, and say how many there are; raises `RedisAway` with the reason.
+        """Write on every node, as the workers do; returns their number, raises `RedisUnavailable` with the reason.
 
         Changes nothing about `away`.
         """
         try:
             await self._probe()
         except _failures() as error:
-            raise RedisAway(str(error) or repr(error)) from error
+            raise RedisUnavailable(str(error) or repr(error)) from error
         return self._connected().count
 
     async def run(self, command: "Callable[[RedisNodes], Awaitable[T]]") -> T:
-        """The result of `command`, which must concern one key; raises `RedisAway`."""
+        """The result of `command`, which must concern one key; raises `RedisUnavailable`."""
         return await self._guard(lambda: command(self._connected()))
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
-        """The result of a Lua script, run as one atomic step; raises `RedisAway`.
+        """The result of a Lua script, run as one atomic step; raises `RedisUnavailable`.
 
         At least one key, and all of them in one hash slot of a Redis Cluster: equal in what stands in braces.
         """
@@ -135,11 +135,11 @@ class QuickRedis:
                 return await self._soon(call())
             except TryAgainError as moving:
                 # Some keys are between two nodes of the cluster; all others can be used.
-                raise RedisAway(f"Redis: {moving}") from moving
+                raise RedisUnavailable(f"Redis: {moving}") from moving
             except _failures() as error:
                 # Also a Redis that answers, but with an error (full, read-only, loading): it is of no use now.
                 self._leave_alone(error)
-                raise RedisAway(f"Redis: {error}") from error
+                raise RedisUnavailable(f"Redis: {error}") from error
 
     async def _evaluate(self, source: str, keys: list[str], args: list[Any]) -> Any:
         from redis.exceptions import NoScriptError
@@ -154,7 +154,7 @@ class QuickRedis:
 
     def _raise_if_away(self) -> None:
         if self.away:
-            raise RedisAway(f"Redis failed a moment ago ({self._why})")
+            raise RedisUnavailable(f"Redis failed a moment ago ({self._why})")
 
     async def _soon(self, command: Awaitable[T]) -> T:
         """The result of `command`; `TimeoutError` when there is none in time.

@@ -3,26 +3,26 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 
 T = TypeVar("T")
 
 
-class Breakable(QuickRedis):
-    """As `QuickRedis`, but while it is `cut`, Redis is away."""
+class Breakable(FailFastRedis):
+    """As `FailFastRedis`, but while it is `cut`, Redis is away."""
 
     cut = False
 
     async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
-        """See `QuickRedis.run`."""
+        """See `FailFastRedis.run`."""
         self._only_whole()
         return await super().run(command)
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
-        """See `QuickRedis.script`."""
+        """See `FailFastRedis.script`."""
         self._only_whole()
         return await super().script(source, keys, args)
 
     def _only_whole(self) -> None:
         if self.cut:
-            raise RedisAway("cut")
+            raise RedisUnavailable("cut")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from local.stack.redis import command
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,10 +40,10 @@ def redis_url(redis_server: str) -> str:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[QuickRedis]:
+async def redis(redis_url: str) -> AsyncIterator[FailFastRedis]:
     """Our connection to an empty Redis."""
     # A busy machine must not look like a Redis that is away; tests that mean that have one of their own.
-    connection = QuickRedis(redis_url, timeout=10)
+    connection = FailFastRedis(redis_url, timeout=10)
     yield connection
     await connection.close()
 

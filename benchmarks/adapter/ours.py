@@ -14,11 +14,12 @@ from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.base import Message
 from shared.contracts.envelope import Envelope
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry import logs, metrics, traces
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import internal_identity
-from shared.worker.worker import Job, Worker
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.worker import Worker
 
 GRACE = timedelta(seconds=5)
 LOOK = timedelta(seconds=1)
@@ -54,7 +55,7 @@ async def _alone(bus: ServiceBus, stage: Stage, load: Load) -> None:
         await delivery.complete()
         free.release()
 
-    await bus.warm(stage.target)
+    await bus.prewarm(stage.target)
     inbox = bus.inbox(stage.source, slots=load.slots)
     async with asyncio.TaskGroup() as tasks:
         while True:
@@ -70,21 +71,21 @@ async def run(connection_string: str, load: Load, *, pumped: bool) -> None:
     traces.configure("bench")
     counted = metrics.configure("bench")
     # Never asked: the work of this pipeline belongs to no request, so there are no outcomes.
-    outcomes = Outcomes(Ledger(QuickRedis("redis://127.0.0.1:1/0")))
+    outcomes = OutcomeGuard(Ledger(FailFastRedis("redis://127.0.0.1:1/0")))
     bus = ServiceBus(ServiceBusAddress(connection_string), pumped=pumped)
     workers = [
-        Worker(job=_job(stage, load), bus=bus, outcomes=outcomes, concurrency=load.slots, metrics=counted)
+        Worker(consumer=_consumer(stage, load), bus=bus, outcomes=outcomes, concurrency=load.slots, metrics=counted)
         for stage in load.path
     ]
     await asyncio.gather(*(worker.run(asyncio.Event(), GRACE) for worker in workers))
 
 
-def _job(stage: Stage, load: Load) -> Job[Task]:
+def _consumer(stage: Stage, load: Load) -> Consumer[Task]:
     async def handle(task: Task, _attempt: int) -> Sequence[Envelope]:
         await load.handle()
         return [Envelope(stage.target, task.message_id, task.note, correlation_id=task.message_id)]
 
-    return Job(stage.source, decode=_decode, handle=handle, identify=internal_identity, ahead=(stage.target,))
+    return Consumer(stage.source, decode=_decode, handle=handle, identify=internal_identity, prewarm=(stage.target,))
 
 
 def _decode(received: Received) -> Task:

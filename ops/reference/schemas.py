@@ -10,7 +10,7 @@ from shared.contracts.cancel import Cancel
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import AnswerReady
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.retrieve import RetrievePassages
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -18,7 +18,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Cancel,
     RetrievePassages,
     GenerateAnswer,
-    AnswerReady,
+    RequestOutcome,
     DeadlinePassed,
     ExpiredRequest,
     ReplayRequest,

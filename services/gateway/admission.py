@@ -12,7 +12,7 @@ from shared.access.use_cases import UseCase
 from shared.contracts.ask import Ask, ask_digest
 from shared.contracts.fit import LARGEST_REQUEST, weight
 from shared.contracts.ids import MAX_ID, request_id
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import ReplyTo, Request
 from shared.llm.tokens import count_tokens
 
@@ -66,7 +66,7 @@ class Refused:
     """An outcome instead of work."""
 
     request: Request
-    answer: AnswerReady
+    answer: RequestOutcome
 
 
 def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: datetime) -> Admitted | Refused:

@@ -11,12 +11,12 @@ from shared.access.callers import Caller
 from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id
-from shared.contracts.outcome import AnswerReady, Outcome, cancelled
+from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
 from shared.contracts.request import Request
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
@@ -32,7 +32,7 @@ WAIT_FOR_REDIS = timedelta(seconds=2)
 class Decided:
     """The outcome of a request that somebody wanted to cancel, and its way to the caller."""
 
-    answer: AnswerReady
+    answer: RequestOutcome
     envelope: Envelope
 
 
@@ -59,7 +59,7 @@ class CancelDesk:
         identities = [request_id(caller.tenant, caller.name, cancel.message_id, door) for door in doors]
         try:
             outcomes = [await self.cancel(identity, caller) for identity in identities]
-        except RedisAway as away:
+        except RedisUnavailable as away:
             if attempt >= ATTEMPTS:
                 log.warning("cancel.given_up", request_id=identities[0], tenant=caller.tenant, detail=str(away))
                 return []
@@ -69,7 +69,7 @@ class CancelDesk:
     async def cancel(self, identity: str, caller: Caller) -> Decided | None:
         """The outcome of `caller`'s request `identity`; None when there is nobody to tell yet: it has not arrived.
 
-        Raises `RedisAway`.
+        Raises `RedisUnavailable`.
         """
         entry = await self._ledger.cancel(identity, caller.tenant, caller.name)
         reach("cancel.noted")
@@ -81,7 +81,7 @@ class CancelDesk:
         log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(entry.request, answer, self._clock()))
 
-    async def _claimed(self, request: Request) -> AnswerReady:
+    async def _claimed(self, request: Request) -> RequestOutcome:
         wish = cancelled(request, self._clock())
         answer = (await self._ledger.claim(request, wish)).answer or wish
         reach("cancel.claimed")

@@ -22,16 +22,16 @@ from shared.contracts.envelope import Envelope, to_archive, to_caller, to_one_as
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
-from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending, id_reused, repeated
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending, id_reused, repeated
 from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import KEEP, Entry, Ledger
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
-from shared.worker.worker import Kept
+from shared.worker.consumer import ArchiveInPlace
 
 log = get_logger()
 
@@ -72,7 +72,7 @@ class Death:
     request: Request | None
     reason: str
     description: str
-    remains: ExpiredRequest | Kept | None = None
+    remains: ExpiredRequest | ArchiveInPlace | None = None
     """What is kept of it; None: nothing."""
     is_ask: bool = False
     """Whether it is what a caller sent, and no work of ours on it. What cannot be read has no `ask_digest`."""
@@ -96,11 +96,13 @@ class DeadDesk:
     def decode(self, message: Received) -> Death:
         """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
         reason, description = epitaph(message)
-        kept = Kept(reason, description)
+        kept = ArchiveInPlace(reason, description)
         try:
             if message.subject == ExpiredRequest.kind and message.dead_letter_source is None:
                 expired = ExpiredRequest.decode(message.body)
-                return Death(None, expired.reason, expired.detail, Kept(expired.reason, expired.detail), is_told=True)
+                return Death(
+                    None, expired.reason, expired.detail, ArchiveInPlace(expired.reason, expired.detail), is_told=True
+                )
             is_ask = message.dead_letter_source not in OURS
             return Death(self._request(message), reason, description, _remains(message), is_ask)
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
@@ -128,7 +130,7 @@ class DeadDesk:
         reach("dead.settled")
         return [told] if told is not None else []
 
-    def archive(self, death: Death, known: Entry | None) -> Kept | Envelope | None:
+    def archive(self, death: Death, known: Entry | None) -> ArchiveInPlace | Envelope | None:
         """What is kept of a dead message, given what the ledger has on a request that is over."""
         if not isinstance(death.remains, ExpiredRequest):
             return death.remains
@@ -140,7 +142,7 @@ class DeadDesk:
             return None
         return to_archive(death.remains)
 
-    async def _for_ask(self, request: Request, answer: AnswerReady, now: datetime) -> Envelope | None:
+    async def _for_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
         """What the sender of a dead ask is told; None: it was told before. `answer` says how the ask died."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
         try:
@@ -148,7 +150,7 @@ class DeadDesk:
                 await self._ledger.unread(request, answer)
                 return self._alone(request, answer, now)
             entry = await self._ledger.bind(request, request.token, now)
-        except RedisAway:
+        except RedisUnavailable:
             bound = readable or request.rerun
             return to_caller(request, answer, now) if bound else self._alone(request, answer, now)
         if request.token in entry.past or (is_replay and entry.unread is not None):
@@ -165,7 +167,7 @@ class DeadDesk:
             return to_one_ask(request, repeated(entry.answer, now), request.token, now, again=True)
         return self._alone(request, answer, now)
 
-    def _alone(self, request: Request, answer: AnswerReady, now: datetime) -> Envelope | None:
+    def _alone(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
         if request.run:
             # An operator sent it again; its sender was told the first time.
             return None
@@ -224,10 +226,10 @@ class DeadDesk:
         return bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
 
 
-def _remains(message: Received) -> ExpiredRequest | Kept | None:
+def _remains(message: Received) -> ExpiredRequest | ArchiveInPlace | None:
     """What is kept of a dead message."""
     reason, description = epitaph(message)
-    kept = Kept(reason, description)
+    kept = ArchiveInPlace(reason, description)
     source, kind = message.dead_letter_source, message.subject or ""
     if source not in OURS or reason not in _LATE:
         return kept

@@ -16,16 +16,16 @@ from services.gateway.admission import Admitted, Arrival, Refused, admit
 from services.gateway.held import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
-from shared.answer_cache import AnswerCache, Shelf, answer_key
+from shared.answer_cache import AnswerCache, CachePartition, answer_key
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.outcome import (
-    AnswerReady,
     CacheState,
     Code,
     Cost,
     Outcome,
+    RequestOutcome,
     Usage,
     cancelled,
     ending,
@@ -36,7 +36,7 @@ from shared.contracts.outcome import (
 from shared.contracts.request import Request
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
@@ -57,7 +57,7 @@ class Answered:
     """There is an outcome at once: a refusal, a cached answer, one from before, or it was cancelled before."""
 
     request: Request
-    answer: AnswerReady
+    answer: RequestOutcome
     standing: Standing = Standing.FIRST
 
 
@@ -161,7 +161,7 @@ class Desk:
             return None
         try:
             return await self._ledger.bind(request, arrival.token, self._clock())
-        except RedisAway:
+        except RedisUnavailable:
             return None
 
     def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Settled | None:
@@ -219,7 +219,7 @@ class Desk:
             await self._budget.settle(request.tenant, request.spending, 0)
             return Answered(request, self._overloaded(request))
         request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             entry = await self._ledger.accept(request)
             if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
                 # Redis could not say in time what the id is bound to, and can now.
@@ -241,7 +241,7 @@ class Desk:
         """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
         await self._budget.settle(request.tenant, request.spending, 0)
         await self._held.release(request)
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             await self._ledger.forget(request, token)
 
     def _decided(self, request: Request, entry: Entry) -> Answered:
@@ -264,18 +264,18 @@ class Desk:
         )
         return request.model_copy(update={"cache_key": key, "use_case_version": use_case.version()})
 
-    async def _cached(self, request: Request, use_case: UseCase) -> AnswerReady | None:
+    async def _cached(self, request: Request, use_case: UseCase) -> RequestOutcome | None:
         if request.cache_key is None:
             return None
         try:
-            found = await self._cache.find(Shelf(request.tenant, use_case.collection), request.cache_key)
-        except RedisAway:
+            found = await self._cache.find(CachePartition(request.tenant, use_case.collection), request.cache_key)
+        except RedisUnavailable:
             self._metrics.cache_lookups.add(1, {"state": "away"})
             return None
         self._metrics.cache_lookups.add(1, {"state": "hit" if found else "miss"})
         return self._for(request, found) if found else None
 
-    def _for(self, request: Request, cached: AnswerReady) -> AnswerReady:
+    def _for(self, request: Request, cached: RequestOutcome) -> RequestOutcome:
         """A cached answer as the answer to `request`: nothing was spent on it."""
         return cached.model_copy(
             update={
@@ -292,10 +292,10 @@ class Desk:
             }
         )
 
-    def _overloaded(self, request: Request) -> AnswerReady:
+    def _overloaded(self, request: Request) -> RequestOutcome:
         return overloaded(request, self._clock(), wait=self._held.usual(request), chance=self._chance())
 
-    def _over_budget(self, request: Request, refusal: Refusal) -> AnswerReady:
+    def _over_budget(self, request: Request, refusal: Refusal) -> RequestOutcome:
         wait = refusal.retry_after
         message = (
             f"tenant {request.tenant} has used up its tokens per minute; try again in {math.ceil(wait)} s"

@@ -14,7 +14,7 @@ from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
 from shared.flow.rules import needs
 from shared.flow.tickets import Taken, Tickets
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.worker.slots import Leaving
 
 # Seconds between two looks for tickets while asks wait.
@@ -122,7 +122,7 @@ class HeldAsks:
             first, behind = line.asks[:AT_ONCE], line.asks[AT_ONCE:]
             try:
                 taken = await self._take(tenant, [held.request for held in first])
-            except RedisAway:
+            except RedisUnavailable:
                 # Nobody knows what is under way, so those who come are admitted; a generator still begins nothing that
                 # cannot end in time. Those who were held before wait a little, or each hiccup would let them all in.
                 away = loop.time() - heard > PATIENCE

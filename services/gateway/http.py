@@ -39,12 +39,12 @@ from shared.contracts.base import Part, explain, read_json
 from shared.contracts.envelope import Envelope
 from shared.contracts.fit import fitted
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import ID_REUSED, AnswerReady, Code, Outcome, id_reused
+from shared.contracts.outcome import ID_REUSED, Code, Outcome, RequestOutcome, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater, Unprocessable
 from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.worker.publisher import Send as SendEnvelope
@@ -176,7 +176,7 @@ class HttpDoor:
             return _answered(entry.answer)
         try:
             outcome = await self._cancelling.cancel(request_id, caller)
-        except RedisAway as away:
+        except RedisUnavailable as away:
             raise _no_ledger("it cannot be cancelled at the moment") from away
         if outcome is None:
             return _accepted(request_id)
@@ -188,7 +188,7 @@ class HttpDoor:
         request, answer = taken.request, taken.answer
         # A refusal is an error of this call; without a key nobody can ask for it again.
         if taken.standing is Standing.FIRST and (repeatable or not _is_error(answer)):
-            with suppress(RedisAway):  # it is in the response; the ledger has it for those who ask again
+            with suppress(RedisUnavailable):  # it is in the response; the ledger has it for those who ask again
                 entry = await self._ledger.claim(request, answer, sent=True)
                 if not entry.asks_the_same(request):
                     return _reply(id_reused(request, self._clock()))
@@ -206,7 +206,7 @@ class HttpDoor:
         except Unprocessable as refused:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
-    async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> AnswerReady | None:
+    async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> RequestOutcome | None:
         """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger.
 
         Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
@@ -237,7 +237,7 @@ class HttpDoor:
     async def _stored(self, request_id: str, admission: int) -> Entry | None:
         try:
             entry = await self._ledger.find(request_id)
-        except RedisAway:
+        except RedisUnavailable:
             return None
         return entry if entry and entry.admission >= admission else None
 
@@ -245,7 +245,7 @@ class HttpDoor:
         """What is known of a request of `caller`; raises 404, also for another's, and 503."""
         try:
             entry = await self._ledger.find(request_id)
-        except RedisAway as away:
+        except RedisUnavailable as away:
             raise _no_ledger("outcomes cannot be read at the moment") from away
         if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
             raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
@@ -324,18 +324,18 @@ def _as_ask(body: AskBody, use_case: str) -> Ask:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, explain(invalid, Ask.kind), Code.SCHEMA_INVALID) from invalid
 
 
-def _answer_to(ask: str, answered: str | None, answer: AnswerReady) -> AnswerReady:
+def _answer_to(ask: str, answered: str | None, answer: RequestOutcome) -> RequestOutcome:
     """`answer`, if the ask that it answers is the one that was made; raises 422."""
     if ask and answered and ask != answered:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, ID_REUSED, Code.ID_REUSED)
     return answer
 
 
-def _is_error(answer: AnswerReady) -> bool:
+def _is_error(answer: RequestOutcome) -> bool:
     return answer.outcome is Outcome.REFUSED and answer.code in _STATUS
 
 
-def _reply(answer: AnswerReady) -> Response:
+def _reply(answer: RequestOutcome) -> Response:
     """The reply to an ask: its outcome; a refusal is an error of the call. Raises `Problem`."""
     if not _is_error(answer):
         return _answered(answer)
@@ -343,7 +343,7 @@ def _reply(answer: AnswerReady) -> Response:
     raise Problem(_STATUS[answer.code], answer.message, answer.code, wait)
 
 
-def _answered(answer: AnswerReady) -> Response:
+def _answered(answer: RequestOutcome) -> Response:
     # What a queue can carry, so that all who ask hear the same.
     return Response(
         fitted(answer).encode(), media_type="application/json", headers={"Location": _location(answer.request_id)}

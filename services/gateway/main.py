@@ -27,15 +27,16 @@ from shared.contracts.expired import ReplayRequest
 from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
 from shared.errors import SettingsError
 from shared.settings.base import existing
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import Parts, internal_identity, run_worker
-from shared.worker.publisher import Poster
-from shared.worker.worker import Job
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher
+from shared.worker.runtime import Runtime, run_worker
 
 # Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the
 # first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.
-PATROL_OUTCOMES = timedelta(seconds=2)
-PATROL_DEAD = timedelta(seconds=5)
+POLL_OUTCOMES = timedelta(seconds=2)
+POLL_DEAD = timedelta(seconds=5)
 ATTEMPTS_TO_FILE = 10_000
 # A repeat looks this often, at the least, whether the first ask has its outcome.
 LONGEST_WAIT_OF_AN_ASK = timedelta(seconds=5)
@@ -46,39 +47,41 @@ ATTEMPTS_TO_ADMIT = 10_000
 IN_HAND = 32
 
 
-async def make_jobs(settings: GatewaySettings, parts: Parts) -> Sequence[Job[Any]]:
-    """All jobs of the gateway, and the HTTP server beside them; raises `SettingsError`."""
+async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequence[Consumer[Any]]:
+    """All consumers of the gateway, and the HTTP server beside them; raises `SettingsError`."""
     callers = Callers.read(settings.config / "callers.yaml")
     use_cases = read_use_cases(settings.config / "use_cases")
     check_deadlines(use_cases, settings)
     check_rights(callers, use_cases)
-    budget = TenantBudget(parts.redis, callers.tokens_per_minute)
-    held = HeldAsks(parts.tickets, _now)
+    budget = TenantBudget(runtime.redis, callers.tokens_per_minute)
+    held = HeldAsks(runtime.tickets, _now)
     desk = Desk(
         use_cases=use_cases,
-        ledger=parts.ledger,
-        cache=AnswerCache(parts.redis),
+        ledger=runtime.ledger,
+        cache=AnswerCache(runtime.redis),
         cache_secret=settings.cache_secret.get_secret_value(),
         models_version=_models_version(settings),
         budget=budget,
         held=held,
-        metrics=parts.metrics,
+        metrics=runtime.metrics,
         clock=_now,
     )
-    cancelling = CancelDesk(parts.ledger, budget.settle, _now, held.let_go)
+    cancelling = CancelDesk(runtime.ledger, budget.settle, _now, held.let_go)
     door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
-    dead = DeadDesk(door, parts.ledger, budget.settle, held.release, _now)
-    poster = Poster(parts.bus, Outcomes(parts.ledger, tickets=parts.tickets), parts.metrics, _now)
-    sweep = Sweep(bus=parts.bus, desk=dead, ledger=parts.ledger, redis=parts.redis, send=poster.send, clock=_now)
+    dead = DeadDesk(door, runtime.ledger, budget.settle, held.release, _now)
+    publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
+    sweep = Sweep(
+        bus=runtime.bus, desk=dead, ledger=runtime.ledger, redis=runtime.redis, send=publisher.send, clock=_now
+    )
     is_open = asyncio.Event()
-    parts.beside += [_http(settings, parts, callers, desk, cancelling, waiting, is_open), sweep.run, held.leave]
+    runtime.background += [_http(settings, runtime, callers, desk, cancelling, waiting, is_open), sweep.run, held.leave]
     # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
     # it answers GET from Redis and says 503 with Retry-After by itself.
-    parts.ready = is_open.is_set
+    runtime.ready = is_open.is_set
     return [
-        *(_ask_job(door, caller) for caller in callers.callers if caller.queue),
-        _outcomes_job(OutcomeDesk(parts.ledger, waiting, budget.settle, _now), Replays(callers, door)),
-        _dead_job(dead),
+        *(_ask_consumer(door, caller) for caller in callers.callers if caller.queue),
+        _outcome_consumer(OutcomeDesk(runtime.ledger, waiting, budget.settle, _now), Replays(callers, door)),
+        _dead_letter_consumer(dead),
     ]
 
 
@@ -102,27 +105,27 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
             raise SettingsError(f"callers.yaml: caller {caller.name}: there is no use case {min(unknown)!r}")
 
 
-def _ask_job(door: QueueDoor, caller: Caller) -> Job[Any]:
-    return Job(
+def _ask_consumer(door: QueueDoor, caller: Caller) -> Consumer[Any]:
+    return Consumer(
         queue=caller.queue or "",
         decode=door.decode,
         handle=door.handle,
         identify=door.identify,
-        ahead=(OUTCOMES, RETRIEVE, *caller.reply_queues),
+        prewarm=(OUTCOMES, RETRIEVE, *caller.reply_queues),
         longest_wait=LONGEST_WAIT_OF_AN_ASK,
         attempts=ATTEMPTS_TO_ADMIT,
         concurrency=IN_HAND,
     )
 
 
-def _outcomes_job(desk: OutcomeDesk, replays: Replays) -> Job[Any]:
+def _outcome_consumer(desk: OutcomeDesk, replays: Replays) -> Consumer[Any]:
     def decode(message: Received) -> Any:
         return replays.decode(message) if message.subject == ReplayRequest.kind else desk.decode(message)
 
     async def handle(task: Any, attempt: int) -> Sequence[Envelope]:
         return await (replays if isinstance(task, Replay) else desk).handle(task, attempt)
 
-    return Job(
+    return Consumer(
         queue=OUTCOMES,
         decode=decode,
         handle=handle,
@@ -131,12 +134,12 @@ def _outcomes_job(desk: OutcomeDesk, replays: Replays) -> Job[Any]:
         after_deadline=True,
         # An outcome waits here while Redis is away, up to its time to live of an hour.
         attempts=ATTEMPTS_TO_FILE,
-        patrol=PATROL_OUTCOMES,
+        poll_interval=POLL_OUTCOMES,
     )
 
 
-def _dead_job(desk: DeadDesk) -> Job[Any]:
-    return Job(
+def _dead_letter_consumer(desk: DeadDesk) -> Consumer[Any]:
+    return Consumer(
         queue=DEAD,
         decode=desk.decode,
         handle=desk.handle,
@@ -144,14 +147,14 @@ def _dead_job(desk: DeadDesk) -> Job[Any]:
         # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has heard it.
         request=lambda death: None if death.is_ask else death.request,
         after_deadline=True,
-        patrol=PATROL_DEAD,
+        poll_interval=POLL_DEAD,
         archive=desk.archive,
     )
 
 
 def _http(
     settings: GatewaySettings,
-    parts: Parts,
+    runtime: Runtime,
     callers: Callers,
     desk: Desk,
     cancelling: CancelDesk,
@@ -160,15 +163,15 @@ def _http(
 ) -> Any:
     from services.gateway.http import HttpDoor, make_app
 
-    poster = Poster(parts.bus, Outcomes(parts.ledger, tickets=parts.tickets), parts.metrics, _now)
+    publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
     door = HttpDoor(
         callers=callers,
         desk=desk,
         cancelling=cancelling,
-        ledger=parts.ledger,
+        ledger=runtime.ledger,
         waiting=waiting,
-        send=poster.send,
-        connected=lambda: any(worker.connected.is_set() for worker in parts.workers),
+        send=publisher.send,
+        connected=lambda: any(worker.connected.is_set() for worker in runtime.workers),
         clock=_now,
     )
     limits = settings.http_limits()
@@ -187,4 +190,4 @@ def _now() -> datetime:
 
 def main() -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("gateway", GatewaySettings, make_jobs))
+    asyncio.run(run_worker("gateway", GatewaySettings, make_consumers))

@@ -10,11 +10,11 @@ from shared.bus.port import ADMISSION, ASK, CALLER, TENANT, Received
 from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 
 Settle = Callable[[str, str, int], Awaitable[None]]
 
@@ -59,7 +59,7 @@ class Waiting:
 class Filed:
     """The outcome of an HTTP caller's request, and whose it is."""
 
-    answer: AnswerReady
+    answer: RequestOutcome
     tenant: str
     caller: str
     ask: str = ""
@@ -72,7 +72,7 @@ class Filed:
         tenant, caller, ask = (str(message.properties.get(name, "")) for name in (TENANT, CALLER, ASK))
         admission = message.properties.get(ADMISSION, 0)
         known = admission if isinstance(admission, int) else 0
-        return cls(AnswerReady.decode(message.body), tenant, caller, ask, known)
+        return cls(RequestOutcome.decode(message.body), tenant, caller, ask, known)
 
 
 class OutcomeDesk:
@@ -88,8 +88,8 @@ class OutcomeDesk:
     @staticmethod
     def decode(message: Received) -> Filed | DeadlinePassed:
         """The outcome or the sentinel in `message`; raises `Unprocessable`."""
-        kind = check_version(message.subject or "", AnswerReady, DeadlinePassed)
-        return Filed.of(message) if kind is AnswerReady else DeadlinePassed.decode(message.body)
+        kind = check_version(message.subject or "", RequestOutcome, DeadlinePassed)
+        return Filed.of(message) if kind is RequestOutcome else DeadlinePassed.decode(message.body)
 
     async def handle(self, task: Filed | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
         """Store first; the delivery is completed after."""
@@ -103,7 +103,7 @@ class OutcomeDesk:
         reach("outcomes.filing")
         try:
             await self._ledger.file(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
-        except RedisAway as away:
+        except RedisUnavailable as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
         reach("outcomes.filed")
         return []
@@ -112,7 +112,7 @@ class OutcomeDesk:
         """Whether the request was admitted anew meanwhile, with a later deadline and a sentinel of its own."""
         try:
             entry = await self._ledger.find(key_of(task.request))
-        except RedisAway:
+        except RedisUnavailable:
             return False
         if entry is None:
             return False

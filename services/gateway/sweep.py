@@ -16,7 +16,7 @@ from shared.bus.port import BusUnavailable, Received, UnknownQueue
 from shared.contracts.queues import DEAD
 from shared.errors import Reason, TryLater
 from shared.ledger.ledger import KEEP, Ledger, key_of
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.logs import get_logger
 from shared.worker.publisher import Send
 
@@ -26,7 +26,7 @@ EVERY = 10.0
 PAGE = 100
 # The sequence number up to which the archive was looked through, for whichever gateway looks next.
 CURSOR = "ragbus:dead:swept"
-AWAY = (BusUnavailable, UnknownQueue, RedisAway, TryLater)
+AWAY = (BusUnavailable, UnknownQueue, RedisUnavailable, TryLater)
 
 
 class Browser(Protocol):
@@ -44,7 +44,7 @@ class Sweep:
         bus: Browser,
         desk: DeadDesk,
         ledger: Ledger,
-        redis: QuickRedis,
+        redis: FailFastRedis,
         send: Send,
         clock: Callable[[], datetime],
     ) -> None:
@@ -70,7 +70,7 @@ class Sweep:
                 continue
 
     async def once(self) -> int:
-        """Look through what is new; how many callers were told. Raises `RedisAway`, and what peeking and sending do."""
+        """Look through what is new; returns how many callers were told. Raises as peek and send do."""
         told = 0
         while page := await self._bus.peek(DEAD, dead=True, after=await self._cursor(), limit=PAGE):
             for message in page:

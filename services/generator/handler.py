@@ -19,18 +19,18 @@ from services.generator.planner import Choice, Need, at_attempt, plan, why_none
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens, says_no_answer
 from services.generator.reply import Reply, TooSlow, Unwanted
 from shared.access.use_cases import UseCase
-from shared.answer_cache import AnswerCache, Shelf
+from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.fit import fitted
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import (
-    AnswerReady,
     CacheState,
     Code,
     Cost,
     Outcome,
     Plan,
+    RequestOutcome,
     Usage,
     cancelled,
     ending,
@@ -42,7 +42,7 @@ from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
 from shared.text import escaped, visible
 
@@ -148,7 +148,7 @@ class Generator:
 
     async def _first_that_answers(
         self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer
-    ) -> AnswerReady:
+    ) -> RequestOutcome:
         """Ask the choices in turn, unless one that is busy says when to come back and there is time for that."""
         failures: list[Failure] = []
         too_late: list[TooLate] = []
@@ -168,7 +168,7 @@ class Generator:
             raise min(too_late, key=lambda late: late.usual)
         raise _all_in_all(failures)
 
-    async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> AnswerReady:
+    async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
         room = choice.window - answer_tokens
         prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
@@ -221,7 +221,7 @@ class Generator:
     async def _is_wanted(self, request: Request) -> bool:
         try:
             return await self._ledger.is_wanted(request)
-        except RedisAway:
+        except RedisUnavailable:
             return True
 
     async def _stopped(self, request: Request, stopped: Unwanted) -> Envelope:
@@ -231,7 +231,7 @@ class Generator:
         log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
         return self._out(request, cancelled(request, self._clock()))
 
-    def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> AnswerReady:
+    def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> RequestOutcome:
         """What the caller gets for what the model said."""
         said = visible(reply.text)
         verified = verify(said, prompt.passages)
@@ -265,24 +265,24 @@ class Generator:
             }
         )
 
-    async def _keep(self, request: Request, answer: AnswerReady) -> None:
-        with suppress(RedisAway):  # without Redis a crash from here on costs one more call
+    async def _keep(self, request: Request, answer: RequestOutcome) -> None:
+        with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
             await self._ledger.claim(request, answer)
 
-    async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, answer: AnswerReady) -> None:
+    async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, answer: RequestOutcome) -> None:
         request = task.request
         sure = answer.outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and answer.code is not Code.UNGROUNDED
         # In a rolling deployment the key may have been made with another prompt than the one that answered.
         same = request.use_case_version == use_case.version()
         if request.cache_key is None or task.index_epoch is None or not (sure and same) or answer.truncated:
             return
-        shelf = Shelf(request.tenant, use_case.collection)
+        partition = CachePartition(request.tenant, use_case.collection)
         cited = {citation.document for citation in answer.citations}
         # By the path that the indexer evicts by; a citation shows what is hidden in it.
         uses = {(each.document, each.generation) for each in task.candidates if escaped(each.document) in cited}
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             await self._cache.store(
-                shelf, request.cache_key, answer, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl
+                partition, request.cache_key, answer, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl
             )
 
     def _use_case(self, request: Request) -> UseCase:
@@ -297,7 +297,7 @@ class Generator:
     def _too_long(self, wait: timedelta, request: Request) -> bool:
         return wait > PATIENCE or self._clock() + wait + MARGIN >= request.answer_by
 
-    def _out(self, request: Request, answer: AnswerReady) -> Envelope:
+    def _out(self, request: Request, answer: RequestOutcome) -> Envelope:
         return to_caller(request, answer, self._clock())
 
 
@@ -316,11 +316,11 @@ def _all_in_all(failures: Sequence[Failure]) -> Failure:
     return failures[-1]
 
 
-def _no_answer(request: Request, code: Code, message: str) -> AnswerReady:
+def _no_answer(request: Request, code: Code, message: str) -> RequestOutcome:
     return ending(request, Outcome.NO_ANSWER, code, message)
 
 
-def _failed(request: Request, code: Code, message: str) -> AnswerReady:
+def _failed(request: Request, code: Code, message: str) -> RequestOutcome:
     return ending(request, Outcome.FAILED, code, message)
 
 
@@ -332,7 +332,7 @@ def _need(use_case: UseCase, task: GenerateAnswer) -> Need:
     )
 
 
-def _spent(answer: AnswerReady) -> int:
+def _spent(answer: RequestOutcome) -> int:
     return answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 

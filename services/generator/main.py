@@ -20,19 +20,20 @@ from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.errors import SettingsError
 from shared.flow.tickets import ANNOUNCED, Tickets
 from shared.llm.deployments import Deployment, Deployments
-from shared.redis import RedisAway
-from shared.worker.plumbing import Parts, internal_identity, run_worker
-from shared.worker.worker import Job
+from shared.redis import RedisUnavailable
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.runtime import Runtime, run_worker
 
 # Two announcements may be lost.
 ANNOUNCE = ANNOUNCED / 3
 
 
-def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
-    """The generator's job, from its settings; raises `SettingsError`."""
+def make_consumer(settings: GeneratorSettings, runtime: Runtime) -> Consumer[GenerateAnswer]:
+    """The generator's consumer, from its settings; raises `SettingsError`."""
     callers = Callers.read(settings.config / "callers.yaml")
-    chat = Chat(timedelta(seconds=settings.model_timeout), parts.metrics)
-    parts.closing.append(chat.close)
+    chat = Chat(timedelta(seconds=settings.model_timeout), runtime.metrics)
+    runtime.closing.append(chat.close)
     use_cases = read_use_cases(settings.config / "use_cases")
     deployments = Deployments.read(settings.config / "models.yaml").chats()
     check_deployments(use_cases, deployments)
@@ -42,21 +43,21 @@ def make_job(settings: GeneratorSettings, parts: Parts) -> Job[GenerateAnswer]:
         use_cases=use_cases,
         deployments=deployments,
         model=chat,
-        ledger=parts.ledger,
-        budget=TenantBudget(parts.redis, callers.tokens_per_minute),
-        cache=AnswerCache(parts.redis),
+        ledger=runtime.ledger,
+        budget=TenantBudget(runtime.redis, callers.tokens_per_minute),
+        cache=AnswerCache(runtime.redis),
         clock=lambda: datetime.now(UTC),
         tries_per_deployment=settings.tries_per_deployment,
     )
-    return Job(
+    return Consumer(
         queue=GENERATE,
         decode=decode,
         handle=generator.handle,
         identify=internal_identity,
         request=lambda task: task.request,
         shared=True,
-        guarded=True,
-        ahead=(*callers.reply_queues(), OUTCOMES),
+        circuit_breaker=True,
+        prewarm=(*callers.reply_queues(), OUTCOMES),
     )
 
 
@@ -78,24 +79,24 @@ def decode(message: Received) -> GenerateAnswer:
     return GenerateAnswer.decode(message.body)
 
 
-async def make_jobs(settings: GeneratorSettings, parts: Parts) -> Sequence[Job[GenerateAnswer]]:
-    """All jobs of this service, and what says how many model calls it can do at once."""
-    parts.beside.append(announcing(parts.tickets, settings.concurrency))
-    return [make_job(settings, parts)]
+async def make_consumers(settings: GeneratorSettings, runtime: Runtime) -> Sequence[Consumer[GenerateAnswer]]:
+    """All consumers of this service, and what says how many model calls it can do at once."""
+    runtime.background.append(announcing(runtime.tickets, settings.concurrency))
+    return [make_consumer(settings, runtime)]
 
 
 def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Something to run beside the worker: tells those who admit requests how many slots there are, while it runs."""
+    """Something to run beside the worker: announces its number of slots to those who admit requests."""
     replica = uuid.uuid4().hex
 
     async def announce(stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            with suppress(RedisAway):
+            with suppress(RedisUnavailable):
                 await tickets.announce(replica, slots)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANNOUNCE.total_seconds()):
                     await stopping.wait()
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             await tickets.announce(replica, 0)
 
     return announce
@@ -103,4 +104,4 @@ def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaita
 
 def main() -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("generator", GeneratorSettings, make_jobs))
+    asyncio.run(run_worker("generator", GeneratorSettings, make_consumers))

@@ -8,9 +8,9 @@ from uuid import uuid4
 from services.indexer import chunk, formats
 from services.indexer.edition import Maker
 from services.indexer.handler import Indexer
+from services.indexer.index_writer import Evictor, IndexWriter
 from services.indexer.lake import Lake
 from services.indexer.parse import SandboxedParser
-from services.indexer.publish import Evictor, Publisher
 from services.indexer.reconcile import Reconciler
 from services.indexer.settings import IndexerSettings
 from services.indexer.sources import Sources
@@ -60,7 +60,7 @@ async def build(
             ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
         )
         registry = QdrantRegistry(store)
-        publisher = Publisher(
+        writer = IndexWriter(
             passages=QdrantPassages(store, deployment.dimensions),
             registry=registry,
             embedder=embedder,
@@ -72,7 +72,7 @@ async def build(
             lake=lake,
             parser=parser,
             registry=registry,
-            publisher=publisher,
+            writer=writer,
             maker=maker_of(settings, deployment, clock),
             metrics=metrics,
             clock=clock,

@@ -14,9 +14,9 @@ from datetime import datetime
 from services.indexer.chunk import MOST_TOKENS, Chunk, chunk
 from services.indexer.document import ParsedDocument
 from services.indexer.edition import Maker
+from services.indexer.index_writer import IndexWriter
 from services.indexer.lake import Blob, Changed, Lake, Vanished
 from services.indexer.parse import Parser
-from services.indexer.publish import Publisher
 from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import BlobChanged, Change
 from shared.contracts.envelope import Envelope
@@ -49,7 +49,7 @@ class Indexer:
         lake: Lake,
         parser: Parser,
         registry: Registry,
-        publisher: Publisher,
+        writer: IndexWriter,
         maker: Maker,
         metrics: Metrics,
         clock: Callable[[], datetime],
@@ -60,7 +60,7 @@ class Indexer:
         self._lake = lake
         self._parser = parser
         self._registry = registry
-        self._publisher = publisher
+        self._writer = writer
         self._maker = maker
         self._metrics = metrics
         self._clock = clock
@@ -134,7 +134,7 @@ class Indexer:
         """The lake has it no more, or gives it to somebody else."""
         if entry.is_live:
             tombstone = self._maker.tombstone(entry)
-            return await self._publisher.publish(tombstone, [], before=entry.generation)
+            return await self._writer.write(tombstone, [], before=entry.generation)
         return await self._settled(entry)
 
     async def _bring_in(self, source: Source, blob: Blob, entry: Document | None) -> bool:
@@ -150,14 +150,14 @@ class Indexer:
         reach("indexer.read")
         content_hash = hashlib.sha256(data).hexdigest()
         if entry and self._maker.is_up_to_date(entry, source) and entry.content_hash == content_hash:
-            return await self._publisher.refresh(replace(entry, etag=blob.etag)) and await self._settled(entry)
+            return await self._writer.refresh(replace(entry, etag=blob.etag)) and await self._settled(entry)
         document = await self._parser.parse(data, blob.path, blob.content_type)
         reach("indexer.parsed")
         chunks = await self._cut(document)
         if not chunks:
             log.warning("document.empty", document=blob.path)
         made, passages = self._maker.edition(source, blob, content_hash, document.title, chunks, entry)
-        return await self._publisher.publish(made, passages, before=entry.generation if entry else None)
+        return await self._writer.write(made, passages, before=entry.generation if entry else None)
 
     async def _cut(self, document: ParsedDocument) -> list[Chunk]:
         if len(document.text) <= _QUICKLY_CUT:
@@ -168,7 +168,7 @@ class Indexer:
     async def _settled(self, entry: Document) -> bool:
         """Finish what a crash after the commit left undone."""
         if not entry.settled:
-            await self._publisher.settle(entry)
+            await self._writer.settle(entry)
         return True
 
     def _record_lag(self, task: Sequence[BlobChanged]) -> None:

@@ -14,10 +14,10 @@ from shared.bus.port import ORIGIN, Received
 from shared.contracts.ids import digest
 from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import TryLater
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
+from shared.worker.consumer import Consumer
 from shared.worker.outbox import Identity
-from shared.worker.plumbing import Parts, run_worker
-from shared.worker.worker import Job
+from shared.worker.runtime import Runtime, run_worker
 
 # Nobody waits for a document as one waits for an answer: an outage of a day is waited out (a minute at a time).
 ATTEMPTS = 1_500
@@ -34,23 +34,23 @@ class CacheEvictor:
         """Evict what used `document` below `generation`; raises `TryLater`."""
         try:
             return await self._cache.invalidate(tenant, collection, document, generation)
-        except RedisAway as away:
+        except RedisUnavailable as away:
             raise TryLater(f"the answer cache cannot be told: {away}", after=WAIT_FOR_REDIS) from away
 
 
-async def make_jobs(settings: IndexerSettings, parts: Parts) -> Sequence[Job[Sequence[BlobChanged]]]:
-    """All jobs of this service; raises `SettingsError`."""
+async def make_consumers(settings: IndexerSettings, runtime: Runtime) -> Sequence[Consumer[Sequence[BlobChanged]]]:
+    """All consumers of this service; raises `SettingsError`."""
     stack = AsyncExitStack()
-    evictor = CacheEvictor(AnswerCache(parts.redis))
-    indexer = await stack.enter_async_context(build(settings, evictor=evictor, metrics=parts.metrics))
-    parts.closing.append(stack.aclose)
+    evictor = CacheEvictor(AnswerCache(runtime.redis))
+    indexer = await stack.enter_async_context(build(settings, evictor=evictor, metrics=runtime.metrics))
+    runtime.closing.append(stack.aclose)
     return [
-        Job(
+        Consumer(
             queue=BLOB_EVENTS,
             decode=lambda message: read_events(message.body),
             handle=indexer.handle,
             identify=identify,
-            guarded=True,
+            circuit_breaker=True,
             attempts=ATTEMPTS,
         )
     ]
@@ -64,4 +64,4 @@ def identify(message: Received) -> Identity:
 
 def main() -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("indexer", IndexerSettings, make_jobs))
+    asyncio.run(run_worker("indexer", IndexerSettings, make_consumers))

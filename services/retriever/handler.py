@@ -11,7 +11,7 @@ from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome, ending
+from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
@@ -101,7 +101,7 @@ class Retriever:
             raise Unprocessable(Reason.MISCONFIGURED, f"no use case {request.use_case!r} here (known: {known})")
         return use_case
 
-    def _nothing_found(self, request: Request) -> AnswerReady:
+    def _nothing_found(self, request: Request) -> RequestOutcome:
         log.info("passages.none", use_case=request.use_case)
         cache = CacheState.MISS if request.cache_key else CacheState.OFF
         finished = self._clock()

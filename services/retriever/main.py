@@ -12,13 +12,14 @@ from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
 from shared.contracts.base import check_version
 from shared.contracts.envelope import Envelope
-from shared.contracts.outcome import AnswerReady
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.failpoints import reach
-from shared.redis import RedisAway
-from shared.worker.plumbing import Parts, internal_identity, run_worker
-from shared.worker.worker import Job
+from shared.redis import RedisUnavailable
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.runtime import Runtime, run_worker
 
 Handle = Callable[[RetrievePassages, int], Awaitable[Sequence[Envelope]]]
 
@@ -33,27 +34,27 @@ class CacheEpochs:
         """The present epoch of a collection."""
         try:
             return await self._cache.epoch(tenant, collection)
-        except RedisAway:
+        except RedisUnavailable:
             return None
 
 
-async def make_jobs(settings: RetrieverSettings, parts: Parts) -> Sequence[Job[RetrievePassages]]:
-    """All jobs of this service; raises `SettingsError`."""
-    budget = TenantBudget(parts.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
+async def make_consumers(settings: RetrieverSettings, runtime: Runtime) -> Sequence[Consumer[RetrievePassages]]:
+    """All consumers of this service; raises `SettingsError`."""
+    budget = TenantBudget(runtime.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
     stack = AsyncExitStack()
-    epochs = CacheEpochs(AnswerCache(parts.redis))
+    epochs = CacheEpochs(AnswerCache(runtime.redis))
     retriever = await stack.enter_async_context(build(settings, epochs=epochs, charge=budget.charge))
-    parts.closing.append(stack.aclose)
+    runtime.closing.append(stack.aclose)
     return [
-        Job(
+        Consumer(
             queue=RETRIEVE,
             decode=decode,
             handle=giving_back(retriever.handle, budget),
             identify=internal_identity,
             request=lambda task: task.request,
             shared=True,
-            guarded=True,
-            ahead=(GENERATE,),
+            circuit_breaker=True,
+            prewarm=(GENERATE,),
         )
     ]
 
@@ -63,7 +64,7 @@ def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
 
     async def handled(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         envelopes = await handle(task, attempt)
-        if any(isinstance(envelope.message, AnswerReady) for envelope in envelopes):
+        if any(isinstance(envelope.message, RequestOutcome) for envelope in envelopes):
             await budget.settle(task.request.tenant, task.request.spending, 0)
             reach("retriever.given_back")
         return envelopes
@@ -79,4 +80,4 @@ def decode(message: Received) -> RetrievePassages:
 
 def main() -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("retriever", RetrieverSettings, make_jobs))
+    asyncio.run(run_worker("retriever", RetrieverSettings, make_consumers))

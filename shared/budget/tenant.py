@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from shared.budget.bucket import Bucket
 from shared.contracts.ids import escaped
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 
 # A process cannot know how many others spend at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25
@@ -74,7 +74,7 @@ class TenantBudget:
     """Reserve before, settle after; both are idempotent per request, so tokens are given back once."""
 
     def __init__(
-        self, redis: QuickRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
+        self, redis: FailFastRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`limits`: tokens per minute of a tenant."""
         self._redis = redis
@@ -89,7 +89,7 @@ class TenantBudget:
             return Refusal(None)
         try:
             wait = await self._redis.script(_RESERVE, _keys(tenant, request), [limit, tokens, FORGET])
-        except RedisAway:
+        except RedisUnavailable:
             return self._reserve_here(tenant, limit, tokens)
         return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
 
@@ -109,13 +109,13 @@ class TenantBudget:
 
         Not idempotent: every call is counted. Without Redis nothing is: the request's reservation stays spent then.
         """
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             await self._redis.script(_CHARGE, _keys(tenant, "")[:1], [self._limits(tenant), tokens])
 
     async def _settle(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
         try:
             await self._redis.script(_SETTLE, _keys(tenant, request), [self._limits(tenant), spent, int(anyhow)])
-        except RedisAway:
+        except RedisUnavailable:
             return  # stays reserved: over-counted, never under-counted
 
     def _reserve_here(self, tenant: str, limit: int, tokens: int) -> Refusal | None:

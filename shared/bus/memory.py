@@ -75,7 +75,7 @@ class MemoryBus:
         held, now = self._queue(queue).held, self._clock()
         held[:] = [each for each in held if each.message.sequence_number not in numbers or each.visible_from <= now]
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
         self._queue(queue)
         return MemoryInbox(self, queue, slots)
 
@@ -84,7 +84,7 @@ class MemoryBus:
         messages = found.dead if dead else [held.message for held in found.held]
         return [message for message in messages if message.sequence_number > after][:limit]
 
-    async def warm(self, queue: str) -> None:
+    async def prewarm(self, queue: str) -> None:
         """There is nothing to open."""
 
     async def close(self) -> None:

@@ -186,13 +186,13 @@ class Browser(Protocol):
 class Bus(Outbox, Browser, Protocol):
     """A connection to a broker."""
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> Inbox:
-        """The inbox of `queue`; with `patrol`, where connections are scarce, it is only looked into that often.
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> Inbox:
+        """The inbox of `queue`; with `poll_interval`, where connections are scarce, it is only looked into that often.
 
         `slots` is how many deliveries will be out at once: so many may be under way before they are asked for.
         """
 
-    async def warm(self, queue: str) -> None:
+    async def prewarm(self, queue: str) -> None:
         """Open the way to `queue` ahead of the first message, unless connections are scarce. Never fails."""
 
     async def close(self) -> None:

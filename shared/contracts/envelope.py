@@ -8,7 +8,7 @@ from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.expired import ExpiredRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import stage_id
-from shared.contracts.outcome import AnswerReady
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
@@ -55,7 +55,7 @@ def to_generator(task: GenerateAnswer) -> Envelope:
     return _work(GENERATE, task, task.request)
 
 
-def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
+def to_caller(request: Request, answer: RequestOutcome, now: datetime) -> Envelope:
     """Send the outcome to the caller's reply queue (the gateway's own for HTTP)."""
     return Envelope(
         queue=request.reply_to.queue,
@@ -69,7 +69,7 @@ def to_caller(request: Request, answer: AnswerReady, now: datetime) -> Envelope:
     )
 
 
-def to_one_ask(request: Request, answer: AnswerReady, token: str, now: datetime, *, again: bool = False) -> Envelope:
+def to_one_ask(request: Request, answer: RequestOutcome, token: str, now: datetime, *, again: bool = False) -> Envelope:
     """Tell `answer` to the ask with this token, whose reply address `request` has. It is nobody else's outcome."""
     reply = to_caller(request, answer, now)
     return replace(reply, message_id=stage_id(request.request_id, "reply", token), claim=False, again=again)

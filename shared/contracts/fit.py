@@ -10,7 +10,7 @@ from bisect import bisect_right
 from pydantic_core import to_json
 
 from shared.contracts.generate import MAX_BODY
-from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome
+from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome
 from shared.contracts.request import Request
 
 # Service Bus takes messages of 256 KiB on Standard and on the emulator, properties and headers included:
@@ -29,7 +29,7 @@ TOO_LARGE = "the answer was cut off: it was too large to be sent"
 _HALF_A_MARKER = re.compile(r"\s*\[[\d\s,]*$")
 
 
-def fitted(answer: AnswerReady, most: int = LARGEST_OUTCOME) -> AnswerReady:
+def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcome:
     """`answer` in at most `most` bytes; the same one when it is small enough.
 
     What stands beside the text is cut first, to half of the room, then the text, and a citation goes with its marker.
@@ -47,9 +47,9 @@ def fitted(answer: AnswerReady, most: int = LARGEST_OUTCOME) -> AnswerReady:
     return too_large(answer) if lost_its_ground or _size(shorter) > most else shorter
 
 
-def too_large(answer: AnswerReady) -> AnswerReady:
+def too_large(answer: RequestOutcome) -> RequestOutcome:
     """`failed (PayloadTooLarge)` in the place of `answer`, with what that cost."""
-    return AnswerReady(
+    return RequestOutcome(
         request_id=answer.request_id,
         correlation_id=answer.correlation_id,
         use_case=answer.use_case,
@@ -76,7 +76,7 @@ def clipped(text: str, most: int) -> str:
     return text[:fits]
 
 
-def _with_short_words(answer: AnswerReady, room: int) -> AnswerReady:
+def _with_short_words(answer: RequestOutcome, room: int) -> RequestOutcome:
     """`answer` with its sentences, quotes and titles cut so that they take up about `room` bytes at the most."""
     # Title, section and quote share what there is for a citation with its document's path and its numbers.
     share = room // max(1, len(answer.citations)) // 4
@@ -95,5 +95,5 @@ def _cut(text: str, most: int) -> str:
     return text if (kept := clipped(text, most)) == text else kept + MARK
 
 
-def _size(answer: AnswerReady) -> int:
+def _size(answer: RequestOutcome) -> int:
     return len(answer.encode())

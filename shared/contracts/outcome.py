@@ -100,7 +100,7 @@ class Plan(Part):
     why: str
 
 
-class AnswerReady(Message):
+class RequestOutcome(Message):
     """The outcome. Every ask gets exactly one; asks with one id and question get the same, unless it was retryable."""
 
     kind: ClassVar[str] = "answer.v1"
@@ -126,12 +126,12 @@ class AnswerReady(Message):
     finished_at: AwareDatetime | None = None
 
 
-def cancelled(request: Request, now: datetime) -> AnswerReady:
+def cancelled(request: Request, now: datetime) -> RequestOutcome:
     """The outcome of a request that its caller does not want any more."""
     return ending(request, Outcome.CANCELLED, Code.CANCELLED, "cancelled by the caller", finished_at=now)
 
 
-def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -> AnswerReady:
+def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -> RequestOutcome:
     """The outcome of a request that cannot end in time because there is more work than can be done.
 
     `wait`: seconds after which it is worth another try. It is spread by half to either side (`chance` in 0..1), or all
@@ -148,12 +148,12 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
     )
 
 
-def id_reused(request: Request, now: datetime) -> AnswerReady:
+def id_reused(request: Request, now: datetime) -> RequestOutcome:
     """The outcome of an ask whose id belongs to another question; it is never claimed."""
     return ending(request, Outcome.REFUSED, Code.ID_REUSED, ID_REUSED, finished_at=now)
 
 
-def again_at(answer: AnswerReady) -> float | None:
+def again_at(answer: RequestOutcome) -> float | None:
     """From when (seconds since the epoch) the same ask is admitted anew; none: never, the outcome is final."""
     if not answer.retryable:
         return None
@@ -162,7 +162,7 @@ def again_at(answer: AnswerReady) -> float | None:
     return (answer.finished_at + timedelta(seconds=answer.retry_after or 0)).timestamp()
 
 
-def repeated(answer: AnswerReady, now: datetime) -> AnswerReady:
+def repeated(answer: RequestOutcome, now: datetime) -> RequestOutcome:
     """A stored outcome as it is told again: with what is left of `retry_after`."""
     if answer.retry_after is None or answer.finished_at is None:
         return answer
@@ -170,9 +170,9 @@ def repeated(answer: AnswerReady, now: datetime) -> AnswerReady:
     return answer.model_copy(update={"retry_after": max(0.0, round(left, 3))})
 
 
-def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> AnswerReady:
-    """The outcome of `request`; `more` are further fields of `AnswerReady`."""
-    return AnswerReady(
+def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> RequestOutcome:
+    """The outcome of `request`; `more` are further fields of `RequestOutcome`."""
+    return RequestOutcome(
         request_id=request.request_id,
         correlation_id=request.correlation_id,
         use_case=request.use_case,

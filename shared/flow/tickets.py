@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.contracts.outcome import AnswerReady, Outcome
+from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.request import Request
 from shared.flow.estimate import DEVIATION_WEIGHT, MEAN_WEIGHT, Estimate
 from shared.flow.rules import MOST, PER_SLOT, SLOTS_UNKNOWN, SPARE
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 
 # A ticket lapses this long after the deadline; the sentinel has told the caller by then.
 LAPSE = timedelta(seconds=5)
@@ -138,9 +138,9 @@ class Taken:
 
 
 class Tickets:
-    """Every method but `give_back` raises `RedisAway` when Redis is away."""
+    """Every method but `give_back` raises `RedisUnavailable` when Redis is away."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
         self._owed: set[asyncio.Task[None]] = set()
 
@@ -153,16 +153,16 @@ class Tickets:
         granted, at, known = await self._redis.script(_TAKE, _KEYS, args)
         return Taken(int(granted), float(at), [_estimate(said) for said in known])
 
-    async def release(self, request: Request, answer: AnswerReady | None = None) -> None:
+    async def release(self, request: Request, answer: RequestOutcome | None = None) -> None:
         """Give the ticket back, if there is one; `answer` says how it went, and so how long such requests take."""
         args = [request.spending, _said(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
         await self._redis.script(_RELEASE, _KEYS, args)
 
-    async def give_back(self, request: Request, answer: AnswerReady | None = None) -> None:
+    async def give_back(self, request: Request, answer: RequestOutcome | None = None) -> None:
         """Release it; while Redis is away that is tried again beside, or all tickets would be held by what is done."""
         try:
             await self.release(request, answer)
-        except RedisAway:
+        except RedisUnavailable:
             task = asyncio.create_task(self._release_later(request), name=f"ticket:{request.spending}")
             self._owed.add(task)
             task.add_done_callback(self._owed.discard)
@@ -171,7 +171,7 @@ class Tickets:
         until = asyncio.get_running_loop().time() + TRIED_FOR
         while asyncio.get_running_loop().time() < until:
             await asyncio.sleep(TRY_EVERY)
-            with suppress(RedisAway):
+            with suppress(RedisUnavailable):
                 # Without the answer: how long it took is not known any more.
                 await self.release(request)
                 return
@@ -198,7 +198,7 @@ return 1
 """
 
 
-def _said(answer: AnswerReady | None) -> str:
+def _said(answer: RequestOutcome | None) -> str:
     """What an outcome tells of how long requests take: only those that a model was asked for, and those too late."""
     if answer is None:
         return ""

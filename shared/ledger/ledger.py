@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.contracts.fit import fitted
-from shared.contracts.outcome import AnswerReady, again_at
+from shared.contracts.outcome import RequestOutcome, again_at
 from shared.contracts.request import Request
 from shared.ledger.states import State
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry import traces
 
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.
@@ -162,7 +162,7 @@ class Entry:
 
     tenant: str
     caller: str
-    answer: AnswerReady | None
+    answer: RequestOutcome | None
     sent: bool
     answer_by: datetime | None = None
     """When the answer is due, as the first admission said."""
@@ -176,7 +176,7 @@ class Entry:
     """What was accepted, without the question: whom to answer, and where."""
     cancelled: bool = False
     """Whether it was cancelled before it was accepted, as far as this ledger knew."""
-    unread: AnswerReady | None = None
+    unread: RequestOutcome | None = None
     """What was told to an ask with this id that could not be read; it binds nothing."""
     past: Sequence[str] = ()
     """Tokens of earlier admissions."""
@@ -215,9 +215,9 @@ class Entry:
 
 
 class Ledger:
-    """Every method raises `RedisAway` when Redis is away."""
+    """Every method raises `RedisUnavailable` when Redis is away."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
 
     async def bind(self, request: Request, token: str, now: datetime) -> Entry:
@@ -261,7 +261,7 @@ class Ledger:
         current = known == request.admission or token == request.token
         return known < request.admission or (current and answer is None and gone is None)
 
-    async def claim(self, request: Request, answer: AnswerReady, *, sent: bool = False) -> Entry:
+    async def claim(self, request: Request, answer: RequestOutcome, *, sent: bool = False) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has.
 
         An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `sent`: its caller has it with
@@ -273,20 +273,22 @@ class Ledger:
         args = [*_of_admission(request), answer.encode(), _again(answer), int(sent), int(request.recorded)]
         return _entry(await self._redis.script(_CLAIM, [_key(key_of(request))], args))
 
-    async def replace(self, request: Request, answer: AnswerReady) -> None:
+    async def replace(self, request: Request, answer: RequestOutcome) -> None:
         """Put `answer` in the place of an outcome that the broker refuses to carry."""
         answer = fitted(answer)
         args = [request.admission, answer.encode(), _again(answer)]
         await self._redis.script(_REPLACE, [_key(key_of(request))], args)
 
-    async def file(self, answer: AnswerReady, tenant: str, caller: str, *, ask: str = "", admission: int = 0) -> None:
+    async def file(
+        self, answer: RequestOutcome, tenant: str, caller: str, *, ask: str = "", admission: int = 0
+    ) -> None:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
         answer = fitted(answer)
         args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
         await self._redis.script(_CLAIM, [key], args)
 
-    async def unread(self, request: Request, answer: AnswerReady) -> None:
+    async def unread(self, request: Request, answer: RequestOutcome) -> None:
         """Keep what was told to an ask that could not be read, if nothing else is known under its id."""
         args = [fitted(answer).encode(), request.tenant, request.caller, _SECONDS]
         await self._redis.script(_UNREAD, [_key(key_of(request))], args)
@@ -320,9 +322,9 @@ def _entry(fields: Sequence[str | None]) -> Entry:
     )
 
 
-def _outcome(body: str | None) -> AnswerReady | None:
+def _outcome(body: str | None) -> RequestOutcome | None:
     # Of a version that did not know how large an outcome may be, perhaps.
-    return fitted(AnswerReady.decode(body.encode())) if body else None
+    return fitted(RequestOutcome.decode(body.encode())) if body else None
 
 
 def key_of(request: Request) -> str:
@@ -334,7 +336,7 @@ def _of_admission(request: Request) -> list[Any]:
     return [_SECONDS, request.admission, request.ask_digest, request.token, request.tenant, request.caller]
 
 
-def _again(answer: AnswerReady) -> float | str:
+def _again(answer: RequestOutcome) -> float | str:
     again = again_at(answer)
     return "" if again is None else again
 

@@ -20,7 +20,7 @@ from shared.bus.port import (
     Received,
 )
 from shared.contracts.envelope import Envelope
-from shared.contracts.ids import retry_id
+from shared.contracts.ids import MAX_ID, digest, retry_id
 from shared.contracts.queues import OUTCOMES
 from shared.telemetry import traces
 
@@ -37,6 +37,27 @@ class Identity:
     base_id: str
     origin: str | None = None
     deadline: datetime | None = None
+
+
+# `/r`, an attempt, a dot and a sequence number of 64 bits.
+_MARK = 32
+
+
+def internal_identity(message: Received) -> Identity:
+    """The identity of a message that one of our workers sent: its own id, and the deadline it carries or lives to.
+
+    On `dead` an ask has the id that its caller gave it: one so long that a retry's mark does not fit is digested.
+    """
+    base = message.message_id or digest(message.queue, str(message.sequence_number))
+    fits = len(base) <= MAX_ID - _MARK
+    return Identity(base if fits else digest(message.queue, base), deadline=_deadline(message))
+
+
+def _deadline(message: Received) -> datetime | None:
+    said = when(message.properties.get(ANSWER_BY))
+    if said is not None or message.enqueued_at is None or message.time_to_live is None:
+        return said
+    return message.enqueued_at + message.time_to_live
 
 
 def outgoing(envelope: Envelope, now: datetime) -> Outgoing:

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 
 from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.fit import fitted, too_large
-from shared.contracts.outcome import AnswerReady, cancelled, id_reused
+from shared.contracts.outcome import RequestOutcome, cancelled, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.failpoints import reach
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Entry, Ledger, key_of
-from shared.redis import RedisAway
+from shared.redis import RedisUnavailable
 
 Send = Callable[[Envelope], Awaitable[None]]
 
@@ -33,13 +33,13 @@ MOST_UNNOTED = 1_000
 class Sent:
     """An outcome that the broker has taken."""
 
-    answer: AnswerReady
+    answer: RequestOutcome
     guarded: bool = True
     """Whether it is the outcome for certain. Otherwise the ledger could not say whether there was one before, and if so
     the broker has dropped this one as a duplicate."""
 
 
-class Outcomes:
+class OutcomeGuard:
     """Looks up, claims and sends outcomes."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Outcomes:
         self._clock = clock
         self._tickets = tickets
         self._again = again
-        self._unnoted: deque[tuple[Request, AnswerReady]] = deque(maxlen=MOST_UNNOTED)
+        self._unnoted: deque[tuple[Request, RequestOutcome]] = deque(maxlen=MOST_UNNOTED)
         self._noting: asyncio.Task[None] | None = None
 
     async def known(self, request: Request) -> Entry | None:
@@ -73,7 +73,7 @@ class Outcomes:
             if entry is None or entry.is_wanted or entry.answer is not None:
                 return entry
             return await self._ledger.claim(request, cancelled(request, self._clock()))
-        except RedisAway:
+        except RedisUnavailable:
             return None
 
     async def send(self, envelope: Envelope, send: Send) -> Sent | None:
@@ -82,7 +82,7 @@ class Outcomes:
         None: nothing was sent, because it was before, or because the same ask was admitted anew since.
         """
         request = envelope.request
-        if request is None or not isinstance(envelope.message, AnswerReady):
+        if request is None or not isinstance(envelope.message, RequestOutcome):
             raise TypeError("an outcome needs its request to be claimed for")
         answer = fitted(envelope.message)
         if not envelope.claim:
@@ -139,7 +139,7 @@ class Outcomes:
         now = self._clock()
         return to_one_ask(request, id_reused(request, now), request.token, now)
 
-    def _note_later(self, request: Request, answer: AnswerReady) -> None:
+    def _note_later(self, request: Request, answer: RequestOutcome) -> None:
         """Have the ledger told when Redis is back: it would go on waiting for an outcome."""
         self._unnoted.append((request, answer))
         if self._noting is None or self._noting.done():
@@ -150,24 +150,24 @@ class Outcomes:
             request, answer = self._unnoted.popleft()
             try:
                 await self._ledger.claim(request, answer, sent=True)
-            except RedisAway:
+            except RedisUnavailable:
                 self._unnoted.appendleft((request, answer))
                 await asyncio.sleep(self._again)
 
-    async def _claim(self, request: Request, answer: AnswerReady) -> Entry | None:
+    async def _claim(self, request: Request, answer: RequestOutcome) -> Entry | None:
         try:
             return await self._ledger.claim(request, answer)
-        except RedisAway:
+        except RedisUnavailable:
             return None
 
-    async def _replace(self, request: Request, answer: AnswerReady) -> None:
+    async def _replace(self, request: Request, answer: RequestOutcome) -> None:
         try:
             await self._ledger.replace(request, answer)
-        except RedisAway:
+        except RedisUnavailable:
             return
 
     async def _note_sent(self, request: Request) -> None:
         try:
             await self._ledger.sent(request)
-        except RedisAway:
+        except RedisUnavailable:
             return

@@ -8,7 +8,7 @@ from typing import TypeVar
 from shared.bus.port import Bus, MessageTooLarge, Outgoing, QueueFull
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope
-from shared.contracts.outcome import AnswerReady
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.request import Request
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
@@ -16,7 +16,7 @@ from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.worker.outbox import outgoing
-from shared.worker.outcome_guard import Outcomes
+from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.sentinels import Sentinels
 
 log = get_logger()
@@ -40,10 +40,10 @@ async def send_in_order(envelopes: Sequence[Envelope], send: Send, check: Callab
         number = await send(envelope if number is None else envelope.guarded_by(number)) or number
 
 
-class Poster:
+class Publisher:
     """Sends envelopes: outcomes after they were claimed, everything with the current trace."""
 
-    def __init__(self, bus: Bus, outcomes: Outcomes, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+    def __init__(self, bus: Bus, outcomes: OutcomeGuard, metrics: Metrics, clock: Callable[[], datetime]) -> None:
         self._bus = bus
         self._outcomes = outcomes
         self._metrics = metrics
@@ -57,7 +57,7 @@ class Poster:
         """
         if isinstance(envelope.message, DeadlinePassed):
             return await self._hand_over(envelope, self._bus.schedule)
-        if not isinstance(envelope.message, AnswerReady):
+        if not isinstance(envelope.message, RequestOutcome):
             await self._post(envelope)
             return None
         sent = await self._outcomes.send(_traced(envelope), self._post)
@@ -97,6 +97,6 @@ def _traced(envelope: Envelope) -> Envelope:
     """Write the trace into an outcome, so that the caller can name it."""
     answer = envelope.message
     trace = traces.trace_id()
-    if not isinstance(answer, AnswerReady) or answer.trace_id or not trace:
+    if not isinstance(answer, RequestOutcome) or answer.trace_id or not trace:
         return envelope
     return replace(envelope, message=answer.model_copy(update={"trace_id": trace}))

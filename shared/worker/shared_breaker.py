@@ -1,6 +1,6 @@
 """The breaker of a queue as its workers share it: through Redis, or each by itself while Redis is away.
 
-Nothing is asked of Redis for a delivery that went well: a closed gate looks once in `LOOK_AGAIN` seconds.
+Nothing is asked of Redis for a delivery that went well: a closed breaker looks once in `LOOK_AGAIN` seconds.
 """
 
 import json
@@ -12,9 +12,9 @@ from dataclasses import astuple
 from datetime import timedelta
 from enum import Enum
 
-from shared.circuit_breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
+from shared.circuit_breaker import CLOSED, BreakerPolicy, BreakerState, asked_to_receive, failed, may_receive, succeeded
 from shared.failpoints import reach
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
@@ -33,23 +33,23 @@ return {1, there}
 """
 
 
-class Pass(Enum):
-    """What the gate says to somebody who would like to receive."""
+class Circuit(Enum):
+    """How the circuit of a queue looks to one worker."""
 
-    OPEN_ROAD = "as many as it likes"
-    PROBE = "one, and tell how it went"
-    WAIT = "none"
+    CLOSED = "receive as many deliveries as there are slots"
+    HALF_OPEN = "receive one delivery, the probe, and report how it went"
+    OPEN = "receive none"
 
 
-class Gate:
+class SharedBreaker:
     """Of one queue, for one worker."""
 
     def __init__(
         self,
-        redis: QuickRedis,
+        redis: FailFastRedis,
         queue: str,
         *,
-        rules: Breaking | None = None,
+        rules: BreakerPolicy | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -57,7 +57,7 @@ class Gate:
         self._redis = redis
         self._queue = queue
         self._key = f"ragbus:breaker:{queue}"
-        self._rules = rules or Breaking()
+        self._rules = rules or BreakerPolicy()
         self._clock = clock
         self._chance = chance
         self._who = uuid.uuid4().hex
@@ -65,7 +65,7 @@ class Gate:
         self._looked = 0.0
 
     @property
-    def rules(self) -> Breaking:
+    def rules(self) -> BreakerPolicy:
         """When it opens, and for how long."""
         return self._rules
 
@@ -74,29 +74,31 @@ class Gate:
         """Whether work may be begun, as far as this worker knows."""
         return self._state.is_closed
 
-    async def ask(self) -> Pass:
+    async def ask(self) -> Circuit:
         """Whether to receive now."""
         now = self._clock()
         if self._state.is_closed and now - self._looked < LOOK_AGAIN:
-            return Pass.OPEN_ROAD
+            return Circuit.CLOSED
         known = self._state
-        before, state = await self._change(lambda state: asked(state, self._who, now, self._rules))
+        before, state = await self._change(lambda state: asked_to_receive(state, self._who, now, self._rules))
         self._looked = now
         if state.is_closed:
             if not known.is_closed:
                 log.info("breaker.closed", queue=self._queue)
-            return Pass.OPEN_ROAD
+            return Circuit.CLOSED
         if not may_receive(state, self._who):
-            return Pass.WAIT
+            return Circuit.OPEN
         if before.prober != self._who:
-            reach("breaker.probing")
-            log.info("breaker.probing", queue=self._queue, times=state.opened)
-        return Pass.PROBE
+            reach("breaker.half_open")
+            log.info("breaker.half_open", queue=self._queue, times=state.opened)
+        return Circuit.HALF_OPEN
 
     async def keep(self) -> None:
         """Say that the probe is still under way."""
         now = self._clock()
-        await self._change(lambda state: asked(state, self._who, now, self._rules) if self._is_mine(state) else state)
+        await self._change(
+            lambda state: asked_to_receive(state, self._who, now, self._rules) if state.prober == self._who else state
+        )
 
     async def failed(self, why: str) -> None:
         """Count a failure of what the work needs."""
@@ -107,27 +109,24 @@ class Gate:
             wait = round(state.until - now, 1)
             log.warning("breaker.opened", queue=self._queue, times=state.opened, wait=wait, detail=why)
 
-    async def worked(self) -> None:
+    async def succeeded(self) -> None:
         """Count a success."""
         if self._state == CLOSED:
             return
-        before, _ = await self._change(worked)
+        before, _ = await self._change(succeeded)
         if not before.is_closed:
             log.info("breaker.closed", queue=self._queue)
 
-    def _is_mine(self, state: State) -> bool:
-        return state.prober == self._who
-
-    async def _change(self, step: Callable[[State], State]) -> tuple[State, State]:
+    async def _change(self, step: Callable[[BreakerState], BreakerState]) -> tuple[BreakerState, BreakerState]:
         """The states before and after `step`: of what all replicas share, or without Redis of what this one knows."""
         try:
             before, after = await self._shared(step)
-        except RedisAway:
+        except RedisUnavailable:
             before, after = self._state, step(self._state)
         self._state = after
         return before, after
 
-    async def _shared(self, step: Callable[[State], State]) -> tuple[State, State]:
+    async def _shared(self, step: Callable[[BreakerState], BreakerState]) -> tuple[BreakerState, BreakerState]:
         seen = str(await self._redis.run(lambda redis: redis.get(self._key)) or "")
         while True:
             state = _read(seen)
@@ -140,13 +139,13 @@ class Gate:
                 return state, wanted
 
 
-def _write(state: State) -> str:
+def _write(state: BreakerState) -> str:
     return "" if state == CLOSED else json.dumps(astuple(state))
 
 
-def _read(written: str) -> State:
+def _read(written: str) -> BreakerState:
     try:
-        return State(*json.loads(written)) if written else CLOSED
+        return BreakerState(*json.loads(written)) if written else CLOSED
     except (ValueError, TypeError):
         # Of another version of this file: an outage that is still there will be counted again.
         return CLOSED

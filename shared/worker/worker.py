@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import structlog
 
@@ -32,7 +32,7 @@ from shared.bus.port import (
     UnknownQueue,
 )
 from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.outcome import AnswerReady, Code, Outcome
+from shared.contracts.outcome import Code, Outcome, RequestOutcome
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, Unprocessable
 from shared.failpoints import reach
@@ -40,15 +40,15 @@ from shared.ledger.ledger import Entry
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
+from shared.worker.consumer import ArchiveInPlace, Consumer, Task
 from shared.worker.lease import Lease, holding
-from shared.worker.outbox import Identity, handed_back, retry_copy
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.publisher import Poster, send_in_order
+from shared.worker.outbox import handed_back, retry_copy
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher, send_in_order
 from shared.worker.retry import DeadLetter, Retry, RetryPolicy, after_failure
-from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
+from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
 from shared.worker.slots import Leaving, Share, Slots
 
-Task = TypeVar("Task")
 log = get_logger()
 Clock = Callable[[], datetime]
 
@@ -61,55 +61,15 @@ SUSPECT = 3
 AHEAD_AFTER = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A delivery that is archived as it is: dead-lettered with this reason and description."""
-
-    reason: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[Task]):
-    """What a worker does with the deliveries of one queue."""
-
-    queue: str
-    decode: Callable[[Received], Task]
-    handle: Callable[[Task, int], Awaitable[Sequence[Envelope]]]
-    identify: Callable[[Received], Identity]
-    """Also for messages that cannot be decoded, so it may look at native properties only."""
-    request: Callable[[Task], Request | None] = lambda _task: None
-    """The admitted request that a task works for, if any; its deadline and its outcome are checked before."""
-    after_deadline: bool = False
-    """Whether the work still makes sense when the request is late (telling the caller that it is)."""
-    patrol: timedelta | None = None
-    """Where connections are scarce, the queue is looked into only this often."""
-    ahead: tuple[str, ...] = ()
-    """Queues that it sends to as a rule; the way there is opened at the start."""
-    shared: bool = False
-    """Whether tenants share the queue: then they share the slots, and a few more deliveries are taken in hand."""
-    guarded: bool = False
-    """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
-    longest_wait: timedelta | None = None
-    """Between two tries, where this work deserves a shorter one than usual."""
-    concurrency: int | None = None
-    """Deliveries at once, where this queue deserves another number than the settings say."""
-    attempts: int | None = None
-    """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
-    archive: Callable[[Task, Entry | None], Kept | Envelope | None] | None = None
-    """What is kept of a delivery that was handled, given what the ledger has on a request that is over: it is itself
-    dead-lettered, or completed after this was sent in its place; None: nothing is kept."""
-
-
 @dataclass(slots=True)
 class Worker(Generic[Task]):
     """Receives, and works on up to `concurrency` deliveries at once (see `slots` for a queue that tenants share)."""
 
-    job: Job[Task]
+    consumer: Consumer[Task]
     bus: Bus
-    outcomes: Outcomes
+    outcomes: OutcomeGuard
     concurrency: int = 16
-    gate: Gate | None = None
+    breaker: SharedBreaker | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     metrics: Metrics = field(default_factory=make)
     clock: Clock = lambda: datetime.now(UTC)
@@ -121,32 +81,32 @@ class Worker(Generic[Task]):
     _suspect: "asyncio.Task[Any] | None" = None
     _probe: Delivery | None = None
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
-    poster: Poster = field(init=False)
+    publisher: Publisher = field(init=False)
     slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        self.poster = Poster(self.bus, self.outcomes, self.metrics, self.clock)
-        self.slots = Slots(Share.among_tenants(self.concurrency) if self.job.shared else Share(self.concurrency))
+        self.publisher = Publisher(self.bus, self.outcomes, self.metrics, self.clock)
+        self.slots = Slots(Share.among_tenants(self.concurrency) if self.consumer.shared else Share(self.concurrency))
 
     async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
-        inbox = self.bus.inbox(self.job.queue, patrol=self.job.patrol, slots=self.concurrency)
+        inbox = self.bus.inbox(self.consumer.queue, poll_interval=self.consumer.poll_interval, slots=self.concurrency)
         in_hand = asyncio.Semaphore(self.slots.share.in_hand)
-        self.metrics.queue_connected.set(0, {"queue": self.job.queue})
+        self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
         try:
-            await asyncio.gather(*(self.bus.warm(queue) for queue in self.job.ahead))
+            await asyncio.gather(*(self.bus.prewarm(queue) for queue in self.consumer.prewarm))
             while not stopping.is_set():
                 await in_hand.acquire()
                 await self._look_ahead(inbox)
                 allowed = await self._allowed(inbox, stopping)
-                delivery = await self._next(inbox, stopping) if allowed is not Pass.WAIT else None
+                delivery = await self._next(inbox, stopping) if allowed is not Circuit.OPEN else None
                 if delivery is None:
                     in_hand.release()
                     continue
                 reach("worker.received")
-                self._probe = delivery if allowed is Pass.PROBE else None
+                self._probe = delivery if allowed is Circuit.HALF_OPEN else None
                 task = self._start(delivery, in_hand)
-                if allowed is Pass.PROBE or _is_suspect(delivery):
+                if allowed is Circuit.HALF_OPEN or _is_suspect(delivery):
                     await self._by_itself(task, stopping)
             await self._drain(grace)
         finally:
@@ -182,13 +142,13 @@ class Worker(Generic[Task]):
         except Exception as away:  # noqa: BLE001 - a receiver that fails in a new way must not end the process
             self.connected.clear()
             self.trouble = str(away) or repr(away)
-            self.metrics.queue_connected.set(0, {"queue": self.job.queue})
-            log.warning("bus.unavailable", queue=self.job.queue, detail=self.trouble)
+            self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
+            log.warning("bus.unavailable", queue=self.consumer.queue, detail=self.trouble)
             await _pause(stopping, 1 + 2 * self.chance())
             return None
         if not self.connected.is_set():
             self.connected.set()
-            self.metrics.queue_connected.set(1, {"queue": self.job.queue})
+            self.metrics.queue_connected.set(1, {"queue": self.consumer.queue})
         return delivery
 
     async def _look_ahead(self, inbox: Inbox) -> None:
@@ -204,10 +164,10 @@ class Worker(Generic[Task]):
         elif self.in_flight < slots:
             inbox.slots = slots
 
-    async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Pass:
+    async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Circuit:
         """Whether to receive; waits a moment when not, so that it can be asked again at once."""
-        allowed = await self.gate.ask() if self.gate else Pass.OPEN_ROAD
-        if allowed is Pass.WAIT:
+        allowed = await self.breaker.ask() if self.breaker else Circuit.CLOSED
+        if allowed is Circuit.OPEN:
             if not self._running:
                 # An open link may be handed a message that nobody would look at until its lock has ended.
                 await inbox.close()
@@ -218,11 +178,11 @@ class Worker(Generic[Task]):
         """Nothing else is received until it is known how this one went."""
         while not task.done() and not stopping.is_set():
             await asyncio.wait({task}, timeout=LOOK_AGAIN)
-            if self.gate is not None:
-                await self.gate.keep()
+            if self.breaker is not None:
+                await self.breaker.keep()
 
     def _start(self, delivery: Delivery, in_hand: asyncio.Semaphore) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self.process(delivery), name=f"{self.job.queue}:{delivery.message.message_id}")
+        task = asyncio.create_task(self.process(delivery), name=f"{self.consumer.queue}:{delivery.message.message_id}")
         self._running.add(task)
 
         def ended(task: "asyncio.Task[None]") -> None:
@@ -230,7 +190,7 @@ class Worker(Generic[Task]):
             in_hand.release()
             self._ended.set()
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("worker.bug", queue=self.job.queue, error=repr(error))
+                log.error("worker.bug", queue=self.consumer.queue, error=repr(error))
 
         task.add_done_callback(ended)
         return task
@@ -239,7 +199,7 @@ class Worker(Generic[Task]):
         self.slots.send_away()
         if not self._running:
             return
-        log.info("worker.draining", queue=self.job.queue, in_flight=len(self._running))
+        log.info("worker.draining", queue=self.consumer.queue, in_flight=len(self._running))
         _, late = await asyncio.wait(self._running, timeout=grace.total_seconds())
         for task in late:
             task.cancel()
@@ -273,9 +233,9 @@ class Worker(Generic[Task]):
         if _is_suspect(delivery):
             await self._alone()
         try:
-            task = self.job.decode(delivery.message)
+            task = self.consumer.decode(delivery.message)
             reach("worker.decoded")
-            request = self.job.request(task)
+            request = self.consumer.request(task)
             if request is not None:
                 seen.append(request)
                 await self._enter(delivery, request)
@@ -291,9 +251,9 @@ class Worker(Generic[Task]):
             reach("worker.handled")
             # The next one's call need not wait until this one's result is sent and settled.
             self.slots.leave(delivery)
-            if self.gate is not None and not _was_given_up(envelopes):
-                await self.gate.worked()
-            await send_in_order(envelopes, self.poster.send, lease.check)
+            if self.breaker is not None and not _was_given_up(envelopes):
+                await self.breaker.succeeded()
+            await send_in_order(envelopes, self.publisher.send, lease.check)
         except (LockLost, BusUnavailable, UnknownQueue, Leaving):
             # The way out is closed: not this message's fault, so it is left where it is.
             raise
@@ -305,7 +265,7 @@ class Worker(Generic[Task]):
     async def _enter(self, delivery: Delivery, request: Request) -> None:
         """Wait for a slot. Raises `Leaving` when the breaker has opened meanwhile: only a probe is begun then."""
         await self.slots.enter(delivery, request.tenant)
-        if self.gate is not None and not self.gate.is_closed and delivery is not self._probe:
+        if self.breaker is not None and not self.breaker.is_closed and delivery is not self._probe:
             raise Leaving
 
     async def _alone(self) -> None:
@@ -314,13 +274,13 @@ class Worker(Generic[Task]):
             await asyncio.wait(others)
 
     async def _done(self, delivery: Delivery, word: str, task: Task, known: Entry | None = None) -> str:
-        kept = self.job.archive(task, known) if self.job.archive is not None else None
-        if isinstance(kept, Kept):
+        kept = self.consumer.archive(task, known) if self.consumer.archive is not None else None
+        if isinstance(kept, ArchiveInPlace):
             reach("worker.archiving")
             return await _settled(delivery.dead_letter(kept.reason, kept.description), "archived")
         if kept is not None:
             # A crash after this makes a second copy, under the same id.
-            await self.poster.send(kept)
+            await self.publisher.send(kept)
         reach("worker.completing")
         return await _settled(delivery.complete(), word)
 
@@ -330,27 +290,27 @@ class Worker(Generic[Task]):
         if entry is None:
             return None
         if not entry.asks_the_same(request):
-            await self.poster.send(self.outcomes.reused(request))
+            await self.publisher.send(self.outcomes.reused(request))
             return entry
         if entry.is_past(request):
             return entry
         if entry.answer is None:
             return None
         if entry.sent:
-            self.poster.is_over(request)
+            self.publisher.is_over(request)
         else:
-            await self.poster.send(to_caller(request, entry.answer, self.clock()))
+            await self.publisher.send(to_caller(request, entry.answer, self.clock()))
         return entry
 
     async def _handle(self, task: Task, request: Request | None, attempt: int) -> Sequence[Envelope]:
-        if request is None or self.job.after_deadline:
-            return await self.job.handle(task, attempt)
+        if request is None or self.consumer.after_deadline:
+            return await self.consumer.handle(task, attempt)
         left = (request.answer_by - self.clock()).total_seconds()
         if left <= 0:
             raise DeadlineMissed(f"the answer was due at {request.answer_by:%X} UTC")
         try:
             async with asyncio.timeout(left) as limit:
-                return await self.job.handle(task, attempt)
+                return await self.consumer.handle(task, attempt)
         except TimeoutError as late:
             if not limit.expired():
                 raise
@@ -359,9 +319,9 @@ class Worker(Generic[Task]):
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""
         message = delivery.message
-        identity = self.job.identify(message)
-        if self.gate is not None and isinstance(failure, DependencyDown):
-            await self.gate.failed(str(failure))
+        identity = self.consumer.identify(message)
+        if self.breaker is not None and isinstance(failure, DependencyDown):
+            await self.breaker.failed(str(failure))
         decision = after_failure(
             failure,
             attempt=message.attempt,
@@ -392,12 +352,12 @@ class Worker(Generic[Task]):
     async def _hand_back(self, delivery: Delivery) -> None:
         """The grace period is over: leave the work to another worker, at the same attempt."""
         message = delivery.message
-        if self.job.archive is not None:
+        if self.consumer.archive is not None:
             # A copy would not be dead any more; its lock runs out and another worker looks at it.
             return delivery.forget()
         try:
             reach("worker.handing_back")
-            await self.bus.send(handed_back(message, self.job.identify(message), self.clock()))
+            await self.bus.send(handed_back(message, self.consumer.identify(message), self.clock()))
             reach("worker.handed_back")
             await delivery.complete()
             log.info("delivery.handed_back")
@@ -417,7 +377,7 @@ class Worker(Generic[Task]):
 
 def _was_given_up(envelopes: Sequence[Envelope]) -> bool:
     """Whether it was cancelled on the way or not begun, which says nothing of what the work needs."""
-    answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, AnswerReady)]
+    answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, RequestOutcome)]
     return any(answer.outcome is Outcome.CANCELLED or answer.code is Code.OVERLOADED for answer in answers)
 
 

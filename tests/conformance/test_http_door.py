@@ -20,7 +20,7 @@ from services.gateway.http import HttpDoor, make_app
 from services.gateway.server import listen, make_server
 from shared.access.callers import Callers, hash_key
 from shared.contracts.envelope import Envelope
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW
 from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway
@@ -85,7 +85,7 @@ class Peer:
 class Server:
     """A running server, and what it has sent to the broker."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self.sent: list[Envelope] = []
         self.port = 0
         self._peers: list[Peer] = []
@@ -142,7 +142,7 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-def start(redis: QuickRedis) -> Start:
+def start(redis: FailFastRedis) -> Start:
     def running(slowdown: Slowdown | None = None, **limits: Any) -> Any:
         return Server(redis).running(Limits(**limits), slowdown or Slowdown(free=10_000))
 

@@ -25,7 +25,7 @@ from services.retriever.build import build as build_retriever
 from services.retriever.handler import Retriever
 from services.retriever.settings import RetrieverSettings
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import AnswerReady, Code
+from shared.contracts.outcome import Code, RequestOutcome
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.openai import OpenAIEmbedder
@@ -204,7 +204,7 @@ class Knowing:
             reply_to=ReplyTo(queue="answers", session="s"),
         )
         [out] = await self.retriever.handle(RetrievePassages(request=request))
-        if isinstance(out.message, AnswerReady):
+        if isinstance(out.message, RequestOutcome):
             assert out.message.code is Code.NOT_IN_DOCUMENTS
             return ()
         assert isinstance(out.message, GenerateAnswer)

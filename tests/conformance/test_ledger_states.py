@@ -7,7 +7,7 @@ import pytest
 from shared.contracts.outcome import Code, Outcome, ending
 from shared.ledger.ledger import Ledger, key_of
 from shared.ledger.states import State, Step, after
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW, a_request
 
 REQUEST = a_request(ask_digest="d", token="t1")
@@ -55,7 +55,7 @@ async def state_in(ledger: Ledger) -> State:
 
 @pytest.mark.parametrize("step", Step)
 @pytest.mark.parametrize("state", State)
-async def test_every_step_leads_where_the_table_says(redis: QuickRedis, state: State, step: Step) -> None:
+async def test_every_step_leads_where_the_table_says(redis: FailFastRedis, state: State, step: Step) -> None:
     ledger = Ledger(redis)
     for before in WAYS[state]:
         await take(ledger, before)

@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import KEEP, Entry, Ledger, key_of
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW, a_request
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def the_request(name: str, run: tuple[str, bool], **changes: Any) -> Request:
     return a_request(request_id=name, run=run[0], rerun=run[1], **given)
 
 
-def an_answer(request: Request, text: str) -> AnswerReady:
+def an_answer(request: Request, text: str) -> RequestOutcome:
     if text == BUSY:
         wait = RETRY_AFTER.total_seconds()
         return ending(
@@ -75,7 +75,7 @@ def anew(known: Known) -> Known:
 class LedgerLaw(RuleBasedStateMachine):
     """Two workers with a ledger each, on one Valkey."""
 
-    def __init__(self, runner: asyncio.Runner, redis: QuickRedis) -> None:
+    def __init__(self, runner: asyncio.Runner, redis: FailFastRedis) -> None:
         super().__init__()
         self.run_in, self.redis = runner, redis
         self.ledgers = Ledger(redis), Ledger(redis)
@@ -286,7 +286,7 @@ def assert_is(entry: Entry, model: Known, request: Request) -> None:
 
 def test_the_ledger_keeps_its_law(redis_url: str) -> None:
     with asyncio.Runner() as runner:
-        redis = QuickRedis(redis_url, timeout=10)
+        redis = FailFastRedis(redis_url, timeout=10)
         try:
             run_state_machine_as_test(
                 lambda: LedgerLaw(runner, redis),  # type: ignore[arg-type]  # it takes whatever makes one

@@ -21,11 +21,11 @@ from hypothesis.stateful import (
 
 from shared.bus.memory import MemoryBus
 from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import Ledger, key_of
 from shared.worker.outbox import outgoing
-from shared.worker.outcome_guard import Outcomes
+from shared.worker.outcome_guard import OutcomeGuard
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
 
@@ -39,7 +39,7 @@ TARGET = st.sampled_from(["r1", "r1", "r1/p1"])
 class Sender:
     """A worker that sends one outcome, and stops where it could die."""
 
-    def __init__(self, bus: MemoryBus, outcomes: Outcomes, name: str, envelope: Envelope) -> None:
+    def __init__(self, bus: MemoryBus, outcomes: OutcomeGuard, name: str, envelope: Envelope) -> None:
         self._bus = bus
         self.name = name
         self._stopped, self._may_go = asyncio.Event(), asyncio.Event()
@@ -85,7 +85,7 @@ class OutcomeLaw(RuleBasedStateMachine):
         super().__init__()
         self.run_in, self.redis = runner, redis
         self.ledger = Ledger(redis)
-        self.outcomes = Outcomes(self.ledger, lambda: NOW)
+        self.outcomes = OutcomeGuard(self.ledger, lambda: NOW)
         self.bus = MemoryBus("answers", clock=lambda: NOW)
         self.senders: list[Sender] = []
         self.begun: set[str] = set()
@@ -214,18 +214,18 @@ class OutcomeLaw(RuleBasedStateMachine):
         """The only two conditions under which there may be a second outcome, and both of them are needed."""
         return self.window_has_passed and not self.redis_was_whole
 
-    def _start(self, name: str, answer: AnswerReady) -> Sender:
+    def _start(self, name: str, answer: RequestOutcome) -> Sender:
         sender = self._sender(name, answer)
         self.wait(sender.until_it_stops())
         self.senders.append(sender)
         self._bury_the_done()
         return sender
 
-    def _new_answer(self, name: str) -> AnswerReady:
+    def _new_answer(self, name: str) -> RequestOutcome:
         self.answers += 1
         return ending(TARGETS[name], Outcome.ANSWERED, Code.OK, text=f"answer {self.answers}")
 
-    def _sender(self, name: str, answer: AnswerReady) -> Sender:
+    def _sender(self, name: str, answer: RequestOutcome) -> Sender:
         self.begun.add(name)
         self.unsettled.add(name)
 
@@ -246,17 +246,17 @@ class OutcomeLaw(RuleBasedStateMachine):
     def _heard(self, name: str) -> list[str]:
         messages = self.wait(self._peek())
         wanted = to_caller(TARGETS[name], _late(TARGETS[name]), NOW).message_id
-        return [_said(AnswerReady.decode(message.body)) for message in messages if message.message_id == wanted]
+        return [_said(RequestOutcome.decode(message.body)) for message in messages if message.message_id == wanted]
 
     async def _peek(self) -> Any:
         return await self.bus.peek("answers")
 
 
-def _said(answer: AnswerReady) -> str:
+def _said(answer: RequestOutcome) -> str:
     return f"{answer.outcome}: {answer.text}"
 
 
-def _late(request: Request) -> AnswerReady:
+def _late(request: Request) -> RequestOutcome:
     return ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
 
 

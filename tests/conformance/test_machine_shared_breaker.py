@@ -11,13 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from shared.circuit_breaker import Breaking
-from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
+from shared.circuit_breaker import BreakerPolicy
+from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
 from tests.breakable import Breakable
 
 T = TypeVar("T")
 
-RULES = Breaking(threshold=3, first=2.0, longest=8.0, lease=5.0)
+RULES = BreakerPolicy(threshold=3, first=2.0, longest=8.0, lease=5.0)
 REPLICAS = 3
 REPLICA = st.integers(0, REPLICAS - 1)
 
@@ -30,13 +30,13 @@ class GateLaw(RuleBasedStateMachine):
         self.run_in, self.redis = runner, redis
         self.now = 1_000_000.0
         self.chance = 0.0
-        self.gates = [self.gate() for _ in range(REPLICAS)]
+        self.breakers = [self.breaker() for _ in range(REPLICAS)]
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         return self.run_in.run(work)
 
-    def gate(self) -> Gate:
-        return Gate(self.redis, "generate", rules=RULES, clock=lambda: self.now, chance=lambda: self.chance)
+    def breaker(self) -> SharedBreaker:
+        return SharedBreaker(self.redis, "generate", rules=RULES, clock=lambda: self.now, chance=lambda: self.chance)
 
     @initialize()
     def begin(self) -> None:
@@ -46,7 +46,7 @@ class GateLaw(RuleBasedStateMachine):
     @rule(who=REPLICA, chance=st.floats(0, 1))
     def fail(self, who: int, chance: float) -> None:
         self.chance = chance
-        self.wait(self.gates[who].failed("503"))
+        self.wait(self.breakers[who].failed("503"))
 
     @rule(chance=st.floats(0, 1))
     def all_fail_at_once(self, chance: float) -> None:
@@ -54,23 +54,23 @@ class GateLaw(RuleBasedStateMachine):
         self.chance = chance
 
         async def at_once() -> None:
-            await asyncio.gather(*(gate.failed("503") for gate in self.gates))
+            await asyncio.gather(*(breaker.failed("503") for breaker in self.breakers))
 
         self.wait(at_once())
         if not self.redis.cut:
-            assert Pass.OPEN_ROAD not in self.everybody_asks()
+            assert Circuit.CLOSED not in self.everybody_asks()
 
     @rule(who=REPLICA)
     def work(self, who: int) -> None:
-        self.wait(self.gates[who].worked())
+        self.wait(self.breakers[who].succeeded())
 
     @rule(who=REPLICA)
     def ask(self, who: int) -> None:
-        self.wait(self.gates[who].ask())
+        self.wait(self.breakers[who].ask())
 
     @rule(who=REPLICA)
     def keep(self, who: int) -> None:
-        self.wait(self.gates[who].keep())
+        self.wait(self.breakers[who].keep())
 
     @rule(seconds=st.floats(0.01, 10))
     def time_passes(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ class GateLaw(RuleBasedStateMachine):
     @rule(who=REPLICA)
     def die(self, who: int) -> None:
         """A replica dies with all it knew, and a new one comes."""
-        self.gates[who] = self.gate()
+        self.breakers[who] = self.breaker()
 
     @rule()
     def flush(self) -> None:
@@ -95,15 +95,15 @@ class GateLaw(RuleBasedStateMachine):
         """They agree: all may receive, or at most one."""
         said = self.everybody_asks()
         if not self.redis.cut:
-            assert said.count(Pass.PROBE) <= 1
-            assert said.count(Pass.OPEN_ROAD) in (0, REPLICAS)
+            assert said.count(Circuit.HALF_OPEN) <= 1
+            assert said.count(Circuit.CLOSED) in (0, REPLICAS)
 
-    def everybody_asks(self) -> list[Pass]:
+    def everybody_asks(self) -> list[Circuit]:
         # Who saw it closed looks again after this time only.
         self.now += LOOK_AGAIN
 
-        async def at_once() -> list[Pass]:
-            return await asyncio.gather(*(gate.ask() for gate in self.gates))
+        async def at_once() -> list[Circuit]:
+            return await asyncio.gather(*(breaker.ask() for breaker in self.breakers))
 
         return self.wait(at_once())
 
@@ -112,10 +112,10 @@ class GateLaw(RuleBasedStateMachine):
         self.redis.cut = False
         self.now += max(RULES.longest, RULES.lease)
         said = self.everybody_asks()
-        for gate, word in zip(self.gates, said, strict=True):
-            if word is not Pass.WAIT:
-                self.wait(gate.worked())
-        assert self.everybody_asks() == [Pass.OPEN_ROAD] * REPLICAS
+        for breaker, word in zip(self.breakers, said, strict=True):
+            if word is not Circuit.OPEN:
+                self.wait(breaker.succeeded())
+        assert self.everybody_asks() == [Circuit.CLOSED] * REPLICAS
 
 
 def test_replicas_share_one_breaker_in_any_order(redis_url: str) -> None:

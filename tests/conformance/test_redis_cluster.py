@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from services.gateway.sweep import CURSOR
-from shared.redis import CONNECTIONS, QuickRedis, RedisAway
-from shared.worker.shared_breaker import Gate, Pass
+from shared.redis import CONNECTIONS, FailFastRedis, RedisUnavailable
+from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.conftest import free_port
 from tests.redis_cluster import Cluster, Node, running_cluster, until
 
@@ -42,30 +42,30 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def redis(cluster: Cluster) -> AsyncIterator[QuickRedis]:
+async def redis(cluster: Cluster) -> AsyncIterator[FailFastRedis]:
     """Our connection, which was told of one node."""
     async with quick(cluster.nodes[1].url) as made:
         yield made
 
 
 @asynccontextmanager
-async def quick(url: str, pause: float = 0.01) -> AsyncIterator[QuickRedis]:
-    made = QuickRedis(url, timeout=LONG, pause=pause, patience=LONG)
+async def quick(url: str, pause: float = 0.01) -> AsyncIterator[FailFastRedis]:
+    made = FailFastRedis(url, timeout=LONG, pause=pause, patience=LONG)
     try:
         yield made
     finally:
         await made.close()
 
 
-async def write(redis: QuickRedis, key: str, value: str = "1") -> None:
+async def write(redis: FailFastRedis, key: str, value: str = "1") -> None:
     await redis.run(lambda nodes: nodes.set(key, value))
 
 
-async def read(redis: QuickRedis, key: str) -> str:
+async def read(redis: FailFastRedis, key: str) -> str:
     return str(await redis.run(lambda nodes: nodes.get(key)))
 
 
-async def until_it_is_back(redis: QuickRedis) -> None:
+async def until_it_is_back(redis: FailFastRedis) -> None:
     async with asyncio.timeout(60):
         while redis.away:
             await asyncio.sleep(0.01)
@@ -84,10 +84,10 @@ async def test_every_key_is_on_the_node_that_has_its_slot(cluster: Cluster, told
 async def test_replicas_share_a_breaker_and_a_cursor_wherever_their_slots_are(cluster: Cluster) -> None:
     async with quick(cluster.nodes[0].url) as one, quick(cluster.nodes[1].url) as other:
         for queue in ("retrieve", "generate", "blob-events"):
-            gate = Gate(one, queue)
-            for _ in range(gate.rules.threshold):
-                await gate.failed("down")
-            assert await Gate(other, queue).ask() is Pass.WAIT
+            breaker = SharedBreaker(one, queue)
+            for _ in range(breaker.rules.threshold):
+                await breaker.failed("down")
+            assert await SharedBreaker(other, queue).ask() is Circuit.OPEN
         await write(one, CURSOR, "42")
         assert await read(other, CURSOR) == "42"
 
@@ -99,7 +99,7 @@ async def test_a_script_whose_keys_are_in_two_slots_is_a_bug_on_any_server(redis
         assert not redis.away
 
 
-async def test_a_slot_that_has_moved_is_found_again(cluster: Cluster, redis: QuickRedis) -> None:
+async def test_a_slot_that_has_moved_is_found_again(cluster: Cluster, redis: FailFastRedis) -> None:
     await asyncio.gather(*(write(redis, key, key) for key in KEYS))
     before = {key: cluster.owner(key).port for key in KEYS[:6]}
     for key in before:
@@ -114,7 +114,7 @@ async def test_a_slot_that_has_moved_is_found_again(cluster: Cluster, redis: Qui
         cluster.move(key)
 
 
-async def test_work_goes_on_while_a_slot_moves(cluster: Cluster, redis: QuickRedis) -> None:
+async def test_work_goes_on_while_a_slot_moves(cluster: Cluster, redis: FailFastRedis) -> None:
     """Many at once, so that ASKING and its command have to stay together."""
     await asyncio.gather(*(write(redis, key) for key in KEYS))
     source, target = cluster.begin_move("{x}")
@@ -128,12 +128,12 @@ async def test_work_goes_on_while_a_slot_moves(cluster: Cluster, redis: QuickRed
     cluster.move("{x}")
 
 
-async def test_keys_between_two_nodes_are_away_and_no_others(cluster: Cluster, redis: QuickRedis) -> None:
+async def test_keys_between_two_nodes_are_away_and_no_others(cluster: Cluster, redis: FailFastRedis) -> None:
     await write(redis, "{y}:a", "a")
     source, target = cluster.begin_move("{y}")
     source.say("MIGRATE", "127.0.0.1", target.port, "{y}:a", 0, 5000)
     await write(redis, "{y}:b", "b")
-    with pytest.raises(RedisAway, match="Multiple keys request during rehashing"):
+    with pytest.raises(RedisUnavailable, match="Multiple keys request during rehashing"):
         await redis.script(SCRIPT, ["{y}:a", "{y}:not-there"], ["x"])
     assert not redis.away
     await asyncio.gather(*(write(redis, key) for key in KEYS))
@@ -149,7 +149,7 @@ def end_move(source: Node, target: Node, key: str) -> None:
 
 
 async def test_a_node_that_fails_under_load_costs_no_answer_and_is_used_again_when_it_is_back(
-    cluster: Cluster, redis: QuickRedis
+    cluster: Cluster, redis: FailFastRedis
 ) -> None:
     await asyncio.gather(*(write(redis, key) for key in KEYS))
     ended: list[bool] = []
@@ -160,7 +160,7 @@ async def test_a_node_that_fails_under_load_costs_no_answer_and_is_used_again_wh
                 try:
                     await write(redis, key, str(turn))
                     ended.append(True)
-                except RedisAway:
+                except RedisUnavailable:
                     ended.append(False)
 
     with capture_logs() as said:
@@ -192,7 +192,7 @@ async def test_a_replica_that_takes_over_is_found_through_the_nodes_that_are_lef
                 await redis.check()
                 await asyncio.gather(*(write(redis, key) for key in KEYS))
                 second.kill()
-                with pytest.raises(RedisAway):
+                with pytest.raises(RedisUnavailable):
                     await asyncio.gather(*(write(redis, key) for key in KEYS))
                 replica.say("CLUSTER FAILOVER", "TAKEOVER")
                 await until_it_is_back(redis)
@@ -210,7 +210,7 @@ async def test_a_cluster_without_its_slots_is_away_until_it_has_them(tmp_path: P
             async with quick(node.url) as redis:
                 await redis.check()
                 assert redis.away
-                with pytest.raises(RedisAway, match="Hash slot not served"):
+                with pytest.raises(RedisUnavailable, match="Hash slot not served"):
                     await read(redis, "key")
                 node.say("CLUSTER ADDSLOTSRANGE", 0, 16383)
                 await until_it_is_back(redis)
@@ -243,7 +243,7 @@ async def test_nodes_that_are_announced_by_address_are_reached_under_the_name_in
                 assert await asyncio.gather(*(read(redis, key) for key in KEYS)) == KEYS
             assert said == []
             async with quick(f"rediss://127.0.0.1:{ports[0]}/0?ssl_ca_certs={authority}") as unnamed:
-                with pytest.raises(RedisAway, match="certificate"):
+                with pytest.raises(RedisUnavailable, match="certificate"):
                     await read(unnamed, KEYS[0])
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from shared.answer_cache import AnswerCache, Shelf
+from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.contracts.outcome import Citation, Code, Outcome, ending
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
-from shared.worker.shared_breaker import Gate
+from shared.redis import FailFastRedis
+from shared.worker.shared_breaker import SharedBreaker
 from tests.making import NOW, a_request
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ PATTERNS = {
 }
 
 
-class Recording(QuickRedis):
+class Recording(FailFastRedis):
     """Remembers the keys of every script."""
 
     def __init__(self, url: str) -> None:
@@ -53,7 +53,7 @@ def scripts() -> dict[str, str]:
     return found
 
 
-async def everything(redis: QuickRedis, tenant: str) -> None:
+async def everything(redis: FailFastRedis, tenant: str) -> None:
     """Whatever workers do with Redis by a script, for a tenant with that name."""
     request = a_request(tenant=tenant)
     citations = tuple(
@@ -74,18 +74,18 @@ async def everything(redis: QuickRedis, tenant: str) -> None:
     await budget.reserve(tenant, "r1", 10)
     await budget.settle(tenant, "r1", 10)
     await budget.charge(tenant, 10)
-    cache, shelf = AnswerCache(redis), Shelf(tenant, "handbook")
-    await cache.store(shelf, "key", answer, epoch=0, ttl=60)
-    await cache.find(shelf, "key")
+    cache, partition = AnswerCache(redis), CachePartition(tenant, "handbook")
+    await cache.store(partition, "key", answer, epoch=0, ttl=60)
+    await cache.find(partition, "key")
     await cache.invalidate(tenant, "handbook", "1.md", 2)
     tickets = Tickets(redis)
     await tickets.announce("replica", 16)
     await tickets.take(tenant, [request], NOW)
     await tickets.release(request, answer)
     await tickets.announce("replica", 0)
-    gate = Gate(redis, "retrieve")
-    for _ in range(gate.rules.threshold):
-        await gate.failed("down")
+    breaker = SharedBreaker(redis, "retrieve")
+    for _ in range(breaker.rules.threshold):
+        await breaker.failed("down")
 
 
 @pytest.mark.parametrize("tenant", ["tessolund", "a}b{c", "{", "}", "tenant: with/marks"])

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.answer_cache import AnswerCache, Shelf, answer_key, normalise
+from shared.answer_cache import AnswerCache, CachePartition, answer_key, normalise
 from shared.budget.bucket import Bucket
 from shared.budget.tenant import TenantBudget
-from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, cancelled, ending
+from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW, a_request
 from tests.redis_cluster import Cluster, running_cluster
 
-SHELF = Shelf("tessolund", "handbook")
+SHELF = CachePartition("tessolund", "handbook")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(params=["one server", "cluster"])
-async def redis(request: pytest.FixtureRequest) -> AsyncIterator[QuickRedis]:
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[FailFastRedis]:
     """Our connection to an empty Redis of either kind."""
     if request.param == "cluster":
         cluster: Cluster = request.getfixturevalue("running")
@@ -35,12 +35,12 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[QuickRedis]:
         url = cluster.url
     else:
         url = request.getfixturevalue("redis_url")
-    connection = QuickRedis(url, timeout=10)
+    connection = FailFastRedis(url, timeout=10)
     yield connection
     await connection.close()
 
 
-def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> AnswerReady:
+def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> RequestOutcome:
     cited = tuple(
         Citation(marker=n, document=d, version=v, title="t", start=0, end=1, quote="q", score=1)
         for n, (d, v) in enumerate(uses, 1)
@@ -51,7 +51,7 @@ def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> An
 # -- the cache
 
 
-async def test_an_answer_is_found_until_a_document_it_used_changes(redis: QuickRedis) -> None:
+async def test_an_answer_is_found_until_a_document_it_used_changes(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.store(SHELF, "k1", an_answer(("a.md", 1), ("b.md", 3)), epoch=0, ttl=60)
     await cache.store(SHELF, "k2", an_answer(("c.md", 1)), epoch=0, ttl=60)
@@ -60,14 +60,14 @@ async def test_an_answer_is_found_until_a_document_it_used_changes(redis: QuickR
     assert await cache.find(SHELF, "k2") is not None  # exactly the dependent ones go
 
 
-async def test_an_answer_that_was_made_before_a_change_is_not_stored_after_it(redis: QuickRedis) -> None:
+async def test_an_answer_that_was_made_before_a_change_is_not_stored_after_it(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.invalidate("tessolund", "handbook", "a.md", 2)
     assert not await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     assert await cache.store(SHELF, "k", an_answer(("a.md", 2)), epoch=1, ttl=60)
 
 
-async def test_an_answer_below_the_floor_is_never_served(redis: QuickRedis) -> None:
+async def test_an_answer_below_the_floor_is_never_served(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     # As if the eviction had missed it.
@@ -75,7 +75,7 @@ async def test_an_answer_below_the_floor_is_never_served(redis: QuickRedis) -> N
     assert await cache.find(SHELF, "k") is None
 
 
-async def test_not_in_the_documents_holds_until_any_document_changes(redis: QuickRedis) -> None:
+async def test_not_in_the_documents_holds_until_any_document_changes(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
     assert await cache.find(SHELF, "k") is not None
@@ -84,10 +84,10 @@ async def test_not_in_the_documents_holds_until_any_document_changes(redis: Quic
     assert not await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
 
 
-async def test_collections_and_tenants_do_not_share_a_shelf(redis: QuickRedis) -> None:
+async def test_collections_and_tenants_do_not_share_a_shelf(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
-    assert await cache.find(Shelf("other", "handbook"), "k") is None
+    assert await cache.find(CachePartition("other", "handbook"), "k") is None
     await cache.invalidate("other", "handbook", "a.md", 9)
     assert await cache.find(SHELF, "k") is not None
 
@@ -121,7 +121,7 @@ def test_keys_do_not_differ_for_what_makes_no_difference(same: str) -> None:
 # -- the budget
 
 
-async def test_concurrent_requests_never_overspend(redis: QuickRedis) -> None:
+async def test_concurrent_requests_never_overspend(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 10_000)
     taken = await asyncio.gather(*(budget.reserve("t", f"r{n}", 900) for n in range(200)))
     assert sum(refusal is None for refusal in taken) == 11  # 9,900; refilling 900 takes over five seconds
@@ -129,7 +129,7 @@ async def test_concurrent_requests_never_overspend(redis: QuickRedis) -> None:
     assert all(wait is not None and 0 < wait < 6 for wait in waits)
 
 
-async def test_reserving_and_settling_twice_counts_once(redis: QuickRedis) -> None:
+async def test_reserving_and_settling_twice_counts_once(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     for _ in range(5):
         assert await budget.reserve("t", "r1", 900) is None
@@ -139,7 +139,7 @@ async def test_reserving_and_settling_twice_counts_once(redis: QuickRedis) -> No
     assert await budget.reserve("t", "r3", 900) is not None
 
 
-async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back(redis: QuickRedis) -> None:
+async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     assert await budget.reserve("t", "r1", 900) is None
     await budget.settle("t", "r1", 0)
@@ -148,7 +148,7 @@ async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back
     assert float(level or 0) == 700
 
 
-async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: QuickRedis) -> None:
+async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     assert await budget.reserve("t", "r1", 900) is None
     for _ in range(2):
@@ -158,7 +158,7 @@ async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: 
     assert float(level or 0) == 920
 
 
-async def test_searching_alone_uses_a_budget_up(redis: QuickRedis) -> None:
+async def test_searching_alone_uses_a_budget_up(redis: FailFastRedis) -> None:
     """Each ask is answered by the retriever: its reservation is given back, and what its search used is not."""
     budget, admitted = TenantBudget(redis, lambda _tenant: 1_000), 0
     while await budget.reserve("t", f"r{admitted}", 500) is None:
@@ -168,13 +168,13 @@ async def test_searching_alone_uses_a_budget_up(redis: QuickRedis) -> None:
         assert admitted < 60  # a minute refills the whole budget, and no machine is that slow
 
 
-async def test_what_can_never_fit_is_refused_for_good(redis: QuickRedis) -> None:
+async def test_what_can_never_fit_is_refused_for_good(redis: FailFastRedis) -> None:
     refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
     assert refusal is not None
     assert refusal.retry_after is None
 
 
-async def test_tenants_do_not_spend_each_others_tokens(redis: QuickRedis) -> None:
+async def test_tenants_do_not_spend_each_others_tokens(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     assert await budget.reserve("a", "r", 1_000) is None
     assert await budget.reserve("b", "r", 1_000) is None
@@ -199,7 +199,7 @@ def test_a_bucket_never_lends_and_never_overflows(steps: list[tuple[float, int, 
 # -- the ledger
 
 
-async def test_of_many_outcomes_the_first_is_the_outcome(redis: QuickRedis) -> None:
+async def test_of_many_outcomes_the_first_is_the_outcome(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     texts = [f"answer {n}" for n in range(20)]
     entries = await asyncio.gather(
@@ -208,7 +208,7 @@ async def test_of_many_outcomes_the_first_is_the_outcome(redis: QuickRedis) -> N
     assert len({entry.answer.text for entry in entries if entry.answer is not None}) == 1
 
 
-async def test_a_request_is_known_from_its_admission_on(redis: QuickRedis) -> None:
+async def test_a_request_is_known_from_its_admission_on(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     assert await ledger.find("r1") is None
     await ledger.accept(request)
@@ -217,7 +217,7 @@ async def test_a_request_is_known_from_its_admission_on(redis: QuickRedis) -> No
     assert (entry.tenant, entry.caller, entry.answer, entry.sent) == ("tessolund", "welcome-app", None, False)
 
 
-async def test_a_rerun_has_an_outcome_of_its_own(redis: QuickRedis) -> None:
+async def test_a_rerun_has_an_outcome_of_its_own(redis: FailFastRedis) -> None:
     ledger = Ledger(redis)
     first = await ledger.claim(a_request(), ending(a_request(), Outcome.FAILED, Code.CRASHED))
     rerun = a_request(run="p1", rerun=True)
@@ -227,7 +227,7 @@ async def test_a_rerun_has_an_outcome_of_its_own(redis: QuickRedis) -> None:
     assert (first.answer.outcome, second.answer.outcome) == (Outcome.FAILED, Outcome.ANSWERED)
 
 
-async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: QuickRedis) -> None:
+async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     key = SHELF.key("uses", "a.md")
     await redis.run(lambda connection: connection.zadd(key, {f"old{n}": 1 for n in range(300)}))
@@ -236,7 +236,7 @@ async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: Quic
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-async def test_what_was_cancelled_is_not_wanted_any_more(redis: QuickRedis, accepted: bool) -> None:
+async def test_what_was_cancelled_is_not_wanted_any_more(redis: FailFastRedis, accepted: bool) -> None:
     ledger, request = Ledger(redis), a_request()
     if accepted:
         await ledger.accept(request)
@@ -247,7 +247,7 @@ async def test_what_was_cancelled_is_not_wanted_any_more(redis: QuickRedis, acce
     assert not await ledger.is_wanted(request)
 
 
-async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: QuickRedis) -> None:
+async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.cancel("r1", "tessolund", "welcome-app")
     assert not (await ledger.accept(request)).is_wanted
@@ -258,7 +258,7 @@ async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: Quick
     assert (entry.answer.text, entry.cancelled) == ("x", False)
 
 
-async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: QuickRedis) -> None:
+async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.accept(request)
     await ledger.accept(a_request(reply_to=ReplyTo(queue="answers", session="another")))
@@ -268,7 +268,7 @@ async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: Qu
     assert entry.request.question == ""
 
 
-async def test_a_tombstone_does_not_stay_for_ever(redis: QuickRedis) -> None:
+async def test_a_tombstone_does_not_stay_for_ever(redis: FailFastRedis) -> None:
     await Ledger(redis).cancel("r1", "tessolund", "welcome-app")
     left = await redis.run(lambda connection: connection.ttl("ragbus:request:{r1}"))
     assert 0 < left <= KEEP.total_seconds()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from local.faults import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
-from shared.redis import CONNECTIONS, TIMEOUT, QuickRedis, RedisAway
+from shared.redis import CONNECTIONS, TIMEOUT, FailFastRedis, RedisUnavailable
 from shared.settings.worker import WorkerSettings
 from tests.conftest import running_redis
 
@@ -36,27 +36,27 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
         yield made
 
 
-def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER, patience: float = 1) -> QuickRedis:
-    return QuickRedis(f"redis://127.0.0.1:{proxy.port}/0", timeout=timeout, pause=pause, patience=patience)
+def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER, patience: float = 1) -> FailFastRedis:
+    return FailFastRedis(f"redis://127.0.0.1:{proxy.port}/0", timeout=timeout, pause=pause, patience=patience)
 
 
-async def ask(redis: QuickRedis) -> str | None:
+async def ask(redis: FailFastRedis) -> str | None:
     """Set and get; None when Redis is away."""
     try:
         await redis.run(lambda connection: connection.set("key", "value"))
         return str(await redis.run(lambda connection: connection.get("key")))
-    except RedisAway:
+    except RedisUnavailable:
         return None
 
 
-async def fail(redis: QuickRedis) -> None:
+async def fail(redis: FailFastRedis) -> None:
     """Have Redis answer with an error."""
     await redis.run(lambda connection: connection.set("text", "x"))
-    with pytest.raises(RedisAway, match="WRONGTYPE"):
+    with pytest.raises(RedisUnavailable, match="WRONGTYPE"):
         await redis.run(lambda connection: connection.hget("text", "field"))
 
 
-async def until_back(redis: QuickRedis) -> None:
+async def until_back(redis: FailFastRedis) -> None:
     async with asyncio.timeout(20):
         while await ask(redis) is None:
             await asyncio.sleep(0.01)
@@ -141,7 +141,7 @@ async def test_a_new_connection_says_nothing_before_the_first_command() -> None:
         writer.close()
 
     async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
-        redis = QuickRedis(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout=LONG)
+        redis = FailFastRedis(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout=LONG)
         assert await redis.run(lambda connection: connection.get("key")) == "value"
         assert heard.get_nowait() == b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"
         await redis.close()
@@ -149,7 +149,7 @@ async def test_a_new_connection_says_nothing_before_the_first_command() -> None:
 
 async def test_a_process_that_was_busy_does_not_blame_redis(redis_url: str) -> None:
     timeout = 0.2
-    redis = QuickRedis(redis_url, timeout=timeout, pause=NEVER)
+    redis = FailFastRedis(redis_url, timeout=timeout, pause=NEVER)
     await until_back(redis)
     asking = asyncio.create_task(ask(redis))
     await asyncio.sleep(0)  # it is sent now
@@ -174,12 +174,12 @@ async def test_a_redis_that_refuses_to_write_is_away_and_does_not_flap(
 ) -> None:
     heard: list[bool] = []
     operator = Redis.from_url(own_redis, decode_responses=True)
-    redis = QuickRedis(own_redis, timeout=LONG, pause=0.01, patience=LONG, changed=heard.append)
+    redis = FailFastRedis(own_redis, timeout=LONG, pause=0.01, patience=LONG, changed=heard.append)
     await redis.check()
     assert heard == [True]
     with capture_logs() as said:
         await operator.execute_command(*refuses)  # type: ignore[no-untyped-call]
-        with pytest.raises(RedisAway, match=says):
+        with pytest.raises(RedisUnavailable, match=says):
             await redis.script("return redis.call('SET', KEYS[1], ARGV[1])", ["key"], ["value"])
         looks = await looked(operator)
         while await looked(operator) < looks + 5:  # it looks whether it is back
@@ -205,7 +205,7 @@ async def looked(operator: Redis) -> int:
 async def test_a_redis_that_wants_a_password_is_found_at_the_start(own_redis: str) -> None:
     operator = Redis.from_url(own_redis, decode_responses=True)
     await operator.config_set("requirepass", "secret")
-    redis = QuickRedis(own_redis, timeout=LONG, pause=NEVER, patience=LONG)
+    redis = FailFastRedis(own_redis, timeout=LONG, pause=NEVER, patience=LONG)
     with capture_logs() as said:
         await redis.check()
     assert redis.away
@@ -227,7 +227,7 @@ async def test_the_first_commands_find_open_connections(proxy: Proxy) -> None:
 
 
 async def test_a_redis_that_answers_with_errors_is_away_too(redis_url: str) -> None:
-    redis = QuickRedis(redis_url, timeout=LONG, pause=0.01)
+    redis = FailFastRedis(redis_url, timeout=LONG, pause=0.01)
     await fail(redis)
     assert redis.away
     await until_back(redis)

@@ -110,7 +110,7 @@ async def test_a_send_that_was_cancelled_before_its_turn_is_not_sent(bus: Servic
 
 
 async def test_a_message_that_cannot_be_encoded_spares_those_beside_it(bus: ServiceBus) -> None:
-    await bus.warm("work")
+    await bus.prewarm("work")
     endless = Outgoing("work", b"1", "x", message_id="endless", time_to_live=timedelta(days=100_000))
     good = [Outgoing("work", b"1", "x", message_id=f"good-{number}") for number in range(3)]
     results = await asyncio.gather(*(bus.send(message) for message in (endless, *good)), return_exceptions=True)
@@ -120,7 +120,7 @@ async def test_a_message_that_cannot_be_encoded_spares_those_beside_it(bus: Serv
 
 
 async def test_warming_up_and_sending_at_once_do_not_get_in_each_others_way(bus: ServiceBus) -> None:
-    await asyncio.gather(*(bus.warm("other") for _ in range(3)), bus.send(Outgoing("other", b"1", "x")))
+    await asyncio.gather(*(bus.prewarm("other") for _ in range(3)), bus.send(Outgoing("other", b"1", "x")))
     assert len(await bus.peek("other")) == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_receiver_that_was_met_with_silence_is_replaced(broker: LocalBus
 
 
 async def test_a_silent_broker_fails_a_send(broker: LocalBus, impatient: ServiceBus) -> None:
-    await impatient.warm("work")
+    await impatient.prewarm("work")
     with broker.faults.ignore("send", times=None), pytest.raises(BusUnavailable):
         await impatient.send(Outgoing("work", b"1", "x"))
     await impatient.send(Outgoing("work", b"2", "x"))

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.held import HeldAsks, Verdict
-from shared.contracts.outcome import AnswerReady, Code, Outcome, Plan, Usage, ending
+from shared.contracts.outcome import Code, Outcome, Plan, RequestOutcome, Usage, ending
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate
 from shared.flow.rules import MOST, admits, limit
 from shared.flow.tickets import Tickets
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.worker.slots import Leaving
 from tests.making import NOW, a_request
 
@@ -27,12 +27,12 @@ def asked(name: str, tenant: str = "noisy", **changes: Any) -> Request:
     return a_request(request_id=name, tenant=tenant, caller=f"{tenant}-app", **changes)
 
 
-def answered(request: Request) -> AnswerReady:
+def answered(request: Request) -> RequestOutcome:
     return ending(request, Outcome.ANSWERED, Code.OK, usage=Usage(prompt_tokens=1), plan=PLAN)
 
 
 @pytest.fixture
-def tickets(redis: QuickRedis) -> Tickets:
+def tickets(redis: FailFastRedis) -> Tickets:
     return Tickets(redis)
 
 
@@ -55,7 +55,9 @@ async def fill(tickets: Tickets, tenant: str = "noisy", number: int = FULL) -> l
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(-12, 12)), max_size=25),
     st.sampled_from([0, 1, 4, 40]),
 )
-async def test_the_script_admits_as_the_rule_does(redis: QuickRedis, steps: list[tuple[str, int]], slots: int) -> None:
+async def test_the_script_admits_as_the_rule_does(
+    redis: FailFastRedis, steps: list[tuple[str, int]], slots: int
+) -> None:
     """A positive number asks for so many tickets, a negative one gives so many back."""
     await redis.run(lambda client: client.flushdb())
     tickets, held, number = Tickets(redis), dict[str, list[Request]](), 0
@@ -125,21 +127,21 @@ async def test_how_long_requests_take_is_learned_from_those_that_a_model_answere
     assert late.mean >= known.mean
 
 
-async def test_when_redis_has_lost_the_tickets_nobody_seems_to_hold_any(tickets: Tickets, redis: QuickRedis) -> None:
+async def test_when_redis_has_lost_the_tickets_nobody_seems_to_hold_any(tickets: Tickets, redis: FailFastRedis) -> None:
     await fill(tickets)
     await redis.run(lambda client: client.delete("ragbus:{flow}:tickets"))
     await fill(tickets)
     assert (await tickets.take("noisy", [asked("one more")], NOW)).granted == 0
 
 
-class Hiccup(QuickRedis):
+class Hiccup(FailFastRedis):
     """Away whenever a test says so."""
 
     down = False
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
         if self.down:
-            raise RedisAway("not now")
+            raise RedisUnavailable("not now")
         return await super().script(source, keys, args)
 
 
@@ -260,5 +262,5 @@ async def test_a_ticket_for_an_ask_that_was_given_up_meanwhile_is_given_back(tic
 
 
 async def test_without_redis_everything_is_admitted() -> None:
-    held = HeldAsks(Tickets(QuickRedis("redis://127.0.0.1:1/0")), Clock())
+    held = HeldAsks(Tickets(FailFastRedis("redis://127.0.0.1:1/0")), Clock())
     assert await held.ticket(asked("r1")) is Verdict.ADMITTED

@@ -10,7 +10,7 @@ from shared.contracts.base import Message
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import request_id
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason
@@ -138,7 +138,7 @@ CANDIDATES = [
     ),
 ]
 NO_TEXT = Typed("BINARY", b"\xff")
-_SPOKEN: AnswerReady = ending(
+_SPOKEN: RequestOutcome = ending(
     a_request(request_id=request_of(OUTCOMES, "nobody's outcome")), Outcome.FAILED, Code.CRASHED
 )
 OUTCOME_STRAYS = [

@@ -17,7 +17,7 @@ from services.retriever.main import decode as retriever_decode
 from shared.bus.port import MessageTooLarge, Outgoing, Received
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.errors import Reason, Unprocessable
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.worker.outbox import handed_back, retry_copy
 from tests.poison.corpus import ASKS, LARGE, Poison
 from tests.poison.internal import STRAYS, Stray
@@ -67,7 +67,7 @@ async def arrived(broker: LocalBus, bus: ServiceBus) -> Mapping[str, Received]:
 @pytest.fixture(scope="module")
 def door() -> QueueDoor:
     """The gateway's door, which asks nobody until something is handled."""
-    return Gateway(QuickRedis("redis://127.0.0.1:1/0")).door
+    return Gateway(FailFastRedis("redis://127.0.0.1:1/0")).door
 
 
 @every_poison

@@ -59,7 +59,7 @@ async def test_compose_stays_within_ten_connections_with_one_upstream_app(stack:
     async with httpx.AsyncClient(base_url=stack.admin_url) as admin:
         (await admin.post("/connections/reset-peak")).raise_for_status()
         await tell_of_a_document(stack, "remote-work.md")
-        # Broken asks too: their way leads through `dead`, whose patrol needs a connection of its own.
+        # Broken asks too: their way leads through `dead`, whose poll needs a connection of its own.
         asked = [await post(stack, body) for body in (*[QUESTION] * 3, b"{broken")]
         outcomes = [await answer(stack, session) for session in asked]
         peak = (await admin.get("/connections")).json()["peak"]

@@ -233,7 +233,7 @@ ENDS = {
     "no_answer": sum(provoke is a_question_about_nothing for points in PLAN.values() for provoke in points.values()),
     "failed": sum(provoke is poison for points in PLAN.values() for provoke in points.values()),
 }
-RETRYING = ("worker.retrying", "worker.retried", "breaker.opened", "breaker.probing")
+RETRYING = ("worker.retrying", "worker.retried", "breaker.opened", "breaker.half_open")
 CANCELLING = (
     ("gateway", "cancel.noted"),
     ("gateway", "cancel.claimed"),

@@ -91,19 +91,19 @@ class ServiceBus:
             self._cancellers[queue] = self._make_sender(self._cancelling, queue)
         await self._cancellers[queue].cancel(numbers)
 
-    async def warm(self, queue: str) -> None:
+    async def prewarm(self, queue: str) -> None:
         """Open the sender of `queue` now: a link takes half a second, which the first request need not wait for."""
         if not self._connections.limited:
-            await self._sender(queue).warm()
+            await self._sender(queue).prewarm()
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> SdkInbox:
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> SdkInbox:
         """The inbox of `queue`."""
         inbox = SdkInbox(
             queue,
             # Prefetch 0: a slow handler must not hold locks on messages it has not looked at.
             lambda: self._client.get_queue_receiver(queue, prefetch_count=0, socket_timeout=SOCKET_TIMEOUT),
             self._connections,
-            patrol=patrol,
+            poll_interval=poll_interval,
             slots=slots,
             pumped=self._pumped,
             settle_within=self._patience.settle,

@@ -55,7 +55,7 @@ class Connections:
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """One for a short while, as a patrol has it."""
+        """One for a short while, for a queue with a poll interval."""
         async with self.patrolling if self.limited else nullcontext():
             await self.take()
             try:

@@ -99,13 +99,13 @@ class SdkInbox:
         make: Callable[[], ServiceBusReceiver],
         connections: Connections,
         *,
-        patrol: timedelta | None,
+        poll_interval: timedelta | None,
         slots: int,
         pumped: bool,
         settle_within: float,
         quiet: float,
     ) -> None:
-        """`patrol`: where connections are scarce, look in only this often and keep no connection meanwhile.
+        """`poll_interval`: where connections are scarce, look in only this often and keep no connection meanwhile.
 
         `slots`: how many deliveries may be out at once. `pumped`: whether a pump may be used. `quiet`: after so many
         seconds without a message the broker is asked whether it is there.
@@ -113,7 +113,7 @@ class SdkInbox:
         self._queue = queue
         self._make = make
         self._connections = connections
-        self._patrol = patrol if connections.limited else None
+        self._patrol = poll_interval if connections.limited else None
         self._receiver: ServiceBusReceiver | None = None
         self.slots = slots
         self._pumped = pumped

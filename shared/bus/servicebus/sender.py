@@ -92,7 +92,7 @@ class Sender:
         self._waiting.put_nowait(waiting)
         await waiting.sent
 
-    async def warm(self) -> None:
+    async def prewarm(self) -> None:
         """Have the link opened; a failure shows when something is sent."""
         waiting = _Waiting(None, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(waiting)

@@ -31,7 +31,7 @@ from tests.unit.deploy.manifests import (
 )
 
 # Hand back what is left (10 s), close model, Redis and bus (10 s each at the most), flush traces: see
-# shared/worker/worker.py and lifecycle.py.
+# shared/worker/worker.py and runtime.py.
 AFTER_GRACE = 50
 # Trigger metadata that the scaler reads: KEDA 2.20, azure_servicebus_scaler.go.
 TRIGGER_KEYS = {"namespace", "queueName", "messageCount", "activationMessageCount", "operation", "cloud", "useRegex"}

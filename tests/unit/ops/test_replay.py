@@ -22,7 +22,7 @@ from shared.contracts.expired import ReplayRequest
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 
 NOW = datetime(2026, 11, 22, 11, 5, tzinfo=UTC)
 THEN = NOW - timedelta(days=3)
@@ -213,18 +213,18 @@ def test_a_run_has_a_number(run: str, number: int) -> None:
 class TestNumbers:
     WORK = Work("retrieve", "r1", "retrieve")
 
-    async def test_replays_of_one_request_are_counted_whatever_their_stage(self, redis: QuickRedis) -> None:
+    async def test_replays_of_one_request_are_counted_whatever_their_stage(self, redis: FailFastRedis) -> None:
         ask = Work("ask", "r1", "ask")
         numbers = [await resend.next_number(redis, work) for work in (self.WORK, ask, self.WORK)]
         assert numbers == [1, 2, 3]
         assert await resend.next_number(redis, Work("ask", "r2", "ask")) == 1
 
-    async def test_the_number_is_above_that_of_a_captured_replay(self, redis: QuickRedis) -> None:
+    async def test_the_number_is_above_that_of_a_captured_replay(self, redis: FailFastRedis) -> None:
         assert await resend.next_number(redis, Work("ask", "r1", "ask", earlier=7)) == 8
 
     async def test_without_redis_the_clock_counts(self) -> None:
-        nowhere = QuickRedis("redis://127.0.0.1:9/0")
-        with pytest.raises(RedisAway):
+        nowhere = FailFastRedis("redis://127.0.0.1:9/0")
+        with pytest.raises(RedisUnavailable):
             await nowhere.run(lambda client: client.ping())
         assert await resend.next_number(nowhere, self.WORK) > 1_000_000_000_000
         await nowhere.close()

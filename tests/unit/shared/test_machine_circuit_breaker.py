@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shared.circuit_breaker import CLOSED, Breaking, asked, failed, may_receive, worked
+from shared.circuit_breaker import CLOSED, BreakerPolicy, asked_to_receive, failed, may_receive, succeeded
 
-RULES = Breaking(threshold=3, first=1.0, longest=15.0, lease=10.0)
+RULES = BreakerPolicy(threshold=3, first=1.0, longest=15.0, lease=10.0)
 REPLICAS = ("a", "b", "c")
 REPLICA = st.sampled_from(REPLICAS)
 CHANCE = st.floats(0, 1)
@@ -42,7 +42,7 @@ class BreakerLaw(RuleBasedStateMachine):
     def opens(self, times: int) -> None:
         """It stays open for a time that doubles, up to the longest, of which chance takes at most half."""
         assert self.state.opened == times
-        assert not self.state.is_probing
+        assert self.state.prober == ""
         longest = min(RULES.longest, RULES.first * 2 ** (times - 1))
         assert longest / 2 - 1e-6 <= self.state.until - self.now <= longest + 1e-6
         assert not any(may_receive(self.state, who) for who in REPLICAS)
@@ -50,7 +50,7 @@ class BreakerLaw(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """It answered."""
-        self.state = worked(self.state)
+        self.state = succeeded(self.state)
         self.in_a_row = 0
         assert self.state == CLOSED
 
@@ -58,14 +58,14 @@ class BreakerLaw(RuleBasedStateMachine):
     def ask(self, who: str) -> None:
         """A replica would like to receive; the one that probes does so to say that it lives."""
         before = self.state
-        self.state = asked(before, who, self.now, RULES)
+        self.state = asked_to_receive(before, who, self.now, RULES)
         mine, due = before.prober == who, self.now >= before.until
         assert may_receive(self.state, who) == (before.is_closed or mine or due)
         assert self.state.opened == before.opened
         if not before.is_closed and (mine or due):
             assert self.state.until == self.now + RULES.lease
 
-    @precondition(lambda self: self.state.is_probing)
+    @precondition(lambda self: self.state.prober != "")
     @rule(part=st.floats(0.01, 0.99))
     def the_prober_says_that_it_lives(self, part: float) -> None:
         """Within its time, so that nobody else begins."""
@@ -85,12 +85,12 @@ class BreakerLaw(RuleBasedStateMachine):
     @invariant()
     def while_it_is_not_closed_one_replica_at_most_receives(self) -> None:
         receiving = [who for who in REPLICAS if may_receive(self.state, who)]
-        assert len(receiving) == (len(REPLICAS) if self.state.is_closed else int(self.state.is_probing))
+        assert len(receiving) == (len(REPLICAS) if self.state.is_closed else int(self.state.prober != ""))
 
     @invariant()
     def it_says_what_it_is(self) -> None:
         assert self.state.is_closed or self.state.failures == 0
-        assert not (self.state.is_closed and self.state.is_probing)
+        assert not (self.state.is_closed and (self.state.prober != ""))
         assert self.state.failures == (self.in_a_row if self.state.is_closed else 0)
 
     @invariant()
@@ -98,9 +98,9 @@ class BreakerLaw(RuleBasedStateMachine):
         """Whatever has happened, even a prober that died: the next probe is near, and its success is the end."""
         assert self.state.until <= self.now + max(RULES.longest, RULES.lease)
         later = max(self.now, self.state.until)
-        probing = asked(self.state, "somebody new", later, RULES)
+        probing = asked_to_receive(self.state, "somebody new", later, RULES)
         assert may_receive(probing, "somebody new")
-        assert worked(probing).is_closed
+        assert succeeded(probing).is_closed
 
 
 BreakerLaw.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)

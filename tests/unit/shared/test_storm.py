@@ -23,7 +23,7 @@ from shared.worker.retry import MARGIN, Retry, RetryPolicy, after_failure
 from tests.making import NOW
 
 POLICY = RetryPolicy()
-RULES = circuit_breaker.Breaking()
+RULES = circuit_breaker.BreakerPolicy()
 MINUTE = 60.0
 STORM = 10 * MINUTE
 SEEDS = range(3)
@@ -85,7 +85,7 @@ class Storm:
     _order: Iterator[int] = field(default_factory=count)
     _queue: deque[Asked] = field(default_factory=deque)
     _busy: int = 0
-    _gate: circuit_breaker.State = circuit_breaker.CLOSED
+    _breaker: circuit_breaker.BreakerState = circuit_breaker.CLOSED
 
     def ask(self, at: float, within: float) -> None:
         """A request arrives."""
@@ -119,12 +119,12 @@ class Storm:
                 self._call(asked)
 
     def _may_receive(self) -> bool:
-        self._gate = circuit_breaker.asked(self._gate, "all", self.now, RULES)
-        if self._gate.is_closed:
+        self._breaker = circuit_breaker.asked_to_receive(self._breaker, "all", self.now, RULES)
+        if self._breaker.is_closed:
             return True
-        if not self._gate.is_probing:
-            self._later(self._gate.until, lambda: None)
-        return self._gate.is_probing and self._busy == 0
+        if not self._breaker.prober:
+            self._later(self._breaker.until, lambda: None)
+        return self._breaker.prober != "" and self._busy == 0
 
     def _call(self, asked: Asked) -> None:
         self._busy += 1
@@ -148,11 +148,11 @@ class Storm:
     def _returned(self, asked: Asked, failure: TryLater | None) -> None:
         self._busy -= 1
         if failure is None:
-            self._gate = circuit_breaker.worked(self._gate)
+            self._breaker = circuit_breaker.succeeded(self._breaker)
             return self._end(asked, "answered")
         if isinstance(failure, DependencyDown):
-            who = "all" if self._gate.is_probing else ""
-            self._gate = circuit_breaker.failed(self._gate, who, self.now, self.chance(), RULES)
+            who = "all" if self._breaker.prober else ""
+            self._breaker = circuit_breaker.failed(self._breaker, who, self.now, self.chance(), RULES)
         return self._decide(asked, failure)
 
     def _decide(self, asked: Asked, failure: TryLater) -> None:

@@ -16,11 +16,11 @@ from shared.budget.tenant import Refusal, TenantBudget
 from shared.bus.port import BusUnavailable, Received
 from shared.contracts.envelope import Envelope
 from shared.contracts.ids import request_id
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway, a_dead, an_ask, the_answer
 
@@ -43,7 +43,7 @@ async def asked(gateway: Gateway, **changes: Any) -> Request:
 
 
 @pytest.fixture
-def gateway(redis: QuickRedis) -> Gateway:
+def gateway(redis: FailFastRedis) -> Gateway:
     return Gateway(redis)
 
 
@@ -102,7 +102,7 @@ async def test_an_ask_that_arrives_after_its_cancellation_is_not_worked_on(gatew
 class Interrupted(TenantBudget):
     """While tokens are being reserved, the caller changes its mind."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         super().__init__(redis, CALLERS.tokens_per_minute)
         self.ledger = Ledger(redis)
 
@@ -111,7 +111,7 @@ class Interrupted(TenantBudget):
         return await super().reserve(tenant, request, tokens)
 
 
-async def test_an_ask_that_is_cancelled_while_it_is_admitted_is_not_worked_on(redis: QuickRedis) -> None:
+async def test_an_ask_that_is_cancelled_while_it_is_admitted_is_not_worked_on(redis: FailFastRedis) -> None:
     answer = the_answer(await Gateway(redis, Interrupted(redis)).ask())
     assert answer.outcome is Outcome.CANCELLED
     assert await TenantBudget(redis, CALLERS.tokens_per_minute).reserve("tessolund", "all of it", 8_000) is None
@@ -141,7 +141,7 @@ async def test_an_ask_and_its_cancellation_do_not_share_the_ids_of_their_retries
 
 
 async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None:
-    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     for attempt in range(1, ATTEMPTS):
         with pytest.raises(TryLater) as away:
             await cancel(gateway, attempt)
@@ -237,7 +237,7 @@ async def test_delete_holds_even_when_the_broker_is_away(web: Web) -> None:
 
 
 async def test_delete_without_redis_says_when_to_come_back() -> None:
-    web = Web(Gateway(QuickRedis("redis://127.0.0.1:1/0")))
+    web = Web(Gateway(FailFastRedis("redis://127.0.0.1:1/0")))
     reply = await web.delete("r1")
     assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
     assert int(reply.headers["Retry-After"]) >= 1
@@ -285,5 +285,8 @@ async def test_a_cancel_message_reaches_what_was_asked_over_http(web: Web, gatew
     by_queue = await asked(gateway, message_id="http/k1", question="Another one?")
     told = await cancel(gateway, body=b'{"message_id": "http/k1"}')
     outcomes = [envelope.message for envelope in told]
-    assert [each.request_id for each in outcomes if isinstance(each, AnswerReady)] == [by_queue.request_id, over_http]
+    assert [each.request_id for each in outcomes if isinstance(each, RequestOutcome)] == [
+        by_queue.request_id,
+        over_http,
+    ]
     assert [envelope.queue for envelope in told] == ["answers", "outcomes"]

@@ -15,17 +15,17 @@ from services.gateway.desk import Desk
 from services.gateway.held import HeldAsks
 from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
 from shared.access.callers import Callers
-from shared.answer_cache import AnswerCache, Shelf
+from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import ORIGIN, Received
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_retriever
-from shared.contracts.outcome import AnswerReady, CacheState, Citation, Code, Outcome, ending
+from shared.contracts.outcome import CacheState, Citation, Code, Outcome, RequestOutcome, ending
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 from tests.making import NOW, a_request, a_use_case
 
@@ -52,7 +52,7 @@ CALLERS = Callers.model_validate(
 
 
 class Gateway:
-    def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
+    def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
         self.now = NOW
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
         self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
@@ -87,14 +87,14 @@ def an_ask(question: str = "How?", body: bytes | None = None, **changes: Any) ->
     return Received(body=body or json.dumps({"question": question}).encode(), **{**given, **changes})
 
 
-def the_answer(envelopes: Sequence[Envelope]) -> AnswerReady:
+def the_answer(envelopes: Sequence[Envelope]) -> RequestOutcome:
     [envelope] = envelopes
-    assert isinstance(envelope.message, AnswerReady)
+    assert isinstance(envelope.message, RequestOutcome)
     return envelope.message
 
 
 @pytest.fixture
-def gateway(redis: QuickRedis) -> Gateway:
+def gateway(redis: FailFastRedis) -> Gateway:
     return Gateway(redis)
 
 
@@ -167,7 +167,7 @@ async def test_a_known_answer_comes_from_the_cache_and_costs_nothing(gateway: Ga
     assert work.request.cache_key is not None
     cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
     known = ending(work.request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
-    await gateway.cache.store(Shelf("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
+    await gateway.cache.store(CachePartition("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
     answer = the_answer(await gateway.ask(question="  HOW? ", message_id="b"))
     assert (answer.text, answer.cache, answer.usage.prompt_tokens) == ("24", CacheState.HIT, 0)
     assert answer.request_id != known.request_id
@@ -184,7 +184,7 @@ async def test_an_answer_is_kept_for_exactly_the_groups_it_was_found_for(
     assert work.request is not None
     assert work.request.cache_key is not None
     known = ending(work.request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, text="")
-    await gateway.cache.store(Shelf("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
+    await gateway.cache.store(CachePartition("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
     assert the_answer(await gateway.ask(queue=knows, message_id="b")).cache is CacheState.HIT
     assert len(await gateway.ask(queue=asks, message_id="c")) == 2  # a sentinel and work
 
@@ -199,7 +199,7 @@ async def test_an_answered_request_is_not_answered_again(gateway: Gateway) -> No
 
 
 async def test_without_redis_questions_are_taken_on_a_smaller_budget() -> None:
-    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     assert len(await gateway.ask(message_id="1")) == 2
     assert the_answer(await gateway.ask(message_id="2")).code is Code.BUDGET_EXCEEDED
 
@@ -274,7 +274,7 @@ async def test_who_was_told_long_ago_is_not_told_again(gateway: Gateway) -> None
 
 
 async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
-    gateway = Gateway(QuickRedis("redis://127.0.0.1:1/0"))
+    gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     waiting = gateway.waiting.join("r1")
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     with pytest.raises(TryLater):

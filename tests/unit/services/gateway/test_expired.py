@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.main import _dead_job
+from services.gateway.main import _dead_letter_consumer
 from services.gateway.replay import Replays
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Received
@@ -16,14 +16,14 @@ from shared.contracts.envelope import Envelope, to_archive, to_generator
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import request_id
-from shared.contracts.outcome import AnswerReady, Code, Outcome, cancelled, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.worker.outbox import outgoing
-from shared.worker.outcome_guard import Outcomes
+from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
 from tests.making import NOW, a_candidate, a_request
 from tests.unit.services.gateway.test_doors import CALLERS, Gateway
@@ -47,7 +47,7 @@ def admitted(**changes: Any) -> Request:
 class Dying:
     """Work that dies on its queue, and the gateway that looks after it."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self.gateway = Gateway(redis)
         self.bus = MemoryBus(*(RETRIEVE, GENERATE, OUTCOMES, DEAD, "answers"), clock=lambda: LATE, forward_dead_to=DEAD)
 
@@ -59,17 +59,19 @@ class Dying:
 
     async def look(self) -> list[Received]:
         """Let the gateway work until `dead` is empty; what is in the archive then."""
-        worker = Worker(_dead_job(self.gateway.dead), self.bus, Outcomes(self.gateway.ledger), clock=lambda: LATE)
+        worker = Worker(
+            _dead_letter_consumer(self.gateway.dead), self.bus, OutcomeGuard(self.gateway.ledger), clock=lambda: LATE
+        )
         while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
             await worker.process(delivery)
         return list(await self.bus.peek(DEAD, dead=True))
 
     async def told(self) -> list[Outcome]:
-        return [AnswerReady.decode(message.body).outcome for message in await self.bus.peek("answers")]
+        return [RequestOutcome.decode(message.body).outcome for message in await self.bus.peek("answers")]
 
 
 @pytest.fixture
-def dying(redis: QuickRedis) -> Dying:
+def dying(redis: FailFastRedis) -> Dying:
     return Dying(redis)
 
 
@@ -105,7 +107,7 @@ async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> No
     [ending(a_request(), Outcome.ANSWERED, Code.OK, text="21 days"), cancelled(a_request(), NOW)],
     ids=["answered", "cancelled"],
 )
-async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(dying: Dying, answer: AnswerReady) -> None:
+async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(dying: Dying, answer: RequestOutcome) -> None:
     await dying.gateway.ledger.accept(admitted())
     await dying.gateway.ledger.claim(admitted(), answer)
     await dying.gateway.ledger.sent(admitted())
@@ -150,7 +152,7 @@ async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(dying:
 # -- replayed
 
 
-def replays(redis: QuickRedis) -> Replays:
+def replays(redis: FailFastRedis) -> Replays:
     return Replays(CALLERS, Gateway(redis).door)
 
 
@@ -161,12 +163,12 @@ def a_replay(**changes: Any) -> Received:
     return Received(OUTCOMES, body, "replay.v1", "r1/replay/p1", enqueued_at=NOW, time_to_live=life, sequence_number=5)
 
 
-async def replayed(redis: QuickRedis, **changes: Any) -> Sequence[Envelope]:
+async def replayed(redis: FailFastRedis, **changes: Any) -> Sequence[Envelope]:
     consumer = replays(redis)
     return await consumer.handle(consumer.decode(a_replay(**changes)))
 
 
-async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: QuickRedis) -> None:
+async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: FailFastRedis) -> None:
     sentinel, asked = await replayed(redis)
     assert (sentinel.queue, asked.queue, asked.message_id) == (OUTCOMES, RETRIEVE, "r1/retrieve/p1")
     assert isinstance(asked.message, RetrievePassages)
@@ -179,14 +181,14 @@ async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: QuickRe
     assert request.cache_key is not None
 
 
-async def test_a_replay_over_http_is_answered_where_http_callers_are(redis: QuickRedis) -> None:
+async def test_a_replay_over_http_is_answered_where_http_callers_are(redis: FailFastRedis) -> None:
     address = ReplyTo(queue=OUTCOMES, session="r1")
     _, asked = await replayed(redis, reply_to=address)
     assert asked.request is not None
     assert asked.request.reply_to == address
 
 
-async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(redis: QuickRedis) -> None:
+async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(redis: FailFastRedis) -> None:
     assert await replayed(redis, rerun=False) == []
 
 
@@ -200,7 +202,7 @@ async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(
     ],
 )
 async def test_a_replay_that_cannot_be_admitted_is_refused(
-    redis: QuickRedis, changes: dict[str, Any], reason: Reason
+    redis: FailFastRedis, changes: dict[str, Any], reason: Reason
 ) -> None:
     with pytest.raises(Unprocessable) as refused:
         await replayed(redis, **changes)
@@ -215,10 +217,10 @@ async def test_a_replay_that_cannot_be_admitted_is_refused(
     ],
 )
 async def test_what_is_not_allowed_today_is_the_outcome_of_the_run(
-    redis: QuickRedis, changes: dict[str, Any], code: Code
+    redis: FailFastRedis, changes: dict[str, Any], code: Code
 ) -> None:
     [refused] = await replayed(redis, **changes)
-    assert isinstance(refused.message, AnswerReady)
+    assert isinstance(refused.message, RequestOutcome)
     assert (refused.message.code, refused.message_id, refused.message.run) == (code, "r1/reply/p1", "p1")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.main import make_jobs
+from services.gateway.main import make_consumers
 from services.gateway.settings import GatewaySettings
 from shared.access.use_cases import read_use_cases
 from shared.bus.memory import MemoryBus
@@ -15,10 +15,10 @@ from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
 from shared.errors import SettingsError, TryLater
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
-from shared.worker.plumbing import Parts, _worker
 from shared.worker.retry import Retry, after_failure
+from shared.worker.runtime import Runtime, _worker
 from tests.making import NOW
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway, an_ask
@@ -36,9 +36,9 @@ SETTINGS = {
 
 async def queues_served(window: float) -> int:
     """Of a gateway that believes in this duplicate window (seconds)."""
-    redis = QuickRedis("redis://127.0.0.1:1/0")
+    redis = FailFastRedis("redis://127.0.0.1:1/0")
     settings = GatewaySettings.model_validate({**SETTINGS, "duplicate_window": window, "clock_skew": SKEW})
-    return len(await make_jobs(settings, Parts(MemoryBus(), redis, Ledger(redis), make())))
+    return len(await make_consumers(settings, Runtime(MemoryBus(), redis, Ledger(redis), make())))
 
 
 async def test_a_duplicate_window_shorter_than_the_longest_life_of_a_request_is_refused() -> None:
@@ -49,7 +49,7 @@ async def test_a_duplicate_window_shorter_than_the_longest_life_of_a_request_is_
         await queues_served(shortest - 1)
 
 
-async def test_a_body_cannot_say_whose_request_it_is(redis: QuickRedis) -> None:
+async def test_a_body_cannot_say_whose_request_it_is(redis: FailFastRedis) -> None:
     claims = {"tenant": "other-company", "caller": "hr-portal", "groups": ["managers"], "request_id": "r1"}
     envelopes = await Gateway(redis).ask(body=json.dumps({"question": "How?", **claims}).encode())
     assert {(sent.request.tenant, sent.request.caller) for sent in envelopes if sent.request is not None} == {
@@ -59,7 +59,7 @@ async def test_a_body_cannot_say_whose_request_it_is(redis: QuickRedis) -> None:
     assert all(sent.message_id.startswith(f"{identity}/") for sent in envelopes)
 
 
-async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(redis: QuickRedis) -> None:
+async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(redis: FailFastRedis) -> None:
     gateway = Gateway(redis)
     web = Web(gateway)
     web.away = True
@@ -73,7 +73,7 @@ async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(re
     await web.client.aclose()
 
 
-async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: QuickRedis) -> None:
+async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: FailFastRedis) -> None:
     gateway, first = Gateway(redis), NOW - timedelta(seconds=50)
     work = (await gateway.ask(properties={ENQUEUED_AT: first.isoformat()}))[1].request
     assert work is not None
@@ -82,11 +82,11 @@ async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: QuickR
 
 async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_is_over() -> None:
     """An ask without a time to live has no deadline that its worker knows; the gateway ends it."""
-    redis = QuickRedis("redis://127.0.0.1:1/0")
+    redis = FailFastRedis("redis://127.0.0.1:1/0")
     settings = GatewaySettings.model_validate(SETTINGS)
-    parts = Parts(MemoryBus(), redis, Ledger(redis), make())
-    [job] = [job for job in await make_jobs(settings, parts) if job.queue == "ask"]
-    policy = _worker(job, settings, parts).policy
+    runtime = Runtime(MemoryBus(), redis, Ledger(redis), make())
+    [consumer] = [consumer for consumer in await make_consumers(settings, runtime) if consumer.queue == "ask"]
+    policy = _worker(consumer, settings, runtime).policy
     longest = max(use_case.deadline.longest for use_case in read_use_cases(CONFIG / "use_cases").values())
     waited = timedelta(0)
     for attempt in range(1, 1_000):
@@ -99,6 +99,6 @@ async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_i
     assert waited > timedelta(seconds=longest)
 
 
-async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: QuickRedis) -> None:
+async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: FailFastRedis) -> None:
     identity = Gateway(redis).door.identify(an_ask(time_to_live=timedelta(seconds=30)))
     assert identity.deadline == NOW + timedelta(seconds=30)

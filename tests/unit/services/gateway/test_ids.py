@@ -10,28 +10,28 @@ from typing import Any
 import httpx
 import pytest
 
-from services.gateway.main import _dead_job
+from services.gateway.main import _dead_letter_consumer
 from services.gateway.outcomes import Filed
 from services.gateway.sweep import Sweep
-from shared.answer_cache import Shelf
+from shared.answer_cache import CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.bus.memory import MemoryBus
 from shared.bus.port import FIRST_NUMBER, ORIGIN, Delivery, Outgoing, Received
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import ask_token, request_id
-from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, ending
+from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome, ending
 from shared.contracts.queues import DEAD
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry
 from shared.ledger.states import State
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.metrics import make
 from shared.worker.outbox import handed_back, retry_copy
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.publisher import Poster
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher
 from shared.worker.worker import Worker
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
@@ -48,17 +48,17 @@ TICKETS = "ragbus:{flow}:tickets"
 class Office(Gateway):
     """A gateway whose envelopes leave."""
 
-    def __init__(self, redis: QuickRedis, budget: TenantBudget | None = None) -> None:
+    def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
         super().__init__(redis, budget)
         queues = ("answers", "outcomes", "retrieve", "ask", DEAD)
         self.bus = MemoryBus(*queues, clock=self.clock, forward_dead_to=DEAD)
-        self.poster = Poster(self.bus, Outcomes(self.ledger, self.clock), make(), self.clock)
+        self.publisher = Publisher(self.bus, OutcomeGuard(self.ledger, self.clock), make(), self.clock)
         self.sweep = Sweep(
             bus=self.bus,
             desk=self.dead,
             ledger=self.ledger,
             redis=redis,
-            send=self.poster.send,
+            send=self.publisher.send,
             clock=self.clock,
         )
 
@@ -66,7 +66,7 @@ class Office(Gateway):
         """An ask comes in, and what it leads to is sent."""
         envelopes = await self.ask(**changes)
         for envelope in envelopes:
-            await self.poster.send(envelope)
+            await self.publisher.send(envelope)
         return envelopes
 
     async def work(self, **changes: Any) -> Request:
@@ -78,13 +78,13 @@ class Office(Gateway):
     async def finish(self, request: Request, **changes: Any) -> None:
         """A worker sends the outcome of `request`."""
         given: dict[str, Any] = {"outcome": Outcome.ANSWERED, "code": Code.OK, "finished_at": self.now, **changes}
-        await self.poster.send(to_caller(request, ending(request, **given), self.now))
+        await self.publisher.send(to_caller(request, ending(request, **given), self.now))
 
     async def dies(self, message: Received, reason: str) -> Sequence[Envelope]:
         """A message of a caller is dead-lettered, and what is told is sent."""
         envelopes = await self.dead.handle(self.dead.decode(a_dead(message, reason, "ask")))
         for envelope in envelopes:
-            await self.poster.send(envelope)
+            await self.publisher.send(envelope)
         return envelopes
 
     async def comes(self, session: str, body: bytes = b'{"question": "How?"}') -> Delivery:
@@ -98,8 +98,8 @@ class Office(Gateway):
 
     async def look_after_the_dead(self) -> None:
         """The gateway works until `dead` is empty."""
-        outcomes = Outcomes(self.ledger, self.clock)
-        worker = Worker(_dead_job(self.dead), self.bus, outcomes, clock=self.clock)
+        outcomes = OutcomeGuard(self.ledger, self.clock)
+        worker = Worker(_dead_letter_consumer(self.dead), self.bus, outcomes, clock=self.clock)
         while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
             await worker.process(delivery)
 
@@ -108,10 +108,10 @@ class Office(Gateway):
         while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
             await delivery.dead_letter("TTLExpiredException", "it expired again")
 
-    async def heard(self, session: str) -> list[tuple[str | None, AnswerReady]]:
+    async def heard(self, session: str) -> list[tuple[str | None, RequestOutcome]]:
         """What came in a session: message ids and outcomes."""
         replies = await self.bus.peek("answers")
-        return [(each.message_id, AnswerReady.decode(each.body)) for each in replies if each.session_id == session]
+        return [(each.message_id, RequestOutcome.decode(each.body)) for each in replies if each.session_id == session]
 
     async def entry(self) -> Entry:
         found = await self.ledger.find(REQUEST)
@@ -120,7 +120,7 @@ class Office(Gateway):
 
 
 @pytest.fixture
-def office(redis: QuickRedis) -> Office:
+def office(redis: FailFastRedis) -> Office:
     return Office(redis)
 
 
@@ -133,7 +133,7 @@ async def cached(office: Office) -> None:
     assert request.cache_key is not None
     cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
     answer = ending(request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
-    await office.cache.store(Shelf("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
+    await office.cache.store(CachePartition("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
 
 
 async def first_from_the_cache(office: Office) -> None:
@@ -256,7 +256,7 @@ async def test_a_repeat_waits_for_the_outcome_of_the_first(office: Office) -> No
     assert [name for name, _ in await office.heard("s2")] == [f"{REQUEST}/reply/{token_of(message)}"]
 
 
-def test_a_repeat_is_retried_under_ids_of_its_own(redis: QuickRedis) -> None:
+def test_a_repeat_is_retried_under_ids_of_its_own(redis: FailFastRedis) -> None:
     """The queue would take its retry for that of the first, and drop it."""
     door = Office(redis).door
     first, repeat = (retry_copy(each, door.identify(each), NOW) for each in (an_ask(**FIRST), an_ask(**REPEAT)))
@@ -382,7 +382,7 @@ async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(offi
     assert [answer.code for _, answer in await office.heard("s1")] == [Code.CANCELLED]
 
 
-async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(office: Office, redis: QuickRedis) -> None:
+async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(office: Office, redis: FailFastRedis) -> None:
     ask = await office.comes("s1")
     await office.door.handle(office.door.decode(ask.message))
     assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 1
@@ -544,7 +544,7 @@ async def test_of_several_questions_at_once_one_has_the_id(office: Office) -> No
 
 
 async def test_without_redis_the_reply_queue_guards_alone() -> None:
-    away = QuickRedis("redis://127.0.0.1:1/0")
+    away = FailFastRedis("redis://127.0.0.1:1/0")
     office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
     first, repeat = await office.ask(**FIRST), await office.ask(**REPEAT)
     assert [each.message_id for each in first] == [each.message_id for each in repeat]
@@ -556,7 +556,7 @@ class Redis(Breakable):
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
         if self.cut and "ragbus:request" in keys[0]:
             self.cut = False
-            raise RedisAway("cut")
+            raise RedisUnavailable("cut")
         return await super().script(source, keys, args)
 
     def _only_whole(self) -> None:
@@ -577,7 +577,7 @@ async def test_a_redis_that_comes_back_during_an_admission_keeps_ids_apart(redis
     await redis.close()
 
 
-class LateRedis(QuickRedis):
+class LateRedis(FailFastRedis):
     """Runs the next scripts, of which the answers come too late."""
 
     late = 0
@@ -586,7 +586,7 @@ class LateRedis(QuickRedis):
         answer = await super().script(source, keys, args)
         if self.late > 0:
             self.late -= 1
-            raise RedisAway("no answer within 0.08 s")
+            raise RedisUnavailable("no answer within 0.08 s")
         return answer
 
 
@@ -699,7 +699,7 @@ async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_not
     assert (entry.state, entry.token) == (State.BOUND, work.token)
 
 
-async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: QuickRedis) -> None:
+async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: FailFastRedis) -> None:
     assert (await post(web, use_case="holiday", key=None)).status_code == 404
     assert await redis.run(lambda connection: connection.keys("ragbus:request:*")) == []
 
@@ -730,7 +730,7 @@ async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(office
 
 
 async def test_without_redis_nobody_hears_the_answer_to_another_question() -> None:
-    away = QuickRedis("redis://127.0.0.1:1/0")
+    away = FailFastRedis("redis://127.0.0.1:1/0")
     office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
     web = Web(office)
     asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]

@@ -11,13 +11,13 @@ from services.gateway.sweep import PAGE, Sweep
 from shared.bus.memory import MemoryBus
 from shared.bus.port import ORIGIN, RUN, Received
 from shared.contracts.expired import ExpiredRequest
-from shared.contracts.outcome import AnswerReady, Outcome
+from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import KEEP
-from shared.redis import QuickRedis, RedisAway
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.metrics import make
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.publisher import Poster
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher
 from tests.making import NOW, a_request
 from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
 
@@ -40,25 +40,25 @@ class Archive:
 
 
 class Scene:
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self.gateway, self.archive = Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
-        poster = Poster(self.bus, Outcomes(self.gateway.ledger), make(), lambda: NOW)
+        publisher = Publisher(self.bus, OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
         self.sweep = Sweep(
             bus=self.archive,
             desk=self.gateway.dead,
             ledger=self.gateway.ledger,
             redis=redis,
-            send=poster.send,
+            send=publisher.send,
             clock=lambda: NOW,
         )
 
     async def told(self) -> list[Outcome]:
-        return [AnswerReady.decode(message.body).outcome for message in await self.bus.peek("answers")]
+        return [RequestOutcome.decode(message.body).outcome for message in await self.bus.peek("answers")]
 
 
 @pytest.fixture
-def scene(redis: QuickRedis) -> Scene:
+def scene(redis: FailFastRedis) -> Scene:
     return Scene(redis)
 
 
@@ -125,8 +125,8 @@ async def test_one_that_cannot_be_told_does_not_hide_the_others(scene: Scene) ->
 
 
 async def test_while_redis_is_away_nobody_is_told_twice_for_it(scene: Scene) -> None:
-    away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
+    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
     away.archive.put("m1")
-    with pytest.raises(RedisAway):
+    with pytest.raises(RedisUnavailable):
         await away.sweep.once()
     assert await away.told() == []

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from shared.contracts.outcome import Code, Outcome, ending
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import a_request
 from tests.unit.services.gateway.test_cancelling import Web
 from tests.unit.services.gateway.test_doors import Gateway
@@ -16,13 +16,13 @@ HEADERS = {"Authorization": "Bearer welcome-app"}
 
 
 @pytest.fixture
-async def web(redis: QuickRedis) -> AsyncIterator[Web]:
+async def web(redis: FailFastRedis) -> AsyncIterator[Web]:
     found = Web(Gateway(redis))
     yield found
     await found.client.aclose()
 
 
-async def reads(redis: QuickRedis) -> int:
+async def reads(redis: FailFastRedis) -> int:
     """How often the ledger was read so far."""
     found = await redis.run(lambda client: client.info("commandstats"))
     return int(found.get("cmdstat_hmget", {}).get("calls", 0))
@@ -33,7 +33,7 @@ def waiting(web: Web, request: str, number: int, wait: float) -> list["asyncio.T
     return [asyncio.create_task(web.client.get(url, headers=HEADERS)) for _ in range(number)]
 
 
-async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis: QuickRedis) -> None:
+async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis: FailFastRedis) -> None:
     request, number = await web.ask("k1"), 100
     before = await reads(redis)
     ended = await asyncio.gather(*waiting(web, request, number, wait=3))
@@ -42,7 +42,7 @@ async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis
     assert await reads(redis) - before < number + 40
 
 
-async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(web: Web, redis: QuickRedis) -> None:
+async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(web: Web, redis: FailFastRedis) -> None:
     request = await web.ask("k1")
     waiters = waiting(web, request, 20, wait=60)
     await asyncio.sleep(0.2)

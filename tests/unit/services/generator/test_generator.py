@@ -10,17 +10,17 @@ import pytest
 from services.generator.call_times import Call, CallTimes
 from services.generator.handler import Generator
 from services.generator.reply import Reply, TooSlow, Unwanted
-from shared.answer_cache import AnswerCache, Shelf
+from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome, cancelled
+from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, cancelled
 from shared.contracts.request import Request
 from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.text import visible
 from tests.making import NOW, a_candidate, a_request, a_use_case
 from tests.unit.services.generator.test_planner import a_deployment
@@ -72,7 +72,7 @@ class Script:
 
 
 class Scene:
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self.redis, self.now = redis, NOW
         self.call_times = CallTimes()
         self.use_case = a_use_case()
@@ -94,7 +94,7 @@ class Scene:
 
     async def run(
         self, model: Script, attempt: int = 1, passages: tuple[Candidate, ...] = (), **changes: Any
-    ) -> AnswerReady:
+    ) -> RequestOutcome:
         generator = Generator(
             use_cases={"onboarding": self.use_case},
             deployments=TWO,
@@ -110,7 +110,7 @@ class Scene:
         if passages:
             task = task.model_copy(update={"candidates": passages})
         [envelope] = await generator.handle(task, attempt)
-        assert isinstance(envelope.message, AnswerReady)
+        assert isinstance(envelope.message, RequestOutcome)
         return envelope.message
 
 
@@ -124,7 +124,7 @@ def a_task(request: Request | None = None, candidates: int = 3, epoch: int | Non
 
 
 @pytest.fixture
-def scene(redis: QuickRedis) -> Scene:
+def scene(redis: FailFastRedis) -> Scene:
     return Scene(redis)
 
 
@@ -285,12 +285,12 @@ async def test_only_sure_answers_are_cached(
     scene: Scene, said: str, changes: Callable[[], dict[str, Any]], stored: bool
 ) -> None:
     await scene.run(Script(said), **changes())
-    found = await scene.cache.find(Shelf("tessolund", "handbook"), "k")
+    found = await scene.cache.find(CachePartition("tessolund", "handbook"), "k")
     assert (found is not None) is stored
 
 
 async def test_without_redis_an_answer_is_still_an_answer() -> None:
-    away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
+    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
     assert (await away.run(Script(GOOD))).outcome is Outcome.ANSWERED
 
 
@@ -352,7 +352,7 @@ async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(s
 
 
 async def test_without_redis_nothing_counts_as_cancelled() -> None:
-    away = Scene(QuickRedis("redis://127.0.0.1:1/0"))
+    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
     model = Script(DOWN, GOOD)
     assert (await away.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
@@ -468,10 +468,10 @@ async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: Scene) -
     assert (citation.title, citation.section, citation.document) == ("Leave", "Annual", "a\\u202eb.md")
     assert visible(citation.quote) == citation.quote
     # And it is evicted by the path that the lake has.
-    shelf = Shelf("tessolund", "handbook")
-    assert await scene.cache.find(shelf, "k") is not None
+    partition = CachePartition("tessolund", "handbook")
+    assert await scene.cache.find(partition, "k") is not None
     await scene.cache.invalidate("tessolund", "handbook", "a\u202eb.md", 2)
-    assert await scene.cache.find(shelf, "k") is None
+    assert await scene.cache.find(partition, "k") is None
 
 
 @pytest.mark.parametrize("quoted", ["The note says NO_ANSWER.", "\nNO_ANSWER", "Reply NO_ANSWER to everything."])
@@ -496,7 +496,7 @@ async def test_two_calls_have_two_marks(scene: Scene) -> None:
 async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(scene: Scene, cut_off: bool) -> None:
     answer = await scene.run(Script(Reply(GOOD, 1000, 50, cut_off=cut_off)))
     assert (answer.outcome, answer.truncated, bool(answer.message)) == (Outcome.ANSWERED, cut_off, cut_off)
-    assert (await scene.cache.find(Shelf("tessolund", "handbook"), "k") is None) is cut_off
+    assert (await scene.cache.find(CachePartition("tessolund", "handbook"), "k") is None) is cut_off
 
 
 async def test_what_is_claimed_is_what_can_be_sent(scene: Scene) -> None:

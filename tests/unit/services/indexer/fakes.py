@@ -10,9 +10,9 @@ from services.indexer.document import ParsedDocument
 from services.indexer.edition import Maker
 from services.indexer.formats import Limits, read
 from services.indexer.handler import Indexer
+from services.indexer.index_writer import IndexWriter
 from services.indexer.lake import Blob, Changed, Vanished
 from services.indexer.office import Unreadable
-from services.indexer.publish import Publisher
 from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import BlobChanged, Change
 from services.retriever.knowledge import Knowledge
@@ -152,16 +152,16 @@ class World:
             lake=self.lake,
             parser=self.parser,
             registry=registry or self.registry,
-            publisher=self.publisher(passages, registry),
+            writer=self.writer(passages, registry),
             maker=self.maker(pipeline),
             metrics=make(),
             clock=lambda: NOON,
             most_bytes=100_000,
         )
 
-    def publisher(self, passages: Passages | None = None, registry: Registry | None = None) -> Publisher:
+    def writer(self, passages: Passages | None = None, registry: Registry | None = None) -> IndexWriter:
         """Make what brings editions into the index."""
-        return Publisher(
+        return IndexWriter(
             passages=passages or self.passages,
             registry=registry or self.registry,
             embedder=self.embedder,

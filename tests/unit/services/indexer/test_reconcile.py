@@ -94,7 +94,7 @@ async def test_what_was_indexed_under_a_second_name_is_removed(path: str) -> Non
     old, passages = world.maker().edition(
         everybody, Blob(path, '"1"', 5), "hash", "B", [Chunk("", None, 0, 6, "secret", 1)], None
     )
-    assert await world.publisher().publish(old, passages, before=None)
+    assert await world.writer().write(old, passages, before=None)
     assert "secret" in await world.texts()
     if path == "Managers/b.md":
         world.lake.put(path, "secret")  # a blob of its own, whose rule is not certain

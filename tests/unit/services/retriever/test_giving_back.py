@@ -10,12 +10,12 @@ from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from tests.making import NOW, a_request
 
 
 @pytest.mark.parametrize("found", [True, False])
-async def test_tokens_stay_reserved_only_while_a_model_may_be_called(redis: QuickRedis, found: bool) -> None:
+async def test_tokens_stay_reserved_only_while_a_model_may_be_called(redis: FailFastRedis, found: bool) -> None:
     budget, request = TenantBudget(redis, lambda _tenant: 1000), a_request()
     assert await budget.reserve("tessolund", "r1", 1000) is None
 

@@ -10,7 +10,7 @@ from services.retriever.handler import Retriever, as_asked
 from shared.access.scope import TenantScope
 from shared.access.use_cases import Retrieval, UseCase
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import AnswerReady, CacheState, Code, Outcome
+from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome
 from shared.contracts.queues import GENERATE
 from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages
@@ -148,7 +148,7 @@ async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str |
     asked = request(cache_key=key)
     [out] = await retriever(Known()).handle(RetrievePassages(request=asked))
     assert (out.queue, out.session_id, out.message_id) == ("answers", "s1", "r1/reply")
-    assert isinstance(out.message, AnswerReady)
+    assert isinstance(out.message, RequestOutcome)
     assert (out.message.outcome, out.message.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
     assert out.message.cache is cache
     assert out.message.message

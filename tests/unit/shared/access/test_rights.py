@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from services.indexer.sources import Source, Sources, fault_of_path
 from shared.access.callers import Callers
 from shared.access.scope import TenantScope
-from shared.answer_cache import Shelf, answer_key
+from shared.answer_cache import CachePartition, answer_key
 from shared.budget.tenant import _keys as budget_keys
 from shared.contracts.ids import escaped, request_id
 from shared.vectors.port import stable_id
@@ -70,7 +70,7 @@ places = st.tuples(odd, odd, st.lists(odd, min_size=1, max_size=1))
 @example(("a/b", "c", ["floor"]), ("a", "b/c", ["floor"]))
 @example(("t/c}:uses:{q", "c", ["floor"]), ("t", "c", ["floor"]))
 def test_a_tenants_part_of_the_cache_is_its_own_and_in_one_slot(one: Any, other: Any) -> None:
-    keys = [Shelf(tenant, collection).key("uses", *rest) for tenant, collection, rest in (one, other)]
+    keys = [CachePartition(tenant, collection).key("uses", *rest) for tenant, collection, rest in (one, other)]
     assert (keys[0] == keys[1]) == (one == other)
     tags = [match[1] for match in map(HASH_TAG.match, keys) if match]
     assert len(tags) == 2

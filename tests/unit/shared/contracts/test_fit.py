@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import AnswerReady, Citation, Code, Outcome, Plan, ending
+from shared.contracts.outcome import Citation, Code, Outcome, Plan, RequestOutcome, ending
 from tests.making import NOW, a_request
 
 SMALL = 4_000
@@ -28,7 +28,7 @@ def a_citation(marker: int, words: str, path: str = "leave.md") -> Citation:
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> AnswerReady:
+def answers(draw: st.DrawFn) -> RequestOutcome:
     citations = tuple(a_citation(n + 1, draw(MANY), draw(MANY)[:1024]) for n in range(draw(st.integers(0, 5))))
     plan = Plan(
         deployment="d", model="m", region="r", context_window=1, passages_used=1, passages_offered=1, why=draw(MANY)
@@ -46,11 +46,11 @@ def answers(draw: st.DrawFn) -> AnswerReady:
 
 @settings(max_examples=100, deadline=timedelta(seconds=10))
 @given(answers(), st.integers(SMALL, 20_000))
-def test_whatever_is_in_it_an_outcome_fits(answer: AnswerReady, most: int) -> None:
+def test_whatever_is_in_it_an_outcome_fits(answer: RequestOutcome, most: int) -> None:
     found = fitted(answer, most)
     body = found.encode()
     assert len(body) <= most
-    assert AnswerReady.decode(body) == found
+    assert RequestOutcome.decode(body) == found
     assert fitted(found, most) == found
     if len(answer.encode()) <= most:
         assert found == answer
@@ -117,5 +117,5 @@ def test_sizes_are_bytes_and_no_characters(character: str) -> None:
     assert LARGEST_OUTCOME - 100 < len(found.encode()) <= LARGEST_OUTCOME
 
 
-def an_answer(text: str, *citations: Citation, **more: Any) -> AnswerReady:
+def an_answer(text: str, *citations: Citation, **more: Any) -> RequestOutcome:
     return ending(a_request(), Outcome.ANSWERED, Code.OK, text=text, citations=citations, **more)

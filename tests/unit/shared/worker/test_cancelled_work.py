@@ -2,14 +2,14 @@
 
 import pytest
 
-from shared.contracts.outcome import AnswerReady, Outcome, cancelled
-from shared.redis import QuickRedis
+from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
+from shared.redis import FailFastRedis
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["claimed", "a tombstone"])
-async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: QuickRedis, accepted: bool) -> None:
+async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: FailFastRedis, accepted: bool) -> None:
     scene, request = Scene(redis), a_request()
     if accepted:
         await scene.ledger.accept(request)
@@ -21,5 +21,5 @@ async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: Qui
         scene.bus._queue("retrieve").seen.clear()
         scene.bus._queue("answers").seen.clear()  # even if the broker forgot
     [reply] = await scene.queued("answers")
-    assert AnswerReady.decode(reply.body).outcome is Outcome.CANCELLED
+    assert RequestOutcome.decode(reply.body).outcome is Outcome.CANCELLED
     assert scene.calls == []

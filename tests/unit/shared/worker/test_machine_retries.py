@@ -15,8 +15,7 @@ from shared.contracts.envelope import to_generator, to_retriever
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
-from shared.worker.outbox import SHORTEST_LIFE, handed_back, outgoing, retry_copy
-from shared.worker.plumbing import internal_identity
+from shared.worker.outbox import SHORTEST_LIFE, handed_back, internal_identity, outgoing, retry_copy
 from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
 from tests.making import NOW, a_candidate, a_request
 

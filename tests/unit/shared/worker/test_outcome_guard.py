@@ -11,21 +11,21 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from shared.bus.memory import MemoryBus
 from shared.contracts.envelope import Envelope, to_caller
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import KEEP, Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.publisher import Poster
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
 from tests.system.conftest import until
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 
 
-async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: QuickRedis) -> None:
+async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: FailFastRedis) -> None:
     ledger, request, left = Ledger(redis), a_request(), list[Envelope]()
 
     async def send(envelope: Envelope) -> None:
@@ -33,13 +33,13 @@ async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: Qu
 
     for number in range(3):
         envelope = to_caller(request, an_answer(request, f"answer {number}"), NOW)
-        sent = await Outcomes(ledger).send(envelope, send)
+        sent = await OutcomeGuard(ledger).send(envelope, send)
         assert (sent is None) is (number > 0)
     [only] = left
     assert only.message == an_answer(request, "answer 0")
 
 
-async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: QuickRedis) -> None:
+async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.claim(request, an_answer(request, "first"))
     await ledger.file(an_answer(request, "second"), "somebody", "else")
@@ -51,7 +51,7 @@ async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: 
 
 @pytest.mark.parametrize("known", [False, True], ids=["underway", "answered"])
 async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_told(
-    redis: QuickRedis, known: bool
+    redis: FailFastRedis, known: bool
 ) -> None:
     """Its outcome was retryable and told, and the same ask was admitted anew."""
     scene, first = Scene(redis), a_request(ask_digest="d", token="t1")
@@ -60,11 +60,11 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     entry = await scene.ledger.bind(first, "t2", NOW)
     anew = first.model_copy(update={"admission": entry.admission, "token": "t2"})
     if known:
-        await Outcomes(scene.ledger).send(to_caller(anew, an_answer(anew), NOW), no_queue)
+        await OutcomeGuard(scene.ledger).send(to_caller(anew, an_answer(anew), NOW), no_queue)
     late = await scene.deliver(first)
     await scene.worker().process(late)
     assert (late.settled, scene.calls, await scene.queued("answers")) == ("completed", [], [])
-    assert await Outcomes(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
+    assert await OutcomeGuard(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
     assert await scene.ledger.is_wanted(first) is False
     assert await scene.ledger.is_wanted(anew) is not known
 
@@ -82,7 +82,7 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
 )
 @pytest.mark.parametrize("at", ["its stage", "its outcome"])
 async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
-    redis: QuickRedis, changes: dict[str, Any], other: str, left: int, at: str
+    redis: FailFastRedis, changes: dict[str, Any], other: str, left: int, at: str
 ) -> None:
     scene, tickets, first = Scene(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
     await scene.ledger.accept(first)
@@ -93,27 +93,27 @@ async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
         await scene.ledger.bind(first, "t2", NOW)
     request = first.model_copy(update={"reserved_tokens": 1, **changes})
     assert (await tickets.take(request.tenant, [request], NOW)).granted == 1
-    outcomes = Outcomes(scene.ledger, tickets=tickets)
+    outcomes = OutcomeGuard(scene.ledger, tickets=tickets)
     if at == "its stage":
         await scene.worker(outcomes=outcomes).process(await scene.deliver(request))
     else:
-        await Poster(scene.bus, outcomes, make(), scene.clock).send(to_caller(request, an_answer(request), NOW))
+        await Publisher(scene.bus, outcomes, make(), scene.clock).send(to_caller(request, an_answer(request), NOW))
     assert scene.calls == []
     assert await redis.run(lambda connection: connection.zcard("ragbus:{flow}:tickets")) == left
 
 
-async def test_an_admission_that_redis_did_not_say_in_time_gives_back_the_ticket_it_has(redis: QuickRedis) -> None:
+async def test_an_admission_that_redis_did_not_say_in_time_gives_back_the_ticket_it_has(redis: FailFastRedis) -> None:
     ledger, tickets, first = Ledger(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
     await ledger.claim(first, ended, sent=True)
     await ledger.bind(first, "t2", NOW)
     request = first.model_copy(update={"token": "t2", "reserved_tokens": 1})
     await tickets.take(request.tenant, [request], NOW)
-    await Outcomes(ledger, tickets=tickets).send(to_caller(request, an_answer(request), NOW), no_queue)
+    await OutcomeGuard(ledger, tickets=tickets).send(to_caller(request, an_answer(request), NOW), no_queue)
     assert await redis.run(lambda connection: connection.zcard("ragbus:{flow}:tickets")) == 0
 
 
-async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(redis: QuickRedis) -> None:
+async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(redis: FailFastRedis) -> None:
     ledger, first = Ledger(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
     await ledger.claim(first, ended, sent=True)
@@ -124,7 +124,7 @@ async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(re
     assert (entry.answer, entry.admission) == (None, 1)
 
 
-async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: QuickRedis) -> None:
+async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: FailFastRedis) -> None:
     """Redis was away when it was admitted."""
     scene, owner = Scene(redis), a_request(ask_digest="d")
     await scene.ledger.claim(owner, an_answer(owner), sent=True)
@@ -133,14 +133,14 @@ async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcom
         await scene.worker().process(await scene.deliver(other))
         scene.bus._queue("retrieve").seen.clear()
     [reply] = await scene.queued("answers")
-    assert (AnswerReady.decode(reply.body).code, reply.message_id) == (Code.ID_REUSED, "r1/reply/t2")
+    assert (RequestOutcome.decode(reply.body).code, reply.message_id) == (Code.ID_REUSED, "r1/reply/t2")
     assert scene.calls == []
     left = list[Envelope]()
 
     async def send(envelope: Envelope) -> None:
         left.append(envelope)
 
-    await Outcomes(scene.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
+    await OutcomeGuard(scene.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
     [told] = left
     assert (told.message_id, told.claim) == ("r1/reply/t2", False)
 
@@ -150,7 +150,7 @@ async def no_queue(envelope: Envelope) -> None:
 
 
 @pytest.mark.parametrize("how", ["accept", "claim", "cancel", "file", "bind", "unread"])
-async def test_nothing_is_kept_for_ever(redis: QuickRedis, how: str) -> None:
+async def test_nothing_is_kept_for_ever(redis: FailFastRedis, how: str) -> None:
     ledger, request = Ledger(redis), a_request()
     answer = an_answer(request)
     steps: dict[str, Callable[[], Awaitable[object]]] = {
@@ -209,14 +209,14 @@ async def _bound(ledger: Ledger) -> None:
     ids=["flushed", "only cancelled", "only bound anew", "an earlier admission", "accepted", "bound", "never admitted"],
 )
 async def test_what_the_ledger_has_lost_is_neither_claimed_nor_counted_as_an_outcome(
-    redis: QuickRedis, before: Callable[[Ledger], Awaitable[None]], request_: Request, guarded: bool
+    redis: FailFastRedis, before: Callable[[Ledger], Awaitable[None]], request_: Request, guarded: bool
 ) -> None:
     ledger, bus = Ledger(redis), MemoryBus("answers")
     await before(ledger)
     answer = an_answer(request_)
     with counting() as counted:
-        poster = Poster(bus, Outcomes(ledger), counted.metrics, lambda: NOW)
-        await poster.send(to_caller(request_, answer, NOW))
+        publisher = Publisher(bus, OutcomeGuard(ledger), counted.metrics, lambda: NOW)
+        await publisher.send(to_caller(request_, answer, NOW))
         assert counted.of("ragbus.outcomes") == int(guarded)
         assert counted.of("ragbus.outcomes_unguarded") == int(not guarded)
     assert len(await bus.peek("answers")) == 1
@@ -226,10 +226,10 @@ async def test_what_the_ledger_has_lost_is_neither_claimed_nor_counted_as_an_out
 
 
 async def test_without_redis_no_outcome_is_counted_as_certain() -> None:
-    away, bus = Ledger(QuickRedis("redis://127.0.0.1:1/0")), MemoryBus("answers")
+    away, bus = Ledger(FailFastRedis("redis://127.0.0.1:1/0")), MemoryBus("answers")
     with counting() as counted:
-        poster = Poster(bus, Outcomes(away), counted.metrics, lambda: NOW)
-        await poster.send(to_caller(RECORDED, an_answer(RECORDED), NOW))
+        publisher = Publisher(bus, OutcomeGuard(away), counted.metrics, lambda: NOW)
+        await publisher.send(to_caller(RECORDED, an_answer(RECORDED), NOW))
         assert (counted.of("ragbus.outcomes"), counted.of("ragbus.outcomes_unguarded")) == (0, 1)
     assert len(await bus.peek("answers")) == 1
 
@@ -240,8 +240,8 @@ async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis
     ledger = Ledger(redis)
     await ledger.accept(RECORDED)
     redis.cut = True
-    outcomes = Outcomes(ledger, again=0.01)
-    await Poster(bus, outcomes, make(), lambda: NOW).send(to_caller(RECORDED, an_answer(RECORDED), NOW))
+    outcomes = OutcomeGuard(ledger, again=0.01)
+    await Publisher(bus, outcomes, make(), lambda: NOW).send(to_caller(RECORDED, an_answer(RECORDED), NOW))
     redis.cut = False
     if flushed:
         await redis.run(lambda client: client.flushall())
@@ -257,7 +257,7 @@ async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis
     await redis.close()
 
 
-async def test_an_outcome_that_arrives_for_an_http_caller_is_filed_whatever_was_lost(redis: QuickRedis) -> None:
+async def test_an_outcome_that_arrives_for_an_http_caller_is_filed_whatever_was_lost(redis: FailFastRedis) -> None:
     ledger = Ledger(redis)
     await ledger.file(an_answer(RECORDED), RECORDED.tenant, RECORDED.caller)
     claimed = await ledger.claim(RECORDED, an_answer(RECORDED, "another"))

@@ -12,10 +12,10 @@ from shared.contracts.envelope import SENTINEL_DELAY, at_deadline, to_caller, to
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.publisher import Poster, send_in_order
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.publisher import Publisher, send_in_order
 from shared.worker.sentinels import Sentinels
 from tests.making import a_request
 from tests.system.conftest import until
@@ -28,16 +28,16 @@ def soon(**changes: object) -> Request:
     return a_request(accepted_at=now, answer_by=now + timedelta(seconds=60), **changes)
 
 
-def a_poster(bus: MemoryBus, redis: QuickRedis) -> Poster:
-    return Poster(bus, Outcomes(Ledger(redis)), make(), lambda: datetime.now(UTC))
+def a_poster(bus: MemoryBus, redis: FailFastRedis) -> Publisher:
+    return Publisher(bus, OutcomeGuard(Ledger(redis)), make(), lambda: datetime.now(UTC))
 
 
-async def enqueue(bus: MemoryBus, redis: QuickRedis) -> None:
+async def enqueue(bus: MemoryBus, redis: FailFastRedis) -> None:
     request = soon()
     await send_in_order([at_deadline(request), to_retriever(request)], a_poster(bus, redis).send)
 
 
-async def test_the_sentinel_is_scheduled_before_the_work_which_carries_its_number(redis: QuickRedis) -> None:
+async def test_the_sentinel_is_scheduled_before_the_work_which_carries_its_number(redis: FailFastRedis) -> None:
     bus = MemoryBus("retrieve", "outcomes")
     await enqueue(bus, redis)
     assert [message.queue for message in bus.sent] == ["outcomes", "retrieve"]
@@ -55,14 +55,14 @@ class Deaf(MemoryBus):
         raise BusUnavailable("outcomes")
 
 
-async def test_work_that_nobody_would_watch_is_not_sent(redis: QuickRedis) -> None:
+async def test_work_that_nobody_would_watch_is_not_sent(redis: FailFastRedis) -> None:
     bus = Deaf("retrieve", "outcomes")
     with pytest.raises(BusUnavailable):
         await enqueue(bus, redis)
     assert bus.sent == []
 
 
-async def test_a_sentinel_is_cancelled_once_the_outcome_was_sent(redis: QuickRedis) -> None:
+async def test_a_sentinel_is_cancelled_once_the_outcome_was_sent(redis: FailFastRedis) -> None:
     bus = MemoryBus("retrieve", "outcomes", "answers")
     await enqueue(bus, redis)
     [work] = await bus.peek("retrieve")

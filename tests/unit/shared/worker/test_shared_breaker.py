@@ -8,19 +8,20 @@ import pytest
 
 from shared.bus.memory import MemoryBus, MemoryInbox
 from shared.bus.port import Outgoing
-from shared.circuit_breaker import CLOSED, Breaking, State, asked, failed, may_receive, worked
+from shared.circuit_breaker import CLOSED, BreakerPolicy, BreakerState, asked_to_receive, failed, may_receive, succeeded
 from shared.contracts.envelope import Envelope, to_retriever
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import DependencyDown, TryLater
 from shared.ledger.ledger import Ledger
-from shared.redis import QuickRedis
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import internal_identity
-from shared.worker.shared_breaker import LOOK_AGAIN, Gate, Pass
-from shared.worker.worker import Job, Worker
+from shared.redis import FailFastRedis
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
+from shared.worker.worker import Worker
 from tests.making import a_request
 
-RULES = Breaking(threshold=3, first=4, longest=10, lease=6)
+RULES = BreakerPolicy(threshold=3, first=4, longest=10, lease=6)
 AWAY = "redis://127.0.0.1:1/0"
 
 
@@ -37,8 +38,8 @@ def seconds() -> Seconds:
     return Seconds()
 
 
-def a_gate(redis: QuickRedis, seconds: Seconds) -> Gate:
-    return Gate(redis, "generate", rules=RULES, clock=seconds, chance=lambda: 0.0)
+def a_breaker(redis: FailFastRedis, seconds: Seconds) -> SharedBreaker:
+    return SharedBreaker(redis, "generate", rules=RULES, clock=seconds, chance=lambda: 0.0)
 
 
 # -- the states
@@ -51,12 +52,12 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
         assert may_receive(state, "a")
     state = failed(state, "b", 0, 0, RULES)
     assert not may_receive(state, "a")
-    assert state == State(opened=1, until=4)
+    assert state == BreakerState(opened=1, until=4)
 
 
 def test_a_success_between_begins_the_count_anew() -> None:
     state = failed(failed(CLOSED, "a", 0, 0, RULES), "a", 0, 0, RULES)
-    assert failed(worked(state), "a", 0, 0, RULES).failures == 1
+    assert failed(succeeded(state), "a", 0, 0, RULES).failures == 1
 
 
 @pytest.mark.parametrize(("times", "chance", "wait"), [(1, 0, 4), (2, 0, 8), (3, 0, 10), (60, 0, 10), (1, 1, 2)])
@@ -65,89 +66,89 @@ def test_waits_double_up_to_the_longest_with_jitter(times: int, chance: float, w
 
 
 def test_one_probes_when_the_time_has_come_and_nobody_else() -> None:
-    opened = State(opened=1, until=4)
-    assert asked(opened, "a", 3.9, RULES) == opened
-    probing = asked(opened, "a", 4, RULES)
+    opened = BreakerState(opened=1, until=4)
+    assert asked_to_receive(opened, "a", 3.9, RULES) == opened
+    probing = asked_to_receive(opened, "a", 4, RULES)
     assert may_receive(probing, "a")
-    assert asked(probing, "b", 9.9, RULES) == probing
-    assert asked(probing, "a", 9, RULES).until == 15
+    assert asked_to_receive(probing, "b", 9.9, RULES) == probing
+    assert asked_to_receive(probing, "a", 9, RULES).until == 15
 
 
 def test_a_prober_that_died_is_followed_by_another() -> None:
-    probing = asked(State(opened=1, until=4), "a", 4, RULES)
-    assert may_receive(asked(probing, "b", 10, RULES), "b")
+    probing = asked_to_receive(BreakerState(opened=1, until=4), "a", 4, RULES)
+    assert may_receive(asked_to_receive(probing, "b", 10, RULES), "b")
 
 
 def test_a_failed_probe_opens_it_for_longer_and_others_failures_do_not_matter() -> None:
-    probing = asked(State(opened=1, until=4), "a", 4, RULES)
+    probing = asked_to_receive(BreakerState(opened=1, until=4), "a", 4, RULES)
     assert failed(probing, "b", 5, 0, RULES) == probing
-    assert failed(probing, "a", 5, 0, RULES) == State(opened=2, until=13)
+    assert failed(probing, "a", 5, 0, RULES) == BreakerState(opened=2, until=13)
 
 
 # -- shared
 
 
-async def test_replicas_open_it_together_and_one_of_them_probes(redis: QuickRedis, seconds: Seconds) -> None:
-    gates = [a_gate(redis, seconds) for _ in range(3)]
-    for gate in gates:
-        assert await gate.ask() is Pass.OPEN_ROAD
-        await gate.failed("503")
+async def test_replicas_open_it_together_and_one_of_them_probes(redis: FailFastRedis, seconds: Seconds) -> None:
+    breakers = [a_breaker(redis, seconds) for _ in range(3)]
+    for breaker in breakers:
+        assert await breaker.ask() is Circuit.CLOSED
+        await breaker.failed("503")
     seconds.now += LOOK_AGAIN
-    assert [await gate.ask() for gate in gates] == [Pass.WAIT] * 3
+    assert [await breaker.ask() for breaker in breakers] == [Circuit.OPEN] * 3
     seconds.now += 4
-    assert sorted([(await gate.ask()).name for gate in gates]) == ["PROBE", "WAIT", "WAIT"]
+    assert sorted([(await breaker.ask()).name for breaker in breakers]) == ["HALF_OPEN", "OPEN", "OPEN"]
 
 
-async def test_a_replica_that_starts_during_an_outage_does_not_receive(redis: QuickRedis, seconds: Seconds) -> None:
+async def test_a_replica_that_starts_during_an_outage_does_not_receive(redis: FailFastRedis, seconds: Seconds) -> None:
     for _ in range(3):
-        await a_gate(redis, seconds).failed("503")
-    assert await a_gate(redis, seconds).ask() is Pass.WAIT
+        await a_breaker(redis, seconds).failed("503")
+    assert await a_breaker(redis, seconds).ask() is Circuit.OPEN
 
 
-async def test_a_probe_that_works_lets_everybody_receive(redis: QuickRedis, seconds: Seconds) -> None:
-    first, second = a_gate(redis, seconds), a_gate(redis, seconds)
-    for _ in range(3):
-        await first.failed("503")
-    assert await second.ask() is Pass.WAIT
-    seconds.now += 5
-    assert await first.ask() is Pass.PROBE
-    await first.worked()
-    assert [await first.ask(), await second.ask()] == [Pass.OPEN_ROAD] * 2
-
-
-async def test_a_probe_that_takes_long_is_kept(redis: QuickRedis, seconds: Seconds) -> None:
-    first, second = a_gate(redis, seconds), a_gate(redis, seconds)
+async def test_a_probe_that_works_lets_everybody_receive(redis: FailFastRedis, seconds: Seconds) -> None:
+    first, second = a_breaker(redis, seconds), a_breaker(redis, seconds)
     for _ in range(3):
         await first.failed("503")
+    assert await second.ask() is Circuit.OPEN
     seconds.now += 5
-    assert await first.ask() is Pass.PROBE
+    assert await first.ask() is Circuit.HALF_OPEN
+    await first.succeeded()
+    assert [await first.ask(), await second.ask()] == [Circuit.CLOSED] * 2
+
+
+async def test_a_probe_that_takes_long_is_kept(redis: FailFastRedis, seconds: Seconds) -> None:
+    first, second = a_breaker(redis, seconds), a_breaker(redis, seconds)
+    for _ in range(3):
+        await first.failed("503")
+    seconds.now += 5
+    assert await first.ask() is Circuit.HALF_OPEN
     for _ in range(10):
         seconds.now += 5
         await first.keep()
-        assert await second.ask() is Pass.WAIT
+        assert await second.ask() is Circuit.OPEN
 
 
-async def test_failures_at_the_same_time_are_all_counted(redis: QuickRedis, seconds: Seconds) -> None:
-    gates = [a_gate(redis, seconds) for _ in range(3)]
-    await asyncio.gather(*(gate.failed("503") for gate in gates))
+async def test_failures_at_the_same_time_are_all_counted(redis: FailFastRedis, seconds: Seconds) -> None:
+    breakers = [a_breaker(redis, seconds) for _ in range(3)]
+    await asyncio.gather(*(breaker.failed("503") for breaker in breakers))
     seconds.now += LOOK_AGAIN
-    assert await gates[0].ask() is Pass.WAIT
+    assert await breakers[0].ask() is Circuit.OPEN
 
 
 async def test_without_redis_each_replica_minds_itself(seconds: Seconds) -> None:
-    first, second = a_gate(QuickRedis(AWAY), seconds), a_gate(QuickRedis(AWAY), seconds)
+    first, second = a_breaker(FailFastRedis(AWAY), seconds), a_breaker(FailFastRedis(AWAY), seconds)
     for _ in range(3):
         await first.failed("503")
-    assert (await first.ask(), await second.ask()) == (Pass.WAIT, Pass.OPEN_ROAD)
+    assert (await first.ask(), await second.ask()) == (Circuit.OPEN, Circuit.CLOSED)
     seconds.now += 5
-    assert await first.ask() is Pass.PROBE
-    await first.worked()
-    assert await first.ask() is Pass.OPEN_ROAD
+    assert await first.ask() is Circuit.HALF_OPEN
+    await first.succeeded()
+    assert await first.ask() is Circuit.CLOSED
 
 
-async def test_what_another_version_wrote_does_not_stop_anybody(redis: QuickRedis, seconds: Seconds) -> None:
+async def test_what_another_version_wrote_does_not_stop_anybody(redis: FailFastRedis, seconds: Seconds) -> None:
     await redis.run(lambda r: r.set("ragbus:breaker:generate", '{"state": "open"}'))
-    assert await a_gate(redis, seconds).ask() is Pass.OPEN_ROAD
+    assert await a_breaker(redis, seconds).ask() is Circuit.CLOSED
 
 
 # -- in the worker
@@ -158,7 +159,7 @@ class Listening(MemoryBus):
 
     closed = 0
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
         bus = self
 
         class Inbox(MemoryInbox):
@@ -168,7 +169,7 @@ class Listening(MemoryBus):
         return Inbox(self, queue)
 
 
-async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRedis, seconds: Seconds) -> None:
+async def test_while_it_is_open_nothing_is_received_and_then_one(redis: FailFastRedis, seconds: Seconds) -> None:
     """Ten messages, three failures: seven are never looked at; then one is, and when that works the rest."""
     bus = Listening("generate")
     for number in range(10):
@@ -184,16 +185,16 @@ async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRed
         return []
 
     worker = Worker(
-        job=Job("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
+        consumer=Consumer("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
         bus=bus,
-        outcomes=Outcomes(Ledger(redis)),
+        outcomes=OutcomeGuard(Ledger(redis)),
         concurrency=1,
-        gate=a_gate(redis, seconds),
+        breaker=a_breaker(redis, seconds),
     )
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     try:
-        while await a_gate(redis, seconds).ask() is not Pass.WAIT:
+        while await a_breaker(redis, seconds).ask() is not Circuit.OPEN:
             await asyncio.sleep(0.01)
         async with asyncio.timeout(20):
             while not bus.closed:
@@ -212,17 +213,17 @@ async def test_while_it_is_open_nothing_is_received_and_then_one(redis: QuickRed
     assert handled == 10
 
 
-async def test_a_throttle_is_no_outage(redis: QuickRedis, seconds: Seconds) -> None:
+async def test_a_throttle_is_no_outage(redis: FailFastRedis, seconds: Seconds) -> None:
     bus = MemoryBus("generate")
 
     async def handle(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         raise TryLater("429", after=timedelta(hours=1))
 
     worker = Worker(
-        job=Job("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
+        consumer=Consumer("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
         bus=bus,
-        outcomes=Outcomes(Ledger(redis)),
-        gate=a_gate(redis, seconds),
+        outcomes=OutcomeGuard(Ledger(redis)),
+        breaker=a_breaker(redis, seconds),
     )
     inbox = bus.inbox("generate")
     for number in range(5):
@@ -231,4 +232,4 @@ async def test_a_throttle_is_no_outage(redis: QuickRedis, seconds: Seconds) -> N
         delivery = await inbox.receive(timedelta(seconds=1))
         assert delivery is not None
         await worker.process(delivery)
-    assert await a_gate(redis, seconds).ask() is Pass.OPEN_ROAD
+    assert await a_breaker(redis, seconds).ask() is Circuit.CLOSED

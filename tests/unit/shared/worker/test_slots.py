@@ -14,8 +14,8 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
 from shared.errors import DependencyDown
 from shared.flow.rules import MOST, limit
-from shared.redis import QuickRedis
-from shared.worker.shared_breaker import Gate, Pass
+from shared.redis import FailFastRedis
+from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.slots import Leaving, Share, Slots
 from tests.making import NOW
 from tests.unit.shared.worker.test_worker_ends import a_bus, a_worker, post
@@ -147,7 +147,7 @@ def test_at_sigterm_what_waits_for_a_slot_is_handed_back_at_once() -> None:
     in_no_time(life())
 
 
-class Opens(Gate):
+class Opens(SharedBreaker):
     """Open from the first failure on."""
 
     opened = False
@@ -156,8 +156,8 @@ class Opens(Gate):
     def is_closed(self) -> bool:
         return not self.opened
 
-    async def ask(self) -> Pass:
-        return Pass.WAIT if self.opened else Pass.OPEN_ROAD
+    async def ask(self) -> Circuit:
+        return Circuit.OPEN if self.opened else Circuit.CLOSED
 
     async def failed(self, why: str) -> None:
         self.opened = True
@@ -176,8 +176,8 @@ def test_when_the_breaker_opens_what_waits_for_a_slot_goes_back_and_is_not_tried
 
         for number in range(20):
             await post(bus, request_id=f"r{number}", answer_by=NOW + timedelta(hours=1))
-        worker = a_worker(bus, handle, shared=True, guarded=True)
-        worker.gate = Opens(QuickRedis("redis://127.0.0.1:1/0"), "retrieve")
+        worker = a_worker(bus, handle, shared=True, circuit_breaker=True)
+        worker.breaker = Opens(FailFastRedis("redis://127.0.0.1:1/0"), "retrieve")
         running = asyncio.create_task(worker.run(stopping, timedelta(seconds=1)))
         await asyncio.sleep(20)
         assert tried == [f"r{number}" for number in range(16)]

@@ -10,17 +10,18 @@ import pytest
 from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ATTEMPT, MessageTooLarge, Outgoing, QueueFull
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry, Ledger
-from shared.redis import QuickRedis
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import internal_identity
+from shared.redis import FailFastRedis
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
+from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import FULL
-from shared.worker.shared_breaker import Gate, Pass
-from shared.worker.worker import Job, Worker
+from shared.worker.shared_breaker import Circuit, SharedBreaker
+from shared.worker.worker import Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 from tests.virtual_time import VirtualTime, in_no_time, virtual_clock
@@ -29,11 +30,11 @@ REDIS = "redis://127.0.0.1:1/0"
 Handle = Callable[[Request], Awaitable[Sequence[Envelope]]]
 
 
-class NoLedger(Outcomes):
+class NoLedger(OutcomeGuard):
     """Knows nothing, and asks nobody: in virtual time there are no sockets."""
 
     def __init__(self) -> None:
-        super().__init__(Ledger(QuickRedis(REDIS)))
+        super().__init__(Ledger(FailFastRedis(REDIS)))
 
     async def known(self, request: Request) -> Entry | None:
         return None
@@ -43,17 +44,17 @@ def a_bus(kind: type[MemoryBus] = MemoryBus) -> MemoryBus:
     return kind("retrieve", "dead", clock=virtual_clock, forward_dead_to="dead")
 
 
-def a_worker(bus: MemoryBus, handle: Handle, **job: Any) -> Worker[RetrievePassages]:
+def a_worker(bus: MemoryBus, handle: Handle, **consumer: Any) -> Worker[RetrievePassages]:
     async def taken(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         return await handle(task.request)
 
-    whole: Job[RetrievePassages] = Job(
+    whole: Consumer[RetrievePassages] = Consumer(
         "retrieve",
         lambda message: RetrievePassages.decode(message.body),
         taken,
         internal_identity,
         lambda task: task.request,
-        **job,
+        **consumer,
     )
     return Worker(whole, bus, NoLedger(), clock=virtual_clock, chance=lambda: 0.5)
 
@@ -127,13 +128,13 @@ class Full(MemoryBus):
         await super().send(message)
 
 
-async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: QuickRedis) -> None:
+async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: FailFastRedis) -> None:
     scene, request = Scene(redis), a_request()
     scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 300_000), NOW)]
     delivery = await scene.deliver(request)
     await scene.worker().process(delivery)
     [reply] = await scene.queued("answers")
-    said, entry = AnswerReady.decode(reply.body), await scene.ledger.find(request.request_id)
+    said, entry = RequestOutcome.decode(reply.body), await scene.ledger.find(request.request_id)
     assert delivery.settled == "completed"
     assert (said.outcome, said.truncated) == (Outcome.ANSWERED, True)
     assert entry is not None
@@ -150,7 +151,9 @@ class Small(MemoryBus):
 
 
 @pytest.mark.parametrize("claimed", [False, True], ids=["new", "claimed by another"])
-async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(redis: QuickRedis, claimed: bool) -> None:
+async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
+    redis: FailFastRedis, claimed: bool
+) -> None:
     scene, request = Scene(redis), a_request()
     scene.bus = Small("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
@@ -159,7 +162,7 @@ async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(re
     delivery = await scene.deliver(request)
     await scene.worker().process(delivery)
     [reply] = await scene.queued("answers")
-    said, entry = AnswerReady.decode(reply.body), await scene.ledger.find(request.request_id)
+    said, entry = RequestOutcome.decode(reply.body), await scene.ledger.find(request.request_id)
     assert delivery.settled == "completed"
     assert (said.outcome, said.code, said.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
     assert entry is not None
@@ -175,7 +178,7 @@ class Brimful(MemoryBus):
         await super().send(message)
 
 
-async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_as_that(redis: QuickRedis) -> None:
+async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_as_that(redis: FailFastRedis) -> None:
     scene = Scene(redis)
     scene.bus = Brimful("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     scene.result = lambda _request: TryLater("not now")
@@ -184,7 +187,7 @@ async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_
     assert dead.dead_letter_reason == "PayloadTooLarge"
 
 
-async def test_an_answer_for_a_full_queue_comes_later(redis: QuickRedis) -> None:
+async def test_an_answer_for_a_full_queue_comes_later(redis: FailFastRedis) -> None:
     scene = Scene(redis)
     scene.bus = Full("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     await scene.worker().process(await scene.deliver())
@@ -202,7 +205,7 @@ class Moody(MemoryBus):
 
     moods = 2
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
         moody = self
 
         class Failing(MemoryInbox):
@@ -289,56 +292,56 @@ def test_a_dead_message_is_not_handed_back_as_a_living_one() -> None:
 # -- well
 
 
-class Told(Gate):
+class Told(SharedBreaker):
     """Counts what it is told."""
 
     went_well = 0
 
-    async def ask(self) -> Pass:
-        return Pass.OPEN_ROAD
+    async def ask(self) -> Circuit:
+        return Circuit.CLOSED
 
-    async def worked(self) -> None:
+    async def succeeded(self) -> None:
         self.went_well += 1
 
 
 @pytest.mark.parametrize(("outcome", "times"), [(Outcome.ANSWERED, 1), (Outcome.CANCELLED, 0)])
 async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up(
-    redis: QuickRedis, outcome: Outcome, times: int
+    redis: FailFastRedis, outcome: Outcome, times: int
 ) -> None:
-    scene, gate = Scene(redis), Told(redis, "retrieve")
+    scene, breaker = Scene(redis), Told(redis, "retrieve")
     scene.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
-    await scene.worker(gate=gate).process(await scene.deliver())
-    assert gate.went_well == times
+    await scene.worker(breaker=breaker).process(await scene.deliver())
+    assert breaker.went_well == times
 
 
-class Probing(Gate):
+class Probing(SharedBreaker):
     """Lets one through at a time, and counts how often it is told that the probe is under way."""
 
     kept = 0
 
-    async def ask(self) -> Pass:
-        return Pass.PROBE
+    async def ask(self) -> Circuit:
+        return Circuit.HALF_OPEN
 
     async def keep(self) -> None:
         self.kept += 1
 
-    async def worked(self) -> None:
+    async def succeeded(self) -> None:
         """It was closed by now."""
 
 
 def test_a_probe_that_takes_long_is_kept_from_being_taken_over() -> None:
     async def life() -> None:
-        bus, gate, stopping = a_bus(), Probing(QuickRedis(REDIS), "retrieve"), asyncio.Event()
+        bus, breaker, stopping = a_bus(), Probing(FailFastRedis(REDIS), "retrieve"), asyncio.Event()
 
         async def slow(request: Request) -> list[Envelope]:
-            await asyncio.sleep(gate.rules.lease)
+            await asyncio.sleep(breaker.rules.lease)
             stopping.set()
             return []
 
         await post(bus)
         worker = a_worker(bus, slow)
-        worker.gate = gate
+        worker.breaker = breaker
         await worker.run(stopping, timedelta(seconds=10))
-        assert gate.kept >= 3
+        assert breaker.kept >= 3
 
     in_no_time(life())

@@ -12,17 +12,17 @@ from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import AnswerReady, Outcome
+from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Entry, Ledger
-from shared.redis import QuickRedis
+from shared.redis import FailFastRedis
+from shared.worker.consumer import ArchiveInPlace, Consumer
 from shared.worker.lease import Lease, holding
-from shared.worker.outbox import Identity, handed_back, outgoing, retry_copy
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import internal_identity
-from shared.worker.shared_breaker import Gate, Pass
-from shared.worker.worker import Job, Kept, Worker
+from shared.worker.outbox import Identity, handed_back, internal_identity, outgoing, retry_copy
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.shared_breaker import Circuit, SharedBreaker
+from shared.worker.worker import Worker
 from tests.making import NOW, a_request
 from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 from tests.virtual_time import in_no_time, virtual_clock
@@ -104,14 +104,14 @@ def test_within_a_second_of_hearing_that_the_lock_is_lost_the_work_has_stopped()
 # -- back-pressure
 
 
-class Closed(Gate):
+class Closed(SharedBreaker):
     """What the work needs is down all the time."""
 
     asked = 0
 
-    async def ask(self) -> Pass:
+    async def ask(self) -> Circuit:
         self.asked += 1
-        return Pass.WAIT
+        return Circuit.OPEN
 
 
 class Watched(MemoryBus):
@@ -119,7 +119,7 @@ class Watched(MemoryBus):
 
     looks = 0
 
-    def inbox(self, queue: str, *, patrol: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
         watched = self
 
         class Counting(MemoryInbox):
@@ -132,16 +132,18 @@ class Watched(MemoryBus):
 
 def test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue() -> None:
     async def life() -> None:
-        bus, gate, stopping = (
+        bus, breaker, stopping = (
             Watched("retrieve", clock=virtual_clock),
-            Closed(QuickRedis("redis://"), "retrieve"),
+            Closed(FailFastRedis("redis://"), "retrieve"),
             asyncio.Event(),
         )
         envelope = to_retriever(a_request())
         await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1"))
-        worker = Worker(a_job(), bus, Outcomes(Ledger(QuickRedis("redis://"))), gate=gate, clock=virtual_clock)
+        worker = Worker(
+            a_consumer(), bus, OutcomeGuard(Ledger(FailFastRedis("redis://"))), breaker=breaker, clock=virtual_clock
+        )
         running = asyncio.create_task(worker.run(stopping, timedelta(0)))
-        while gate.asked < 60:
+        while breaker.asked < 60:
             await asyncio.sleep(1)
         assert bus.looks == 0
         [waiting] = await bus.peek("retrieve")
@@ -152,11 +154,13 @@ def test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue() -> None
     in_no_time(life())
 
 
-def a_job(**changes: Any) -> Job[RetrievePassages]:
+def a_consumer(**changes: Any) -> Consumer[RetrievePassages]:
     async def nothing(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         return []
 
-    return Job("retrieve", lambda message: RetrievePassages.decode(message.body), nothing, internal_identity, **changes)
+    return Consumer(
+        "retrieve", lambda message: RetrievePassages.decode(message.body), nothing, internal_identity, **changes
+    )
 
 
 # -- copies
@@ -180,7 +184,7 @@ def test_a_copy_is_the_same_request_with_the_same_deadline_and_the_same_beginnin
 
 
 @pytest.fixture
-def scene(redis: QuickRedis) -> Scene:
+def scene(redis: FailFastRedis) -> Scene:
     return Scene(redis)
 
 
@@ -195,14 +199,14 @@ async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(scene
     scene.clock.now += LOCK
     await scene.worker().process(await scene.take("retrieve"))
     [reply] = await scene.queued("answers")
-    assert AnswerReady.decode(reply.body).text == "24 days"
+    assert RequestOutcome.decode(reply.body).text == "24 days"
     assert len(scene.calls) == 1
 
 
 LATE = NOW + timedelta(seconds=65)
 
 
-class Overtaken(Outcomes):
+class Overtaken(OutcomeGuard):
     """The answer is claimed just after the look into the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -216,26 +220,28 @@ class Overtaken(Outcomes):
 
 
 @pytest.mark.parametrize("when", ["before", "just before", "never"])
-async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: QuickRedis, when: str) -> None:
+async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: FailFastRedis, when: str) -> None:
     ledger, request, bus = Ledger(redis), a_request(), MemoryBus("outcomes", "answers", clock=lambda: LATE)
     if when == "before":
         await ledger.claim(request, an_answer(request))
     await bus.send(outgoing(at_deadline(request), NOW))
     delivery = await bus.inbox("outcomes").receive(timedelta(0))
     assert delivery is not None
-    outcomes = Overtaken(ledger) if when == "just before" else Outcomes(ledger)
+    outcomes = Overtaken(ledger) if when == "just before" else OutcomeGuard(ledger)
     await Worker(sentinels(ledger), bus, outcomes, clock=lambda: LATE).process(delivery)
     [reply] = await bus.peek("answers")
     expected = Outcome.EXPIRED if when == "never" else Outcome.ANSWERED
-    assert AnswerReady.decode(reply.body).outcome is expected
+    assert RequestOutcome.decode(reply.body).outcome is expected
 
 
-def sentinels(ledger: Ledger) -> Job[Any]:
+def sentinels(ledger: Ledger) -> Consumer[Any]:
     async def settle(tenant: str, spending: str, tokens: int) -> None:
         """There is no budget."""
 
     desk = OutcomeDesk(ledger, Waiting(), settle, lambda: LATE)
-    return Job("outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True)
+    return Consumer(
+        "outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True
+    )
 
 
 # -- ids
@@ -260,14 +266,14 @@ def test_a_dead_ask_of_any_id_can_be_tried_again(length: int) -> None:
 # -- the archive
 
 
-async def test_a_dead_message_is_archived_with_what_it_died_of_and_not_completed(redis: QuickRedis) -> None:
+async def test_a_dead_message_is_archived_with_what_it_died_of_and_not_completed(redis: FailFastRedis) -> None:
     bus = MemoryBus("retrieve")
 
-    def archive(task: RetrievePassages, _known: Entry | None) -> Kept:
-        return Kept("Crashed", f"it was {task.request.request_id}")
+    def archive(task: RetrievePassages, _known: Entry | None) -> ArchiveInPlace:
+        return ArchiveInPlace("Crashed", f"it was {task.request.request_id}")
 
-    job = a_job(archive=archive)
-    await Worker(job, bus, Outcomes(Ledger(redis))).process(await a_delivery(bus))
+    consumer = a_consumer(archive=archive)
+    await Worker(consumer, bus, OutcomeGuard(Ledger(redis))).process(await a_delivery(bus))
     [archived] = await bus.peek("retrieve", dead=True)
     assert (archived.dead_letter_reason, archived.dead_letter_description) == ("Crashed", "it was r1")
     assert await bus.peek("retrieve") == []

@@ -11,16 +11,16 @@ import pytest
 from shared.bus.memory import MemoryBus, MemoryDelivery
 from shared.bus.port import ATTEMPT, BusUnavailable, LockLost, Outgoing, Received
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
-from shared.contracts.outcome import AnswerReady, Code, Outcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Entry, Ledger
-from shared.redis import QuickRedis
-from shared.worker.outbox import life
-from shared.worker.outcome_guard import Outcomes
-from shared.worker.plumbing import internal_identity
-from shared.worker.worker import Job, Worker
+from shared.redis import FailFastRedis
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity, life
+from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.worker import Worker
 from tests.making import NOW, a_request
 
 
@@ -35,7 +35,7 @@ class Clock:
 class Scene:
     """A worker on `retrieve`, and what it needs."""
 
-    def __init__(self, redis: QuickRedis) -> None:
+    def __init__(self, redis: FailFastRedis) -> None:
         self.clock = Clock()
         self.bus = MemoryBus("retrieve", "generate", "answers", "dead", clock=self.clock, forward_dead_to="dead")
         self.ledger = Ledger(redis)
@@ -43,15 +43,15 @@ class Scene:
         self.result: Any = lambda request: [to_caller(request, an_answer(request), self.clock())]
 
     def worker(self, **changes: Any) -> Worker[RetrievePassages]:
-        job = Job(
+        consumer = Consumer(
             queue="retrieve",
             decode=lambda message: RetrievePassages.decode(message.body),
             handle=self._handle,
             identify=internal_identity,
             request=lambda task: task.request,
         )
-        given = {"bus": self.bus, "outcomes": Outcomes(self.ledger), **changes}
-        return Worker(job=job, clock=self.clock, chance=lambda: 0.5, **given)
+        given = {"bus": self.bus, "outcomes": OutcomeGuard(self.ledger), **changes}
+        return Worker(consumer=consumer, clock=self.clock, chance=lambda: 0.5, **given)
 
     async def deliver(self, request: Request | None = None, body: bytes | None = None) -> MemoryDelivery:
         request = request or a_request()
@@ -77,12 +77,12 @@ class Scene:
         return list(result)
 
 
-def an_answer(request: Request, text: str = "24 days") -> AnswerReady:
+def an_answer(request: Request, text: str = "24 days") -> RequestOutcome:
     return ending(request, Outcome.ANSWERED, Code.OK, text=text)
 
 
 @pytest.fixture
-def scene(redis: QuickRedis) -> Scene:
+def scene(redis: FailFastRedis) -> Scene:
     return Scene(redis)
 
 
@@ -119,7 +119,7 @@ async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: S
     await scene.ledger.claim(request, an_answer(request, "from before"))
     await scene.worker().process(await scene.deliver(request))
     [reply] = await scene.queued("answers")
-    assert AnswerReady.decode(reply.body).text == "from before"
+    assert RequestOutcome.decode(reply.body).text == "from before"
     assert scene.calls == []
 
 
@@ -132,7 +132,7 @@ async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
     scene.result = lose_the_race
     delivery = await scene.deliver(request)
 
-    class Slow(Outcomes):
+    class Slow(OutcomeGuard):
         """Looks before anybody has claimed, and is overtaken afterwards: the race, made certain."""
 
         async def known(self, request: Request) -> Entry | None:
@@ -142,7 +142,7 @@ async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
     known = scene.worker(outcomes=Slow(scene.ledger))
     await known.process(delivery)
     [reply] = await scene.queued("answers")
-    assert AnswerReady.decode(reply.body).text == "first"
+    assert RequestOutcome.decode(reply.body).text == "first"
 
 
 async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: Scene) -> None:
@@ -236,7 +236,7 @@ async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
 
     lost = Lost(scene.bus, "retrieve", delivery._held)
     worker = scene.worker()
-    worker.job = Job("retrieve", worker.job.decode, endless, internal_identity, worker.job.request)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
     await asyncio.wait_for(worker.process(lost), 5)
     assert cancelled.is_set()
     assert lost.settled == "left"
@@ -258,7 +258,7 @@ async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene:
 
     short = Short(scene.bus, "retrieve", delivery._held)
     worker = scene.worker()
-    worker.job = Job("retrieve", worker.job.decode, paused, internal_identity, worker.job.request)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, paused, internal_identity, worker.consumer.request)
     await asyncio.wait_for(worker.process(short), 5)
     assert short.settled == "left"
     assert await scene.queued("answers") == []
@@ -275,7 +275,7 @@ async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_a
     envelope = to_retriever(a_request())
     await scene.bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
     worker = scene.worker()
-    worker.job = Job("retrieve", worker.job.decode, endless, internal_identity, worker.job.request)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=0.05)))
     await asyncio.wait_for(started.wait(), 5)
     stopping.set()
@@ -304,7 +304,7 @@ async def test_in_flight_work_is_bounded(scene: Scene) -> None:
             Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
         )
     worker = scene.worker(concurrency=2)
-    worker.job = Job("retrieve", worker.job.decode, counting, internal_identity, worker.job.request)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, counting, internal_identity, worker.consumer.request)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     while now < 2:  # both handlers are inside, and a third would have been let in by now
@@ -342,7 +342,7 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Scene
         return []
 
     worker = scene.worker()
-    worker.job = Job("retrieve", worker.job.decode, noting, internal_identity)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, noting, internal_identity)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     while len(seen) < 4:
@@ -372,7 +372,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(sce
         return []
 
     worker = scene.worker()
-    worker.job = Job("retrieve", worker.job.decode, noting, internal_identity)
+    worker.consumer = Consumer("retrieve", worker.consumer.decode, noting, internal_identity)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     while not begun:
@@ -390,7 +390,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(sce
 
 
 async def test_without_redis_the_outcome_is_sent_all_the_same(scene: Scene) -> None:
-    scene.ledger = Ledger(QuickRedis("redis://127.0.0.1:1/0"))
+    scene.ledger = Ledger(FailFastRedis("redis://127.0.0.1:1/0"))
     delivery = await scene.deliver()
     await scene.worker().process(delivery)
     assert len(await scene.queued("answers")) == 1

@@ -32,7 +32,7 @@ class Evictor(Protocol):
         """Forget answers made of `document` before `generation`; raises `TryLater` if nobody can be told."""
 
 
-class Publisher:
+class IndexWriter:
     """Brings editions into the index."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Publisher:
         self._evictor = evictor
         self._metrics = metrics
 
-    async def publish(self, entry: Document, passages: Sequence[Passage], *, before: int | None) -> bool:
+    async def write(self, entry: Document, passages: Sequence[Passage], *, before: int | None) -> bool:
         """Make `entry` with its passages count, if the document still is at generation `before`.
 
         False: another writer was quicker, and what counts is that writer's.

@@ -1,0 +1,54 @@
+"""What a worker does with the deliveries of one queue."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+from shared.bus.port import Received
+from shared.contracts.envelope import Envelope
+from shared.contracts.request import Request
+from shared.ledger.ledger import Entry
+from shared.worker.outbox import Identity
+
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInPlace:
+    """A delivery that is archived as it is: dead-lettered with this reason and description."""
+
+    reason: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer(Generic[Task]):
+    """What a worker does with the deliveries of one queue."""
+
+    queue: str
+    decode: Callable[[Received], Task]
+    handle: Callable[[Task, int], Awaitable[Sequence[Envelope]]]
+    identify: Callable[[Received], Identity]
+    """Also for messages that cannot be decoded, so it may look at native properties only."""
+    request: Callable[[Task], Request | None] = lambda _task: None
+    """The admitted request that a task works for, if any; its deadline and its outcome are checked before."""
+    after_deadline: bool = False
+    """Whether the work still makes sense when the request is late (telling the caller that it is)."""
+    poll_interval: timedelta | None = None
+    """Where connections are scarce, the queue is looked into only this often."""
+    prewarm: tuple[str, ...] = ()
+    """Queues that it sends to as a rule; the way there is opened at the start."""
+    shared: bool = False
+    """Whether tenants share the queue: then they share the slots, and a few more deliveries are taken in hand."""
+    circuit_breaker: bool = False
+    """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
+    longest_wait: timedelta | None = None
+    """Between two tries, where this work deserves a shorter one than usual."""
+    concurrency: int | None = None
+    """Deliveries at once, where this queue deserves another number than the settings say."""
+    attempts: int | None = None
+    """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
+    archive: Callable[[Task, Entry | None], ArchiveInPlace | Envelope | None] | None = None
+    """What is kept of a delivery that was handled, given what the ledger has on a request that is over: it is itself
+    dead-lettered, or completed after this was sent in its place; None: nothing is kept."""
