@@ -1,4 +1,4 @@
-"""`outcomes.md`: a sentence for every outcome, code and dead-letter reason. A test sees to it that none is missing."""
+"""`outcomes.md`: a sentence for every outcome, code and dead-letter reason. A test checks that none is missing."""
 
 from collections.abc import Mapping
 
@@ -9,78 +9,80 @@ from shared.errors import Reason
 PAGE = "docs/reference/outcomes.md"
 
 OUTCOMES: Mapping[Outcome, str] = {
-    Outcome.ANSWERED: "There is an answer, with at least one citation that was checked against the passage it names.",
-    Outcome.NO_ANSWER: "The question was worked on, and the documents this caller may read do not answer it.",
-    Outcome.REFUSED: "It was not worked on: it asks for something that this caller may not have or spend, or not now.",
-    Outcome.EXPIRED: "The deadline passed first. It is said at most 15 s after the deadline.",
-    Outcome.FAILED: "It could not be read, or not be worked on to the end; `code` and `message` say why.",
-    Outcome.CANCELLED: "The caller cancelled it before it had an outcome.",
+    Outcome.ANSWERED: "There is an answer, with at least one citation that was checked against its passage.",
+    Outcome.NO_ANSWER: "The documents that this caller may read do not answer the question.",
+    Outcome.REFUSED: "The request was not started: the caller may not do or spend this, or not now.",
+    Outcome.EXPIRED: "The deadline passed first. This outcome arrives at most 15 s after the deadline.",
+    Outcome.FAILED: "The request could not be read or not be completed; `code` and `message` say why.",
+    Outcome.CANCELLED: "The caller cancelled the request before it had an outcome.",
 }
 
 CODES: Mapping[Code, str] = {
-    Code.OK: "All is well; the answer is in `text`.",
-    Code.NOT_IN_DOCUMENTS: "No passage that this caller may read answers it. Ask otherwise, or add a document.",
-    Code.UNGROUNDED: "The model wrote something that could not be traced to a retrieved passage, so it is withheld.",
-    Code.SCHEMA_INVALID: "A message is not JSON or lacks a field; `message` names it. Mend it and send anew; the same "
-    "id will do.",
-    Code.SCHEMA_UNSUPPORTED: "The `subject` names a kind or version that is not read here; `message` lists those read.",
-    Code.UNKNOWN_USE_CASE: "There is no use case of that name, or none was named by a caller that has several.",
-    Code.NOT_ALLOWED: "The use case exists, but this caller is not listed for it in `callers.yaml`.",
-    Code.REPLY_TO_NOT_ALLOWED: "`reply_to` is not one of this caller's reply queues; the outcome is in its first.",
+    Code.OK: "The answer is in `text`.",
+    Code.NOT_IN_DOCUMENTS: "No passage that this caller may read has the answer. Rephrase, or add a document.",
+    Code.UNGROUNDED: "The model's answer could not be traced to a retrieved passage, so it is withheld.",
+    Code.SCHEMA_INVALID: "The message is not JSON or lacks a field; `message` names it. Correct it and send it again; "
+    "the same id may be used.",
+    Code.SCHEMA_UNSUPPORTED: "The `subject` names an unsupported kind or version; `message` lists the supported ones.",
+    Code.UNKNOWN_USE_CASE: "There is no use case of that name, or a caller with several use cases named none.",
+    Code.NOT_ALLOWED: "The use case exists, but `callers.yaml` does not list it for this caller.",
+    Code.REPLY_TO_NOT_ALLOWED: "`reply_to` is not one of this caller's reply queues; this outcome is in the first one.",
     Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
-    Code.ID_REUSED: "Its `message_id` or `Idempotency-Key` belongs to another question (or use case, conversation, "
-    "cache mode) of the last day. Only this ask hears it. A new or corrected question needs a new one.",
-    Code.BUDGET_EXCEEDED: "The tenant's tokens for this minute are spent; `retry_after` says when to come back.",
-    Code.OVERLOADED: "There is more work than can end in time; nothing was charged. Ask again after `retry_after`.",
-    Code.DEADLINE_EXCEEDED: "Nobody waits for the answer any more. Give it a longer `time_to_live`, or ask again.",
-    Code.RETRIES_EXHAUSTED: "All attempts failed. An ask is tried until its deadline instead, and has `expired` then.",
+    Code.ID_REUSED: "The `message_id` or `Idempotency-Key` was used for another question (or use case, conversation, "
+    "cache mode) in the last day. The first request is unaffected. Send the new question under a new id.",
+    Code.BUDGET_EXCEEDED: "The tenant has spent its tokens for this minute. Ask again after `retry_after`.",
+    Code.OVERLOADED: "The request cannot finish in time; nothing was charged. Ask again after `retry_after`.",
+    Code.DEADLINE_EXCEEDED: "The deadline passed. Set a longer `time_to_live`, or ask again.",
+    Code.RETRIES_EXHAUSTED: "All attempts failed. Only work without a deadline ends so; an ask ends as `expired`.",
     Code.NO_MODEL_FITS: (
         "No deployment of the use case may answer: none is a chat deployment in its regions, or none has a window for "
-        "the question and its answer; `message` says which. For the operator to mend, or shorten the question."
+        "the question and its answer; `message` says which. Shorten the question, or ask the operator."
     ),
-    Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again will not help.",
-    Code.POISON_CONTENT: "A body that no parser should be given: not UTF-8, nested too deeply, half a surrogate pair.",
-    Code.PAYLOAD_TOO_LARGE: "A message is larger than the broker takes (256 KiB): shorten the conversation.",
-    Code.UNAUTHORIZED: "The sender, or a service behind us, did not accept the credentials.",
+    Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again does not help.",
+    Code.POISON_CONTENT: "The body must not be parsed: it is not UTF-8, is nested too deeply, or has a lone surrogate.",
+    Code.PAYLOAD_TOO_LARGE: "A message is larger than the broker accepts (256 KiB). Shorten the conversation.",
+    Code.UNAUTHORIZED: "The credentials of the sender, or of ragbus at another service, were not accepted.",
     Code.MISCONFIGURED: (
-        "A worker's configuration does not fit: the provider refuses the request that we make of it (400, 404, 422), "
-        "the collection holds vectors of another length, a use case is not deployed everywhere. Your message is good; "
-        "it is for the operator to mend. Then ask again, with a new id."
+        "A worker's configuration is wrong: the provider rejects our request (400, 404, 422), the collection has "
+        "vectors of another length, or a use case is not deployed everywhere. Your message is good; the operator must "
+        "correct the configuration. Then ask again, with a new id."
     ),
-    Code.CRASHED: "A fault on our side; the message is kept for us to look at. Asking again may work.",
-    Code.CANCELLED: "Cancelled by the caller.",
+    Code.CRASHED: "A bug in ragbus; the message is kept for its developers. Asking again may work.",
+    Code.CANCELLED: "The caller cancelled the request.",
 }
 
 HTTP_CODES: Mapping[str, tuple[str, str]] = {
-    "NotFound": ("404", "No such address, or no such request of this caller; outcomes are kept for a day."),
-    "MethodNotAllowed": ("405", "The address takes other methods."),
-    "BadRequest": ("400", "Not a request of HTTP/1.1 as this server reads it, or two keys; `detail` says what."),
-    "RequestTimeout": ("408", "The head or the body of the request took too long."),
+    "NotFound": ("404", "There is no such path, or this caller has no such request; outcomes are kept for a day."),
+    "MethodNotAllowed": ("405", "The path supports other methods."),
+    "BadRequest": ("400", "The request is not valid HTTP/1.1 for this server, or has two keys; see `detail`."),
+    "RequestTimeout": ("408", "The headers or the body took too long to arrive."),
     "UnsupportedMediaType": ("415", "The body is not `application/json`."),
-    "TooManyRequests": ("429", "Too many attempts with wrong keys, or requests before the first response."),
+    "TooManyRequests": ("429", "Too many attempts with wrong keys, or too many requests before the first response."),
     "RequestHeaderFieldsTooLarge": ("431", "The headers are too many, or too large."),
-    "ServiceUnavailable": ("503", "The broker or Redis is away. Repeat it with the same `Idempotency-Key`."),
+    "ServiceUnavailable": ("503", "The broker or Redis is unavailable. Repeat with the same `Idempotency-Key`."),
 }
 
 CACHE: Mapping[CacheState, str] = {
-    CacheState.HIT: "The answer was given before, to a caller with the same rights, from documents that still stand.",
-    CacheState.MISS: "It was worked out: not in the cache, not looked for (`cache: refresh`), or Redis was away.",
-    CacheState.OFF: "The use case keeps no answers, or there is no answer to keep.",
+    CacheState.HIT: "A caller with the same rights got this answer before, from documents that are still current.",
+    CacheState.MISS: "The answer is new: none was cached, `cache: refresh` was set, or Redis was unavailable.",
+    CacheState.OFF: "The use case has no cache, or there is no answer to cache.",
 }
 
 REASONS: Mapping[Reason, str] = {
-    Reason.SCHEMA_INVALID: "Not a valid message of its kind. Tell its sender; a replay of this body dies the same way.",
-    Reason.SCHEMA_UNSUPPORTED: "A kind or version that is not read here. Deploy readers before senders, then replay.",
-    Reason.UNAUTHORIZED: "The queue is no caller's, or our credentials were refused. Mend rights or keys, then replay.",
-    Reason.PAYLOAD_TOO_LARGE: "The next message is too large to be sent. Lower the use case's `retrieval.candidates`.",
-    Reason.DEADLINE_EXCEEDED: "Too late to be of use; the caller was told `expired`. Look at the age of the queue.",
-    Reason.RETRIES_EXHAUSTED: "A document's dependency stayed away; see the description. Replay when it is back.",
-    Reason.POISON_CONTENT: "A body or a document that must not be parsed again. Look at it with care.",
-    Reason.BUDGET_EXCEEDED: "The tenant's budget was spent. Raise `tokens_per_minute` in `callers.yaml`, or let it be.",
-    Reason.MISCONFIGURED: "The configuration does not fit; the description says what. Mend it, restart, then replay.",
-    Reason.CRASHED: "A bug of ours. The log has the trace under the same message id; replay once it is mended.",
-    Reason.TTL_EXPIRED: "The broker's word: it lay there until its time to live ended. Its consumer was slow, or away.",
-    Reason.MAX_DELIVERY_COUNT: "The broker's word: worker after worker vanished while holding it. Look for kills.",
+    Reason.SCHEMA_INVALID: "The message is not valid for its kind. Tell its sender; a replay fails in the same way.",
+    Reason.SCHEMA_UNSUPPORTED: "The kind or version is not supported. Deploy readers before senders, then replay.",
+    Reason.UNAUTHORIZED: "The queue belongs to no caller, or our credentials were refused. Correct rights or keys, "
+    "then replay.",
+    Reason.PAYLOAD_TOO_LARGE: "The next message is too large to send. Lower the use case's `retrieval.candidates`.",
+    Reason.DEADLINE_EXCEEDED: "The deadline passed; the caller got `expired`. Check the age of the queue.",
+    Reason.RETRIES_EXHAUSTED: "A dependency stayed unavailable; the description names it. Replay when it is back.",
+    Reason.POISON_CONTENT: "The body or document must not be parsed again. Handle it with care.",
+    Reason.BUDGET_EXCEEDED: "The tenant has spent its budget. Raise `tokens_per_minute` in `callers.yaml` if it should "
+    "have more.",
+    Reason.MISCONFIGURED: "The configuration is wrong; the description says how. Correct it, restart, then replay.",
+    Reason.CRASHED: "A bug in ragbus. The log has the traceback under the same message id; fix it, then replay.",
+    Reason.TTL_EXPIRED: "Set by the broker: the message's time to live ended. Its consumer was slow or not running.",
+    Reason.MAX_DELIVERY_COUNT: "Set by the broker: each worker that held the message died. Look for killed workers.",
 }
 
 
@@ -90,16 +92,15 @@ def files() -> Files:
         PAGE: markdown(
             "Outcomes",
             "Every accepted request gets one outcome, an `answer.v1`. `outcome` says how it ended, `code` why; both "
-            "are stable, `message` is for people. Repeat a request only if `retryable` is true, and then not before "
-            "`retry_after`: under the same id it is admitted anew, and until then the same outcome is told again. "
+            "are stable, `message` is for people. Repeat a request only if `retryable` is true, and not before "
+            "`retry_after`: then the same id is admitted again; before that you get the same outcome. "
             "Every other outcome is final for its id: a corrected question needs a new `message_id` or "
-            "`Idempotency-Key`. Models and documents wrote `text`, `message` and the words in `citations`: escape or "
-            "sanitise them for HTML and Markdown ([why, and what a checked citation proves]"
+            "`Idempotency-Key`. `text`, `message` and the words in `citations` come from models and documents: escape "
+            "or sanitise them for HTML and Markdown ([why, and what a checked citation proves]"
             "(../explanation/citations.md)).",
             _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),
             _section("Codes", "code", {str(key): text for key, text in CODES.items()}),
-            "Over HTTP a problem has one of these codes too, or the name of its HTTP status where none of them says "
-            "more:",
+            "Over HTTP a problem has one of these codes, too, or the name of its HTTP status:",
             table(("code", "status", "meaning"), [(f"`{code}`", *said) for code, said in HTTP_CODES.items()]),
             _section("Cache", "cache", {str(key): text for key, text in CACHE.items()}),
             _section("Dead-letter reasons", "reason", {str(key): text for key, text in REASONS.items()}),

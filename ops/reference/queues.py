@@ -6,7 +6,7 @@ from ops.reference.text import Files, markdown, spoken, table
 from shared.contracts.queues import LOCK, SKEW, Queue, longest_deadline, shortest_window, within_emulator
 
 PAGE = "docs/reference/queues.md"
-_HEAD = ("queue", "carries", "consumer", "lock", "duplicates", "deliveries", "lives", "expired", "dead letters")
+_HEAD = ("queue", "carries", "consumer", "lock", "duplicates", "deliveries", "time to live", "expired", "dead letters")
 
 
 def files(queues: Sequence[Queue]) -> Files:
@@ -17,8 +17,8 @@ def files(queues: Sequence[Queue]) -> Files:
 def _intro() -> str:
     return (
         "The topology is written once, in `shared/contracts/queues.py`. These are the queues of the example in "
-        "`examples/onboarding`: each caller in `callers.yaml` brings its own door and its own reply queues, the "
-        "others are always there. All are peek-lock and unpartitioned."
+        "`examples/onboarding`: each caller in `callers.yaml` has its own ingress queue and its own reply queues, the "
+        "others always exist. All are peek-lock and unpartitioned."
     )
 
 
@@ -40,8 +40,8 @@ def _deadlines(queues: Sequence[Queue]) -> str:
     window = shortest_window(queues)
     return f"""## How long a deadline may be
 
-A second outcome must still meet the first one's message id at the broker, so the duplicate window must hold the
-longest deadline, a lock and the skew of clocks: {spoken(window)} - {spoken(LOCK)} - {spoken(SKEW)} =
+The broker must still know the first outcome's message id when a second one arrives. So the duplicate window must hold
+the longest deadline, a lock and the clock skew: {spoken(window)} - {spoken(LOCK)} - {spoken(SKEW)} =
 {spoken(longest_deadline(window))}. The gateway refuses to start with a use case that asks for more."""
 
 
@@ -49,5 +49,5 @@ def _emulator(queues: Sequence[Queue]) -> str:
     window = shortest_window([within_emulator(queue) for queue in queues])
     return f"""## On Microsoft's emulator
 
-Its limits cap the duplicate window at {spoken(window)} and the life of a message at one hour, so deadlines end at
+Its limits are a duplicate window of {spoken(window)} and a time to live of one hour, so the longest deadline is
 {spoken(longest_deadline(window))}. `deploy/compose/Config.json` is written from the same topology with these limits."""

@@ -23,10 +23,10 @@ WORKERS = ("gateway", "retriever", "generator", "indexer")
 _MENTIONED = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}|key_env: *(\w+)")
 
 OF_THE_COMMAND: Mapping[str, tuple[str, str]] = {
-    "RAGBUS_FOLDER": ("`.ragbus`", "where the laptop's stack keeps its state; `--folder` wins"),
-    "RAGBUS_GATEWAY_URL": ("the stack's", "where `ask --http` and `cancel --http` go"),
+    "RAGBUS_FOLDER": ("`.ragbus`", "where the laptop's stack keeps its state; `--folder` overrides it"),
+    "RAGBUS_GATEWAY_URL": ("the stack's", "the gateway for `ask --http` and `cancel --http`"),
     "RAGBUS_API_KEY": ("the example's", "the key of `ask --http` and `cancel --http`"),
-    "RAGBUS_ADMIN_URL": ("the stack's", "where an emulator or the local broker is administered"),
+    "RAGBUS_ADMIN_URL": ("the stack's", "the administration endpoint of the emulator or the local broker"),
 }
 
 
@@ -61,18 +61,18 @@ def files(classes: Mapping[str, type[Settings]], models_yaml: str) -> Files:
             "one line that names the variable. Values marked *secret* never appear in logs.",
             "## Every worker\n\n" + _table(common.items()),
             *sections,
-            "## The example's models.yaml\n\nEndpoints and names of key variables are written in `models.yaml`; the "
-            "example refers to these.\n\n"
+            "## The example's models.yaml\n\n`models.yaml` contains endpoints and the names of key variables; the "
+            "example uses these.\n\n"
             + table(("variable", "default"), [(f"`{n}`", _code(d)) for n, d in models_variables(models_yaml).items()]),
-            "## The command\n\n`ragbus` takes what a worker takes. A variable of the terminal wins over the value that "
-            "the running stack has, and the command says so; `--config` wins over `RAGBUS_CONFIG`. Beyond that:\n\n"
+            "## The command\n\n`ragbus` uses the settings of the workers. A variable of the terminal overrides the "
+            "running stack's value, and the command says so; `--config` overrides `RAGBUS_CONFIG`. In addition:\n\n"
             + table(("variable", "default", "meaning"), [(f"`{n}`", *said) for n, said in OF_THE_COMMAND.items()]),
         )
     }
 
 
 def _own(settings: type[Settings], common: Mapping[str, FieldInfo]) -> dict[str, FieldInfo]:
-    """What a worker has beyond, or otherwise than, every worker."""
+    """The settings that only this worker has, or with another default or meaning."""
     return {name: field for name, field in variables(settings).items() if not _same(field, common.get(name))}
 
 
@@ -81,7 +81,7 @@ def _same(field: FieldInfo, other: FieldInfo | None) -> bool:
 
 
 def _section(worker: str, own: Mapping[str, FieldInfo], settings: type[Settings]) -> str:
-    also = ", and those of every worker" if issubclass(settings, WorkerSettings) else " (its settings are its own)"
+    also = ", and those of every worker" if issubclass(settings, WorkerSettings) else " (it uses no others)"
     return f"## {worker.capitalize()}\n\n`python -m services.{worker}`{also}.\n\n" + (
         _table(own.items()) if own else ""
     )
