@@ -1,4 +1,4 @@
-"""The HTTP door.
+"""The HTTP endpoint.
 
     POST   /v1/{use_case}/ask      202 + Location, or 200 with the outcome (`?wait=` seconds)
     GET    /v1/requests/{id}       200 with the outcome, 202 while it is being worked on, 404
@@ -27,11 +27,11 @@ from starlette.exceptions import HTTPException
 
 from services.gateway.admission import Arrival
 from services.gateway.authentication import Authentication, RequireKey
-from services.gateway.cancel import CancelDesk
+from services.gateway.cancellation import Cancellation
 from services.gateway.connections import Limits
-from services.gateway.desk import Answered, Desk, Enqueued, Standing
-from services.gateway.outcomes import Filed, Waiting
+from services.gateway.intake import Answered, Enqueued, Intake, Standing
 from services.gateway.problems import Problem
+from services.gateway.waiters import HttpOutcome, Waiters
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.contracts.ask import Ask
@@ -100,27 +100,27 @@ class _JsonRoute(APIRoute):
         return handle_json
 
 
-class HttpDoor:
+class HttpEndpoint:
     """What the routes do."""
 
     def __init__(
         self,
         *,
         callers: Callers,
-        desk: Desk,
-        cancelling: CancelDesk,
+        intake: Intake,
+        cancelling: Cancellation,
         ledger: Ledger,
-        waiting: Waiting,
+        waiters: Waiters,
         send: SendEnvelope,
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
         """`send` posts an envelope and claims outcomes; `connected` says whether the broker answers at the moment."""
         self.authentication = Authentication(callers)
-        self._desk = desk
+        self._intake = intake
         self._cancelling = cancelling
         self._ledger = ledger
-        self._waiting = waiting
+        self._waiters = waiters
         self._send = send
         self._connected = connected
         self._clock = clock
@@ -144,7 +144,7 @@ class HttpDoor:
         )
         if not self._connected():
             raise _unavailable()
-        taken = await self._desk.take(ask, arrival)
+        taken = await self._intake.take(ask, arrival)
         if isinstance(taken, Answered):
             return await self._at_once(taken, repeatable=arrival.repeatable)
         if isinstance(taken, Enqueued):
@@ -153,7 +153,7 @@ class HttpDoor:
                 await self._enqueue([*taken.envelopes])
             except Problem:
                 if not taken.resumed:  # what another ask admitted may be under way
-                    await self._desk.take_back(taken.request, token)
+                    await self._intake.take_back(taken.request, token)
                 raise
             reach("http.enqueued")
         left = until - asyncio.get_running_loop().time()
@@ -212,7 +212,7 @@ class HttpDoor:
         Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
         """
         key = (request_id, admission)
-        future = self._waiting.join(*key)
+        future = self._waiters.join(*key)
         looking = self._looking.get(key)
         if looking is None or looking.done():
             looking = asyncio.create_task(self._look_for(*key), name=f"outcome:{request_id}")
@@ -222,16 +222,16 @@ class HttpDoor:
             done, _ = await asyncio.wait({future}, timeout=max(0.0, wait))
             return _answer_to(ask, future.result().ask, future.result().answer) if done else None
         finally:
-            self._waiting.leave(request_id, future, admission)
+            self._waiters.leave(request_id, future, admission)
 
     async def _look_for(self, request_id: str, admission: int) -> None:
         """Ask the ledger as long as any caller waits for the outcome: once for all of them."""
         look = FIRST_LOOK
-        while self._waiting.is_awaited(request_id, admission):
+        while self._waiters.is_awaited(request_id, admission):
             await asyncio.sleep(look)
             entry = await self._stored(request_id, admission)
             if entry is not None and entry.answer is not None:
-                self._waiting.tell(Filed(entry.answer, entry.tenant, entry.caller, entry.ask or "", admission))
+                self._waiters.tell(HttpOutcome(entry.answer, entry.tenant, entry.caller, entry.ask or "", admission))
             look = min(LONGEST_LOOK, look * 1.5)
 
     async def _stored(self, request_id: str, admission: int) -> Entry | None:
@@ -252,7 +252,7 @@ class HttpDoor:
         return entry
 
 
-def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
+def make_app(endpoint: HttpEndpoint, at_once: int = Limits.per_caller) -> FastAPI:
     """The routes; `at_once` requests of a caller are at work at the same time."""
     app = FastAPI(
         title="ragbus",
@@ -265,7 +265,7 @@ def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
         strict_content_type=False,
     )
     app.router.route_class = _JsonRoute
-    app.add_middleware(RequireKey, authentication=door.authentication, at_once=at_once)
+    app.add_middleware(RequireKey, authentication=endpoint.authentication, at_once=at_once)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
@@ -291,7 +291,7 @@ def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
         token = context.attach(parent)
         try:
             with traces.calling(f"POST /v1/{use_case}/ask", {names.USE_CASE: use_case, names.TENANT: known.tenant}):
-                return await door.ask(known, _as_ask(body, use_case), idempotency_key, deadline, wait)
+                return await endpoint.ask(known, _as_ask(body, use_case), idempotency_key, deadline, wait)
         finally:
             context.detach(token)
 
@@ -302,11 +302,11 @@ def make_app(door: HttpDoor, at_once: int = Limits.per_caller) -> FastAPI:
         wait: seconds = 0,
         run: Annotated[str, Query(pattern=r"^(p[0-9]{1,16})?$", description="of a rerun: p1, p2, …")] = "",
     ) -> Response:
-        return await door.request(known, f"{request_id}/{run}" if run else request_id, wait)
+        return await endpoint.request(known, f"{request_id}/{run}" if run else request_id, wait)
 
     @app.delete("/v1/requests/{request_id}", response_model=None)
     async def cancel(request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller) -> Response:
-        return await door.cancel(known, request_id)
+        return await endpoint.cancel(known, request_id)
 
     return app
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.gateway.ask import QueueDoor
-from services.gateway.cancel import CancelDesk
-from services.gateway.dead import DeadDesk
-from services.gateway.desk import Desk
-from services.gateway.held import HeldAsks
-from services.gateway.outcomes import OutcomeDesk, Waiting
-from services.gateway.replay import Replay, Replays
+from services.gateway.ask_consumer import AskConsumer
+from services.gateway.cancellation import Cancellation
+from services.gateway.dead_letter_consumer import DeadLetterConsumer
+from services.gateway.expired_dead_letters import ExpiredDeadLetterScan
+from services.gateway.held_asks import HeldAsks
+from services.gateway.intake import Intake
+from services.gateway.outcome_consumer import OutcomeConsumer
+from services.gateway.replay_consumer import Replay, ReplayConsumer
 from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
-from services.gateway.sweep import Sweep
+from services.gateway.waiters import Waiters
 from shared.access.callers import Caller, Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.answer_cache import AnswerCache
@@ -55,7 +56,7 @@ async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequenc
     check_rights(callers, use_cases)
     budget = TenantBudget(runtime.redis, callers.tokens_per_minute)
     held = HeldAsks(runtime.tickets, _now)
-    desk = Desk(
+    intake = Intake(
         use_cases=use_cases,
         ledger=runtime.ledger,
         cache=AnswerCache(runtime.redis),
@@ -66,21 +67,25 @@ async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequenc
         metrics=runtime.metrics,
         clock=_now,
     )
-    cancelling = CancelDesk(runtime.ledger, budget.settle, _now, held.let_go)
-    door, waiting = QueueDoor(callers, desk, cancelling, _now), Waiting()
-    dead = DeadDesk(door, runtime.ledger, budget.settle, held.release, _now)
+    cancelling = Cancellation(runtime.ledger, budget.settle, _now, held.let_go)
+    asks, waiters = AskConsumer(callers, intake, cancelling, _now), Waiters()
+    dead = DeadLetterConsumer(asks, runtime.ledger, budget.settle, held.release, _now)
     publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
-    sweep = Sweep(
-        bus=runtime.bus, desk=dead, ledger=runtime.ledger, redis=runtime.redis, send=publisher.send, clock=_now
+    scan = ExpiredDeadLetterScan(
+        bus=runtime.bus, dead_letters=dead, ledger=runtime.ledger, redis=runtime.redis, send=publisher.send, clock=_now
     )
     is_open = asyncio.Event()
-    runtime.background += [_http(settings, runtime, callers, desk, cancelling, waiting, is_open), sweep.run, held.leave]
+    runtime.background += [
+        _http(settings, runtime, callers, intake, cancelling, waiters, is_open),
+        scan.run,
+        held.leave,
+    ]
     # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
     # it answers GET from Redis and says 503 with Retry-After by itself.
     runtime.ready = is_open.is_set
     return [
-        *(_ask_consumer(door, caller) for caller in callers.callers if caller.queue),
-        _outcome_consumer(OutcomeDesk(runtime.ledger, waiting, budget.settle, _now), Replays(callers, door)),
+        *(_ask_consumer(asks, caller) for caller in callers.callers if caller.queue),
+        _outcome_consumer(OutcomeConsumer(runtime.ledger, waiters, budget.settle, _now), ReplayConsumer(callers, asks)),
         _dead_letter_consumer(dead),
     ]
 
@@ -105,12 +110,12 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
             raise SettingsError(f"callers.yaml: caller {caller.name}: there is no use case {min(unknown)!r}")
 
 
-def _ask_consumer(door: QueueDoor, caller: Caller) -> Consumer[Any]:
+def _ask_consumer(asks: AskConsumer, caller: Caller) -> Consumer[Any]:
     return Consumer(
         queue=caller.queue or "",
-        decode=door.decode,
-        handle=door.handle,
-        identify=door.identify,
+        decode=asks.decode,
+        handle=asks.handle,
+        identify=asks.identify,
         prewarm=(OUTCOMES, RETRIEVE, *caller.reply_queues),
         longest_wait=LONGEST_WAIT_OF_AN_ASK,
         attempts=ATTEMPTS_TO_ADMIT,
@@ -118,12 +123,12 @@ def _ask_consumer(door: QueueDoor, caller: Caller) -> Consumer[Any]:
     )
 
 
-def _outcome_consumer(desk: OutcomeDesk, replays: Replays) -> Consumer[Any]:
+def _outcome_consumer(outcomes: OutcomeConsumer, replays: ReplayConsumer) -> Consumer[Any]:
     def decode(message: Received) -> Any:
-        return replays.decode(message) if message.subject == ReplayRequest.kind else desk.decode(message)
+        return replays.decode(message) if message.subject == ReplayRequest.kind else outcomes.decode(message)
 
     async def handle(task: Any, attempt: int) -> Sequence[Envelope]:
-        return await (replays if isinstance(task, Replay) else desk).handle(task, attempt)
+        return await (replays if isinstance(task, Replay) else outcomes).handle(task, attempt)
 
     return Consumer(
         queue=OUTCOMES,
@@ -138,17 +143,17 @@ def _outcome_consumer(desk: OutcomeDesk, replays: Replays) -> Consumer[Any]:
     )
 
 
-def _dead_letter_consumer(desk: DeadDesk) -> Consumer[Any]:
+def _dead_letter_consumer(dead: DeadLetterConsumer) -> Consumer[Any]:
     return Consumer(
         queue=DEAD,
-        decode=desk.decode,
-        handle=desk.handle,
+        decode=dead.decode,
+        handle=dead.handle,
         identify=internal_identity,
         # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has heard it.
-        request=lambda death: None if death.is_ask else death.request,
+        request=lambda message: None if message.is_ask else message.request,
         after_deadline=True,
         poll_interval=POLL_DEAD,
-        archive=desk.archive,
+        archive=dead.archive,
     )
 
 
@@ -156,27 +161,27 @@ def _http(
     settings: GatewaySettings,
     runtime: Runtime,
     callers: Callers,
-    desk: Desk,
-    cancelling: CancelDesk,
-    waiting: Waiting,
+    intake: Intake,
+    cancelling: Cancellation,
+    waiters: Waiters,
     is_open: asyncio.Event,
 ) -> Any:
-    from services.gateway.http import HttpDoor, make_app
+    from services.gateway.http import HttpEndpoint, make_app
 
     publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
-    door = HttpDoor(
+    endpoint = HttpEndpoint(
         callers=callers,
-        desk=desk,
+        intake=intake,
         cancelling=cancelling,
         ledger=runtime.ledger,
-        waiting=waiting,
+        waiters=waiters,
         send=publisher.send,
         connected=lambda: any(worker.connected.is_set() for worker in runtime.workers),
         clock=_now,
     )
     limits = settings.http_limits()
-    app = make_app(door, limits.per_caller)
-    return http_server(app, settings.http_host, settings.http_port, door.authentication, limits, is_open=is_open)
+    app = make_app(endpoint, limits.per_caller)
+    return http_server(app, settings.http_host, settings.http_port, endpoint.authentication, limits, is_open=is_open)
 
 
 def _models_version(settings: GatewaySettings) -> str:

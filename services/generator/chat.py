@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from services.generator.reply import Reply, TooSlow, Unwanted
-from services.generator.stream import DONE, LENGTH, Heard, Overlong, bounded, events
-from services.generator.unless import unless
+from services.generator.completion import DONE, LENGTH, CompletionBuffer, Overlong, bounded, events
+from services.generator.first_completed import first_completed
+from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.errors import DependencyDown
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment
@@ -87,8 +87,8 @@ class Chat:
     ) -> Reply:
         """One call, no retries, at most `within`; broken off when `unwanted` ends, so that the provider stops too.
 
-        Raises `Unwanted`; `TryLater` (a throttle, with the provider's Retry-After), `DependencyDown` (5xx, `TooSlow`,
-        half an answer); `ContextTooLong`, `ModelRefused`, `Unprocessable`.
+        Raises `Cancelled`; `TryLater` (a throttle, with the provider's Retry-After), `DependencyDown` (5xx,
+        `CallTimeout`, half an answer); `ContextTooLong`, `ModelRefused`, `Unprocessable`.
         """
         started = time.perf_counter()
         result = "ok"
@@ -113,26 +113,26 @@ class Chat:
         for client in self._clients.values():
             await client.close()
 
-    async def _heard(self, asked: "_Asked", unwanted: Coroutine[Any, Any, None]) -> Heard:
+    async def _heard(self, asked: "_Asked", unwanted: Coroutine[Any, Any, None]) -> CompletionBuffer:
         """All that the model said."""
-        heard = Heard(asked.most_text)
+        heard = CompletionBuffer(asked.most_text)
         try:
             async with asyncio.timeout(asked.within.total_seconds()):
-                await unless(unwanted, self._call(asked, heard))
+                await first_completed(unwanted, self._call(asked, heard))
         except TimeoutError as slow:
             why = f"the model was not done after {asked.within.total_seconds():.0f} s"
-            raise TooSlow(why, self._used(asked, heard)) from slow
-        except Unwanted as stopped:
-            raise Unwanted(self._used(asked, heard)) from stopped
+            raise CallTimeout(why, self._used(asked, heard)) from slow
+        except Cancelled as stopped:
+            raise Cancelled(self._used(asked, heard)) from stopped
         return heard
 
-    def _used(self, asked: "_Asked", heard: Heard) -> int:
+    def _used(self, asked: "_Asked", heard: CompletionBuffer) -> int:
         """The tokens of a call that was broken off; what the provider counted it would have said at the end."""
         reply = Reply(heard.text, asked.tokens, count_tokens(heard.text), estimated=True)
         self._count(asked.deployment, reply)
         return reply.tokens
 
-    async def _call(self, asked: "_Asked", heard: Heard) -> None:
+    async def _call(self, asked: "_Asked", heard: CompletionBuffer) -> None:
         listen = self._listen if asked.deployment.stream else self._receive
         try:
             await listen(asked, heard)
@@ -147,7 +147,7 @@ class Chat:
         if heard.finish is None:
             raise DependencyDown("the model broke off in the middle of its answer")
 
-    async def _listen(self, asked: "_Asked", heard: Heard) -> None:
+    async def _listen(self, asked: "_Asked", heard: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
             create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
@@ -160,7 +160,7 @@ class Chat:
                 if data and data != DONE:
                     heard.take(data)
 
-    async def _receive(self, asked: "_Asked", heard: Heard) -> None:
+    async def _receive(self, asked: "_Asked", heard: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         body = bytearray()
         try:
@@ -175,7 +175,7 @@ class Chat:
             raise
         heard.take_whole(bytes(body))
 
-    def _read(self, asked: "_Asked", heard: Heard) -> Reply:
+    def _read(self, asked: "_Asked", heard: CompletionBuffer) -> Reply:
         text = heard.text
         prompt, completion = heard.usage or (asked.tokens, count_tokens(text))
         reply = Reply(text, prompt, completion, cut_off=heard.finish == LENGTH, estimated=heard.usage is None)

@@ -17,7 +17,7 @@ from services.generator.call_times import CallTimes
 from services.generator.citations import verify
 from services.generator.planner import Choice, Need, at_attempt, plan, why_none
 from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, passage_tokens, says_no_answer
-from services.generator.reply import Reply, TooSlow, Unwanted
+from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
@@ -135,7 +135,7 @@ class Generator:
             await self._budget.settle(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
             return [self._out(request, overloaded(request, self._clock(), wait=late.usual, chance=self._chance()))]
-        except Unwanted as stopped:
+        except Cancelled as stopped:
             return [await self._stopped(request, stopped)]
         reach("generator.called")
         await self._keep(request, answer)
@@ -188,7 +188,7 @@ class Generator:
         if within <= timedelta(0):
             raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
         if not await self._is_wanted(request):
-            raise Unwanted
+            raise Cancelled
         call = self._call_times.begin(choice.deployment.name, request, within)
         if call is None:
             raise TooLate(self._call_times.usual(choice.deployment.name, request).total_seconds())
@@ -201,7 +201,7 @@ class Generator:
                 within=within,
                 unwanted=lambda: self._until_unwanted(request),
             )
-        except TooSlow as slow:
+        except CallTimeout as slow:
             self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
                 # Another call may follow, which is charged by itself.
@@ -224,7 +224,7 @@ class Generator:
         except RedisUnavailable:
             return True
 
-    async def _stopped(self, request: Request, stopped: Unwanted) -> Envelope:
+    async def _stopped(self, request: Request, stopped: Cancelled) -> Envelope:
         """The outcome that was claimed meanwhile goes out, in case whoever claimed it could not send it."""
         await self._budget.spend(request.tenant, request.spending, stopped.used)
         reach("generator.stopped")

@@ -21,7 +21,7 @@ class Reply:
         return self.prompt_tokens + self.completion_tokens
 
 
-class Unwanted(Exception):
+class Cancelled(Exception):
     """Nobody wants the answer any more. The call was not made, or broken off after `used` tokens (an estimate)."""
 
     def __init__(self, used: int = 0) -> None:
@@ -29,7 +29,7 @@ class Unwanted(Exception):
         self.used = used
 
 
-class TooSlow(DependencyDown):
+class CallTimeout(DependencyDown):
     """The call was broken off because its time was up, after `used` tokens (an estimate)."""
 
     def __init__(self, why: str, used: int = 0) -> None:

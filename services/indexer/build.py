@@ -5,15 +5,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from services.indexer import chunk, formats
-from services.indexer.edition import Maker
+from services.indexer import chunk
 from services.indexer.handler import Indexer
 from services.indexer.index_writer import Evictor, IndexWriter
-from services.indexer.lake import Lake
-from services.indexer.parse import SandboxedParser
+from services.indexer.lakes.port import Lake
+from services.indexer.parsing import formats
+from services.indexer.parsing.sandbox import SandboxedParser
 from services.indexer.reconcile import Reconciler
 from services.indexer.settings import IndexerSettings
 from services.indexer.sources import Sources
+from services.indexer.version import VersionFactory
 from shared.errors import SettingsError
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment, Deployments, Kind, Provider
@@ -101,22 +102,22 @@ async def build_reconciler(
         yield Reconciler(lake=lake, registry=QdrantRegistry(store), sources=sources, maker=maker)
 
 
-def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> Maker:
+def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> VersionFactory:
     """Makes editions; a document indexed under other rules than these is stale for the reconcile."""
     space = deployment.vector_space()
     pipeline = f"parse{formats.VERSION}-chunk{chunk.VERSION}-{settings.passage_tokens}-{space}"
-    return Maker(pipeline, space, clock, lambda: uuid4().hex)
+    return VersionFactory(pipeline, space, clock, lambda: uuid4().hex)
 
 
 async def open_lake(settings: IndexerSettings, sources: Sources, closing: AsyncExitStack) -> Lake:
     """The lake that the settings name."""
     secret = settings.lake_connection_string
     if not secret and not settings.lake_account_url:
-        from services.indexer.folder import FolderLake
+        from services.indexer.lakes.folder import FolderLake
 
         return FolderLake({settings.lake_container: existing(settings.folder(), "lake folder")})
 
-    from services.indexer.azure_blob import AzureLake, connect
+    from services.indexer.lakes.azure_blob import AzureLake, connect
 
     service = connect(secret.get_secret_value() if secret else None, settings.lake_account_url)
     lake = AzureLake(service, {source.container for source in sources.sources})

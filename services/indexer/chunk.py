@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from services.indexer.document import Block, Kind, ParsedDocument
+from services.indexer.parsing.document import Block, Kind, ParsedDocument
 from shared.llm.tokens import count_tokens
 
 # Goes into every document's registry entry: raising it re-indexes the lake at the next reconcile.

@@ -12,13 +12,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.indexer.chunk import MOST_TOKENS, Chunk, chunk
-from services.indexer.document import ParsedDocument
-from services.indexer.edition import Maker
 from services.indexer.index_writer import IndexWriter
-from services.indexer.lake import Blob, Changed, Lake, Vanished
-from services.indexer.parse import Parser
+from services.indexer.lakes.port import Blob, Changed, Lake, Vanished
+from services.indexer.parsing.document import ParsedDocument
+from services.indexer.parsing.sandbox import Parser
 from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import BlobChanged, Change
+from services.indexer.version import VersionFactory
 from shared.contracts.envelope import Envelope
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.failpoints import reach
@@ -50,7 +50,7 @@ class Indexer:
         parser: Parser,
         registry: Registry,
         writer: IndexWriter,
-        maker: Maker,
+        maker: VersionFactory,
         metrics: Metrics,
         clock: Callable[[], datetime],
         most_bytes: int,

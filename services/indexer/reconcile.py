@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import uuid4
 
-from services.indexer.edition import Maker
-from services.indexer.formats import format_of
-from services.indexer.lake import Blob, Lake
+from services.indexer.lakes.port import Blob, Lake
+from services.indexer.parsing.formats import format_of
 from services.indexer.sources import Sources
+from services.indexer.version import VersionFactory
 from shared.vectors.port import Document, Registry
 
 # Tells these events from the storage account's own, in the logs and for whoever wonders.
 API = "Reconcile"
 
 
-class Why(StrEnum):
+class Difference(StrEnum):
     """What is wrong with the index in one place."""
 
     MISSING = "missing"
@@ -35,13 +35,13 @@ class Why(StrEnum):
 class Finding:
     """One place where the index does not say what the lake says."""
 
-    why: Why
+    why: Difference
     container: str
     path: str
 
 
 def compare(
-    container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: Maker
+    container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: VersionFactory
 ) -> Iterator[Finding]:
     """Where index and lake differ in one container, in the order of the paths.
 
@@ -58,22 +58,22 @@ def compare(
 
 
 def _difference(
-    container: str, path: str, blob: Blob | None, entries: list[Document], sources: Sources, maker: Maker
-) -> Why | None:
+    container: str, path: str, blob: Blob | None, entries: list[Document], sources: Sources, maker: VersionFactory
+) -> Difference | None:
     source = sources.of(container, path) if blob else None
     mine = [each for each in entries if source and (each.tenant, each.collection) == (source.tenant, source.collection)]
     if any(each.is_live for each in entries if each not in mine):
-        return Why.ORPHANED
+        return Difference.ORPHANED
     if any(not each.settled for each in entries):
-        return Why.UNSETTLED
+        return Difference.UNSETTLED
     if source is None or blob is None or format_of(path, blob.content_type) is None:
         return None
     live = next((each for each in mine if each.is_live), None)
     if live is None:
-        return Why.MISSING
+        return Difference.MISSING
     if not maker.is_up_to_date(live, source):
-        return Why.RULES
-    return Why.CHANGED if live.etag != blob.etag else None
+        return Difference.RULES
+    return Difference.CHANGED if live.etag != blob.etag else None
 
 
 def event_of(finding: Finding, *, now: datetime, event_id: str) -> bytes:
@@ -82,7 +82,7 @@ def event_of(finding: Finding, *, now: datetime, event_id: str) -> bytes:
         "id": event_id,
         "topic": "",
         "subject": f"/blobServices/default/containers/{finding.container}/blobs/{finding.path}",
-        "eventType": f"Microsoft.Storage.Blob{'Deleted' if finding.why is Why.ORPHANED else 'Created'}",
+        "eventType": f"Microsoft.Storage.Blob{'Deleted' if finding.why is Difference.ORPHANED else 'Created'}",
         "eventTime": now.isoformat(),
         "data": {"api": API, "clientRequestId": finding.why.value},
         "dataVersion": "",
@@ -94,7 +94,7 @@ def event_of(finding: Finding, *, now: datetime, event_id: str) -> bytes:
 class Reconciler:
     """Compares whole containers."""
 
-    def __init__(self, *, lake: Lake, registry: Registry, sources: Sources, maker: Maker) -> None:
+    def __init__(self, *, lake: Lake, registry: Registry, sources: Sources, maker: VersionFactory) -> None:
         self._lake = lake
         self._registry = registry
         self._sources = sources

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 
 from services.indexer.chunk import MOST_TOKENS
-from services.indexer.formats import Limits
+from services.indexer.parsing.formats import Limits
 from shared.settings.worker import WorkerSettings
 
 

@@ -5,8 +5,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Protocol
 
+from services.retriever.deduplicate import distinct, fitting
 from services.retriever.knowledge import Knowledge
-from services.retriever.select import distinct, fitting
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.contracts.envelope import Envelope, to_caller, to_generator

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from services.generator.chat import LEAST_TEXT, TEXT_PER_TOKEN, Chat
-from services.generator.reply import Reply, TooSlow, Unwanted
+from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.errors import DependencyDown, TryLater, Unprocessable
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -159,7 +159,7 @@ async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(
     async def unwanted() -> None:
         await heard(model, 2)
 
-    with pytest.raises(Unwanted) as end:
+    with pytest.raises(Cancelled) as end:
         await model.ask(unwanted=unwanted)
     call = await stopped(model)
     assert 2 <= call["chunks"] < 12
@@ -174,13 +174,13 @@ async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) 
             while (await model.call())["fault"] != "hang":
                 await asyncio.sleep(0.01)
 
-    with pytest.raises(Unwanted):
+    with pytest.raises(Cancelled):
         await model.ask(unwanted=unwanted)
 
 
 async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
     await model.fail(chunk_latency=2)
-    with pytest.raises(TooSlow) as end:
+    with pytest.raises(CallTimeout) as end:
         await model.ask(within=timedelta(seconds=1))
     assert (await stopped(model))["chunks"] < 12
     assert end.value.used > 0

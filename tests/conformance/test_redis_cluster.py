@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
-from services.gateway.sweep import CURSOR
+from services.gateway.expired_dead_letters import CURSOR
 from shared.redis import CONNECTIONS, FailFastRedis, RedisUnavailable
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.conftest import free_port

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.gateway.held import HeldAsks, Verdict
+from services.gateway.held_asks import HeldAsks, Verdict
 from shared.contracts.outcome import Code, Outcome, Plan, RequestOutcome, Usage, ending
 from shared.contracts.request import Request
 from shared.flow.estimate import Estimate

@@ -1,4 +1,4 @@
-"""The poison corpus through the real SDK and our adapter to the gateway's door: one readable line per message."""
+"""The poison corpus through the real SDK and our adapter to the gateway: one readable line per message."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,8 +9,8 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import MessageSizeExceededError
 from servicebus_local.testing import LocalBus
 
-from services.gateway.ask import QueueDoor
-from services.gateway.outcomes import OutcomeDesk
+from services.gateway.ask_consumer import AskConsumer
+from services.gateway.outcome_consumer import OutcomeConsumer
 from services.generator.main import decode as generator_decode
 from services.indexer.events import read_events
 from services.retriever.main import decode as retriever_decode
@@ -22,7 +22,7 @@ from shared.worker.outbox import handed_back, retry_copy
 from tests.poison.corpus import ASKS, LARGE, Poison
 from tests.poison.internal import STRAYS, Stray
 from tests.poison.messages import annotated, post
-from tests.unit.services.gateway.test_doors import Gateway
+from tests.unit.services.gateway.test_intake import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,7 +30,7 @@ WAIT = timedelta(seconds=30)
 DECODERS: Mapping[str, Callable[[Received], object]] = {
     "retrieve": retriever_decode,
     "generate": generator_decode,
-    "outcomes": OutcomeDesk.decode,
+    "outcomes": OutcomeConsumer.decode,
     "blob-events": lambda message: read_events(message.body),
 }
 every_poison = pytest.mark.parametrize("poison", ASKS, ids=lambda poison: poison.name)
@@ -65,21 +65,21 @@ async def arrived(broker: LocalBus, bus: ServiceBus) -> Mapping[str, Received]:
 
 
 @pytest.fixture(scope="module")
-def door() -> QueueDoor:
-    """The gateway's door, which asks nobody until something is handled."""
-    return Gateway(FailFastRedis("redis://127.0.0.1:1/0")).door
+def ask_consumer() -> AskConsumer:
+    """The gateway's ask consumer, which asks nobody until something is handled."""
+    return Gateway(FailFastRedis("redis://127.0.0.1:1/0")).ask_consumer
 
 
 @every_poison
 async def test_a_poison_is_read_or_refused_with_its_reason(
-    poison: Poison, arrived: Mapping[str, Received], door: QueueDoor
+    poison: Poison, arrived: Mapping[str, Received], ask_consumer: AskConsumer
 ) -> None:
     message = arrived[poison.name]
     if poison.reason is None:
-        assert door.decode(message).arrival.message_id == poison.identity
+        assert ask_consumer.decode(message).arrival.message_id == poison.identity
         return
     with pytest.raises(Unprocessable) as refused:
-        door.decode(message)
+        ask_consumer.decode(message)
     assert refused.value.reason is poison.reason
     assert refused.value.detail
     assert len(refused.value.detail) < 1_000, "a sentence for a person"
@@ -95,18 +95,18 @@ async def test_a_poison_is_read_or_refused_with_its_reason(
     ],
 )
 async def test_what_senders_in_other_languages_get_wrong_is_named(
-    name: str, said: str, arrived: Mapping[str, Received], door: QueueDoor
+    name: str, said: str, arrived: Mapping[str, Received], ask_consumer: AskConsumer
 ) -> None:
     with pytest.raises(Unprocessable) as refused:
-        door.decode(arrived[name])
+        ask_consumer.decode(arrived[name])
     assert refused.value.detail.startswith(said)
 
 
 async def test_a_copy_of_every_poison_can_be_sent_for_a_retry_and_when_a_worker_leaves(
-    arrived: Mapping[str, Received], bus: ServiceBus, door: QueueDoor, broker: LocalBus
+    arrived: Mapping[str, Received], bus: ServiceBus, ask_consumer: AskConsumer, broker: LocalBus
 ) -> None:
     for message in arrived.values():
-        identity, now = door.identify(message), datetime.now(UTC)
+        identity, now = ask_consumer.identify(message), datetime.now(UTC)
         await bus.send(retry_copy(message, identity, now))
         await bus.send(handed_back(message, identity, now))
     assert len(broker.messages("ask")) == 2 * len(ASKS), "none was taken for another's duplicate"

@@ -12,10 +12,10 @@ _ENVELOPE = "shared/contracts/envelope.py"
 _BUDGET = "shared/budget/tenant.py"
 _GENERATOR = "services/generator/handler.py"
 _CHAT = "services/generator/chat.py"
-_DESK = "services/gateway/desk.py"
+_INTAKE = "services/gateway/intake.py"
 _HTTP = "services/gateway/http.py"
-_DOOR = "services/gateway/ask.py"
-_DEAD = "services/gateway/dead.py"
+_DOOR = "services/gateway/ask_consumer.py"
+_DEAD = "services/gateway/dead_letter_consumer.py"
 
 _STEPS = "tests/unit/shared/worker/test_worker_steps.py::"
 _GUARD = "tests/unit/shared/worker/test_outcome_guard.py::"
@@ -24,8 +24,8 @@ _CANCELLED = "tests/unit/shared/worker/test_cancelled_work.py::"
 _REDIS = "tests/conformance/test_redis_side.py::"
 _STREAMS = "tests/conformance/test_model_streams.py::"
 _ANSWERS = "tests/unit/services/generator/test_generator.py::"
-_DOORS = "tests/unit/services/gateway/test_doors.py::"
-_CANCELLING = "tests/unit/services/gateway/test_cancelling.py::"
+_DOORS = "tests/unit/services/gateway/test_intake.py::"
+_CANCELLING = "tests/unit/services/gateway/test_cancellation.py::"
 _GATEWAY = "tests/unit/services/gateway/test_gateway_guarantees.py::"
 
 REQUESTS: Final = (
@@ -124,7 +124,7 @@ REQUESTS: Final = (
     Plant(
         "sentinel-after-the-work",
         "A gateway that dies in between leaves a request that nobody watches.",
-        _DESK,
+        _INTAKE,
         "[at_deadline(request), to_retriever(request)]",
         "[to_retriever(request), at_deadline(request)]",
         (_DOORS + "test_the_sentinel_is_sent_before_the_work_it_guards",),
@@ -132,7 +132,7 @@ REQUESTS: Final = (
     Plant(
         "no-sentinel",
         "When a stage is stopped, nobody tells the caller that its time is over.",
-        _DESK,
+        _INTAKE,
         "[at_deadline(request), to_retriever(request)]",
         "[to_retriever(request)]",
         (_DOORS + "test_the_sentinel_is_sent_before_the_work_it_guards",),
@@ -172,10 +172,10 @@ REQUESTS: Final = (
     Plant(
         "expired-in-the-archive",
         "Whose message expired while the gateway was away never hears of it.",
-        "services/gateway/sweep.py",
+        "services/gateway/expired_dead_letters.py",
         "if message.dead_letter_reason != Reason.TTL_EXPIRED or ",
         "if True or ",
-        ("tests/unit/services/gateway/test_sweeping.py::test_what_expired_there_is_told",),
+        ("tests/unit/services/gateway/test_expired_dead_letters.py::test_what_expired_there_is_told",),
     ),
     # -- paid once
     Plant(
@@ -249,7 +249,7 @@ REQUESTS: Final = (
         "refused-but-reserved",
         "A broker that is away for a minute uses up everybody's tokens.",
         _HTTP,
-        "                await self._desk.take_back(taken.request, token)\n",
+        "                await self._intake.take_back(taken.request, token)\n",
         "",
         (_GATEWAY + "test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing",),
     ),
@@ -282,7 +282,7 @@ REQUESTS: Final = (
     Plant(
         "cache-for-everybody",
         "A cached answer is served to people who may not read what it is made of.",
-        _DESK,
+        _INTAKE,
         "acl_class=TenantScope.of(request).acl_class(),",
         'acl_class="",',
         (_DOORS + "test_a_known_answer_comes_from_the_cache_and_costs_nothing",),
@@ -308,14 +308,14 @@ REQUESTS: Final = (
         "cancelled-and-paid",
         "The model is called for a request that was taken back.",
         _GENERATOR,
-        "if not await self._is_wanted(request):\n            raise Unwanted",
-        "if False:\n            raise Unwanted",
+        "if not await self._is_wanted(request):\n            raise Cancelled",
+        "if False:\n            raise Cancelled",
         (_ANSWERS + "test_a_cancelled_request_is_not_paid_for",),
     ),
     Plant(
         "cancelled-and-answered",
         "An answer that comes after the cancellation is the outcome all the same.",
-        "services/gateway/cancel.py",
+        "services/gateway/cancellation.py",
         "(await self._ledger.claim(request, wish)).answer or wish",
         "wish",
         (_CANCELLING + "test_an_answer_that_comes_later_is_not_the_outcome",),
@@ -323,9 +323,9 @@ REQUESTS: Final = (
     Plant(
         "cancelled-but-not-stopped",
         "A model goes on writing what nobody wants any more.",
-        "services/generator/unless.py",
+        "services/generator/first_completed.py",
         "await asyncio.wait({watching, working}, return_when=asyncio.FIRST_COMPLETED)",
         "await asyncio.wait({working})",
-        ("tests/unit/services/generator/test_unless.py::test_what_nobody_wants_any_more_is_stopped_at_once",),
+        ("tests/unit/services/generator/test_first_completed.py::test_what_nobody_wants_any_more_is_stopped_at_once",),
     ),
 )

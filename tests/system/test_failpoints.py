@@ -201,7 +201,7 @@ OUTCOME = ("outcome.claiming", "outcome.claimed", "outcome.sent", "outcome.noted
 # What each service comes to, and what brings it there. Points of retries and of leaving have tests of their own.
 PLAN: dict[str, dict[str, Provoke]] = {
     "gateway": {
-        **dict.fromkeys((*LOOP, *WAY_OUT, *SETTLING, "desk.reserved", "desk.accepted"), a_question),
+        **dict.fromkeys((*LOOP, *WAY_OUT, *SETTLING, "intake.reserved", "intake.accepted"), a_question),
         **dict.fromkeys(OUTCOME, a_refusal),
         **dict.fromkeys(("worker.dead_lettering", "worker.archiving", "dead.telling", "dead.settled"), poison),
         **dict.fromkeys(("http.taken", "http.enqueued", "outcomes.filing", "outcomes.filed"), a_question_by_http),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from local.stack.stack import EXAMPLE
-from services.gateway.ask import QueueDoor
+from services.gateway.ask_consumer import AskConsumer
 from shared.contracts.ids import request_id
 from tests.system.conftest import App, until
 
@@ -103,7 +103,7 @@ async def test_inline_runs_the_handler_here_and_sends_nothing(app: App, tmp_path
 async def test_a_breakpoint_in_a_handler_is_hit_and_quitting_is_quiet(app: App, tmp_path: Path) -> None:
     _, _, file = await a_dead_ask(app, tmp_path, b'{"question": 7}')
     mend(file, {"question": "What are the core hours for remote workers?"})
-    here = f"{inspect.getsourcefile(QueueDoor)}:{first_line(QueueDoor.handle)}"
+    here = f"{inspect.getsourcefile(AskConsumer)}:{first_line(AskConsumer.handle)}"
     typed = f"tbreak {here}\ncontinue\np 'attempt', attempt\nquit\n"
     replay = ("replay", str(file), "--inline", "--queue", "ask")
     said = await run(

@@ -13,7 +13,7 @@ from ops.inline import received
 from ops.problem import Problem
 from ops.replay import REPLAY_FROM, REPLAY_TRACE, Work, replayed, run_number, work_of
 from ops.target import Target
-from services.gateway.ask import origin
+from services.gateway.ask_consumer import origin
 from shared.access.callers import Callers
 from shared.bus import port
 from shared.bus.memory import MemoryBus

@@ -20,8 +20,8 @@ from shared.telemetry.metrics import make
 from shared.worker.retry import Retry, after_failure
 from shared.worker.runtime import Runtime, _worker
 from tests.making import NOW
-from tests.unit.services.gateway.test_cancelling import Web
-from tests.unit.services.gateway.test_doors import Gateway, an_ask
+from tests.unit.services.gateway.test_cancellation import Web
+from tests.unit.services.gateway.test_intake import Gateway, an_ask
 
 CONFIG = Path(__file__).parents[4] / "examples" / "onboarding"
 SKEW = 30.0
@@ -100,5 +100,5 @@ async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_i
 
 
 async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: FailFastRedis) -> None:
-    identity = Gateway(redis).door.identify(an_ask(time_to_live=timedelta(seconds=30)))
+    identity = Gateway(redis).ask_consumer.identify(an_ask(time_to_live=timedelta(seconds=30)))
     assert identity.deadline == NOW + timedelta(seconds=30)

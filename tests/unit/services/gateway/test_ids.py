@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from services.gateway.expired_dead_letters import ExpiredDeadLetterScan
 from services.gateway.main import _dead_letter_consumer
-from services.gateway.outcomes import Filed
-from services.gateway.sweep import Sweep
+from services.gateway.waiters import HttpOutcome
 from shared.answer_cache import CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.bus.memory import MemoryBus
@@ -35,8 +35,8 @@ from shared.worker.publisher import Publisher
 from shared.worker.worker import Worker
 from tests.breakable import Breakable
 from tests.making import NOW, a_request
-from tests.unit.services.gateway.test_cancelling import Web, cancel
-from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask, the_answer
+from tests.unit.services.gateway.test_cancellation import Web, cancel
+from tests.unit.services.gateway.test_intake import Gateway, a_dead, an_ask, the_answer
 
 REQUEST = request_id("tessolund", "welcome-app", "m1")
 FIRST: dict[str, Any] = {"reply_to_session_id": "s1", "sequence_number": 7}
@@ -53,9 +53,9 @@ class Office(Gateway):
         queues = ("answers", "outcomes", "retrieve", "ask", DEAD)
         self.bus = MemoryBus(*queues, clock=self.clock, forward_dead_to=DEAD)
         self.publisher = Publisher(self.bus, OutcomeGuard(self.ledger, self.clock), make(), self.clock)
-        self.sweep = Sweep(
+        self.sweep = ExpiredDeadLetterScan(
             bus=self.bus,
-            desk=self.dead,
+            dead_letters=self.dead,
             ledger=self.ledger,
             redis=redis,
             send=self.publisher.send,
@@ -237,7 +237,7 @@ async def test_the_same_ask_delivered_again_is_sent_no_second_copy(office: Offic
     await office.finish(await office.work(**FIRST))
     office.bus._queue("answers").seen.clear()  # even if the broker forgot
     message = an_ask(**FIRST)
-    identity = office.door.identify(message)
+    identity = office.ask_consumer.identify(message)
     sent = retry_copy(message, identity, NOW) if copy == "retried" else handed_back(message, identity, NOW)
     changes: dict[str, Any] = {"message_id": sent.message_id, "properties": sent.properties, "sequence_number": 99}
     await office.take(**{**FIRST, **(changes if copy != "redelivered" else {})})
@@ -251,15 +251,15 @@ async def test_a_repeat_waits_for_the_outcome_of_the_first(office: Office) -> No
     assert [each.message_id for each in await office.bus.peek("retrieve")] == [f"{REQUEST}/retrieve"]
     await office.finish(request)
     message = an_ask(**REPEAT)
-    copy = retry_copy(message, office.door.identify(message), NOW)
+    copy = retry_copy(message, office.ask_consumer.identify(message), NOW)
     await office.take(**{**REPEAT, "message_id": copy.message_id, "properties": copy.properties, "sequence_number": 31})
     assert [name for name, _ in await office.heard("s2")] == [f"{REQUEST}/reply/{token_of(message)}"]
 
 
 def test_a_repeat_is_retried_under_ids_of_its_own(redis: FailFastRedis) -> None:
     """The queue would take its retry for that of the first, and drop it."""
-    door = Office(redis).door
-    first, repeat = (retry_copy(each, door.identify(each), NOW) for each in (an_ask(**FIRST), an_ask(**REPEAT)))
+    ask_consumer = Office(redis).ask_consumer
+    first, repeat = (retry_copy(each, ask_consumer.identify(each), NOW) for each in (an_ask(**FIRST), an_ask(**REPEAT)))
     assert first.message_id != repeat.message_id
     assert (repeat.properties[ORIGIN], repeat.properties[FIRST_NUMBER]) == ("m1", "8")
 
@@ -357,7 +357,7 @@ async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_af
     office: Office, done: str
 ) -> None:
     ask = await office.comes("s1")
-    _, work = await office.door.handle(office.door.decode(ask.message))
+    _, work = await office.ask_consumer.handle(office.ask_consumer.decode(ask.message))
     assert work.request is not None
     code = Code.OVERLOADED if done == "admitted anew" else Code.OK
     outcome = Outcome.REFUSED if done == "admitted anew" else Outcome.ANSWERED
@@ -384,7 +384,7 @@ async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(offi
 
 async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(office: Office, redis: FailFastRedis) -> None:
     ask = await office.comes("s1")
-    await office.door.handle(office.door.decode(ask.message))
+    await office.ask_consumer.handle(office.ask_consumer.decode(ask.message))
     assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 1
     await ask.dead_letter("MaxDeliveryCountExceeded", "its gateway died each time")
     await office.look_after_the_dead()
@@ -535,7 +535,9 @@ async def test_of_several_questions_at_once_one_has_the_id(office: Office) -> No
         an_ask(question=f"{'How' if number % 2 else 'Why'}?", reply_to_session_id=f"s{number}", sequence_number=number)
         for number in range(8)
     ]
-    taken = await asyncio.gather(*(office.door.handle(office.door.decode(ask)) for ask in asks), return_exceptions=True)
+    taken = await asyncio.gather(
+        *(office.ask_consumer.handle(office.ask_consumer.decode(ask)) for ask in asks), return_exceptions=True
+    )
     waiting = [each for each in taken if isinstance(each, TryLater)]
     work = [each for each in taken if not isinstance(each, BaseException) and len(each) == 2]
     reused = [each for each in taken if not isinstance(each, BaseException) and len(each) == 1]
@@ -722,10 +724,10 @@ async def test_what_was_not_enqueued_keeps_its_id(web: Web) -> None:
 
 async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(office: Office) -> None:
     answer = ending(a_request(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
-    waiting = office.waiting.join(answer.request_id, 1)
-    office.waiting.tell(Filed(answer, "tessolund", "welcome-app"))
+    waiting = office.waiters.join(answer.request_id, 1)
+    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app"))
     assert not waiting.done()
-    office.waiting.tell(Filed(answer, "tessolund", "welcome-app", admission=1))
+    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", admission=1))
     assert (await waiting).answer.outcome is Outcome.EXPIRED
 
 
@@ -734,12 +736,12 @@ async def test_without_redis_nobody_hears_the_answer_to_another_question() -> No
     office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
     web = Web(office)
     asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]
-    while sum(map(len, office.waiting._waiting.values())) < len(asking):
+    while sum(map(len, office.waiters._waiting.values())) < len(asking):
         await asyncio.sleep(0.01)
     works = [each.message for each in web.sent if isinstance(each.message, RetrievePassages)]
     [first] = {work.request.ask_digest for work in works if work.request.question == "How?"}
     answer = ending(works[0].request, Outcome.ANSWERED, Code.OK)
-    office.waiting.tell(Filed(answer, "tessolund", "welcome-app", first))
+    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", first))
     replies = await asyncio.gather(*asking)
     assert [reply.status_code for reply in replies] == [200, 200, 422]
     assert replies[2].json()["code"] == "IdReused"

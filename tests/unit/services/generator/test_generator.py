@@ -9,7 +9,7 @@ import pytest
 
 from services.generator.call_times import Call, CallTimes
 from services.generator.handler import Generator
-from services.generator.reply import Reply, TooSlow, Unwanted
+from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
 from shared.contracts.fit import LARGEST_OUTCOME
@@ -63,7 +63,7 @@ class Script:
             said = self.says.pop(0)
         if said == SILENCE:
             await unwanted()
-            raise Unwanted(used=600)
+            raise Cancelled(used=600)
         if isinstance(said, Exception):
             raise said
         if isinstance(said, Reply):
@@ -337,7 +337,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> No
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     with pytest.raises(Unprocessable) as late:
         await scene.run(
-            Script(scene.wait, TooSlow("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
+            Script(scene.wait, CallTimeout("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
         )
     assert late.value.reason is Reason.DEADLINE_EXCEEDED
     assert await scene.left() == 10_000 - 700
@@ -345,7 +345,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> No
 
 async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: Scene) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
-    model = Script(TooSlow("slow", used=700), GOOD)
+    model = Script(CallTimeout("slow", used=700), GOOD)
     assert (await scene.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
     assert await scene.left() == 10_000 - 700 - 1_050
@@ -443,7 +443,7 @@ async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ev
         watch.now = 59
         scene.now = NOW + timedelta(seconds=59.5)
 
-    model.says = [said for _ in range(20) for said in (until_the_deadline, TooSlow("slow"))]
+    model.says = [said for _ in range(20) for said in (until_the_deadline, CallTimeout("slow"))]
     ended = [await one() for _ in range(4)]
     # One call finds out about each deployment.
     assert ended == [Reason.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, Code.OVERLOADED, Code.OVERLOADED]

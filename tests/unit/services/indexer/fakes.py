@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from services.indexer.document import ParsedDocument
-from services.indexer.edition import Maker
-from services.indexer.formats import Limits, read
 from services.indexer.handler import Indexer
 from services.indexer.index_writer import IndexWriter
-from services.indexer.lake import Blob, Changed, Vanished
-from services.indexer.office import Unreadable
+from services.indexer.lakes.port import Blob, Changed, Vanished
+from services.indexer.parsing.document import ParsedDocument
+from services.indexer.parsing.formats import Limits, read
+from services.indexer.parsing.office import Unreadable
 from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import BlobChanged, Change
+from services.indexer.version import VersionFactory
 from services.retriever.knowledge import Knowledge
 from shared.access.scope import TenantScope
 from shared.contracts.generate import Candidate
@@ -135,8 +135,8 @@ class World:
     evictions: Evictions = field(default_factory=Evictions)
     _editions: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    def maker(self, pipeline: str = "p1") -> Maker:
-        return Maker(pipeline, "vectors/4", lambda: NOON, lambda: f"e{next(self._editions)}")
+    def maker(self, pipeline: str = "p1") -> VersionFactory:
+        return VersionFactory(pipeline, "vectors/4", lambda: NOON, lambda: f"e{next(self._editions)}")
 
     def indexer(
         self,

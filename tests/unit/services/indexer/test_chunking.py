@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.indexer.chunk import MOST_TOKENS, chunk
-from services.indexer.document import Kind, ParsedDocument, Writer, table
-from services.indexer.plain import read_markdown
+from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.markdown import read_markdown
 from shared.llm.tokens import count_tokens
 
 SENTENCE = "Every employee may carry over five days of leave. "

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.document import Kind
-from services.indexer.html import read_html
+from services.indexer.parsing.document import Kind
+from services.indexer.parsing.html import read_html
 
 PAGE = """<!doctype html><html><head><title>Leave &amp; rest</title><style>p{}</style><script>alert("x")</script></head>
 <body><header><nav><a href="/">Home</a></nav></header><div class=banner>Cookies!</div>

@@ -11,9 +11,9 @@ from azure.core.exceptions import HttpResponseError, ResourceModifiedError, Reso
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.azure_blob import AzureLake
-from services.indexer.folder import FolderLake, _is_spelled
-from services.indexer.lake import Blob, Changed, Lake, Vanished, is_noise
+from services.indexer.lakes.azure_blob import AzureLake
+from services.indexer.lakes.folder import FolderLake, _is_spelled
+from services.indexer.lakes.port import Blob, Changed, Lake, Vanished, is_noise
 from shared.errors import TryLater
 
 

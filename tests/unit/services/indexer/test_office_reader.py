@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.indexer.office import _as_printed, _Node, _nodes, _rejoin, _without_furniture, _write
+from services.indexer.parsing.office import _as_printed, _Node, _nodes, _rejoin, _without_furniture, _write
 
 
 def paragraph(text: str, page: int = 1) -> _Node:

@@ -12,9 +12,9 @@ import pytest
 from docx import Document as Word
 from fpdf import FPDF
 
-from services.indexer.document import ParsedDocument
-from services.indexer.formats import Limits
-from services.indexer.parse import SandboxedParser
+from services.indexer.parsing.document import ParsedDocument
+from services.indexer.parsing.formats import Limits
+from services.indexer.parsing.sandbox import SandboxedParser
 from shared.errors import Reason, TryLater, Unprocessable
 
 SENTENCE = "Hotels are paid up to 140 euro a night in all cities where we have an office. "

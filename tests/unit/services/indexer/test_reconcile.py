@@ -4,8 +4,8 @@ import pytest
 
 from services.indexer.chunk import Chunk
 from services.indexer.events import read_events
-from services.indexer.lake import Blob
-from services.indexer.reconcile import Finding, Reconciler, Why, compare, event_of
+from services.indexer.lakes.port import Blob
+from services.indexer.reconcile import Difference, Finding, Reconciler, compare, event_of
 from services.indexer.sources import Sources
 from services.indexer.storage_event import Change
 from tests.unit.services.indexer.fakes import MANAGERS, NOON, SOURCES, World, changed
@@ -15,7 +15,7 @@ def reconciler(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -
     return Reconciler(lake=world.lake, registry=world.registry, sources=sources, maker=world.maker(pipeline))
 
 
-async def differences(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> dict[str, Why]:
+async def differences(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> dict[str, Difference]:
     return {finding.path: finding.why for finding in await reconciler(world, sources, pipeline).findings()}
 
 
@@ -38,21 +38,27 @@ async def test_every_difference_is_found_and_named() -> None:
     world.lake.delete("deleted.md")
     world.lake.put("new.md", "# New")
     world.lake.put("picture.png", b"\x89PNG")
-    assert await differences(world) == {"deleted.md": Why.ORPHANED, "edited.md": Why.CHANGED, "new.md": Why.MISSING}
+    assert await differences(world) == {
+        "deleted.md": Difference.ORPHANED,
+        "edited.md": Difference.CHANGED,
+        "new.md": Difference.MISSING,
+    }
 
 
 async def test_changed_rules_make_everything_they_touch_stale() -> None:
     world = await indexed("a.md", "managers/b.md")
-    assert await differences(world, pipeline="p2") == {"a.md": Why.RULES, "managers/b.md": Why.RULES}
-    assert await differences(world, Sources(sources=(MANAGERS,))) == {"a.md": Why.ORPHANED}
+    assert await differences(world, pipeline="p2") == {"a.md": Difference.RULES, "managers/b.md": Difference.RULES}
+    assert await differences(world, Sources(sources=(MANAGERS,))) == {"a.md": Difference.ORPHANED}
     opened = MANAGERS.model_copy(update={"groups": ("managers", "employees")})
-    assert await differences(world, Sources(sources=(SOURCES.sources[0], opened))) == {"managers/b.md": Why.RULES}
+    assert await differences(world, Sources(sources=(SOURCES.sources[0], opened))) == {
+        "managers/b.md": Difference.RULES
+    }
 
 
 async def test_a_container_that_no_source_names_any_more_is_emptied() -> None:
     world = await indexed("a.md")
     moved = Sources(sources=(SOURCES.sources[0].model_copy(update={"container": "elsewhere"}),))
-    assert await differences(world, moved) == {"a.md": Why.ORPHANED}
+    assert await differences(world, moved) == {"a.md": Difference.ORPHANED}
 
 
 async def test_what_a_crash_left_unsettled_is_finished() -> None:
@@ -61,7 +67,7 @@ async def test_what_a_crash_left_unsettled_is_finished() -> None:
     world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), len(world.evictions.told) + 1
     with pytest.raises(KeyError):
         await world.indexer().handle([changed("a.md")])
-    assert await differences(world) == {"a.md": Why.UNSETTLED}
+    assert await differences(world) == {"a.md": Difference.UNSETTLED}
 
 
 async def test_its_events_bring_the_index_in_step() -> None:
@@ -76,7 +82,7 @@ async def test_its_events_bring_the_index_in_step() -> None:
 
 
 def test_an_event_says_who_sent_it_and_why() -> None:
-    [told] = read_events(event_of(Finding(Why.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7"))
+    [told] = read_events(event_of(Finding(Difference.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7"))
     assert (told.change, told.api, told.event_id) == (Change.DELETED, "Reconcile", "7")
 
 
@@ -98,7 +104,7 @@ async def test_what_was_indexed_under_a_second_name_is_removed(path: str) -> Non
     assert "secret" in await world.texts()
     if path == "Managers/b.md":
         world.lake.put(path, "secret")  # a blob of its own, whose rule is not certain
-    assert await differences(world) == {path: Why.ORPHANED}
+    assert await differences(world) == {path: Difference.ORPHANED}
     for body in await reconciler(world).events():
         await world.indexer().handle(read_events(body))
     assert await differences(world) == {}

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.indexer.chunk import chunk
-from services.indexer.document import ParsedDocument
-from services.indexer.formats import Limits, read
+from services.indexer.parsing.document import ParsedDocument
+from services.indexer.parsing.formats import Limits, read
 from shared.text import visible
 
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.gateway.outcomes import OutcomeDesk, Waiting
+from services.gateway.outcome_consumer import OutcomeConsumer
+from services.gateway.waiters import Waiters
 from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
@@ -238,7 +239,7 @@ def sentinels(ledger: Ledger) -> Consumer[Any]:
     async def settle(tenant: str, spending: str, tokens: int) -> None:
         """There is no budget."""
 
-    desk = OutcomeDesk(ledger, Waiting(), settle, lambda: LATE)
+    desk = OutcomeConsumer(ledger, Waiters(), settle, lambda: LATE)
     return Consumer(
         "outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True
     )

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from ops.reference.outcomes import HTTP_CODES
-from services.gateway.cancel import ATTEMPTS
-from services.gateway.http import HttpDoor, make_app
+from services.gateway.cancellation import ATTEMPTS
+from services.gateway.http import HttpEndpoint, make_app
 from shared.access.callers import Callers, hash_key
 from shared.budget.tenant import Refusal, TenantBudget
 from shared.bus.port import BusUnavailable, Received
@@ -22,7 +22,7 @@ from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
 from tests.making import NOW
-from tests.unit.services.gateway.test_doors import CALLERS, Gateway, a_dead, an_ask, the_answer
+from tests.unit.services.gateway.test_intake import CALLERS, Gateway, a_dead, an_ask, the_answer
 
 REQUEST = request_id("tessolund", "welcome-app", "m1")
 
@@ -33,7 +33,7 @@ def a_cancel(message_id: str = "m1", body: bytes | None = None, **changes: Any) 
 
 
 async def cancel(gateway: Gateway, attempt: int = 1, **changes: Any) -> list[Envelope]:
-    return list(await gateway.door.handle(gateway.door.decode(a_cancel(**changes)), attempt))
+    return list(await gateway.ask_consumer.handle(gateway.ask_consumer.decode(a_cancel(**changes)), attempt))
 
 
 async def asked(gateway: Gateway, **changes: Any) -> Request:
@@ -131,13 +131,13 @@ async def test_a_cancellation_that_says_nothing_is_dead_and_no_answer_to_anythin
 ) -> None:
     with pytest.raises(Unprocessable):
         await cancel(gateway, body=body)
-    death = gateway.dead.decode(a_dead(a_cancel(body=body), "SchemaInvalid", "ask"))
-    assert await gateway.dead.handle(death) == []
+    dead_message = gateway.dead.decode(a_dead(a_cancel(body=body), "SchemaInvalid", "ask"))
+    assert await gateway.dead.handle(dead_message) == []
 
 
 async def test_an_ask_and_its_cancellation_do_not_share_the_ids_of_their_retries(gateway: Gateway) -> None:
     ask, take_back = an_ask(), a_cancel(message_id="m1")
-    assert gateway.door.identify(ask).base_id != gateway.door.identify(take_back).base_id
+    assert gateway.ask_consumer.identify(ask).base_id != gateway.ask_consumer.identify(take_back).base_id
 
 
 async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None:
@@ -153,25 +153,25 @@ async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None
 
 
 class Web:
-    """The HTTP door, and what it sends."""
+    """The HTTP endpoint, and what it sends."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.sent: list[Envelope] = []
         self.away = False
-        door = HttpDoor(
+        endpoint = HttpEndpoint(
             callers=Callers(
                 tenants=CALLERS.tenants,
                 callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
             ),
-            desk=gateway.desk,
+            intake=gateway.desk,
             cancelling=gateway.cancelling,
             ledger=gateway.ledger,
-            waiting=gateway.waiting,
+            waiters=gateway.waiters,
             send=self.send,
             connected=lambda: True,
             clock=gateway.clock,
         )
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(door)), base_url="http://gateway")
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(endpoint)), base_url="http://gateway")
 
     async def send(self, envelope: Envelope) -> None:
         if self.away:

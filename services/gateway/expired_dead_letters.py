@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from services.gateway.dead import DeadDesk
+from services.gateway.dead_letter_consumer import DeadLetterConsumer
 from shared.bus.port import BusUnavailable, Received, UnknownQueue
 from shared.contracts.queues import DEAD
 from shared.errors import Reason, TryLater
@@ -35,14 +35,14 @@ class Browser(Protocol):
     async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]: ...
 
 
-class Sweep:
+class ExpiredDeadLetterScan:
     """Goes through the archive from where the last one ended."""
 
     def __init__(
         self,
         *,
         bus: Browser,
-        desk: DeadDesk,
+        dead_letters: DeadLetterConsumer,
         ledger: Ledger,
         redis: FailFastRedis,
         send: Send,
@@ -50,14 +50,14 @@ class Sweep:
     ) -> None:
         """`send` posts an envelope and claims outcomes."""
         self._bus = bus
-        self._desk = desk
+        self._dead_letters = dead_letters
         self._ledger = ledger
         self._redis = redis
         self._send = send
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Sweep until `stopping` is set; what fails is tried again."""
+        """ExpiredDeadLetterScan until `stopping` is set; what fails is tried again."""
         while not stopping.is_set():
             try:
                 await self.once()
@@ -96,18 +96,18 @@ class Sweep:
     async def _tell(self, message: Received) -> bool:
         if message.dead_letter_reason != Reason.TTL_EXPIRED or self._is_old(message):
             return False
-        death = self._desk.decode(message)
-        if death.request is None:
+        dead_message = self._dead_letters.decode(message)
+        if dead_message.request is None:
             return False
-        entry = await self._ledger.find(key_of(death.request))
-        if entry is not None and entry.answer is not None and not death.is_ask:
+        entry = await self._ledger.find(key_of(dead_message.request))
+        if entry is not None and entry.answer is not None and not dead_message.is_ask:
             return False
-        if entry is None and death.request.recorded:
+        if entry is None and dead_message.request.recorded:
             # Redis lost it. Its sentinel has told its caller, and the queue that would drop a repeat has forgotten it.
             return False
-        envelopes = await self._desk.handle(death)
+        envelopes = await self._dead_letters.handle(dead_message)
         for envelope in envelopes:
-            log.info("dead.swept", request_id=death.request.request_id, tenant=death.request.tenant)
+            log.info("dead.swept", request_id=dead_message.request.request_id, tenant=dead_message.request.tenant)
             await self._send(envelope)
         return bool(envelopes)
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from services.indexer.lake import Blob, Changed, Vanished, is_noise
+from services.indexer.lakes.port import Blob, Changed, Vanished, is_noise
 from services.indexer.sources import fault_of_path
 from shared.errors import TryLater
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.gateway.main import _dead_letter_consumer
-from services.gateway.replay import Replays
+from services.gateway.replay_consumer import ReplayConsumer
 from shared.bus.memory import MemoryBus
 from shared.bus.port import Received
 from shared.contracts.deadline import DeadlinePassed
@@ -26,7 +26,7 @@ from shared.worker.outbox import outgoing
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
 from tests.making import NOW, a_candidate, a_request
-from tests.unit.services.gateway.test_doors import CALLERS, Gateway
+from tests.unit.services.gateway.test_intake import CALLERS, Gateway
 
 LATE = NOW + timedelta(seconds=60)
 LATE_REASONS = (Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED)
@@ -144,16 +144,16 @@ async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(dying:
     message = Received(
         DEAD, forged.encode(), "expired.v1", "m1", dead_letter_source="ask", dead_letter_reason="Crashed"
     )
-    death = dying.gateway.dead.decode(message)
-    assert death.request is not None
-    assert death.request.request_id == request_id("tessolund", "welcome-app", "m1")
+    dead_message = dying.gateway.dead.decode(message)
+    assert dead_message.request is not None
+    assert dead_message.request.request_id == request_id("tessolund", "welcome-app", "m1")
 
 
 # -- replayed
 
 
-def replays(redis: FailFastRedis) -> Replays:
-    return Replays(CALLERS, Gateway(redis).door)
+def replays(redis: FailFastRedis) -> ReplayConsumer:
+    return ReplayConsumer(CALLERS, Gateway(redis).ask_consumer)
 
 
 def a_replay(**changes: Any) -> Received:

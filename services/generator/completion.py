@@ -50,7 +50,7 @@ async def events(received: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 @dataclass(slots=True)
-class Heard:
+class CompletionBuffer:
     """What has come of an answer so far, of which `most` bytes of text are kept."""
 
     most: int

@@ -1,4 +1,4 @@
-"""The queue door: `ask.v1` and `cancel.v1` from a caller's ingress queue."""
+"""Consumes `ask.v1` and `cancel.v1` from a caller's ingress queue."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.gateway.admission import NOT_A_DEADLINE, Arrival
-from services.gateway.cancel import CancelDesk
-from services.gateway.desk import Answered, Desk, Done, Standing, Underway
+from services.gateway.cancellation import Cancellation
+from services.gateway.intake import Answered, Done, Intake, Standing, Underway
 from shared.access.callers import Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
 from shared.contracts.ask import Ask
@@ -23,23 +23,25 @@ _RUN = re.compile(r"p[1-9][0-9]{0,15}")
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
-    """An ask, or the wish to take one back, and the door it came through."""
+class IncomingRequest:
+    """An ask, or the wish to cancel one, and how it arrived."""
 
     said: Ask | Cancel
     arrival: Arrival
 
 
-class QueueDoor:
-    """Reads what callers send to their ingress queues and takes it to the right desk."""
+class AskConsumer:
+    """Reads what callers send to their ingress queues, and hands it to intake or cancellation."""
 
-    def __init__(self, callers: Callers, desk: Desk, cancelling: CancelDesk, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, callers: Callers, intake: Intake, cancelling: Cancellation, clock: Callable[[], datetime]
+    ) -> None:
         self._callers = callers
-        self._desk = desk
+        self._intake = intake
         self._cancelling = cancelling
         self._clock = clock
 
-    def decode(self, message: Received) -> Knock:
+    def decode(self, message: Received) -> IncomingRequest:
         """What `message` says; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
         arrival = self.arrival(message)
         kind = check_version(message.subject or Ask.kind, Ask, Cancel)
@@ -49,7 +51,7 @@ class QueueDoor:
                 f"the body is an AMQP {message.section}, not JSON: send a data section with the JSON's bytes",
             )
         said = Cancel.decode(message.body) if kind is Cancel else Ask.decode(message.body)
-        return Knock(said, arrival)
+        return IncomingRequest(said, arrival)
 
     def arrival(self, message: Received) -> Arrival:
         """Who sent `message`, by its queue; raises `Unprocessable` for a queue that is nobody's."""
@@ -81,11 +83,11 @@ class QueueDoor:
         base = stage_id(request_id(*name, origin(message)), stage, run_of(message))
         return Identity(base, origin(message), self._deadline(message))
 
-    async def handle(self, knock: Knock, attempt: int = 1) -> Sequence[Envelope]:
+    async def handle(self, incoming: IncomingRequest, attempt: int = 1) -> Sequence[Envelope]:
         """Answer at once, or pass the work on."""
-        if isinstance(knock.said, Cancel):
-            return await self._cancelling.take(knock.said, knock.arrival.caller, attempt)
-        taken = await self._desk.take(knock.said, knock.arrival)
+        if isinstance(incoming.said, Cancel):
+            return await self._cancelling.take(incoming.said, incoming.arrival.caller, attempt)
+        taken = await self._intake.take(incoming.said, incoming.arrival)
         match taken:
             case Underway():
                 raise TryLater("another message with this id is being worked on; its outcome is this one's too")
@@ -93,7 +95,7 @@ class QueueDoor:
                 return []
             case Answered(request, answer, standing) if standing in (Standing.ALONE, Standing.AGAIN):
                 again = standing is Standing.AGAIN
-                return [to_one_ask(request, answer, knock.arrival.token, self._clock(), again=again)]
+                return [to_one_ask(request, answer, incoming.arrival.token, self._clock(), again=again)]
             case Answered(request, answer):
                 return [to_caller(request, answer, self._clock())]
             case _:

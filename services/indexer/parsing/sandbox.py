@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from services.indexer.document import Block, Kind, ParsedDocument
-from services.indexer.formats import Limits
+from services.indexer.parsing.document import Block, Kind, ParsedDocument
+from services.indexer.parsing.formats import Limits
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.text import escaped
 
@@ -19,7 +19,7 @@ _START_SECONDS = 20
 # The process sees no setting and no secret of ours.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 _ROOM_FOR_JSON = 8
-_MODULE = "services.indexer.parser_process"
+_MODULE = "services.indexer.parsing.process"
 _COMMAND = f"python -m {_MODULE}"
 
 

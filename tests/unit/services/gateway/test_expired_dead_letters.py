@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.sweep import PAGE, Sweep
+from services.gateway.expired_dead_letters import PAGE, ExpiredDeadLetterScan
 from shared.bus.memory import MemoryBus
 from shared.bus.port import ORIGIN, RUN, Received
 from shared.contracts.expired import ExpiredRequest
@@ -19,7 +19,7 @@ from shared.telemetry.metrics import make
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher
 from tests.making import NOW, a_request
-from tests.unit.services.gateway.test_doors import Gateway, a_dead, an_ask
+from tests.unit.services.gateway.test_intake import Gateway, a_dead, an_ask
 
 
 class Archive:
@@ -44,9 +44,9 @@ class Scene:
         self.gateway, self.archive = Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
         publisher = Publisher(self.bus, OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
-        self.sweep = Sweep(
+        self.sweep = ExpiredDeadLetterScan(
             bus=self.archive,
-            desk=self.gateway.dead,
+            dead_letters=self.gateway.dead,
             ledger=self.gateway.ledger,
             redis=redis,
             send=publisher.send,

@@ -36,7 +36,7 @@ class Decided:
     envelope: Envelope
 
 
-class CancelDesk:
+class Cancellation:
     """Cancels requests for their callers."""
 
     def __init__(

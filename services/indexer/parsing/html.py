@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from services.indexer.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
 
 _SKIPPED = frozenset(
     "script style nav footer aside form button noscript template svg iframe object select head dialog".split()

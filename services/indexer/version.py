@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.indexer.chunk import Chunk
-from services.indexer.lake import Blob
+from services.indexer.lakes.port import Blob
 from services.indexer.sources import Source
 from shared.vectors.port import Document, Passage, State, stable_id
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class VersionFactory:
     """Makes editions. `pipeline` names everything that decides what becomes of a file, `vectors` their kind."""
 
     pipeline: str

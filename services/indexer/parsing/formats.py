@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 
-from services.indexer.document import ParsedDocument
-from services.indexer.office import DOCX, PDF, Unreadable, read_docx, read_pdf
+from services.indexer.parsing.document import ParsedDocument
+from services.indexer.parsing.office import DOCX, PDF, Unreadable, read_docx, read_pdf
 from shared.text import escaped, visible
 
 _MARKDOWN, _TEXT, _HTML = "text/markdown", "text/plain", "text/html"
@@ -93,19 +93,19 @@ def decode(data: bytes) -> str:
 
 
 def _markdown(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.plain import read_markdown
+    from services.indexer.parsing.markdown import read_markdown
 
     return read_markdown(decode(data))
 
 
 def _text(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.plain import read_text
+    from services.indexer.parsing.markdown import read_text
 
     return read_text(decode(data))
 
 
 def _html(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.html import read_html
+    from services.indexer.parsing.html import read_html
 
     return read_html(decode(data))
 

@@ -16,14 +16,14 @@ import pytest
 
 from services.gateway.authentication import Slowdown
 from services.gateway.connections import Connections, Limits
-from services.gateway.http import HttpDoor, make_app
+from services.gateway.http import HttpEndpoint, make_app
 from services.gateway.server import listen, make_server
 from shared.access.callers import Callers, hash_key
 from shared.contracts.envelope import Envelope
 from shared.redis import FailFastRedis
 from tests.making import NOW
 from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
-from tests.unit.services.gateway.test_doors import CALLERS, Gateway
+from tests.unit.services.gateway.test_intake import CALLERS, Gateway
 
 PATIENCE = 60.0
 KEY = b"Authorization: Bearer welcome-app\r\n"
@@ -90,15 +90,15 @@ class Server:
         self.port = 0
         self._peers: list[Peer] = []
         gateway = Gateway(redis)
-        self.door = HttpDoor(
+        self.endpoint = HttpEndpoint(
             callers=Callers(
                 tenants=CALLERS.tenants,
                 callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
             ),
-            desk=gateway.desk,
+            intake=gateway.desk,
             cancelling=gateway.cancelling,
             ledger=gateway.ledger,
-            waiting=gateway.waiting,
+            waiters=gateway.waiters,
             send=self._send,
             connected=lambda: True,
             clock=lambda: NOW,
@@ -113,7 +113,7 @@ class Server:
         self.port = listening.getsockname()[1]
         self.connections = Connections(limits)
         server = make_server(
-            make_app(self.door, limits.per_caller), self.door.authentication, self.connections, slowdown
+            make_app(self.endpoint, limits.per_caller), self.endpoint.authentication, self.connections, slowdown
         )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -228,7 +228,7 @@ async def test_a_key_may_come_in_either_header_and_two_keys_are_none(server: Ser
 
 
 async def test_the_application_asks_for_the_key_whatever_server_it_runs_in(server: Server) -> None:
-    transport = httpx.ASGITransport(make_app(server.door))
+    transport = httpx.ASGITransport(make_app(server.endpoint))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         for path in ("/openapi.json", "/nowhere", "/v1/x/ask/"):
             assert (await client.get(path)).status_code == 401
@@ -546,7 +546,7 @@ async def test_a_peer_that_does_not_read_its_response_is_dropped(server: Server)
 
     connections = Connections(Limits(write_seconds=0.1))
     listening = listen("127.0.0.1", 0)
-    other = make_server(endless, server.door.authentication, connections, Slowdown())
+    other = make_server(endless, server.endpoint.authentication, connections, Slowdown())
     serving = asyncio.create_task(other.serve(sockets=[listening]))
     _, writer = await asyncio.open_connection(*listening.getsockname())  # its reader takes 128 KiB, unasked
     writer.write(GET)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from services.indexer.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.document import Kind, ParsedDocument
-from services.indexer.plain import read_markdown, read_text
+from services.indexer.parsing.document import Kind, ParsedDocument
+from services.indexer.parsing.markdown import read_markdown, read_text
 
 Told = list[tuple[Kind, tuple[str, ...], str]]
 

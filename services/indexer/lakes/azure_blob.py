@@ -13,7 +13,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-from services.indexer.lake import Blob, Changed, Vanished, is_noise
+from services.indexer.lakes.port import Blob, Changed, Vanished, is_noise
 from shared.errors import TryLater
 
 # A hierarchical namespace shows directories as blobs with this in their metadata.

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.generator.reply import Unwanted
-from services.generator.unless import unless
+from services.generator.first_completed import first_completed
+from services.generator.reply import Cancelled
 from tests.virtual_time import in_no_time
 
 
@@ -23,8 +23,8 @@ def test_what_nobody_wants_any_more_is_stopped_at_once() -> None:
         finally:
             stopped = asyncio.get_running_loop().time()
 
-    with pytest.raises(Unwanted):
-        in_no_time(unless(_after(2), work()))
+    with pytest.raises(Cancelled):
+        in_no_time(first_completed(_after(2), work()))
     assert stopped == 2
 
 
@@ -33,4 +33,4 @@ def test_what_is_done_first_counts() -> None:
         await asyncio.sleep(1)
         return "done"
 
-    assert in_no_time(unless(_after(2), work())) == "done"
+    assert in_no_time(first_completed(_after(2), work())) == "done"

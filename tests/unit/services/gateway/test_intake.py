@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.gateway.ask import QueueDoor
-from services.gateway.cancel import CancelDesk
-from services.gateway.dead import DeadDesk
-from services.gateway.desk import Desk
-from services.gateway.held import HeldAsks
-from services.gateway.outcomes import Filed, OutcomeDesk, Waiting
+from services.gateway.ask_consumer import AskConsumer
+from services.gateway.cancellation import Cancellation
+from services.gateway.dead_letter_consumer import DeadLetterConsumer
+from services.gateway.held_asks import HeldAsks
+from services.gateway.intake import Intake
+from services.gateway.outcome_consumer import OutcomeConsumer
+from services.gateway.waiters import HttpOutcome, Waiters
 from shared.access.callers import Callers
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
@@ -58,7 +59,7 @@ class Gateway:
         self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
         self.tickets = Tickets(redis)
         held = HeldAsks(self.tickets, lambda: NOW)
-        self.desk = Desk(
+        self.desk = Intake(
             use_cases={"onboarding": a_use_case()},
             ledger=self.ledger,
             cache=self.cache,
@@ -69,17 +70,17 @@ class Gateway:
             metrics=make(),
             clock=self.clock,
         )
-        self.cancelling = CancelDesk(self.ledger, self.budget.settle, self.clock)
-        self.door = QueueDoor(CALLERS, self.desk, self.cancelling, self.clock)
-        self.dead = DeadDesk(self.door, self.ledger, self.budget.settle, held.release, self.clock)
-        self.waiting = Waiting()
-        self.outcomes = OutcomeDesk(self.ledger, self.waiting, self.budget.settle, self.clock)
+        self.cancelling = Cancellation(self.ledger, self.budget.settle, self.clock)
+        self.ask_consumer = AskConsumer(CALLERS, self.desk, self.cancelling, self.clock)
+        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.settle, held.release, self.clock)
+        self.waiters = Waiters()
+        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.settle, self.clock)
 
     def clock(self) -> datetime:
         return self.now
 
     async def ask(self, **changes: Any) -> Sequence[Envelope]:
-        return await self.door.handle(self.door.decode(an_ask(**changes)))
+        return await self.ask_consumer.handle(self.ask_consumer.decode(an_ask(**changes)))
 
 
 def an_ask(question: str = "How?", body: bytes | None = None, **changes: Any) -> Received:
@@ -217,7 +218,7 @@ async def test_a_sentinel_of_an_earlier_admission_says_nothing(gateway: Gateway)
 
 async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_request(gateway: Gateway) -> None:
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
-    await gateway.outcomes.handle(Filed(answer, "tessolund", "welcome-app"))
+    await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
     entry = await gateway.ledger.find("r1")
     assert entry is not None
     assert (entry.caller, entry.sent) == ("welcome-app", True)
@@ -275,10 +276,10 @@ async def test_who_was_told_long_ago_is_not_told_again(gateway: Gateway) -> None
 
 async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
     gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
-    waiting = gateway.waiting.join("r1")
+    waiting = gateway.waiters.join("r1")
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     with pytest.raises(TryLater):
-        await gateway.outcomes.handle(Filed(answer, "tessolund", "welcome-app"))
+        await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
     assert (await waiting).answer.text == "x"  # whoever waits here has it all the same
 
 
@@ -301,15 +302,15 @@ async def test_the_sender_of_a_dead_ask_is_told_why(
     gateway: Gateway, reason: str, outcome: Outcome, code: Code
 ) -> None:
     message = an_ask(body=b"{not json", reply_to="answers", reply_to_session_id="s1", correlation_id="c1")
-    death = gateway.dead.decode(a_dead(message, reason, "ask"))
-    [envelope] = await gateway.dead.handle(death)
+    dead_message = gateway.dead.decode(a_dead(message, reason, "ask"))
+    [envelope] = await gateway.dead.handle(dead_message)
     assert (envelope.queue, envelope.session_id, envelope.correlation_id) == ("answers", "s1", "c1")
     assert (the_answer([envelope]).outcome, the_answer([envelope]).code) == (outcome, code)
 
 
 async def test_a_dead_ask_cannot_name_a_queue_that_is_not_its_callers(gateway: Gateway) -> None:
-    death = gateway.dead.decode(a_dead(an_ask(body=b"{", reply_to="answers-hr"), "SchemaInvalid", "ask"))
-    [envelope] = await gateway.dead.handle(death)
+    dead_message = gateway.dead.decode(a_dead(an_ask(body=b"{", reply_to="answers-hr"), "SchemaInvalid", "ask"))
+    [envelope] = await gateway.dead.handle(dead_message)
     assert envelope.queue == "answers"
 
 
@@ -317,16 +318,16 @@ async def test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back(gateway:
     work = (await gateway.ask())[1]
     assert work.request is not None
     message = Received(queue="retrieve", body=work.message.encode(), subject="retrieve.v1")
-    death = gateway.dead.decode(a_dead(message, "RetriesExhausted", "retrieve"))
-    answer = the_answer(await gateway.dead.handle(death))
+    dead_message = gateway.dead.decode(a_dead(message, "RetriesExhausted", "retrieve"))
+    answer = the_answer(await gateway.dead.handle(dead_message))
     assert (answer.code, answer.retryable) == (Code.RETRIES_EXHAUSTED, True)
     assert await gateway.budget.reserve("tessolund", "next", 8000) is None
 
 
 async def test_what_a_bug_said_is_not_told_to_callers(gateway: Gateway) -> None:
     message = Received(queue="retrieve", body=to_retriever(a_request()).message.encode(), subject="retrieve.v1")
-    death = gateway.dead.decode(a_dead(message, "Crashed", "retrieve"))
-    assert "why" not in the_answer(await gateway.dead.handle(death)).message
+    dead_message = gateway.dead.decode(a_dead(message, "Crashed", "retrieve"))
+    assert "why" not in the_answer(await gateway.dead.handle(dead_message)).message
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"{}"])

@@ -6,7 +6,7 @@ Of Markdown only what divides a text matters here: headings, fences, tables, lis
 import re
 from dataclasses import dataclass, field
 
-from services.indexer.document import Block, Kind, Outline, ParsedDocument
+from services.indexer.parsing.document import Block, Kind, Outline, ParsedDocument
 from shared.text import visible
 
 _FRONT_MATTER = re.compile(r"\A---\n(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")

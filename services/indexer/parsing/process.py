@@ -1,4 +1,4 @@
-"""`python -m services.indexer.parser_process LIMITS`: parses hostile files where they can do no harm.
+"""`python -m services.indexer.parsing.process LIMITS`: parses hostile files where they can do no harm.
 
 On standard input, one after another: a line of JSON with path, content_type and size, then that many bytes.
 On standard output, first `{"ready": true}`, then per document a line of JSON: the document, or what is wrong
@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import kreuzberg
 
-from services.indexer.formats import Limits, read
-from services.indexer.office import Unreadable
+from services.indexer.parsing.formats import Limits, read
+from services.indexer.parsing.office import Unreadable
 
 _EMPTY_PDF = (
     b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj "

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retriever.select import distinct, fitting
+from services.retriever.deduplicate import distinct, fitting
 from shared.contracts.generate import MAX_BODY, Candidate, GenerateAnswer
 from shared.contracts.request import ReplyTo, Request
 from shared.errors import Reason, Unprocessable

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 
 from services.gateway.admission import Admitted, Arrival, Refused, admit
-from services.gateway.held import HeldAsks, Verdict
+from services.gateway.held_asks import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition, answer_key
@@ -88,7 +88,7 @@ class Enqueued:
     """Whether another ask admitted it."""
 
 
-class Desk:
+class Intake:
     """Takes asks in."""
 
     def __init__(
@@ -214,7 +214,7 @@ class Desk:
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
-        reach("desk.reserved")
+        reach("intake.reserved")
         if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
             await self._budget.settle(request.tenant, request.spending, 0)
             return Answered(request, self._overloaded(request))
@@ -234,7 +234,7 @@ class Desk:
                     await self._held.release(request)
                 return known
             request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
-        reach("desk.accepted")
+        reach("intake.accepted")
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
     async def take_back(self, request: Request, token: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.gateway.admission import Arrival, bound_to, reply_address
-from services.gateway.ask import QueueDoor
+from services.gateway.ask_consumer import AskConsumer
 from shared.bus.port import Received
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
@@ -48,7 +48,7 @@ _WORK: dict[str, type[RetrievePassages] | type[GenerateAnswer]] = {
     kind.kind: kind for kind in (RetrievePassages, GenerateAnswer)
 }
 _LATE = frozenset({Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED})
-# How a death is told. A caller can try again after what was a matter of time or of our making.
+# How a dead letter is told. A caller can try again after what was a matter of time or of our making.
 _TOLD: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
     Reason.SCHEMA_UNSUPPORTED: (Outcome.FAILED, Code.SCHEMA_UNSUPPORTED, False),
@@ -66,7 +66,7 @@ _UNKNOWN = (Outcome.FAILED, Code.CRASHED, True)
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class DeadMessage:
     """A dead message and the request it was about; None when nobody can be told."""
 
     request: Request | None
@@ -80,67 +80,67 @@ class Death:
     """Whether it is what is kept of a request whose caller has been told."""
 
 
-class DeadDesk:
+class DeadLetterConsumer:
     """Tells callers what became of their requests."""
 
     def __init__(
-        self, door: QueueDoor, ledger: Ledger, settle: Settle, release: Release, clock: Callable[[], datetime]
+        self, ask_consumer: AskConsumer, ledger: Ledger, settle: Settle, release: Release, clock: Callable[[], datetime]
     ) -> None:
         """`settle`: gives a request's reserved tokens back. `release`: its ticket."""
-        self._door = door
+        self._ask_consumer = ask_consumer
         self._ledger = ledger
         self._settle = settle
         self._release = release
         self._clock = clock
 
-    def decode(self, message: Received) -> Death:
+    def decode(self, message: Received) -> DeadMessage:
         """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
         reason, description = epitaph(message)
         kept = ArchiveInPlace(reason, description)
         try:
             if message.subject == ExpiredRequest.kind and message.dead_letter_source is None:
                 expired = ExpiredRequest.decode(message.body)
-                return Death(
+                return DeadMessage(
                     None, expired.reason, expired.detail, ArchiveInPlace(expired.reason, expired.detail), is_told=True
                 )
             is_ask = message.dead_letter_source not in OURS
-            return Death(self._request(message), reason, description, _remains(message), is_ask)
+            return DeadMessage(self._request(message), reason, description, _remains(message), is_ask)
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
             log.warning("dead.unreadable", detail=repr(unreadable))
-            return Death(None, reason, description, kept)
+            return DeadMessage(None, reason, description, kept)
 
-    async def handle(self, death: Death, attempt: int = 1) -> Sequence[Envelope]:
+    async def handle(self, dead_message: DeadMessage, attempt: int = 1) -> Sequence[Envelope]:
         """Tell the caller; the worker archives the message."""
-        request = death.request
-        if death.is_told:
+        request = dead_message.request
+        if dead_message.is_told:
             return []
         if request is None:
-            log.warning("dead.nobody_to_tell", reason=death.reason, detail=death.description)
+            log.warning("dead.nobody_to_tell", reason=dead_message.reason, detail=dead_message.description)
             return []
         reach("dead.telling")
-        outcome, code, retryable = _TOLD.get(death.reason, _UNKNOWN)
+        outcome, code, retryable = _TOLD.get(dead_message.reason, _UNKNOWN)
         now = self._clock()
-        answer = ending(request, outcome, code, _told(death), retryable=retryable, finished_at=now)
-        told = await self._for_ask(request, answer, now) if death.is_ask else to_caller(request, answer, now)
+        answer = ending(request, outcome, code, _told(dead_message), retryable=retryable, finished_at=now)
+        told = await self._for_ask(request, answer, now) if dead_message.is_ask else to_caller(request, answer, now)
         bound = told.request if told is not None and told.claim else None
         if bound is not None:
             await self._settle(bound.tenant, bound.spending, 0)
-            if death.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
+            if dead_message.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
                 await self._release(bound)
         reach("dead.settled")
         return [told] if told is not None else []
 
-    def archive(self, death: Death, known: Entry | None) -> ArchiveInPlace | Envelope | None:
+    def archive(self, dead_message: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
         """What is kept of a dead message, given what the ledger has on a request that is over."""
-        if not isinstance(death.remains, ExpiredRequest):
-            return death.remains
-        request = death.remains.request
+        if not isinstance(dead_message.remains, ExpiredRequest):
+            return dead_message.remains
+        request = dead_message.remains.request
         answer = known.answer if known is not None else None
         ended_otherwise = answer is not None and answer.outcome is not Outcome.EXPIRED
         if known is not None and (ended_otherwise or known.is_past(request)):
             # Another copy of the work was in time, it was cancelled, or it was asked anew.
             return None
-        return to_archive(death.remains)
+        return to_archive(dead_message.remains)
 
     async def _for_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
         """What the sender of a dead ask is told; None: it was told before. `answer` says how the ask died."""
@@ -197,7 +197,7 @@ class DeadDesk:
             # A cancellation is no request: what it was meant for has an outcome of its own.
             return None
         here = _at(message, source)
-        arrival = self._door.arrival(here)
+        arrival = self._ask_consumer.arrival(here)
         identity = request_id(arrival.caller.tenant, arrival.caller.name, arrival.message_id)
         now = self._clock()
         return Request(
@@ -220,7 +220,7 @@ class DeadDesk:
     def _digest(self, message: Received, arrival: Arrival) -> str:
         """What the id of a dead ask is bound to; empty when it cannot be read. It is used for nothing else."""
         try:
-            said = self._door.decode(message).said
+            said = self._ask_consumer.decode(message).said
         except Unprocessable:
             return ""
         return bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
@@ -250,9 +250,9 @@ def epitaph(message: Received) -> tuple[str, str]:
     return message.dead_letter_reason or "Unknown", message.dead_letter_description or "no description"
 
 
-def _told(death: Death) -> str:
+def _told(dead_message: DeadMessage) -> str:
     # What a bug said of itself is for us, not for the caller.
-    return "something went wrong on our side" if death.reason == Reason.CRASHED else death.description
+    return "something went wrong on our side" if dead_message.reason == Reason.CRASHED else dead_message.description
 
 
 def _at(message: Received, queue: str) -> Received:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.gateway.admission import Arrival
-from services.gateway.ask import Knock, QueueDoor, is_run, token_of
+from services.gateway.ask_consumer import AskConsumer, IncomingRequest, is_run, token_of
 from shared.access.callers import Caller, Callers
 from shared.bus.port import ANSWER_BY, Received
 from shared.contracts.ask import Ask
@@ -27,15 +27,15 @@ TICKET_WITHIN = timedelta(seconds=2)
 class Replay:
     """An expired request to be admitted anew; None: it has its outcome, and gets no other."""
 
-    knock: Knock | None
+    incoming: IncomingRequest | None
 
 
-class Replays:
+class ReplayConsumer:
     """Takes them to where asks go."""
 
-    def __init__(self, callers: Callers, door: QueueDoor) -> None:
+    def __init__(self, callers: Callers, ask_consumer: AskConsumer) -> None:
         self._callers = callers
-        self._door = door
+        self._ask_consumer = ask_consumer
 
     def decode(self, message: Received) -> Replay:
         """What `message` wants to be admitted; raises `Unprocessable`."""
@@ -43,10 +43,10 @@ class Replays:
 
     async def handle(self, replay: Replay, attempt: int = 1) -> Sequence[Envelope]:
         """Answer at once, or pass the work on."""
-        return await self._door.handle(replay.knock, attempt) if replay.knock is not None else []
+        return await self._ask_consumer.handle(replay.incoming, attempt) if replay.incoming is not None else []
 
 
-def _read(message: Received, callers: Callers) -> Knock | None:
+def _read(message: Received, callers: Callers) -> IncomingRequest | None:
     request = ReplayRequest.decode(message.body).request
     if not request.rerun:
         return None
@@ -74,7 +74,7 @@ def _read(message: Received, callers: Callers) -> Knock | None:
         admitted_by=at + TICKET_WITHIN,
         token=token_of(message),
     )
-    return Knock(Ask.decode(asked), arrival)
+    return IncomingRequest(Ask.decode(asked), arrival)
 
 
 def _caller(request: Request, callers: Callers) -> Caller:

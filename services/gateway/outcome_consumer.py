@@ -1,0 +1,71 @@
+"""The `outcomes` queue: the outcomes of HTTP callers, and deadline sentinels."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+from services.gateway.waiters import HttpOutcome, Waiters
+from shared.bus.port import Received
+from shared.contracts.base import check_version
+from shared.contracts.deadline import DeadlinePassed
+from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
+from shared.errors import TryLater
+from shared.failpoints import reach
+from shared.ledger.ledger import Ledger, key_of
+from shared.redis import RedisUnavailable
+
+Settle = Callable[[str, str, int], Awaitable[None]]
+
+# While Redis is away an outcome waits on its queue; this is how long between looks.
+WAIT_FOR_REDIS = timedelta(seconds=2)
+
+
+class OutcomeConsumer:
+    """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
+
+    def __init__(self, ledger: Ledger, waiters: Waiters, settle: Settle, clock: Callable[[], datetime]) -> None:
+        """`settle`: gives a request's reserved tokens back."""
+        self._ledger = ledger
+        self._waiters = waiters
+        self._settle = settle
+        self._clock = clock
+
+    @staticmethod
+    def decode(message: Received) -> HttpOutcome | DeadlinePassed:
+        """The outcome or the sentinel in `message`; raises `Unprocessable`."""
+        kind = check_version(message.subject or "", RequestOutcome, DeadlinePassed)
+        return HttpOutcome.of(message) if kind is RequestOutcome else DeadlinePassed.decode(message.body)
+
+    async def handle(self, task: HttpOutcome | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
+        """Store first; the delivery is completed after."""
+        if isinstance(task, DeadlinePassed):
+            if await self._is_early(task):
+                return []
+            # What a call has used is charged by whoever made it, also afterwards.
+            await self._settle(task.request.tenant, task.request.spending, 0)
+            return [self._expired(task)]
+        self._waiters.tell(task)
+        reach("outcomes.filing")
+        try:
+            await self._ledger.file(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
+        except RedisUnavailable as away:
+            raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
+        reach("outcomes.filed")
+        return []
+
+    async def _is_early(self, task: DeadlinePassed) -> bool:
+        """Whether the request was admitted anew meanwhile, with a later deadline and a sentinel of its own."""
+        try:
+            entry = await self._ledger.find(key_of(task.request))
+        except RedisUnavailable:
+            return False
+        if entry is None:
+            return False
+        later = entry.answer_by is not None and entry.answer_by > task.request.answer_by
+        return later or entry.is_past(task.request)
+
+    def _expired(self, task: DeadlinePassed) -> Envelope:
+        request, now = task.request, self._clock()
+        message = f"no answer was ready by {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
+        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, message, retryable=True, finished_at=now)
+        return to_caller(request, answer, now)

@@ -1,0 +1,1 @@
+"""Where documents lie: the port of a lake, and its adapters."""
