@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from ops import say
+from ops import console
 
 Answer = dict[str, Any]
 _COLOURS = {"no_answer": "yellow"}
@@ -44,11 +44,11 @@ def circumstances(answer: Answer, seconds: float) -> list[str]:
 
 
 def _print(text: str, style: str) -> None:
-    console = say.console()
-    width = max(console.width, 40)
-    for line in say.harmless(text).splitlines():
+    out = console.out()
+    width = max(out.width, 40)
+    for line in console.harmless(text).splitlines():
         wrapped = textwrap.fill(line, width, initial_indent="  ", subsequent_indent="  ")
-        console.print(wrapped, style=style, markup=False)
+        out.print(wrapped, style=style, markup=False)
 
 
 def _citation(citation: dict[str, Any]) -> str:

@@ -1,10 +1,13 @@
 """Connections to a target: the plain SDK, our own bus, Redis, the callers file."""
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ops.problem import Problem
+from ops.errors import CommandError
 from ops.target import Target
 
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from shared.bus.servicebus import ServiceBus
     from shared.redis import FailFastRedis
 
+# Of the example's first caller; good on this machine only.
+LAPTOP_KEY = "laptop-key-welcome-app"
 # Without it a silent peer hangs an operation for ever.
 TRY_TIMEOUT = 5.0
 
@@ -38,7 +43,7 @@ async def service_bus(target: Target) -> "AsyncIterator[ServiceBusClient]":
 
 @asynccontextmanager
 async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
-    """Our own adapter, as the workers use it; its errors are raised as `Problem`."""
+    """Our own adapter, as the workers use it; its errors are raised as `CommandError`."""
     from shared.bus.port import BusUnavailable, UnknownQueue
     from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 
@@ -48,16 +53,16 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
             connections=target.connections,
         )
     except ValueError as wrong:
-        raise Problem(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+        raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
     try:
         yield ours
     except UnknownQueue as unknown:
         # The SDK may have had nothing to say, which leaves an empty bracket.
-        raise Problem(f"{str(unknown).removesuffix(' ()')}; `ragbus queues` lists them") from unknown
+        raise CommandError(f"{str(unknown).removesuffix(' ()')}; `ragbus queues` lists them") from unknown
     except BusUnavailable as away:
         if "requires sessions" in str(away):
-            raise Problem("that queue has sessions, so only its dead letters can be looked at") from away
-        raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+            raise CommandError("that queue has sessions, so only its dead letters can be looked at") from away
+        raise CommandError(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
     finally:
         await ours.close()
 
@@ -78,18 +83,48 @@ async def redis(target: Target) -> "AsyncIterator[FailFastRedis]":
 
 
 def callers(target: Target) -> "Callers":
-    """Who may ask; raises `Problem`."""
+    """Who may ask; raises `CommandError`."""
     from shared.access.callers import Callers
     from shared.errors import SettingsError
 
     try:
         return Callers.read(target.config / "callers.yaml")
     except SettingsError as wrong:
-        raise Problem(str(wrong)) from wrong
+        raise CommandError(str(wrong)) from wrong
 
 
 def _from(connection_string: str, client: "type[ServiceBusClient]") -> "AbstractAsyncContextManager[ServiceBusClient]":
     try:
         return client.from_connection_string(connection_string, retry_total=1, try_timeout=TRY_TIMEOUT)
     except ValueError as wrong:
-        raise Problem(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+        raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+
+
+def caller_named(target: Target, name: str | None) -> Any:
+    """The caller `name` of `callers.yaml`, the first for none; raises `CommandError`."""
+    known = callers(target).callers
+    if not known:
+        raise CommandError(f"{target.config}/callers.yaml has no caller")
+    found = next((caller for caller in known if name in (None, caller.name)), None)
+    if found is None:
+        raise CommandError(f"no caller is called {name!r}; there are: {', '.join(caller.name for caller in known)}")
+    return found
+
+
+def fetch_json(request: urllib.request.Request, timeout: float) -> dict[str, Any]:
+    """The JSON answer of the gateway; raises `CommandError` with its problem detail."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - our own gateway
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as refused:
+        raise CommandError(f"{request.full_url} answered {refused.code}: {_detail(refused)}") from refused
+    except (OSError, ValueError) as away:
+        raise CommandError(f"{request.full_url} does not answer ({away}); is the gateway running?") from away
+
+
+def _detail(refused: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(refused)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return refused.reason

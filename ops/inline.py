@@ -11,9 +11,9 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from ops import say
+from ops import console
 from ops.connect import callers
-from ops.problem import Problem
+from ops.errors import CommandError
 from ops.target import Target
 from shared.bus.port import Outgoing, Received
 from shared.contracts.envelope import Envelope
@@ -30,14 +30,14 @@ _UNUSED = "nothing is cached here"
 
 
 async def run(target: Target, message: Outgoing) -> None:
-    """Decode and handle `message`, and print what the worker would send; raises `Problem`."""
+    """Decode and handle `message`, and print what the worker would send; raises `CommandError`."""
     os.environ.update(_variables(target, message.queue))
     service = consuming_service(target, message.queue)
     logs.configure(service, "pretty", "warning")
     try:
         runtime, consumers = await _make(service)
     except SettingsError as wrong:
-        raise Problem(f"{service}: {wrong}") from wrong
+        raise CommandError(f"{service}: {wrong}") from wrong
     try:
         consumer = next(consumer for consumer in consumers if consumer.queue == message.queue)
         _print(await _handled(consumer, received(message)))
@@ -47,12 +47,12 @@ async def run(target: Target, message: Outgoing) -> None:
 
 
 def consuming_service(target: Target, queue: str) -> str:
-    """The service that receives from `queue`; raises `Problem`."""
+    """The service that receives from `queue`; raises `CommandError`."""
     known = callers(target)
     for each in topology(known.ingresses(), known.reply_queues()):
         if each.name == queue and each.consumer != "caller":
             return each.consumer
-    raise Problem(f"no service of ours receives from {queue}")
+    raise CommandError(f"no service of ours receives from {queue}")
 
 
 def received(message: Outgoing) -> Received:
@@ -73,17 +73,17 @@ async def _handled(consumer: Consumer[Any], message: Received) -> Sequence[Envel
     try:
         return await consumer.handle(consumer.decode(message), message.attempt)
     except Unprocessable as hopeless:
-        raise Problem(f"the worker would dead-letter it: {hopeless.reason}: {hopeless.detail}") from hopeless
+        raise CommandError(f"the worker would dead-letter it: {hopeless.reason}: {hopeless.detail}") from hopeless
     except TryLater as later:
-        raise Problem(f"the worker would try it later: {later}") from later
+        raise CommandError(f"the worker would try it later: {later}") from later
 
 
 def _print(envelopes: Sequence[Envelope]) -> None:
     if not envelopes:
-        say.aside("handled; nothing would be sent")
+        console.err("handled; nothing would be sent")
     for envelope in envelopes:
-        say.aside(f"would send {envelope.message.kind} to {envelope.queue} as {envelope.message_id}:")
-        say.as_json(envelope.message.model_dump(mode="json", exclude_none=True))
+        console.err(f"would send {envelope.message.kind} to {envelope.queue} as {envelope.message_id}:")
+        console.print_json(envelope.message.model_dump(mode="json", exclude_none=True))
 
 
 def _variables(target: Target, queue: str) -> Mapping[str, str]:

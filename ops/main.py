@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
-from ops.problem import Problem
+from ops.errors import CommandError
 
 if TYPE_CHECKING:
     from ops.target import Target
@@ -69,19 +69,19 @@ def plainly(work: Callable[P, None]) -> Callable[P, None]:
 
 def _target(folder: Path, config: Path | None = None) -> "Target":
     """What the command talks to; says so."""
-    from ops import say, target
+    from ops import console, target
 
     found = target.find(folder=folder, config=config)
-    say.aside(f"target: {found}")
+    console.err(f"target: {found}")
     for line in found.differences():
-        say.aside(line)
+        console.err(line)
     return found
 
 
 def _complain(failure: Exception) -> None:
-    from ops.say import harmless
+    from ops.console import harmless
 
-    known = isinstance(failure, Problem)
+    known = isinstance(failure, CommandError)
     said = str(failure) if known else f"unexpected: {failure!r} (`ragbus --debug …` shows where)"
     sys.stderr.write(f"ragbus: {harmless(said)}\n")
 
@@ -98,7 +98,7 @@ def up(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Start the whole system on this machine and keep it running."""
-    from ops.up import up
+    from ops.commands.up import up
 
     raise typer.Exit(up(folder, config=config, free_ports=free_ports, reset=reset))
 
@@ -111,7 +111,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep-lake", help="Do not start from the handbook as it was.")] = False,
 ) -> None:
     """Start everything, index the handbook, ask, edit a document, ask again; status 0 only if all went as promised."""
-    from ops.demo import demo
+    from ops.commands.demo import demo
 
     raise typer.Exit(demo(folder, reset=not keep))
 
@@ -136,23 +136,23 @@ def ask(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Ask a question, as an upstream app would, and print the cited answer."""
-    from ops import ask as asking
-    from ops import say
+    from ops import console
     from ops.answers import show
+    from ops.commands import ask as asking
 
     at = _target(folder, config)
     question_ = asking.Question(
         question, use_case, caller, session, timeout, refresh=refresh, message_id=message_id or asking.new_id()
     )
     door = at.gateway if http else "its queue"
-    say.aside(f"asking {door} as {question_.message_id}")
+    console.err(f"asking {door} as {question_.message_id}")
     try:
         answer, seconds = (asking.by_http if http else asking.by_queue)(at, question_)
     except KeyboardInterrupt:
-        say.aside(asking.goes_on(question_, http=http))
+        console.err(asking.goes_on(question_, http=http))
         raise
     if json:
-        say.as_json({**answer, "seconds": round(seconds, 4)})
+        console.print_json({**answer, "seconds": round(seconds, 4)})
     else:
         show(answer, seconds)
     raise typer.Exit(0 if answer.get("outcome") in ("answered", "no_answer") else 1)
@@ -167,14 +167,14 @@ def cancel(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Take a question back: its caller is told `cancelled`, unless it has its outcome."""
-    from ops import ask as asking
-    from ops import say
+    from ops import console
+    from ops.commands import cancel as cancelling
 
     at = _target(folder)
     if http:
-        return say.as_json(asking.cancel_by_http(at, what))
-    asking.cancel_by_queue(at, what, caller)
-    return say.aside("sent; `cancelled` comes where the answer would have come, unless that was quicker")
+        return console.print_json(cancelling.by_http(at, what))
+    cancelling.by_queue(at, what, caller)
+    return console.err("sent; `cancelled` comes where the answer would have come, unless that was quicker")
 
 
 @app.command()
@@ -185,7 +185,7 @@ def queues(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Show how much waits, is dead and is scheduled in every queue."""
-    from ops import depths
+    from ops.commands import queues as depths
 
     at = _target(folder)
     depths.show(at, watch=watch, as_json=json)
@@ -211,13 +211,14 @@ def dlq_ls(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """List dead letters, grouped by reason and description."""
-    from ops import browse
+    from ops.commands import dlq as dead_letters
+    from ops.messages import REQUESTS, Place
 
     at = _target(folder)
-    place = browse.Place(queue, not alive)
-    browse.list_dead(at, place, condition=condition, after=after, limit=limit, as_json=json)
-    if place == browse.REQUESTS and not json:
-        browse.mention_others(at)
+    place = Place(queue, not alive)
+    dead_letters.list_dead(at, place, condition=condition, after=after, limit=limit, as_json=json)
+    if place == REQUESTS and not json:
+        dead_letters.mention_others(at)
 
 
 @dlq.command("show")
@@ -229,10 +230,11 @@ def dlq_show(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Show one message whole: what the broker says of it, its properties, its body."""
-    from ops import browse
+    from ops.commands import dlq as dead_letters
+    from ops.messages import Place
 
     at = _target(folder)
-    browse.show(at, browse.Place(queue, not alive), sequence)
+    dead_letters.show(at, Place(queue, not alive), sequence)
 
 
 @app.command()
@@ -248,12 +250,14 @@ def capture(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Write messages to files, one each, without taking them from the queue."""
-    from ops import browse, say
+    from ops import console
+    from ops.commands.capture import capture
+    from ops.messages import Place
 
     at = _target(folder)
-    place = browse.Place(queue, dead)
-    if not browse.capture(at, place, out, request=request, condition=condition, after=after, limit=limit):
-        say.aside(f"nothing to capture in {place}")
+    place = Place(queue, dead)
+    if not capture(at, place, out, request=request, condition=condition, after=after, limit=limit):
+        console.err(f"nothing to capture in {place}")
         raise typer.Exit(1)
 
 
@@ -270,7 +274,7 @@ def replay(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Send captured messages again, as replays that are told from the originals."""
-    from ops import resend
+    from ops.commands import replay as resend
 
     captured = resend.read(files)
     at = _target(folder, config)
@@ -290,7 +294,7 @@ def index_put(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Copy documents into the lake; the index follows."""
-    from ops import index
+    from ops.commands import index
 
     at = _target(folder)
     index.put(at, files, to)
@@ -300,7 +304,7 @@ def index_put(
 @plainly
 def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
     """Remove documents from the lake; the index follows."""
-    from ops import index
+    from ops.commands import index
 
     at = _target(folder)
     index.remove(at, paths)
@@ -310,7 +314,7 @@ def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
 @plainly
 def index_status(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None:
     """List what is indexed: version, passages, state, age."""
-    from ops import index
+    from ops.commands import index
 
     at = _target(folder)
     index.status(at, as_json=json)
@@ -323,7 +327,7 @@ def index_reconcile(
     folder: Folder = Path(".ragbus"),
 ) -> None:
     """Compare lake and index, and send the events that are missing."""
-    from ops import index
+    from ops.commands import index
 
     at = _target(folder)
     index.reconcile(at, dry_run=dry_run)
@@ -333,7 +337,7 @@ def index_reconcile(
 @plainly
 def doctor(json: AsJson = False, config: Config = None, folder: Folder = Path(".ragbus")) -> None:
     """Check what usually goes wrong, and say how to mend it; status 1 when something is broken."""
-    from ops import doctor
+    from ops.commands import doctor
 
     raise typer.Exit(doctor.examine(folder, config, as_json=json))
 

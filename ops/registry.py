@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ops.problem import Problem
+from ops.errors import CommandError
 from ops.target import Target
 from shared.vectors.port import Document, State
 
@@ -23,7 +23,7 @@ _PATIENCE = 5.0
 
 
 async def documents(target: Target) -> list[Document]:
-    """Every entry, by path, tombstones too; raises `Problem`."""
+    """Every entry, by path, tombstones too; raises `CommandError`."""
     return await asyncio.to_thread(lambda: sorted(_entries(target), key=lambda document: document.path))
 
 
@@ -55,8 +55,10 @@ def _scroll(target: Target, offset: Any) -> dict[str, Any]:
     except urllib.error.HTTPError as refused:
         if refused.code == 404:
             return {"points": []}  # nothing was ever indexed
-        raise Problem(
+        raise CommandError(
             f"Qdrant at {target.qdrant_url} answered {refused.code}; look at RAGBUS_QDRANT_API_KEY"
         ) from refused
     except (OSError, ValueError, KeyError) as away:
-        raise Problem(f"Qdrant at {target.qdrant_url} does not answer ({away}); `ragbus doctor` says more") from away
+        raise CommandError(
+            f"Qdrant at {target.qdrant_url} does not answer ({away}); `ragbus doctor` says more"
+        ) from away

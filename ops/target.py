@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ops.problem import Problem
+from ops.errors import CommandError
 
 FOLDER = Path(".ragbus")
 _CONNECTION = "RAGBUS_SERVICEBUS_CONNECTION_STRING"
@@ -86,7 +86,7 @@ class Target:
         """The most AMQP connections that we may hold; 0: any number."""
         given = self.variables.get("RAGBUS_BUS_CONNECTIONS", "0")
         if not given.isdigit():
-            raise Problem(f"RAGBUS_BUS_CONNECTIONS: {given!r} is not a number")
+            raise CommandError(f"RAGBUS_BUS_CONNECTIONS: {given!r} is not a number")
         return int(given)
 
     def differences(self) -> list[str]:
@@ -103,7 +103,7 @@ class Target:
 
 
 def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, config: Path | None = None) -> Target:
-    """The target, with `config` as its configuration if that is given; raises `Problem` when there is none."""
+    """The target, with `config` as its configuration if that is given; raises `CommandError` when there is none."""
     ours = {name: value for name, value in environment.items() if name.startswith("RAGBUS_") and value}
     if config is not None:
         ours[_CONFIG] = str(config)
@@ -113,9 +113,9 @@ def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, con
         return Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
     running = read_stack(folder / "stack.json")
     if running is None and _is_held(folder / "lock"):
-        raise Problem(f"the stack in {folder.resolve()} is still starting: try again in some seconds")
+        raise CommandError(f"the stack in {folder.resolve()} is still starting: try again in some seconds")
     if running is None:
-        raise Problem(
+        raise CommandError(
             f"nothing to talk to: start the laptop's stack with `ragbus up` in another terminal, "
             f"or set {_CONNECTION} (or {_NAMESPACE}); none runs in {folder.resolve()}, --folder names another"
         )

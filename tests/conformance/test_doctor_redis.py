@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from ops import checks
+from ops.checks.redis import redis
 from ops.findings import Finding, Level
 from ops.target import Target
 from tests.conftest import running_redis
@@ -21,7 +21,7 @@ def own_redis(tmp_path: Path) -> Iterator[str]:
 
 
 def doctor(url: str) -> Finding:
-    [found] = checks.redis(Target({"RAGBUS_REDIS_URL": url}, "this test"))
+    [found] = redis(Target({"RAGBUS_REDIS_URL": url}, "this test"))
     return found
 
 

@@ -9,11 +9,12 @@ import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from servicebus_local.testing import LocalBus
 
-from ops import browse
+from ops.commands import capture, dlq
+from ops.messages import Place
 from ops.target import Target
 
 COUNT = 300
-ASK = browse.Place("ask")
+ASK = Place("ask")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_all_messages_are_captured_into_files_for_their_owner_alone(
     folder = tmp_path / "captured"
     before = os.umask(0o022)
     try:
-        count = browse.capture(target, ASK, folder, request=None, condition=None, after=0, limit=None)
+        count = capture.capture(target, ASK, folder, request=None, condition=None, after=0, limit=None)
     finally:
         os.umask(before)
     files = list(folder.iterdir())
@@ -47,11 +48,11 @@ def test_all_messages_are_captured_into_files_for_their_owner_alone(
 def test_all_messages_are_listed_and_a_limit_says_what_it_leaves(
     target: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    browse.list_dead(target, ASK, condition=None, after=0, limit=None, as_json=True)
+    dlq.list_dead(target, ASK, condition=None, after=0, limit=None, as_json=True)
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == COUNT
     assert said.err == ""
-    browse.list_dead(target, ASK, condition=None, after=0, limit=100, as_json=True)
+    dlq.list_dead(target, ASK, condition=None, after=0, limit=100, as_json=True)
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == 100
     assert said.err == "200 more are left: --after 100 goes on there, without --limit all are taken\n"

@@ -15,7 +15,7 @@ from servicebus_local.bus.topology import QueueOptions
 from servicebus_local.testing import LocalBus, ManualClock
 
 from local.stack.stack import EXAMPLE
-from ops.ask import Question, by_queue
+from ops.commands.ask import Question, by_queue
 from ops.target import Target
 from ops.upstream import NoReply, Upstream
 

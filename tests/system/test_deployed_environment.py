@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from local.stack import NO_WORKERS, Stack
 from local.stack.stack import EXAMPLE
-from ops.depths import administration
+from ops.commands.queues import administration
 from ops.target import Target
 from tests.conftest import free_port
 from tests.redis_cluster import Node

@@ -66,11 +66,11 @@ async def a_dead_ask(app: App, folder: Path, body: bytes = b"{not json") -> tupl
 
 async def test_a_captured_message_is_a_readable_file_with_everything_in_it(app: App, tmp_path: Path) -> None:
     session, _, file = await a_dead_ask(app, tmp_path)
-    capsule = json.loads(file.read_text())
-    text = json.dumps(capsule)
+    captured = json.loads(file.read_text())
+    text = json.dumps(captured)
     for word in (session, "SchemaInvalid", "ask.v1"):
         assert word in text
-    assert base64.b64decode(capsule["body_base64"]) == b"{not json"
+    assert base64.b64decode(captured["body_base64"]) == b"{not json"
     assert "SharedAccessKey" not in text
     assert len([dead for dead in await app.dead() if dead.reply_to_session_id == session]) == 1  # it is still there
 

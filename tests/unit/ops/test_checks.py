@@ -6,17 +6,12 @@ from typing import Any
 import pytest
 from azure.servicebus.management import QueueProperties
 
-from ops.checks import (
-    clock,
-    entity,
-    redis_refusal,
-    redis_version,
-    skew,
-    topology_faults,
-    unknown_deployments,
-    unread_variables,
-)
-from ops.doctor import _in_time, _split
+from ops.checks.clock import clock, skew
+from ops.checks.configuration import unknown_deployments
+from ops.checks.queues import entity, topology_faults
+from ops.checks.redis import redis_refusal, redis_version
+from ops.checks.settings import unread_variables
+from ops.commands.doctor import _in_time, _split
 from ops.findings import Finding, Level
 from ops.target import Target
 from shared.access.use_cases import UseCase

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ops.consistency import Configuration, contradictions
+from ops.checks.consistency import Configuration, contradictions
 from ops.findings import Level
 from services.indexer.sources import Sources
 from shared.access.callers import Callers

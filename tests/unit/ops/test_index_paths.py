@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.index import age, lake_of, put, remove, within
-from ops.problem import Problem
+from ops.commands.index import age, lake_of, put, remove, within
+from ops.errors import CommandError
 from ops.target import Target
 
 
@@ -25,7 +25,7 @@ def test_a_document_is_put_into_the_lake_and_taken_out_again(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", ["../x.md", "a/../../x.md", "/etc/passwd", "", "."])
 def test_nothing_outside_the_lake_is_touched(tmp_path: Path, path: str) -> None:
-    with pytest.raises(Problem, match="not a path inside the lake"):
+    with pytest.raises(CommandError, match="not a path inside the lake"):
         within(tmp_path.resolve(), path)
 
 
@@ -37,23 +37,23 @@ def test_a_document_is_named_by_its_own_path(tmp_path: Path) -> None:
     (lake / "link.md").symlink_to("managers/x.md")
     (lake / "folder").symlink_to("managers", target_is_directory=True)
     for path in ("link.md", "folder/x.md", "managers/../managers/x.md"):
-        with pytest.raises(Problem, match=r"another name of managers/x\.md"):
+        with pytest.raises(CommandError, match=r"another name of managers/x\.md"):
             remove(target(RAGBUS_LAKE_FOLDER=str(lake)), [path])
-    with pytest.raises(Problem, match="backslash"):
+    with pytest.raises(CommandError, match="backslash"):
         within(lake, "managers\\x.md")
     assert within(lake, "managers//x.md") == lake / "managers" / "x.md"
     assert (lake / "managers" / "x.md").exists()
 
 
 def test_removing_what_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"the lake has no gone\.md"):
+    with pytest.raises(CommandError, match=r"the lake has no gone\.md"):
         remove(target(RAGBUS_LAKE_FOLDER=str(tmp_path)), ["gone.md"])
 
 
 def test_a_lake_that_is_a_storage_account_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="az storage blob upload"):
+    with pytest.raises(CommandError, match="az storage blob upload"):
         lake_of(target())
-    with pytest.raises(Problem, match="is not a folder"):
+    with pytest.raises(CommandError, match="is not a folder"):
         lake_of(target(RAGBUS_LAKE_FOLDER=str(tmp_path / "gone")))
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops import resend
-from ops.capsule import Capsule
+from ops.captured_message import CapturedMessage
+from ops.commands import replay as resend
+from ops.errors import CommandError
 from ops.inline import received
-from ops.problem import Problem
-from ops.replay import REPLAY_FROM, REPLAY_TRACE, Work, replayed, run_number, work_of
+from ops.replay_message import REPLAY_FROM, REPLAY_TRACE, Work, replayed, run_number, work_of
 from ops.target import Target
 from services.gateway.ask_consumer import origin
 from shared.access.callers import Callers
@@ -55,7 +55,7 @@ def request(**more: Any) -> Request:
     return Request(**{**given, **more})
 
 
-def stage(**more: Any) -> Capsule:
+def stage(**more: Any) -> CapturedMessage:
     body = json.loads(RetrievePassages(request=request()).encode()) | {"from_the_future": 1}
     given: dict[str, Any] = {
         "queue": "dead",
@@ -67,18 +67,18 @@ def stage(**more: Any) -> Capsule:
         "dead_letter_source": "retrieve",
         "properties": OLD_MARKS,
     }
-    return Capsule(Received(**{**given, **more}), "bus.example", NOW, dead_letters=True)
+    return CapturedMessage(Received(**{**given, **more}), "bus.example", NOW, dead_letters=True)
 
 
-def late(kind: str = "expired.v1", **more: Any) -> Capsule:
+def late(kind: str = "expired.v1", **more: Any) -> CapturedMessage:
     body: dict[str, Any] = {"request": request(**more).model_dump(mode="json")}
     if kind == "expired.v1":
         body |= {"died_on": "generate", "reason": "DeadlineExceeded"}
     message = Received("dead", json.dumps(body).encode(), kind, "r1/expired", "c1", sequence_number=9)
-    return Capsule(message, "bus.example", NOW, dead_letters=True)
+    return CapturedMessage(message, "bus.example", NOW, dead_letters=True)
 
 
-def ask(**more: Any) -> Capsule:
+def ask(**more: Any) -> CapturedMessage:
     given: dict[str, Any] = {
         "queue": "dead",
         "body": b'{"question": "How many days?"}',
@@ -92,11 +92,11 @@ def ask(**more: Any) -> Capsule:
         "dead_letter_source": "ask",
         "properties": OLD_MARKS,
     }
-    return Capsule(Received(**{**given, **more}), "bus.example", NOW, dead_letters=True)
+    return CapturedMessage(Received(**{**given, **more}), "bus.example", NOW, dead_letters=True)
 
 
-def replay(capsule: Capsule, number: int = 1, *, rerun: bool = False) -> Outgoing:
-    return replayed(capsule, work_of(capsule, CALLERS), number, rerun=rerun, now=NOW)
+def replay(captured: CapturedMessage, number: int = 1, *, rerun: bool = False) -> Outgoing:
+    return replayed(captured, work_of(captured, CALLERS), number, rerun=rerun, now=NOW)
 
 
 def test_a_stage_is_replayed_on_its_own_queue_under_an_id_of_its_own() -> None:
@@ -120,8 +120,8 @@ def test_the_replay_of_a_late_rerun_is_the_next_run() -> None:
 
 
 def test_the_sentinel_of_the_original_is_not_the_replays() -> None:
-    capsule = stage(body=RetrievePassages(request=request(sentinel=12)).encode())
-    assert RetrievePassages.decode(replay(capsule).body).request.sentinel is None
+    captured = stage(body=RetrievePassages(request=request(sentinel=12)).encode())
+    assert RetrievePassages.decode(replay(captured).body).request.sentinel is None
 
 
 def test_everything_that_follows_from_a_replay_is_named_so() -> None:
@@ -146,9 +146,9 @@ def test_a_replayed_ask_is_the_same_request() -> None:
 
 def test_the_replay_of_a_replay_is_still_the_same_request() -> None:
     first = received(replay(ask(), 1))
-    capsule = Capsule(first, "bus.example", NOW)
-    work = work_of(capsule, CALLERS)
-    second = replayed(capsule, work, work.earlier + 1, rerun=False, now=NOW)
+    captured = CapturedMessage(first, "bus.example", NOW)
+    work = work_of(captured, CALLERS)
+    second = replayed(captured, work, work.earlier + 1, rerun=False, now=NOW)
     assert second.message_id == str(first.message_id).replace("/p1", "/p2")
     assert second.properties[port.ORIGIN] == "mine-1"
 
@@ -172,7 +172,7 @@ def test_a_replay_has_as_long_as_the_original_had_and_at_least_a_minute(life: ti
 
 
 def test_a_storage_event_is_looked_at_again() -> None:
-    event = Capsule(Received("blob-events", b"{}", message_id="e" * 128), "bus.example", NOW)
+    event = CapturedMessage(Received("blob-events", b"{}", message_id="e" * 128), "bus.example", NOW)
     assert replay(event).queue == "blob-events"
     assert len(replay(event).message_id or "") <= MAX_ID
     assert replay(event, 1).message_id != replay(event, 2).message_id
@@ -190,7 +190,7 @@ def test_a_storage_event_is_looked_at_again() -> None:
     ],
 )
 def test_what_is_no_work_is_refused_with_a_sentence(more: dict[str, Any], told: str) -> None:
-    with pytest.raises(Problem, match=told):
+    with pytest.raises(CommandError, match=told):
         work_of(ask(**more), CALLERS)
 
 
@@ -200,7 +200,7 @@ def test_a_queue_can_be_named_for_a_message_whose_own_is_unknown() -> None:
 
 @given(st.integers(1, 10**15))
 def test_every_replay_has_another_id_that_the_broker_takes(number: int) -> None:
-    ids = {replay(capsule, n).message_id or "" for capsule in (stage(), ask()) for n in (number, number + 1)}
+    ids = {replay(captured, n).message_id or "" for captured in (stage(), ask()) for n in (number, number + 1)}
     assert len(ids) == 4
     assert all(len(message_id) <= MAX_ID for message_id in ids)
 
@@ -241,7 +241,7 @@ class TestTarget:
         ("to", "allowed"), [("local", False), ("local", True), ("prod", False), ("other", True), ("", True)]
     )
     def test_azure_is_refused_unless_named_and_allowed(self, to: str, allowed: bool) -> None:
-        with pytest.raises(Problem, match="yes-send-to-azure"):
+        with pytest.raises(CommandError, match="yes-send-to-azure"):
             resend.check_target(self.AZURE, to, allowed=allowed)
 
     @pytest.mark.parametrize("to", ["prod", "prod.servicebus.windows.net"])
@@ -249,7 +249,7 @@ class TestTarget:
         resend.check_target(self.AZURE, to, allowed=True)
 
     def test_naming_azure_does_not_help_when_the_target_is_this_machine(self) -> None:
-        with pytest.raises(Problem, match="not prod"):
+        with pytest.raises(CommandError, match="not prod"):
             resend.check_target(self.HERE, "prod", allowed=True)
 
 

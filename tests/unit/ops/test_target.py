@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from local.stack.folder import Folder
-from ops.problem import Problem
+from ops.errors import CommandError
 from ops.target import Target, find
 
 LOCAL = "Endpoint=sb://127.0.0.1:25672;SharedAccessKeyName=n;SharedAccessKey=very=secret;UseDevelopmentEmulator=true"
@@ -58,25 +58,25 @@ def test_a_stack_that_was_killed_is_not_taken_for_running(tmp_path: Path) -> Non
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     stack_file(tmp_path, gone.pid)
-    with pytest.raises(Problem, match="nothing to talk to"):
+    with pytest.raises(CommandError, match="nothing to talk to"):
         find({}, tmp_path)
 
 
 def test_a_stack_that_is_starting_is_said_to_be(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.take()
-    with pytest.raises(Problem, match="is still starting"):
+    with pytest.raises(CommandError, match="is still starting"):
         find({}, tmp_path)
     folder.release()
     folder.lock.touch()  # left behind by one that was killed
-    with pytest.raises(Problem, match="nothing to talk to"):
+    with pytest.raises(CommandError, match="nothing to talk to"):
         find({}, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 1, "environment": 5}'])
 def test_a_damaged_stack_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_text(text)
-    with pytest.raises(Problem, match="ragbus up"):
+    with pytest.raises(CommandError, match="ragbus up"):
         find({}, tmp_path)
 
 
@@ -110,5 +110,5 @@ def test_an_emulator_is_administered_on_its_own_port() -> None:
 
 
 def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(Problem, match="RAGBUS_BUS_CONNECTIONS: 'many' is not a number"):
+    with pytest.raises(CommandError, match="RAGBUS_BUS_CONNECTIONS: 'many' is not a number"):
         _ = target(LOCAL, RAGBUS_BUS_CONNECTIONS="many").connections

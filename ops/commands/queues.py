@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ops import say
-from ops.problem import Problem
+from ops import console
+from ops.errors import CommandError
 from ops.target import Target
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Depth:
 
 @contextmanager
 def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]":
-    """The SDK's management client; its errors are raised as `Problem`."""
+    """The SDK's management client; its errors are raised as `CommandError`."""
     from azure.core.exceptions import AzureError, ClientAuthenticationError, DeserializationError
 
     where = target.admin_url if target.is_emulator else target.host
@@ -40,11 +40,13 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
         with _client(target) as client:
             yield client
     except ClientAuthenticationError as refused:
-        raise Problem(f"{target.host} refuses our credentials; queue counts need the right to manage") from refused
+        raise CommandError(f"{target.host} refuses our credentials; queue counts need the right to manage") from refused
     except DeserializationError as odd:
-        raise Problem(f"the administration of {where} answers what the SDK cannot read: {_cause(odd)}") from odd
+        raise CommandError(f"the administration of {where} answers what the SDK cannot read: {_cause(odd)}") from odd
     except AzureError as away:
-        raise Problem(f"the administration of {where} does not answer: {_first_line(away)}; is it running?") from away
+        raise CommandError(
+            f"the administration of {where} does not answer: {_first_line(away)}; is it running?"
+        ) from away
 
 
 def depths(client: "ServiceBusAdministrationClient") -> list[Depth]:
@@ -72,23 +74,23 @@ def show(target: Target, *, watch: bool, as_json: bool) -> None:
     """Print the depths once, or again and again until Ctrl-C."""
     with administration(target) as client:
         if as_json:
-            say.as_json([asdict(depth) for depth in depths(client)])
+            console.print_json([asdict(depth) for depth in depths(client)])
         elif watch:
             _watch(client)
         else:
-            say.console().print(_table(depths(client)))
+            console.out().print(_table(depths(client)))
 
 
 def _watch(client: "ServiceBusAdministrationClient") -> None:
     from rich.live import Live
 
-    if not say.console().is_terminal:
+    if not console.out().is_terminal:
         # A live display in a pipe would show nothing until it ends.
         while True:
-            say.console().print(_table(depths(client)))
+            console.out().print(_table(depths(client)))
             sys.stdout.flush()
             time.sleep(_EVERY)
-    with Live(_table(depths(client)), console=say.console(), auto_refresh=False) as live:
+    with Live(_table(depths(client)), console=console.out(), auto_refresh=False) as live:
         while True:
             time.sleep(_EVERY)
             live.update(_table(depths(client)), refresh=True)

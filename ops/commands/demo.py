@@ -16,8 +16,8 @@ from local.stack import Stack, StackError, from_environment
 from local.stack.signals import run
 from local.stack.stack import EXAMPLE
 from local.stack.usage import resident
-from ops import answers, say, script
-from ops.problem import Problem
+from ops import answers, console, demo_script
+from ops.errors import CommandError
 from ops.target import Target, read_stack
 from ops.upstream import Answer, NoReply, Upstream
 
@@ -31,22 +31,22 @@ _LOOK = 0.1
 _MEGABYTE = 1_000_000
 
 
-class Stuck(Problem):
+class Stuck(CommandError):
     """A step did not come to its end; the ones after it make no sense."""
 
 
 def demo(folder: Path, *, reset: bool) -> int:
     """0 when every step held, else 1; 130 when it was stopped."""
     if os.environ.get("RAGBUS_CONFIG"):
-        say.aside("note: the demonstration is of the example; RAGBUS_CONFIG does not count for it")
+        console.err("note: the demonstration is of the example; RAGBUS_CONFIG does not count for it")
     performance = Demo(folder, reset=reset)
     try:
         finished = run(performance.play())
-    except (StackError, Problem, NoReply) as failure:
+    except (StackError, CommandError, NoReply) as failure:
         performance.failures.append(str(failure))
         finished = True
     if finished is None:
-        say.aside("stopped; nothing is left running")
+        console.err("stopped; nothing is left running")
         return 130
     return performance.verdict()
 
@@ -61,7 +61,7 @@ class Demo:
         self._first_answer: float | None = None
         self._memory = ""
         self._documents = 0
-        self._questions = script.read(EXAMPLE / "questions.yaml")
+        self._questions = demo_script.read(EXAMPLE / "questions.yaml")
         # Our own stand-ins, or the checks would judge somebody else's model; any Redis will do.
         redis = {name: url for name, url in from_environment().items() if name == "redis"}
         self._stack = Stack(folder, ports="free", reset=reset, instead=redis, progress=self._tell)
@@ -72,21 +72,21 @@ class Demo:
         loading = asyncio.create_task(asyncio.to_thread(_load))
         async with self._stack as stack:
             await loading
-            say.console().print(f"  ready after [bold]{self._elapsed():.1f} s[/bold]")
+            console.out().print(f"  ready after [bold]{self._elapsed():.1f} s[/bold]")
             await stack.during(self._steps())
         return True
 
     def verdict(self) -> int:
         """Say how it went; the exit status."""
-        console = say.console()
-        console.print()
+        out = console.out()
+        out.print()
         for failure in self.failures:
-            console.print(f"[red]failed[/red] {say.harmless(failure)}", markup=True)
+            out.print(f"[red]failed[/red] {console.harmless(failure)}", markup=True)
         if not self.failures:
-            console.print(f"[green]all {self._checks} checks held[/green]")
+            out.print(f"[green]all {self._checks} checks held[/green]")
         if self._first_answer is not None:
             first = f"first cited answer {self._first_answer:.1f} s after the start"
-            console.print(f"{first} · {self._documents} documents{self._memory}")
+            out.print(f"{first} · {self._documents} documents{self._memory}")
         return 1 if self.failures else 0
 
     # -- the steps
@@ -116,18 +116,18 @@ class Demo:
         self._documents = len(live)
         passages = sum(document.passages for document in live.values())
         took = f"{time.monotonic() - began:.1f} s after everything was ready; indexing began during the start"
-        say.console().print(f"  {len(live)} documents, {passages} passages, {took}")
+        console.out().print(f"  {len(live)} documents, {passages} passages, {took}")
 
     async def _ask(self, app: Upstream) -> None:
         self._title("Ask: an upstream app posts to its queue, with the plain azure-servicebus SDK")
         answerable = [question for question in self._questions if question.answerable]
         for question in answerable:
             answer = await self._put(app, question.text)
-            self._check(script.faults(question, answer, cache="miss"))
+            self._check(demo_script.faults(question, answer, cache="miss"))
             if self._first_answer is None and answer.get("citations"):
                 self._first_answer = self._elapsed()
         self._title("Ask the first one again: nobody pays twice")
-        self._check(script.faults(answerable[0], await self._put(app, answerable[0].text), cache="hit"))
+        self._check(demo_script.faults(answerable[0], await self._put(app, answerable[0].text), cache="hit"))
 
     async def _change(self, app: Upstream) -> None:
         for question in self._questions:
@@ -136,14 +136,14 @@ class Demo:
             self._title(f"Edit {question.edit.document}: what depended on it is forgotten")
             await self._edit(question.edit)
             answer = await self._put(app, question.text)
-            self._check(script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
+            self._check(demo_script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
 
-    async def _edit(self, edit: script.Edit) -> None:
+    async def _edit(self, edit: demo_script.Edit) -> None:
         file = self._stack.lake / edit.document
         before = (await self._live({edit.document}))[edit.document].generation
-        say.console().print(f"  - {edit.replace}\n  + {edit.by}", markup=False)
+        console.out().print(f"  - {edit.replace}\n  + {edit.by}", markup=False)
         try:
-            file.write_text(script.edited(file.read_text("utf-8"), edit), "utf-8")
+            file.write_text(demo_script.edited(file.read_text("utf-8"), edit), "utf-8")
         except ValueError as changed:
             raise Stuck(f"{changed}: run the demonstration without --keep-lake") from changed
         began = time.monotonic()
@@ -151,18 +151,18 @@ class Demo:
             if time.monotonic() - began > REINDEX_WITHIN:
                 raise Stuck(f"{edit.document} was edited, but not indexed anew within {REINDEX_WITHIN:.0f} s")
             await asyncio.sleep(_LOOK)
-        say.console().print(f"  version {now.generation} counts after {time.monotonic() - began:.2f} s")
+        console.out().print(f"  version {now.generation} counts after {time.monotonic() - began:.2f} s")
 
     async def _ask_the_unanswerable(self, app: Upstream) -> None:
         self._title("Ask what the handbook does not say")
         for question in self._questions:
             if not question.answerable:
-                self._check(script.faults(question, await self._put(app, question.text)))
+                self._check(demo_script.faults(question, await self._put(app, question.text)))
 
     # -- helpers
 
     async def _put(self, app: Upstream, text: str) -> Answer:
-        say.console().print(f"\n  [bold blue]?[/bold blue] {text}")
+        console.out().print(f"\n  [bold blue]?[/bold blue] {text}")
         began = time.monotonic()
         answer = await app.ask(text)
         answers.show(answer, time.monotonic() - began)
@@ -189,10 +189,10 @@ class Demo:
         return time.monotonic() - self._began
 
     def _tell(self, name: str, seconds: float) -> None:
-        say.console().print(f"  {name:<10} {seconds:5.1f} s", style="dim")
+        console.out().print(f"  {name:<10} {seconds:5.1f} s", style="dim")
 
     def _title(self, text: str) -> None:
-        say.console().print(f"\n[bold]{text}[/bold]")
+        console.out().print(f"\n[bold]{text}[/bold]")
 
 
 def documents_in(lake: Path) -> set[str]:
@@ -204,13 +204,13 @@ def documents_in(lake: Path) -> set[str]:
 @asynccontextmanager
 async def _progress(total: int) -> "AsyncIterator[Show]":
     """A bar on a terminal; elsewhere nothing, since a log is no place for one."""
-    if not say.console().is_terminal:
+    if not console.out().is_terminal:
         yield lambda _done: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn(" "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=say.console(), transient=True) as bar:
+    with Progress(*columns, console=console.out(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
 

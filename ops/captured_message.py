@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from ops.problem import Problem
+from ops.errors import CommandError
 from shared.bus.port import Property, Received
 from shared.contracts.base import read_json
 from shared.errors import Unprocessable
@@ -35,7 +35,7 @@ _TYPES: Mapping[str, Callable[[Any], Property]] = {"str": str, "int": int, "floa
 
 
 @dataclass(frozen=True, slots=True)
-class Capsule:
+class CapturedMessage:
     """A captured message and where it was."""
 
     message: Received
@@ -50,13 +50,13 @@ class Capsule:
         return f"{self.message.queue}{dead}#{self.message.sequence_number}"
 
 
-def write(capsule: Capsule) -> str:
+def write(captured: CapturedMessage) -> str:
     """The file's text."""
-    message = capsule.message
+    message = captured.message
     content = {
         "format": FORMAT,
-        "captured_at": capsule.captured_at.isoformat(),
-        "from": {"namespace": capsule.namespace, "queue": message.queue, "dead_letters": capsule.dead_letters},
+        "captured_at": captured.captured_at.isoformat(),
+        "from": {"namespace": captured.namespace, "queue": message.queue, "dead_letters": captured.dead_letters},
         "message": {name: _plain(getattr(message, name)) for name in _NATIVE},
         "properties": {name: _typed(value) for name, value in message.properties.items()},
         **body_fields(message.body),
@@ -64,15 +64,17 @@ def write(capsule: Capsule) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def read(text: str) -> Capsule:
-    """The message in a file's text; raises `Problem` that says what is wrong with it."""
+def read(text: str) -> CapturedMessage:
+    """The message in a file's text; raises `CommandError` that says what is wrong with it."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
-            raise Problem(f"format {content['format']} is not known, only {FORMAT}: capture it again with this version")
+            raise CommandError(
+                f"format {content['format']} is not known, only {FORMAT}: capture it again with this version"
+            )
         return _capsule(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unprocessable) as broken:
-        raise Problem(f"not a captured message: {type(broken).__name__}: {broken}") from broken
+        raise CommandError(f"not a captured message: {type(broken).__name__}: {broken}") from broken
 
 
 def file_name(message: Received) -> str:
@@ -105,7 +107,7 @@ def body_of(content: Mapping[str, Any]) -> bytes:
     return _compact(content["body"])
 
 
-def _capsule(content: Mapping[str, Any]) -> Capsule:
+def _capsule(content: Mapping[str, Any]) -> CapturedMessage:
     came_from, native = content["from"], dict(content["message"])
     for name in _MOMENTS:
         native[name] = datetime.fromisoformat(native[name]) if native.get(name) else None
@@ -118,7 +120,7 @@ def _capsule(content: Mapping[str, Any]) -> Capsule:
         **{name: native[name] for name in _NATIVE if name in native},
     )
     at = datetime.fromisoformat(content["captured_at"])
-    return Capsule(message, came_from["namespace"], at, bool(came_from["dead_letters"]))
+    return CapturedMessage(message, came_from["namespace"], at, bool(came_from["dead_letters"]))
 
 
 def _compact(value: Any) -> bytes:

@@ -1,25 +1,22 @@
-"""`ragbus ask` and `ragbus cancel`: one question, through either door, and taking it back."""
+"""`ragbus ask`: one question, by queue or over HTTP."""
 
 import asyncio
 import json
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ops import say
-from ops.problem import Problem
+from ops import console
+from ops.connect import LAPTOP_KEY, caller_named, fetch_json
+from ops.errors import CommandError
 from ops.target import Target
 
 if TYPE_CHECKING:
     from azure.servicebus.aio import ServiceBusClient
 
 Answer = dict[str, Any]
-# Of the example's first caller; good on this machine only.
-LAPTOP_KEY = "laptop-key-welcome-app"
 
 
 def new_id() -> str:
@@ -53,13 +50,13 @@ def goes_on(question: Question, *, http: bool) -> str:
 
 
 def by_queue(target: Target, question: Question) -> tuple[Answer, float]:
-    """The outcome and the seconds it took; raises `Problem`."""
+    """The outcome and the seconds it took; raises `CommandError`."""
     return asyncio.run(_by_queue(target, question))
 
 
 def by_http(target: Target, question: Question) -> tuple[Answer, float]:
-    """The same through the gateway's HTTP door; raises `Problem`."""
-    use_case = question.use_case or _caller(target, question.caller).use_cases[0]
+    """The same through the gateway's HTTP door; raises `CommandError`."""
+    use_case = question.use_case or caller_named(target, question.caller).use_cases[0]
     url = f"{target.gateway}/v1/{use_case}/ask?wait={min(question.timeout, 120):.0f}&deadline={question.timeout:.0f}"
     key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
     body = json.dumps({"question": question.text, "cache": question.cache or "use"}).encode()
@@ -69,46 +66,12 @@ def by_http(target: Target, question: Question) -> tuple[Answer, float]:
         "Idempotency-Key": question.message_id,
     }
     began = time.perf_counter()
-    answer = _posted(urllib.request.Request(url, body, headers), question.timeout + 20)  # noqa: S310 - our own gateway
+    answer = fetch_json(urllib.request.Request(url, body, headers), question.timeout + 20)  # noqa: S310 - our own gateway
     if "outcome" not in answer:
-        raise Problem(
+        raise CommandError(
             f"no outcome within {question.timeout:.0f} s; fetch {target.gateway}/v1/requests/{answer['request_id']}"
         )
     return answer, time.perf_counter() - began
-
-
-def cancel_by_queue(target: Target, message_id: str, caller: str | None = None) -> None:
-    """Send a `cancel.v1` for the ask that `caller` sent under `message_id`; raises `Problem`."""
-    asyncio.run(_cancel_by_queue(target, message_id, _caller(target, caller)))
-
-
-def cancel_by_http(target: Target, request_id: str) -> Answer:
-    """The outcome of the request from now on; raises `Problem`."""
-    key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
-    headers = {"Authorization": f"Bearer {key}"}
-    url = f"{target.gateway}/v1/requests/{urllib.parse.quote(request_id, safe='')}"
-    return _posted(urllib.request.Request(url, headers=headers, method="DELETE"), 20)  # noqa: S310 - our own gateway
-
-
-async def _cancel_by_queue(target: Target, message_id: str, caller: Any) -> None:
-    from azure.servicebus import ServiceBusMessage
-    from azure.servicebus.exceptions import ServiceBusError
-
-    from ops.connect import service_bus
-
-    if caller.queue is None:
-        raise Problem(f"{caller.name} has no queue of its own; cancel with --http")
-    said = ServiceBusMessage(
-        json.dumps({"message_id": message_id}),
-        subject="cancel.v1",
-        content_type="application/json",
-        message_id=uuid.uuid4().hex,
-    )
-    try:
-        async with service_bus(target) as bus, bus.get_queue_sender(caller.queue) as sender:
-            await sender.send_messages(said)
-    except ServiceBusError as away:
-        raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
 
 
 async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
@@ -117,24 +80,24 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
     from ops.connect import service_bus
     from ops.upstream import NoReply
 
-    caller = _caller(target, question.caller)
+    caller = caller_named(target, question.caller)
     if caller.queue is None:
-        raise Problem(f"{caller.name} has no queue of its own; ask with --http")
+        raise CommandError(f"{caller.name} has no queue of its own; ask with --http")
     ask = _with_one_connection if target.connections else _as_an_app
     try:
         async with service_bus(target) as bus:
             return await ask(bus, caller, question)
     except NoReply as silence:
-        raise Problem(f"{silence}; `ragbus queues` shows where it waits, `ragbus doctor` why") from silence
+        raise CommandError(f"{silence}; `ragbus queues` shows where it waits, `ragbus doctor` why") from silence
     except ServiceBusError as away:
-        raise Problem(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+        raise CommandError(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
 
 
 async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
     from ops.upstream import Upstream
 
     def unexpected(answer: Answer) -> None:
-        say.aside(f"another answer was in that session: {answer.get('outcome')}, request {answer.get('request_id')}")
+        console.err(f"another answer was in that session: {answer.get('outcome')}, request {answer.get('request_id')}")
 
     app = Upstream(
         bus, queue=caller.queue, replies=caller.reply_queues[0], session=question.session, unexpected=unexpected
@@ -177,33 +140,3 @@ async def _with_one_connection(bus: "ServiceBusClient", caller: Any, question: Q
                     await receiver.complete_message(reply)
                     return answer, time.perf_counter() - began
     raise NoReply(f"no answer to {question.message_id} on {replies} within {question.timeout + LATE:.0f} s")
-
-
-def _caller(target: Target, name: str | None) -> Any:
-    from ops.connect import callers
-
-    known = callers(target).callers
-    if not known:
-        raise Problem(f"{target.config}/callers.yaml has no caller")
-    found = next((caller for caller in known if name in (None, caller.name)), None)
-    if found is None:
-        raise Problem(f"no caller is called {name!r}; there are: {', '.join(caller.name for caller in known)}")
-    return found
-
-
-def _posted(request: urllib.request.Request, timeout: float) -> Answer:
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - our own gateway
-            answer: Answer = json.load(response)
-            return answer
-    except urllib.error.HTTPError as refused:
-        raise Problem(f"{request.full_url} answered {refused.code}: {_detail(refused)}") from refused
-    except (OSError, ValueError) as away:
-        raise Problem(f"{request.full_url} does not answer ({away}); is the gateway running?") from away
-
-
-def _detail(refused: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(refused)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return refused.reason

@@ -8,9 +8,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from ops import checks, say, target
+from ops import checks, console, target
+from ops.errors import CommandError
 from ops.findings import Finding, Level
-from ops.problem import Problem
 from ops.target import Target
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def examine(folder: Path, config: Path | None, *, as_json: bool) -> int:
     for finding in _findings(folder, config):
         found.append(finding)
         if not as_json:
-            say.console().print(_row(finding))
+            console.out().print(_row(finding))
     if as_json:
-        say.as_json([asdict(finding) for finding in found])
+        console.print_json([asdict(finding) for finding in found])
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
 
@@ -39,7 +39,7 @@ def _findings(folder: Path, config: Path | None) -> Iterator[Finding]:
     yield from checks.python()
     try:
         at = target.find(folder=folder, config=config)
-    except Problem as problem:
+    except CommandError as problem:
         yield Finding(Level.FAIL, "target", *_split(str(problem), ": "))
         yield from checks.ports()
         return
@@ -56,7 +56,7 @@ def _safely(what: str, check: Callable[[Target], Iterable[Finding]], at: Target)
     except TimeoutError:
         fix = "what it asked is hung or cannot be reached: look at the findings above, and at that service's own health"
         yield Finding(Level.FAIL, what, f"no answer within {DEADLINE:.0f} s", fix)
-    except Problem as problem:
+    except CommandError as problem:
         said, fix = _split(str(problem), "; ")
         # "Ask the doctor" is no advice from the doctor.
         yield Finding(Level.FAIL, what, said, "" if "ragbus doctor" in fix else fix)
@@ -101,8 +101,8 @@ def _row(finding: Finding) -> "Table":
     row.add_column(width=4)
     row.add_column(width=max(map(len, (*checks.OF_A_TARGET, "dead letters"))))
     row.add_column()
-    said = Text(say.harmless(finding.said))
+    said = Text(console.harmless(finding.said))
     if finding.fix:
-        said.append(f"\nfix: {say.harmless(finding.fix)}")
+        said.append(f"\nfix: {console.harmless(finding.fix)}")
     row.add_row(Text(finding.level.value, style=_COLOURS[finding.level]), finding.what, said)
     return row

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops import say
-from ops.browse import Left, Part, Place, each, groups_of
+from ops import console
+from ops.commands.dlq import groups_of
+from ops.messages import Left, Place, Selection, each
 from shared.bus.port import Received
 
 
@@ -29,7 +30,7 @@ async def test_every_message_is_taken_once_and_what_a_limit_leaves_is_counted(
     limit: int | None, expected: int, left: Left | None
 ) -> None:
     found: list[int] = []
-    part = Part(lambda _: True, limit=limit)
+    part = Selection(lambda _: True, limit=limit)
     assert await each(Shelf(10), Place("dead"), part, lambda message: found.append(message.sequence_number)) == left
     assert found == list(range(1, expected + 1))
 
@@ -39,14 +40,14 @@ async def test_the_limit_counts_what_passes_the_filter_and_one_can_go_on_from_th
         return message.sequence_number % 2 == 0
 
     found: list[Received] = []
-    left = await each(Shelf(10), Place("dead"), Part(even, limit=3), found.append)
+    left = await each(Shelf(10), Place("dead"), Selection(even, limit=3), found.append)
     assert left == Left(2, after=6)
-    assert await each(Shelf(10), Place("dead"), Part(even, after=left.after), found.append) is None
+    assert await each(Shelf(10), Place("dead"), Selection(even, after=left.after), found.append) is None
     assert [message.sequence_number for message in found] == [2, 4, 6, 8, 10]
 
 
 async def test_what_is_left_is_said_with_the_way_to_it() -> None:
-    left = await each(Shelf(3_000), Place("dead"), Part(lambda _: True, limit=10), lambda _: None)
+    left = await each(Shelf(3_000), Place("dead"), Selection(lambda _: True, limit=10), lambda _: None)
     assert str(left) == "2500 or more are left: --after 10 goes on there, without --limit all are taken"
     assert str(Left(6, after=4)) == "6 more are left: --after 4 goes on there, without --limit all are taken"
 
@@ -77,14 +78,14 @@ def test_different_descriptions_are_different_groups_and_long_ones_are_shortened
 
 @given(st.text())
 def test_what_is_printed_cannot_move_the_cursor(text: str) -> None:
-    shown = say.harmless(text)
+    shown = console.harmless(text)
     assert not any(ord(char) < 0x20 and char not in "\n\t" for char in shown)
     assert not any(0x7F <= ord(char) <= 0x9F or char in "\u202e\u2066" for char in shown)
 
 
 def test_things_are_counted_in_english() -> None:
-    assert [say.count(number, "use case") for number in (0, 1, 2)] == ["0 use cases", "1 use case", "2 use cases"]
+    assert [console.count(number, "use case") for number in (0, 1, 2)] == ["0 use cases", "1 use case", "2 use cases"]
 
 
 def test_what_is_harmless_is_printed_as_it_is() -> None:
-    assert say.harmless("Grüße 日本\n\t🙂") == "Grüße 日本\n\t🙂"
+    assert console.harmless("Grüße 日本\n\t🙂") == "Grüße 日本\n\t🙂"

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ops.capsule import Capsule
-from ops.problem import Problem
+from ops.captured_message import CapturedMessage
+from ops.errors import CommandError
 from shared.access.callers import Caller, Callers
 from shared.bus import port
 from shared.bus.port import Outgoing, Property, Received
@@ -82,9 +82,9 @@ class Work:
     """Whether its request has its outcome for certain: it was told before the message was archived."""
 
 
-def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Work:
-    """Find out what to do with a captured message; raises `Problem` for one that is no work."""
-    message = capsule.message
+def work_of(captured: CapturedMessage, callers: Callers, queue: str | None = None) -> Work:
+    """Find out what to do with a captured message; raises `CommandError` for one that is no work."""
+    message = captured.message
     if message.subject in _STAGES:
         return _stage(message, queue)
     if late := _LATE.get(message.subject or ""):
@@ -96,13 +96,13 @@ def work_of(capsule: Capsule, callers: Callers, queue: str | None = None) -> Wor
         return _event(message)
     caller = callers.at_queue(source)
     if caller is None:
-        raise Problem(_no_work(message, source, ours=False))
+        raise CommandError(_no_work(message, source, ours=False))
     return _ask(message, caller, source)
 
 
-def replayed(capsule: Capsule, work: Work, number: int, *, rerun: bool, now: datetime) -> Outgoing:
+def replayed(captured: CapturedMessage, work: Work, number: int, *, rerun: bool, now: datetime) -> Outgoing:
     """The message to send as replay `number`."""
-    message = capsule.message
+    message = captured.message
     run = replay_run(number)
     answer_by = now + span_of(message, work)
     return Outgoing(
@@ -116,7 +116,7 @@ def replayed(capsule: Capsule, work: Work, number: int, *, rerun: bool, now: dat
         reply_to_session_id=message.reply_to_session_id,
         time_to_live=answer_by - now,
         content_type=message.content_type,
-        properties=_properties(capsule, work, run, rerun=rerun),
+        properties=_properties(captured, work, run, rerun=rerun),
     )
 
 
@@ -142,7 +142,7 @@ def _stage(message: Received, queue: str | None) -> Work:
 
 def _ask(message: Received, caller: Caller, queue: str) -> Work:
     if message.subject not in (None, "", Ask.kind):
-        raise Problem(_no_work(message, queue, ours=True))
+        raise CommandError(_no_work(message, queue, ours=True))
     origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{queue}#{message.sequence_number}")
     identity = request_id(caller.tenant, caller.name, origin)
     earlier = run_number(str(message.properties.get(port.RUN, "")))
@@ -170,13 +170,13 @@ def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _properties(capsule: Capsule, work: Work, run: str, *, rerun: bool) -> dict[str, Property]:
-    message = capsule.message
+def _properties(captured: CapturedMessage, work: Work, run: str, *, rerun: bool) -> dict[str, Property]:
+    message = captured.message
     kept = {name: value for name, value in message.properties.items() if name not in _OF_THE_FIRST}
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
     lineage: dict[str, Property] = {
         port.REPLAY_OF: message.message_id or "",
-        REPLAY_FROM: f"{capsule.namespace}/{capsule.place}",
+        REPLAY_FROM: f"{captured.namespace}/{captured.place}",
         port.TRACEPARENT: trace,
         port.DIAGNOSTIC_ID: trace,
     }
@@ -196,7 +196,9 @@ def _request(kind: type[_Internal], message: Received) -> Request:
     try:
         return kind.decode(message.body).request
     except Unprocessable as unreadable:
-        raise Problem(f"{message.message_id} cannot be replayed as it is: {unreadable.detail}; edit its file") from None
+        raise CommandError(
+            f"{message.message_id} cannot be replayed as it is: {unreadable.detail}; edit its file"
+        ) from None
 
 
 def _no_work(message: Received, queue: str, *, ours: bool) -> str:

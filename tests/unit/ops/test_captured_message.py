@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.capsule import Capsule, file_name, read, write
-from ops.problem import Problem
+from ops.captured_message import CapturedMessage, file_name, read, write
+from ops.errors import CommandError
 from shared.bus.port import Received
 
 NOW = datetime(2026, 11, 22, 11, 5, tzinfo=UTC)
@@ -48,20 +48,20 @@ messages = st.builds(
     state=st.sampled_from(["active", "deferred", "scheduled"]),
     properties=st.dictionaries(words, values, max_size=5),
 )
-capsules = st.builds(Capsule, messages, words, st.datetimes(timezones=st.just(UTC)), st.booleans())
+capsules = st.builds(CapturedMessage, messages, words, st.datetimes(timezones=st.just(UTC)), st.booleans())
 
 
 @given(capsules)
-def test_what_is_captured_comes_back_without_a_difference(capsule: Capsule) -> None:
-    again = read(write(capsule))
-    assert again == capsule
+def test_what_is_captured_comes_back_without_a_difference(captured: CapturedMessage) -> None:
+    again = read(write(captured))
+    assert again == captured
     kinds = [type(value) for value in again.message.properties.values()]
-    assert kinds == [type(value) for value in capsule.message.properties.values()]
+    assert kinds == [type(value) for value in captured.message.properties.values()]
 
 
 @given(capsules)
-def test_a_file_survives_utf_8(capsule: Capsule) -> None:
-    assert read(write(capsule).encode().decode()) == capsule
+def test_a_file_survives_utf_8(captured: CapturedMessage) -> None:
+    assert read(write(captured).encode().decode()) == captured
 
 
 def test_a_compact_json_body_is_readable_and_needs_no_second_copy() -> None:
@@ -91,15 +91,22 @@ def test_an_edited_body_wins(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "null", '{"format": 1}', write(Capsule(Received("q", b"x"), "n", NOW)).replace("eA==", "?")],
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"format": 1}',
+        write(CapturedMessage(Received("q", b"x"), "n", NOW)).replace("eA==", "?"),
+    ],
 )
 def test_a_file_that_is_none_of_ours_is_refused_with_a_sentence(text: str) -> None:
-    with pytest.raises(Problem, match="not a captured message"):
+    with pytest.raises(CommandError, match="not a captured message"):
         read(text)
 
 
 def test_a_file_of_another_version_is_refused() -> None:
-    with pytest.raises(Problem, match="format 99 is not known"):
+    with pytest.raises(CommandError, match="format 99 is not known"):
         read('{"format": 99}')
 
 
@@ -108,5 +115,5 @@ def test_file_names_sort_by_order_and_hold_nothing_odd() -> None:
     assert name == "Dead-000007-r1-x-2J.json"
 
 
-def captured(body: bytes) -> Capsule:
-    return Capsule(Received("ask", body), "127.0.0.1:5672", NOW)
+def captured(body: bytes) -> CapturedMessage:
+    return CapturedMessage(Received("ask", body), "127.0.0.1:5672", NOW)

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ops import say
+from ops import console
 from ops.connect import bus
-from ops.problem import Problem
+from ops.errors import CommandError
 from ops.registry import documents
 from ops.target import Target
 from services.indexer.sources import fault_of_path
@@ -32,10 +32,10 @@ def put(target: Target, files: Sequence[Path], folder: str) -> None:
     lake = lake_of(target)
     for file in files:
         if not file.is_file():
-            raise Problem(f"{file} is not a file")
+            raise CommandError(f"{file} is not a file")
         name = (PurePosixPath(folder) / file.name).as_posix()
         _copy(file, within(lake, name))
-        say.console().print(f"{name} is in the lake; `ragbus index status` shows when it counts", markup=False)
+        console.out().print(f"{name} is in the lake; `ragbus index status` shows when it counts", markup=False)
 
 
 def remove(target: Target, paths: Sequence[str]) -> None:
@@ -44,35 +44,35 @@ def remove(target: Target, paths: Sequence[str]) -> None:
     for path in paths:
         file = within(lake, path)
         if not file.is_file():
-            raise Problem(f"the lake has no {path}; `ragbus index status` lists what is indexed")
+            raise CommandError(f"the lake has no {path}; `ragbus index status` lists what is indexed")
         file.unlink()
-        say.console().print(f"{path} is gone from the lake", markup=False)
+        console.out().print(f"{path} is gone from the lake", markup=False)
 
 
 def status(target: Target, *, as_json: bool) -> None:
     """Print what the registry knows."""
     known = asyncio.run(documents(target))
     if as_json:
-        say.as_json([{**asdict(document), "groups": sorted(document.groups)} for document in known])
+        console.print_json([{**asdict(document), "groups": sorted(document.groups)} for document in known])
     elif known:
-        say.console().print(_table(known, datetime.now(UTC)))
+        console.out().print(_table(known, datetime.now(UTC)))
     else:
-        say.console().print("nothing is indexed; `ragbus index reconcile` announces what is in the lake")
+        console.out().print("nothing is indexed; `ragbus index reconcile` announces what is in the lake")
 
 
 def reconcile(target: Target, *, dry_run: bool) -> None:
     """Announce what the index lacks of the lake."""
     found = asyncio.run(reconciled(target, dry_run=dry_run))
     for finding in found:
-        say.console().print(f"{finding.why:<10} {say.harmless(finding.path)}", markup=False)
+        console.out().print(f"{finding.why:<10} {console.harmless(finding.path)}", markup=False)
     if not found:
-        say.console().print("the index says what the lake says")
+        console.out().print("the index says what the lake says")
     else:
-        say.aside(f"{say.count(len(found), 'event')} {'would be ' if dry_run else ''}sent to blob-events")
+        console.err(f"{console.count(len(found), 'event')} {'would be ' if dry_run else ''}sent to blob-events")
 
 
 async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]":
-    """Where index and lake differ, after telling the indexer of it; raises `Problem`."""
+    """Where index and lake differ, after telling the indexer of it; raises `CommandError`."""
     from services.indexer.build import build_reconciler
     from services.indexer.settings import IndexerSettings
 
@@ -81,9 +81,9 @@ async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]
         async with build_reconciler(IndexerSettings.load()) as reconciler:
             found = await reconciler.findings()
     except SettingsError as wrong:
-        raise Problem(str(wrong)) from wrong
+        raise CommandError(str(wrong)) from wrong
     except TryLater as away:
-        raise Problem(f"{away}; `ragbus doctor` says more") from away
+        raise CommandError(f"{away}; `ragbus doctor` says more") from away
     if found and not dry_run:
         await _announce(target, found)
     return found
@@ -100,27 +100,27 @@ async def _announce(target: Target, found: "Sequence[Finding]") -> None:
 
 
 def lake_of(target: Target) -> Path:
-    """The folder that is the lake; raises `Problem` when the lake is a storage account."""
+    """The folder that is the lake; raises `CommandError` when the lake is a storage account."""
     folder = target.variables.get("RAGBUS_LAKE_FOLDER")
     if folder is None:
-        raise Problem(
+        raise CommandError(
             "the lake is no folder here: upload to its container (`az storage blob upload`), the event follows"
         )
     if not Path(folder).is_dir():
-        raise Problem(f"RAGBUS_LAKE_FOLDER: {folder} is not a folder")
+        raise CommandError(f"RAGBUS_LAKE_FOLDER: {folder} is not a folder")
     return Path(folder).resolve()
 
 
 def within(lake: Path, path: str) -> Path:
-    """The file for a document's path; raises `Problem` for a path out of the lake, and for a second name of a file."""
+    """The file for a document's path; raises `CommandError` for one outside the lake or a second name of a file."""
     file = (lake / path).resolve()
     if not file.is_relative_to(lake) or file == lake:
-        raise Problem(f"{path} is not a path inside the lake")
+        raise CommandError(f"{path} is not a path inside the lake")
     name = file.relative_to(lake).as_posix()
     if PurePosixPath(path).as_posix() != name:
-        raise Problem(f"{path} is another name of {name}, by a link or a step up; use that one")
+        raise CommandError(f"{path} is another name of {name}, by a link or a step up; use that one")
     if fault := fault_of_path(name):
-        raise Problem(f"{path} cannot be indexed: {fault}")
+        raise CommandError(f"{path} cannot be indexed: {fault}")
     return file
 
 
@@ -144,7 +144,7 @@ def _table(known: "Sequence[Document]", now: datetime) -> "Table":
         cells: tuple[Any, ...] = (document.generation, document.passages, age(now - document.updated_at))
         state = str(document.state) if document.settled else f"{document.state}, settling"
         readers = ", ".join(sorted(document.groups))
-        table.add_row(Text(say.harmless(document.path)), state, *(str(cell) for cell in cells), readers)
+        table.add_row(Text(console.harmless(document.path)), state, *(str(cell) for cell in cells), readers)
     return table
 
 

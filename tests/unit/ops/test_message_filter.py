@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from ops import where
-from ops.problem import Problem
+from ops import message_filter
+from ops.errors import CommandError
 from shared.bus.port import Received
 
 
@@ -43,13 +43,13 @@ def message(**more: object) -> Received:
     ],
 )
 def test_a_filter_passes_what_fits(text: str | None, passes: bool) -> None:
-    assert where.parse(text)(message()) is passes
+    assert message_filter.parse(text)(message()) is passes
 
 
 @pytest.mark.parametrize("text", ["reason", "reason=Crashed", "==x", "reason==a and tenant", "reason==a or tenant==b"])
 def test_what_is_no_filter_is_refused_with_a_sentence(text: str) -> None:
-    with pytest.raises(Problem, match="is not FIELD==VALUE"):
-        where.parse(text)
+    with pytest.raises(CommandError, match="is not FIELD==VALUE"):
+        message_filter.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_what_is_no_filter_is_refused_with_a_sentence(text: str) -> None:
     ],
 )
 def test_a_message_belongs_to_its_request(more: dict[str, object], belongs: bool) -> None:
-    assert where.belongs_to(message(**more), "r1") is belongs
+    assert message_filter.belongs_to(message(**more), "r1") is belongs
 
 
 def test_a_body_is_shown_readable_whatever_it_is() -> None:
-    assert where.pretty(message(body=b'{"a":1}')) == '{\n  "a": 1\n}'
-    assert where.pretty(message(body=b"ok \xff")) == "ok \\xff"
+    assert message_filter.pretty(message(body=b'{"a":1}')) == '{\n  "a": 1\n}'
+    assert message_filter.pretty(message(body=b"ok \xff")) == "ok \\xff"

@@ -1,5 +1,5 @@
 """What the command line says when something cannot be done."""
 
 
-class Problem(Exception):
+class CommandError(Exception):
     """One clear sentence for a person, with the fix; the command ends with status 2."""

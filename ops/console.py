@@ -14,7 +14,7 @@ _NEVER_WRAPPED = 10_000
 _console: "Console | None" = None
 
 
-def console() -> "Console":
+def out() -> "Console":
     """Where results go; without colours when nobody looks."""
     global _console
     if _console is None:
@@ -26,13 +26,13 @@ def console() -> "Console":
     return _console
 
 
-def aside(line: str) -> None:
+def err(line: str) -> None:
     """Say something that is not the result."""
     sys.stderr.write(f"{harmless(line)}\n")
     sys.stderr.flush()
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a result for programs: moments in ISO 8601, durations in seconds."""
     # JSON's own escapes, so it stays JSON.
     sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_for_programs)) + "\n")

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops import capsule, say
-from ops.capsule import Capsule
+from ops import captured_message, console
+from ops.captured_message import CapturedMessage
 from ops.connect import bus, callers, redis
-from ops.problem import Problem
-from ops.replay import Work, replayed, work_of
+from ops.errors import CommandError
+from ops.replay_message import Work, replayed, work_of
 from ops.target import Target
 from shared.contracts.ids import replay_run
 from shared.ledger.ledger import KEEP, Ledger
@@ -24,43 +24,43 @@ LOCAL = "local"
 
 
 def check_target(target: Target, to: str, *, allowed: bool) -> None:
-    """Refuse to send anywhere but here, unless it was said twice; raises `Problem`."""
+    """Refuse to send anywhere but here, unless it was said twice; raises `CommandError`."""
     if target.is_local:
         if to not in (LOCAL, target.host):
-            raise Problem(f"the target is {target}, not {to}")
+            raise CommandError(f"the target is {target}, not {to}")
         return
     if to == LOCAL:
-        raise Problem(
+        raise CommandError(
             f"the target is {target}, which is not on this machine: unset its RAGBUS_SERVICEBUS_… and use `ragbus up`, "
             f"or mean it with --to {target.host} --yes-send-to-azure"
         )
     if to not in (target.host, target.host.partition(".")[0]) or not allowed:
-        raise Problem(f"nothing was sent: to send to {target.host} say --to {target.host} --yes-send-to-azure")
+        raise CommandError(f"nothing was sent: to send to {target.host} say --to {target.host} --yes-send-to-azure")
 
 
-def read(files: Sequence[Path]) -> list[Capsule]:
-    """The captured messages; raises `Problem` naming the file that cannot be read."""
+def read(files: Sequence[Path]) -> list[CapturedMessage]:
+    """The captured messages; raises `CommandError` naming the file that cannot be read."""
     found = []
     for file in files:
         try:
-            found.append(capsule.read(file.read_text("utf-8")))
+            found.append(captured_message.read(file.read_text("utf-8")))
         except FileNotFoundError as missing:
-            raise Problem(f"no such file: {file}") from missing
+            raise CommandError(f"no such file: {file}") from missing
         except (OSError, UnicodeDecodeError) as unreadable:
-            raise Problem(f"{file}: {unreadable}") from unreadable
-        except Problem as problem:
-            raise Problem(f"{file}: {problem}") from problem
+            raise CommandError(f"{file}: {unreadable}") from unreadable
+        except CommandError as problem:
+            raise CommandError(f"{file}: {problem}") from problem
     return found
 
 
-async def resend(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: str | None) -> None:
+async def resend(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
     """Send each of `captured` again."""
     known = callers(target)
     async with redis(target) as quick, bus(target) as connected:
         for each in captured:
             work = work_of(each, known, queue)
             if work.ended and not rerun:
-                say.aside(
+                console.err(
                     f"request {work.request_id} has its outcome (expired), so nothing was sent: "
                     "--rerun has the gateway admit it anew, and a second outcome is sent"
                 )
@@ -69,7 +69,7 @@ async def resend(target: Target, captured: Sequence[Capsule], *, rerun: bool, qu
             number = await next_number(quick, work)
             message = replayed(each, work, number, rerun=rerun, now=datetime.now(UTC))
             await connected.send(message)
-            say.console().print(f"{each.place} -> {message.queue} as {message.message_id}", markup=False)
+            console.out().print(f"{each.place} -> {message.queue} as {message.message_id}", markup=False)
 
 
 async def next_number(redis: FailFastRedis, work: Work) -> int:
@@ -91,10 +91,10 @@ async def _tell_what_is_known(ledger: Ledger, work: Work, *, rerun: bool) -> Non
     try:
         entry = await ledger.find(work.request_id)
     except RedisUnavailable:
-        say.aside("Redis is away, so it is not known whether the request has its outcome already")
+        console.err("Redis is away, so it is not known whether the request has its outcome already")
         return
     if entry is not None and (entry.answer is not None or entry.unread is not None):
-        say.aside(_told(entry, work, rerun=rerun))
+        console.err(_told(entry, work, rerun=rerun))
 
 
 def _told(entry: "Entry", work: Work, *, rerun: bool) -> str:
@@ -108,12 +108,12 @@ def _told(entry: "Entry", work: Work, *, rerun: bool) -> str:
     )
 
 
-def replay(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: str | None) -> None:
+def replay(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
     """Send the `captured` messages again."""
     asyncio.run(resend(target, captured, rerun=rerun, queue=queue))
 
 
-def inline(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: str | None) -> None:
+def inline(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
     """Run the `captured` messages through their workers here; send nothing."""
     from ops.inline import run
 
@@ -121,5 +121,5 @@ def inline(target: Target, captured: Sequence[Capsule], *, rerun: bool, queue: s
     for each in captured:
         work = work_of(each, known, queue)
         message = replayed(each, work, work.earlier + 1, rerun=rerun, now=datetime.now(UTC))
-        say.aside(f"{each.place}: as {message.message_id} ({replay_run(work.earlier + 1)}), in this process")
+        console.err(f"{each.place}: as {message.message_id} ({replay_run(work.earlier + 1)}), in this process")
         asyncio.run(run(target, message))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ops.problem import Problem
+from ops.errors import CommandError
 from shared.bus.port import Received
 from shared.contracts.base import read_json
 from shared.contracts.expired import ExpiredRequest
@@ -41,7 +41,7 @@ _FIELDS: dict[str, Callable[[Received], Any]] = {
 
 
 def parse(text: str | None) -> Filter:
-    """The filter that `text` describes; none: everything passes. Raises `Problem`."""
+    """The filter that `text` describes; none: everything passes. Raises `CommandError`."""
     clauses = [_clause(part) for part in re.split(r"\s+and\s+", text)] if text and text.strip() else []
     return lambda message: all(clause(message) for clause in clauses)
 
@@ -93,7 +93,7 @@ def pretty(message: Received) -> str:
 def _clause(text: str) -> Filter:
     found = _CLAUSE.fullmatch(text)
     if found is None or _OPERATOR.search(_QUOTED.sub("", found["value"])):
-        raise Problem(
+        raise CommandError(
             f"--where: {text!r} is not FIELD==VALUE, FIELD!=VALUE or FIELD~=PART (fields: {', '.join(_FIELDS)})"
         )
     field, holds, wanted = found["field"], _OPERATORS[found["op"]], found["value"].strip("'\"")

@@ -12,9 +12,9 @@ from local.stack import CannotStart, Died, Stack, from_environment
 from local.stack.recipe import inherited
 from local.stack.signals import run
 from local.stack.stack import EXAMPLE
-from ops import say
-from ops.ask import LAPTOP_KEY
-from ops.problem import Problem
+from ops import console
+from ops.connect import LAPTOP_KEY
+from ops.errors import CommandError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,17 +38,17 @@ with bus.get_queue_receiver("answers", session_id=session) as receiver:
 
 
 def up(folder: Path, *, config: Path | None, free_ports: bool, reset: bool) -> int:
-    """Run until told to stop: 0; 1 when a part died. Raises `Problem` when it cannot start."""
+    """Run until told to stop: 0; 1 when a part died. Raises `CommandError` when it cannot start."""
     if os.environ.get("RAGBUS_SERVICEBUS_NAMESPACE") or os.environ.get("RAGBUS_SERVICEBUS_CONNECTION_STRING"):
-        say.aside("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
+        console.err("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
     try:
         run(_up(folder, config=config or EXAMPLE, free_ports=free_ports, reset=reset))
     except CannotStart as error:
-        raise Problem(str(error).replace("use --free-ports", "use `.venv/bin/ragbus up --free-ports`")) from error
+        raise CommandError(str(error).replace("use --free-ports", "use `.venv/bin/ragbus up --free-ports`")) from error
     except Died as error:
-        say.aside(f"ragbus: everything was stopped, because {error}")
+        console.err(f"ragbus: everything was stopped, because {error}")
         return 1
-    say.aside("stopped; nothing is left running")
+    console.err("stopped; nothing is left running")
     return 0
 
 
@@ -59,8 +59,8 @@ async def _up(folder: Path, *, config: Path, free_ports: bool, reset: bool) -> N
         ports="free" if free_ports else "usual",
         reset=reset,
         instead=from_environment(),
-        starting=lambda: say.aside("starting …"),
-        progress=lambda name, seconds: say.aside(f"  {name:<10} ready after {seconds:4.1f} s"),
+        starting=lambda: console.err("starting …"),
+        progress=lambda name, seconds: console.err(f"  {name:<10} ready after {seconds:4.1f} s"),
     )
     first_time = not stack.folder.data.exists() or reset
     async with stack:
@@ -84,26 +84,26 @@ async def _catch_up(environment: Mapping[str, str]) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        say.aside(f"the documents could not be compared with the index: {said.decode().strip()}")
+        console.err(f"the documents could not be compared with the index: {said.decode().strip()}")
 
 
 def _explain(stack: Stack) -> None:
-    console = say.console()
-    console.print(_table(stack))
+    out = console.out()
+    out.print(_table(stack))
     if stack.config == EXAMPLE.resolve():
-        console.print("\n[bold]Ask over HTTP[/bold]")
+        out.print("\n[bold]Ask over HTTP[/bold]")
         print_plain(_CURL.format(gateway=stack.gateway_url, key=LAPTOP_KEY))
-        console.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
+        out.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
         print_plain(_PYTHON.format(connection_string=stack.connection_string))
     else:
         print_plain(f"\nCallers, use cases and models are those of {stack.config}")
-    console.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
-    console.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
+    out.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
+    out.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
 
 
 def print_plain(text: str) -> None:
     """Print what is to be copied: unwrapped, unmarked."""
-    say.console().print(text, soft_wrap=True, markup=False, highlight=False)
+    console.out().print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _table(stack: Stack) -> "Table":

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ops.script import Edit, Question, edited, faults, read
+from ops.demo_script import Edit, Question, edited, faults, read
 
 HANDBOOK = Path(__file__).parents[3] / "examples/onboarding"
 QUESTION = Question("q", "How many days?", ("24 days",), frozenset({"leave.pdf"}))

@@ -1,0 +1,34 @@
+"""Whether the broker can be reached and lets us in."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from ops.checks.http import PATIENCE
+from ops.connect import bus
+from ops.findings import Finding, Level
+from ops.target import Target
+from shared.contracts.queues import DEAD
+
+
+def broker(at: Target) -> Iterator[Finding]:
+    """Whether the broker can be reached and lets us in."""
+    name, port = urlsplit(f"//{at.host}").hostname or "", urlsplit(f"//{at.host}").port or 5671
+    try:
+        socket.create_connection((name, port), PATIENCE).close()
+    except OSError as away:
+        fix = (
+            "is `ragbus up` running?"
+            if at.is_emulator
+            else "check name, network and firewall (AMQP over TLS, port 5671)"
+        )
+        yield Finding(Level.FAIL, "broker", f"{name}:{port} cannot be reached ({away})", fix)
+        return
+    asyncio.run(_peek(at))
+    yield Finding(Level.OK, "broker", f"{at.host} lets us in")
+
+
+async def _peek(at: Target) -> None:
+    async with bus(at) as connected:
+        await connected.peek(DEAD, limit=1)

@@ -1,0 +1,32 @@
+"""Whether Qdrant answers and lets us in."""
+
+import json
+from collections.abc import Iterator
+
+from ops import console
+from ops.checks.http import get, why
+from ops.findings import Finding, Level
+from ops.target import Target
+
+
+def qdrant(at: Target) -> Iterator[Finding]:
+    """Whether Qdrant answers and lets us in."""
+    key = at.variables.get("RAGBUS_QDRANT_API_KEY", "")
+    try:
+        page = get(f"{at.qdrant_url}/collections", {"api-key": key})
+    except OSError as away:
+        fix = "start it, or correct RAGBUS_QDRANT_URL"
+        yield Finding(Level.FAIL, "qdrant", f"{at.qdrant_url} does not answer ({why(away)})", fix)
+        return
+    if page.status in (401, 403):
+        yield Finding(Level.FAIL, "qdrant", "refuses our key", "set RAGBUS_QDRANT_API_KEY")
+    elif page.status != 200:
+        yield Finding(
+            Level.FAIL, "qdrant", f"answers {page.status} to /collections", "is RAGBUS_QDRANT_URL really Qdrant's?"
+        )
+    else:
+        yield Finding(
+            Level.OK,
+            "qdrant",
+            f"{at.qdrant_url}, {console.count(len(json.loads(page.body)['result']['collections']), 'collection')}",
+        )
