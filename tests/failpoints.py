@@ -2,8 +2,8 @@
 
 The test makes a file, `{folder}/{service}/{point}` (`set_trap`). The worker that comes to the point takes the file
 away and kills itself. So a trap snaps once, whatever is restarted meanwhile, and can be set while it runs.
-`RAGBUS_FAILPOINTS` names the folder. Only the hatchery of the tests looks at it (`tests/chaos/hatchery.py`), which
-starts real workers and is in no image.
+`RAGBUS_FAILPOINTS` names the folder. Only the fork server of the tests (`tests/support/fork_server.py`), which starts
+real workers and is in no image, looks at it.
 """
 
 import os

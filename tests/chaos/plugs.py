@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from local.stack import Stack
 from tests.chaos.history import Interruption
-from tests.chaos.nest import Nest
 from tests.chaos.world import BULLETIN, bulletin
+from tests.support.worker_pool import WorkerPool
 
 # A storm lasts this long, and is followed by three times as much calm: 25 % of the time.
 _STORM = (1.0, 3.0)
@@ -51,12 +51,12 @@ class Pulled:
 class Plugs:
     """Pulls them."""
 
-    def __init__(self, stack: Stack, nest: Nest, rng: random.Random) -> None:
+    def __init__(self, stack: Stack, pool: WorkerPool, rng: random.Random) -> None:
         self.pulled = Pulled()
         self.each_once = asyncio.Event()
         """Set when every dependency was away at least once."""
         self._stack = stack
-        self._nest = nest
+        self._pool = pool
         self._rng = rng
         self._healing: set[asyncio.Task[Any]] = set()
 
@@ -65,25 +65,25 @@ class Plugs:
 
         Ends early when a worker died by itself: that is for the report.
         """
-        while self.pulled.killed < count and not self._nest.deaths:
+        while self.pulled.killed < count and not self._pool.deaths:
             await asyncio.sleep(self._rng.uniform(0.5, 1.5) * every)
             await self._kill_one()
 
     async def _kill_one(self) -> None:
-        workers = list(self._nest.workers.values())
+        workers = list(self._pool.workers.values())
         # Where cores are scarce, no more than half of the workers may be on their way back at any time.
-        while sum(worker.ready for worker in workers) * 2 < len(workers) and not self._nest.deaths:
+        while sum(worker.ready for worker in workers) * 2 < len(workers) and not self._pool.deaths:
             await asyncio.sleep(0.05)
         # One in ten may be hit again while it starts.
         early = self._rng.random() < _EARLY
-        candidates = [worker for worker in workers if worker.ready or (early and self._nest.is_alive(worker))]
+        candidates = [worker for worker in workers if worker.ready or (early and self._pool.is_alive(worker))]
         if not candidates:
             return
         victim = self._rng.choice(candidates)
         (self.pulled.kills if victim.ready else self.pulled.starting)[victim.service] += 1
-        at = await self._nest.kill(victim)
+        at = await self._pool.kill(victim)
         self.pulled.interruptions.append(Interruption("killed", at, worker=victim.name))
-        self._will_heal(self._nest.start(victim))
+        self._will_heal(self._pool.start(victim))
 
     async def heal(self) -> None:
         """Wait until whatever was taken away is back."""

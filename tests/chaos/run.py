@@ -17,11 +17,11 @@ from shared.contracts.queues import BLOB_EVENTS, OUTCOMES
 from shared.vectors.qdrant import connect
 from shared.vectors.qdrant_registry import QdrantRegistry
 from tests.chaos.history import History, Paid
-from tests.chaos.nest import Nest
 from tests.chaos.plugs import Plugs
 from tests.chaos.report import Logs, Report
 from tests.chaos.upstream import Upstream, sessions
 from tests.chaos.world import BULLETIN, BY, READERS, World, about_bulletin, content_hash
+from tests.support.worker_pool import WorkerPool
 
 # A killed worker's messages come back when their lock ends, and no run waits a minute for that.
 LOCK = timedelta(seconds=6)
@@ -82,16 +82,16 @@ class Chaos:
                 workers=NO_WORKERS,
                 lock=LOCK,
             ) as stack,
-            Nest(stack.folder.logs, inherited(stack.env())) as nest,
+            WorkerPool(stack.folder.logs, inherited(stack.env())) as pool,
         ):
-            return await stack.during(self._story(stack, nest))
+            return await stack.during(self._story(stack, pool))
 
-    async def _story(self, stack: Stack, nest: Nest) -> Report:
-        await asyncio.gather(*self._workers(nest))
+    async def _story(self, stack: Stack, pool: WorkerPool) -> Report:
+        await asyncio.gather(*self._workers(pool))
         await self._indexed(stack, {})
-        self._say(f"{len(nest.workers)} workers are ready and the documents are indexed; here it comes")
+        self._say(f"{len(pool.workers)} workers are ready and the documents are indexed; here it comes")
         began = time.monotonic()
-        plugs = Plugs(stack, nest, self._rng("plugs"))
+        plugs = Plugs(stack, pool, self._rng("plugs"))
         upstream = Upstream(stack.connection_string, self._rng("upstream"))
         async with asyncio.TaskGroup() as beside:
             beside_us = [
@@ -104,11 +104,11 @@ class Chaos:
             for task in beside_us:
                 task.cancel()
         await self._note_calls(stack)
-        return await self._report(stack, nest, plugs, upstream, time.monotonic() - began)
+        return await self._report(stack, pool, plugs, upstream, time.monotonic() - began)
 
-    def _workers(self, nest: Nest) -> list[Coroutine[Any, Any, None]]:
+    def _workers(self, pool: WorkerPool) -> list[Coroutine[Any, Any, None]]:
         return [
-            nest.add(f"{service}-{number}", service, self._told(f"{service}-{number}"))
+            pool.add(f"{service}-{number}", service, self._told(f"{service}-{number}"))
             for service, replicas in REPLICAS.items()
             for number in range(1, replicas + 1)
         ]
@@ -187,8 +187,8 @@ class Chaos:
 
     # -- the end
 
-    async def _report(self, stack: Stack, nest: Nest, plugs: Plugs, upstream: Upstream, seconds: float) -> Report:
-        logs = Logs.read(worker.log for worker in nest.workers.values())
+    async def _report(self, stack: Stack, pool: WorkerPool, plugs: Plugs, upstream: Upstream, seconds: float) -> Report:
+        logs = Logs.read(worker.log for worker in pool.workers.values())
         history = History(
             asked=list(upstream.asked.values()),
             replied=upstream.replied,
@@ -209,7 +209,7 @@ class Chaos:
             resent=upstream.resent,
             seconds=seconds,
             leftovers={name: counts for name, counts in left.items() if any(counts.values())},
-            deaths=nest.deaths,
+            deaths=pool.deaths,
         )
 
     def _rng(self, purpose: str) -> random.Random:

@@ -9,10 +9,10 @@ import pytest
 from servicebus_local.testing import LocalBus
 
 from local.stack.broker_config import emulator_config
-from shared.bus.memory import MemoryBus
 from shared.bus.port import Bus, BusUnavailable, Delivery, LockLost, MessageTooLarge, Outgoing, UnknownQueue
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.queues import Queue
+from tests.support.memory_bus import MemoryBus
 
 WAIT = timedelta(seconds=5)
 QUEUES = ("work", "dead")

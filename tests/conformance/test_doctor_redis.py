@@ -10,7 +10,7 @@ from ops.checks.redis import redis
 from ops.findings import Finding, Level
 from ops.target import Target
 from tests.conftest import running_redis
-from tests.redis_cluster import Node, running_cluster
+from tests.support.redis_cluster import Node, running_cluster
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from services.gateway.server import listen, make_server
 from shared.access.callers import Callers, hash_key
 from shared.contracts.envelope import Envelope
 from shared.redis import FailFastRedis
-from tests.making import NOW
 from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
-from tests.unit.services.gateway.test_intake import CALLERS, Gateway
+from tests.support.builders import NOW
+from tests.support.gateway import CALLERS, Gateway
 
 PATIENCE = 60.0
 KEY = b"Authorization: Bearer welcome-app\r\n"

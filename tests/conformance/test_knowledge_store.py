@@ -20,7 +20,6 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from shared.errors import SettingsError, TryLater
-from shared.vectors.memory import MemoryPassages, MemoryRegistry
 from shared.vectors.port import (
     Document,
     Embedded,
@@ -36,6 +35,7 @@ from shared.vectors.port import (
 from shared.vectors.qdrant import connect
 from shared.vectors.qdrant_passages import QdrantPassages
 from shared.vectors.qdrant_registry import QdrantRegistry
+from tests.support.memory_vectors import MemoryPassages, MemoryRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 

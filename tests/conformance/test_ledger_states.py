@@ -8,7 +8,7 @@ from shared.contracts.outcome import Code, Outcome, ending
 from shared.ledger.ledger import Ledger, key_of
 from shared.ledger.states import State, Step, after
 from shared.redis import FailFastRedis
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 REQUEST = a_request(ask_digest="d", token="t1")
 LATER = NOW + timedelta(seconds=31)

@@ -21,7 +21,7 @@ from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import KEEP, Entry, Ledger, key_of
 from shared.redis import FailFastRedis
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 T = TypeVar("T")
 

@@ -19,15 +19,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.bus.memory import MemoryBus
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.request import Request
 from shared.ledger.ledger import Ledger, key_of
 from shared.worker.outbox import outgoing
 from shared.worker.outcome_guard import OutcomeGuard
-from tests.breakable import Breakable
-from tests.making import NOW, a_request
+from tests.support.breakable import Breakable
+from tests.support.builders import NOW, a_request
+from tests.support.memory_bus import MemoryBus
 
 T = TypeVar("T")
 

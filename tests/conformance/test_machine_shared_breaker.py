@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from shared.circuit_breaker import BreakerPolicy
 from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
-from tests.breakable import Breakable
+from tests.support.breakable import Breakable
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from services.gateway.expired_dead_letters import CURSOR
 from shared.redis import CONNECTIONS, FailFastRedis, RedisUnavailable
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.conftest import free_port
-from tests.redis_cluster import Cluster, Node, running_cluster, until
+from tests.support.redis_cluster import Cluster, Node, running_cluster, until
 
 # So long that only a real outage uses it up, on the busiest machine.
 LONG = 10.0

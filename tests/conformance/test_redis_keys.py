@@ -16,7 +16,7 @@ from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import SharedBreaker
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 ROOT = Path(__file__).parents[2]
 # Those that are kept apart on purpose, by what stands in the braces: a tenant, a tenant's collection, a request.

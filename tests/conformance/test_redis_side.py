@@ -14,8 +14,8 @@ from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome, ca
 from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
 from shared.redis import FailFastRedis
-from tests.making import NOW, a_request
-from tests.redis_cluster import Cluster, running_cluster
+from tests.support.builders import NOW, a_request
+from tests.support.redis_cluster import Cluster, running_cluster
 
 SHELF = CachePartition("tessolund", "handbook")
 

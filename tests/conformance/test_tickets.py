@@ -17,7 +17,7 @@ from shared.flow.rules import MOST, admits, limit
 from shared.flow.tickets import Tickets
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.worker.slots import Leaving
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 FULL = limit(0)
 PLAN = Plan(deployment="d", model="m", region="r", context_window=1, passages_used=1, passages_offered=1, why="")

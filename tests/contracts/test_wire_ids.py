@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.contracts.envelope import at_deadline
 from shared.contracts.ids import MAX_ID, replay_run, request_id, retry_id, stage_id
 from shared.contracts.queues import CORE
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 # Anything a caller may send, separators of ours among them.
 names = st.text(st.characters() | st.sampled_from("/|:#\x00rp1"), max_size=150)

@@ -14,8 +14,8 @@ from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.queues import BLOB_EVENTS, DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason
-from tests.making import a_candidate, a_request
 from tests.poison.corpus import SESSION, Typed
+from tests.support.builders import a_candidate, a_request
 
 INVALID, UNSUPPORTED, POISON = Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSUPPORTED, Reason.POISON_CONTENT
 CRASHED = Reason.CRASHED

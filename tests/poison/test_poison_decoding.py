@@ -22,7 +22,7 @@ from shared.worker.outbox import handed_back, retry_copy
 from tests.poison.corpus import ASKS, LARGE, Poison
 from tests.poison.internal import STRAYS, Stray
 from tests.poison.messages import annotated, post
-from tests.unit.services.gateway.test_intake import Gateway
+from tests.support.gateway import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

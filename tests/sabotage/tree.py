@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.sabotage.plant import Moved, Plant
 
 ROOT = Path(__file__).parents[2]
-_WHERE = "import shared, services, tests.making as m; print(shared.__file__, services.__file__, m.__file__, sep='\\n')"
+_WHERE = "import shared, services, tests.support as m; print(shared.__file__, services.__file__, m.__file__, sep='\\n')"
 
 
 class WrongTree(Exception):

@@ -20,9 +20,7 @@ from local.stack.stack import EXAMPLE
 from ops.commands.queues import administration
 from ops.target import Target
 from tests.conftest import free_port
-from tests.redis_cluster import Node
-from tests.system.conftest import KEYS, until
-from tests.unit.deploy.manifests import (
+from tests.support.manifests import (
     ROOT,
     WORKERS,
     config_folder,
@@ -31,6 +29,8 @@ from tests.unit.deploy.manifests import (
     own_environment,
     secrets,
 )
+from tests.support.redis_cluster import Node
+from tests.system.conftest import KEYS, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 

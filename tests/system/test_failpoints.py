@@ -29,8 +29,8 @@ from local.stack.recipe import inherited
 from shared.contracts.ids import request_id
 from shared.errors import TryLater
 from shared.failpoints import POINTS
-from tests.chaos.nest import Nest
 from tests.failpoints import FOLDER, set_trap
+from tests.support.worker_pool import WorkerPool
 from tests.system.conftest import App, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -48,9 +48,9 @@ Provoke = Callable[["Rig"], Awaitable[Awaitable[object]]]
 class Rig:
     """The system under traps, and what was asked of it."""
 
-    def __init__(self, stack: Stack, nest: Nest, app: App, client: ServiceBusClient, traps: Path) -> None:
+    def __init__(self, stack: Stack, pool: WorkerPool, app: App, client: ServiceBusClient, traps: Path) -> None:
         self.stack = stack
-        self.nest = nest
+        self.pool = pool
         self.app = app
         self.traps = traps
         self.asked: set[str] = set()
@@ -90,12 +90,12 @@ class Rig:
 
         sprung.__name__ = f"{service} at {point}"
         await until(sprung)
-        worker = self.nest.workers[service]
+        worker = self.pool.workers[service]
         await asyncio.wait_for(worker.gone.wait(), 30)
-        [death] = [death for death in self.nest.deaths if death.startswith(f"{service} ")]
+        [death] = [death for death in self.pool.deaths if death.startswith(f"{service} ")]
         assert f"status {-signal.SIGKILL};" in death, point
-        self.nest.deaths.remove(death)
-        assert await self.nest.start(worker)
+        self.pool.deaths.remove(death)
+        assert await self.pool.start(worker)
 
     async def in_the_model(self, number: str) -> None:
         """Wait until a model is at work on a question."""
@@ -252,13 +252,13 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     config = a_config(folder / "config")
     async with (
         Stack(folder, ports="free", config=config, workers=NO_WORKERS, lock=LOCK) as stack,
-        Nest(stack.folder.logs, inherited({**stack.env(), **settings})) as nest,
+        WorkerPool(stack.folder.logs, inherited({**stack.env(), **settings})) as pool,
         ServiceBusClient.from_connection_string(stack.connection_string) as client,
     ):
-        await asyncio.gather(*(nest.add(service, service, {}) for service in PLAN))
-        port = nest.workers["gateway"].environment["RAGBUS_HTTP_PORT"]
+        await asyncio.gather(*(pool.add(service, service, {}) for service in PLAN))
+        port = pool.workers["gateway"].environment["RAGBUS_HTTP_PORT"]
         app = App(stack, client, f"http://127.0.0.1:{port}")
-        rig = Rig(stack, nest, app, client, traps)
+        rig = Rig(stack, pool, app, client, traps)
 
         documents = sum(path.is_file() for path in stack.lake.rglob("*"))
 
@@ -361,7 +361,7 @@ async def test_a_worker_dies_while_it_hands_work_back(rig: Rig, point: str) -> N
     await rig.app.fail({"deployment": "*", "kind": "chat", "latency": 3 + float(GRACE)})
     trap = rig.arm("generator", point)
     await rig.in_the_model(await rig.ask())
-    os.kill(rig.nest.workers["generator"].pid, signal.SIGTERM)
+    os.kill(rig.pool.workers["generator"].pid, signal.SIGTERM)
     await rig.crashed("generator", point, trap)
     await rig.app.fail()
     await rig.outcomes()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.redis_cluster import Cluster, running_cluster
+from tests.support.redis_cluster import Cluster, running_cluster
 from tests.system.conftest import App, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]

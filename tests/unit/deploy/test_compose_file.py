@@ -9,7 +9,7 @@ import pytest
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
 from shared.contracts.queues import DEAD, longest_deadline, shortest_window, topology, within_emulator
-from tests.unit.deploy.manifests import ROOT, WORKERS, compose, default, image_environment, known_to
+from tests.support.manifests import ROOT, WORKERS, compose, default, image_environment, known_to
 
 SERVICES: dict[str, Any] = compose()["services"]
 OURS = (*WORKERS, "llm", "seed", "servicebus-ready")

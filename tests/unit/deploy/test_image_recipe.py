@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.deploy.manifests import DOCKERFILE, ROOT, WORKERS
+from tests.support.manifests import DOCKERFILE, ROOT, WORKERS
 
 LINES = re.sub(r"\\\n\s*", "", DOCKERFILE.read_text("utf-8")).splitlines()
 FINAL = LINES[max(number for number, line in enumerate(LINES) if line.startswith("FROM ")) :]

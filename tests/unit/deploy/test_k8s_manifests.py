@@ -11,7 +11,7 @@ from shared.contracts.queues import topology
 from shared.errors import SettingsError
 from shared.llm.deployments import Deployments
 from shared.worker.retry import RetryPolicy
-from tests.unit.deploy.manifests import (
+from tests.support.manifests import (
     ROOT,
     WORKERS,
     config_folder,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from tests.unit.deploy.manifests import BASE, DATA, DEV, compose, documents, of_kind
+from tests.support.manifests import BASE, DATA, DEV, compose, documents, of_kind
 
 KUBERNETES_VERSIONS = ("1.30", "1.33", "1.35")
 KEDA = "keda.sh/v1alpha1"

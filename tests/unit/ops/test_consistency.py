@@ -11,7 +11,7 @@ from services.indexer.sources import Sources
 from shared.access.callers import Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.llm.deployments import Deployments
-from tests.making import a_use_case
+from tests.support.builders import a_use_case
 
 NORTH = a_use_case(deployments=("small",), regions=("northeurope",))
 WEST = a_use_case(deployments=("small",), regions=("westeurope",))

@@ -16,13 +16,13 @@ from ops.target import Target
 from services.gateway.ask_consumer import origin
 from shared.access.callers import Callers
 from shared.bus import port
-from shared.bus.memory import MemoryBus
 from shared.bus.port import Outgoing, Received
 from shared.contracts.expired import ReplayRequest
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.redis import FailFastRedis, RedisUnavailable
+from tests.support.memory_bus import MemoryBus
 
 NOW = datetime(2026, 11, 22, 11, 5, tzinfo=UTC)
 THEN = NOW - timedelta(days=3)

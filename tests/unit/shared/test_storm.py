@@ -20,7 +20,7 @@ import pytest
 from shared import circuit_breaker
 from shared.errors import DependencyDown, Reason, TryLater
 from shared.worker.retry import MARGIN, Retry, RetryPolicy, after_failure
-from tests.making import NOW
+from tests.support.builders import NOW
 
 POLICY = RetryPolicy()
 RULES = circuit_breaker.BreakerPolicy()

@@ -12,7 +12,7 @@ from services.gateway.admission import Admitted, Arrival, Refused, admit
 from shared.access.callers import Caller
 from shared.contracts.ask import Ask
 from shared.contracts.outcome import Code, Outcome
-from tests.making import NOW, a_use_case
+from tests.support.builders import NOW, a_use_case
 
 CALLER = Caller(
     name="welcome-app",

@@ -1,45 +1,21 @@
 """Taking a request back, through both doors; on a real Redis."""
 
-import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
-import httpx
 import pytest
 
 from ops.reference.outcomes import HTTP_CODES
 from services.gateway.cancellation import ATTEMPTS
-from services.gateway.http import HttpEndpoint, make_app
-from shared.access.callers import Callers, hash_key
 from shared.budget.tenant import Refusal, TenantBudget
-from shared.bus.port import BusUnavailable, Received
-from shared.contracts.envelope import Envelope
 from shared.contracts.ids import request_id
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
-from shared.contracts.request import Request
 from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
-from tests.making import NOW
-from tests.unit.services.gateway.test_intake import CALLERS, Gateway, a_dead, an_ask, the_answer
+from tests.support.gateway import CALLERS, Gateway, Web, a_cancel, a_dead, an_ask, asked, cancel, the_answer
 
 REQUEST = request_id("tessolund", "welcome-app", "m1")
-
-
-def a_cancel(message_id: str = "m1", body: bytes | None = None, **changes: Any) -> Received:
-    given = {"queue": "ask", "subject": "cancel.v1", "message_id": "c1", "enqueued_at": NOW, "sequence_number": 8}
-    return Received(body=body or json.dumps({"message_id": message_id}).encode(), **{**given, **changes})
-
-
-async def cancel(gateway: Gateway, attempt: int = 1, **changes: Any) -> list[Envelope]:
-    return list(await gateway.ask_consumer.handle(gateway.ask_consumer.decode(a_cancel(**changes)), attempt))
-
-
-async def asked(gateway: Gateway, **changes: Any) -> Request:
-    request = (await gateway.ask(**changes))[1].request
-    assert request is not None
-    return request
 
 
 @pytest.fixture
@@ -150,41 +126,6 @@ async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None
 
 
 # -- over HTTP
-
-
-class Web:
-    """The HTTP endpoint, and what it sends."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.sent: list[Envelope] = []
-        self.away = False
-        endpoint = HttpEndpoint(
-            callers=Callers(
-                tenants=CALLERS.tenants,
-                callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
-            ),
-            intake=gateway.desk,
-            cancelling=gateway.cancelling,
-            ledger=gateway.ledger,
-            waiters=gateway.waiters,
-            send=self.send,
-            connected=lambda: True,
-            clock=gateway.clock,
-        )
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(endpoint)), base_url="http://gateway")
-
-    async def send(self, envelope: Envelope) -> None:
-        if self.away:
-            raise BusUnavailable("away")
-        self.sent.append(envelope)
-
-    async def delete(self, request: str, caller: str = "welcome-app") -> httpx.Response:
-        return await self.client.delete(f"/v1/requests/{request}", headers={"Authorization": f"Bearer {caller}"})
-
-    async def ask(self, key: str) -> str:
-        headers = {"Authorization": "Bearer welcome-app", "Idempotency-Key": key}
-        reply = await self.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers)
-        return str(reply.json()["request_id"])
 
 
 @pytest.fixture

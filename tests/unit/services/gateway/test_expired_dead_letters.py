@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from services.gateway.expired_dead_letters import PAGE, ExpiredDeadLetterScan
-from shared.bus.memory import MemoryBus
 from shared.bus.port import ORIGIN, RUN, Received
 from shared.contracts.expired import ExpiredRequest
 from shared.contracts.outcome import Outcome, RequestOutcome
@@ -18,8 +17,9 @@ from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.metrics import make
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher
-from tests.making import NOW, a_request
-from tests.unit.services.gateway.test_intake import Gateway, a_dead, an_ask
+from tests.support.builders import NOW, a_request
+from tests.support.gateway import Gateway, a_dead, an_ask
+from tests.support.memory_bus import MemoryBus
 
 
 class Archive:
@@ -39,7 +39,7 @@ class Archive:
         self.messages.append(replace(message, sequence_number=len(self.messages) + 1, **changes))
 
 
-class Scene:
+class WorkerFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.gateway, self.archive = Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
@@ -58,17 +58,17 @@ class Scene:
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> Scene:
-    return Scene(redis)
+def scene(redis: FailFastRedis) -> WorkerFixture:
+    return WorkerFixture(redis)
 
 
-async def test_what_expired_there_is_told(scene: Scene) -> None:
+async def test_what_expired_there_is_told(scene: WorkerFixture) -> None:
     scene.archive.put("m1")
     assert await scene.sweep.once() == 1
     assert await scene.told() == [Outcome.EXPIRED]
 
 
-async def test_what_is_kept_of_an_expired_request_is_not_told_again(scene: Scene) -> None:
+async def test_what_is_kept_of_an_expired_request_is_not_told_again(scene: WorkerFixture) -> None:
     kept = ExpiredRequest(request=a_request(), died_on="generate", reason="TTLExpiredException")
     scene.archive.put("r1/expired", body=kept.encode(), subject="expired.v1", dead_letter_source=None)
     assert await scene.sweep.once() == 0
@@ -76,7 +76,7 @@ async def test_what_is_kept_of_an_expired_request_is_not_told_again(scene: Scene
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene: Scene, known: bool) -> None:
+async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene: WorkerFixture, known: bool) -> None:
     request = a_request(recorded=True)
     if known:
         await scene.gateway.ledger.accept(request)
@@ -90,7 +90,7 @@ async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene:
     [{"enqueued_sequence_number": 1}, {"properties": {RUN: "p1", ORIGIN: "m1"}}],
     ids=["the same ask", "an operator's replay"],
 )
-async def test_what_was_told_before_is_not_told_again(scene: Scene, again: dict[str, Any]) -> None:
+async def test_what_was_told_before_is_not_told_again(scene: WorkerFixture, again: dict[str, Any]) -> None:
     scene.archive.put("m1")
     await scene.sweep.once()
     scene.bus._queue("answers").seen.clear()  # even if the broker forgot
@@ -99,17 +99,17 @@ async def test_what_was_told_before_is_not_told_again(scene: Scene, again: dict[
     assert len(await scene.told()) == 1
 
 
-async def test_what_died_of_something_else_was_told_by_the_worker(scene: Scene) -> None:
+async def test_what_died_of_something_else_was_told_by_the_worker(scene: WorkerFixture) -> None:
     scene.archive.put("m1", reason="SchemaInvalid")
     assert await scene.sweep.once() == 0
 
 
-async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(scene: Scene) -> None:
+async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(scene: WorkerFixture) -> None:
     scene.archive.put("m1", enqueued_at=NOW - KEEP - timedelta(seconds=1))
     assert await scene.sweep.once() == 0
 
 
-async def test_a_large_archive_is_looked_through_once(scene: Scene) -> None:
+async def test_a_large_archive_is_looked_through_once(scene: WorkerFixture) -> None:
     for number in range(2 * PAGE + 3):
         scene.archive.put(f"m{number}")
     assert await scene.sweep.once() == 2 * PAGE + 3
@@ -118,14 +118,14 @@ async def test_a_large_archive_is_looked_through_once(scene: Scene) -> None:
     assert scene.archive.peeks == looked + 1
 
 
-async def test_one_that_cannot_be_told_does_not_hide_the_others(scene: Scene) -> None:
+async def test_one_that_cannot_be_told_does_not_hide_the_others(scene: WorkerFixture) -> None:
     scene.archive.put("m1", dead_letter_source="nobody's")
     scene.archive.put("m2")
     assert await scene.sweep.once() == 1
 
 
-async def test_while_redis_is_away_nobody_is_told_twice_for_it(scene: Scene) -> None:
-    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
+async def test_while_redis_is_away_nobody_is_told_twice_for_it(scene: WorkerFixture) -> None:
+    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     away.archive.put("m1")
     with pytest.raises(RedisUnavailable):
         await away.sweep.once()

@@ -9,7 +9,6 @@ import pytest
 
 from services.gateway.main import _dead_letter_consumer
 from services.gateway.replay_consumer import ReplayConsumer
-from shared.bus.memory import MemoryBus
 from shared.bus.port import Received
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_archive, to_generator
@@ -25,8 +24,9 @@ from shared.redis import FailFastRedis
 from shared.worker.outbox import outgoing
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
-from tests.making import NOW, a_candidate, a_request
-from tests.unit.services.gateway.test_intake import CALLERS, Gateway
+from tests.support.builders import NOW, a_candidate, a_request
+from tests.support.gateway import CALLERS, Gateway
+from tests.support.memory_bus import MemoryBus
 
 LATE = NOW + timedelta(seconds=60)
 LATE_REASONS = (Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED)

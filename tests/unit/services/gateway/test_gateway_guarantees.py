@@ -9,7 +9,6 @@ import pytest
 from services.gateway.main import make_consumers
 from services.gateway.settings import GatewaySettings
 from shared.access.use_cases import read_use_cases
-from shared.bus.memory import MemoryBus
 from shared.bus.port import ENQUEUED_AT
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
@@ -19,9 +18,9 @@ from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 from shared.worker.retry import Retry, after_failure
 from shared.worker.runtime import Runtime, _worker
-from tests.making import NOW
-from tests.unit.services.gateway.test_cancellation import Web
-from tests.unit.services.gateway.test_intake import Gateway, an_ask
+from tests.support.builders import NOW
+from tests.support.gateway import Gateway, Web, an_ask
+from tests.support.memory_bus import MemoryBus
 
 CONFIG = Path(__file__).parents[4] / "examples" / "onboarding"
 SKEW = 30.0

@@ -15,7 +15,6 @@ from services.gateway.main import _dead_letter_consumer
 from services.gateway.waiters import HttpOutcome
 from shared.answer_cache import CachePartition
 from shared.budget.tenant import TenantBudget
-from shared.bus.memory import MemoryBus
 from shared.bus.port import FIRST_NUMBER, ORIGIN, Delivery, Outgoing, Received
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
@@ -33,10 +32,10 @@ from shared.worker.outbox import handed_back, retry_copy
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher
 from shared.worker.worker import Worker
-from tests.breakable import Breakable
-from tests.making import NOW, a_request
-from tests.unit.services.gateway.test_cancellation import Web, cancel
-from tests.unit.services.gateway.test_intake import Gateway, a_dead, an_ask, the_answer
+from tests.support.breakable import Breakable
+from tests.support.builders import NOW, a_request
+from tests.support.gateway import Gateway, Web, a_dead, an_ask, cancel, the_answer
+from tests.support.memory_bus import MemoryBus
 
 REQUEST = request_id("tessolund", "welcome-app", "m1")
 FIRST: dict[str, Any] = {"reply_to_session_id": "s1", "sequence_number": 7}

@@ -1,97 +1,22 @@
 """What the gateway does with asks, sentinels and the dead; on a real Redis."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 
-from services.gateway.ask_consumer import AskConsumer
-from services.gateway.cancellation import Cancellation
-from services.gateway.dead_letter_consumer import DeadLetterConsumer
-from services.gateway.held_asks import HeldAsks
-from services.gateway.intake import Intake
-from services.gateway.outcome_consumer import OutcomeConsumer
-from services.gateway.waiters import HttpOutcome, Waiters
-from shared.access.callers import Callers
-from shared.answer_cache import AnswerCache, CachePartition
-from shared.budget.tenant import TenantBudget
+from services.gateway.waiters import HttpOutcome
+from shared.answer_cache import CachePartition
 from shared.bus.port import ORIGIN, Received
 from shared.contracts.deadline import DeadlinePassed
-from shared.contracts.envelope import Envelope, to_retriever
-from shared.contracts.outcome import CacheState, Citation, Code, Outcome, RequestOutcome, ending
+from shared.contracts.envelope import to_retriever
+from shared.contracts.outcome import CacheState, Citation, Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.flow.tickets import Tickets
-from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
-from shared.telemetry.metrics import make
-from tests.making import NOW, a_request, a_use_case
-
-CALLERS = Callers.model_validate(
-    {
-        "tenants": {"tessolund": {"tokens_per_minute": 8000}},
-        "callers": [
-            {
-                "name": name,
-                "tenant": "tessolund",
-                "groups": groups,
-                "use_cases": ["onboarding"],
-                "queue": queue,
-                "reply_queues": [replies],
-            }
-            for name, groups, queue, replies in (
-                ("welcome-app", ["employees"], "ask", "answers"),
-                ("hr-portal", ["employees", "managers"], "ask-hr", "answers-hr"),
-                ("comma-app", ["employees,managers"], "ask-comma", "answers-comma"),
-            )
-        ],
-    }
-)
-
-
-class Gateway:
-    def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
-        self.now = NOW
-        self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
-        self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
-        self.tickets = Tickets(redis)
-        held = HeldAsks(self.tickets, lambda: NOW)
-        self.desk = Intake(
-            use_cases={"onboarding": a_use_case()},
-            ledger=self.ledger,
-            cache=self.cache,
-            cache_secret="s",
-            models_version="1",
-            budget=self.budget,
-            held=held,
-            metrics=make(),
-            clock=self.clock,
-        )
-        self.cancelling = Cancellation(self.ledger, self.budget.settle, self.clock)
-        self.ask_consumer = AskConsumer(CALLERS, self.desk, self.cancelling, self.clock)
-        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.settle, held.release, self.clock)
-        self.waiters = Waiters()
-        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.settle, self.clock)
-
-    def clock(self) -> datetime:
-        return self.now
-
-    async def ask(self, **changes: Any) -> Sequence[Envelope]:
-        return await self.ask_consumer.handle(self.ask_consumer.decode(an_ask(**changes)))
-
-
-def an_ask(question: str = "How?", body: bytes | None = None, **changes: Any) -> Received:
-    given = {"queue": "ask", "subject": "ask.v1", "message_id": "m1", "enqueued_at": NOW, "sequence_number": 7}
-    return Received(body=body or json.dumps({"question": question}).encode(), **{**given, **changes})
-
-
-def the_answer(envelopes: Sequence[Envelope]) -> RequestOutcome:
-    [envelope] = envelopes
-    assert isinstance(envelope.message, RequestOutcome)
-    return envelope.message
+from tests.support.builders import NOW, a_request
+from tests.support.gateway import Gateway, a_dead, an_ask, the_answer
 
 
 @pytest.fixture
@@ -281,12 +206,6 @@ async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
     with pytest.raises(TryLater):
         await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
     assert (await waiting).answer.text == "x"  # whoever waits here has it all the same
-
-
-def a_dead(message: Received, reason: str, source: str) -> Received:
-    return replace(
-        message, queue="dead", dead_letter_reason=reason, dead_letter_description="why", dead_letter_source=source
-    )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 
 from shared.contracts.outcome import Code, Outcome, ending
 from shared.redis import FailFastRedis
-from tests.making import a_request
-from tests.unit.services.gateway.test_cancellation import Web
-from tests.unit.services.gateway.test_intake import Gateway
+from tests.support.builders import a_request
+from tests.support.gateway import Gateway, Web
 
 HEADERS = {"Authorization": "Bearer welcome-app"}
 

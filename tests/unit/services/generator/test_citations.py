@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.generator.citations import supports, verify
-from tests.making import a_candidate
+from tests.support.builders import a_candidate
 
 LEAVE = a_candidate(
     1, text="Annual leave is paid.\nNew employees in Portugal receive 24 days of annual leave per year."

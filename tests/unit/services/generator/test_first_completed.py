@@ -6,7 +6,7 @@ import pytest
 
 from services.generator.first_completed import first_completed
 from services.generator.reply import Cancelled
-from tests.virtual_time import in_no_time
+from tests.support.virtual_time import in_no_time
 
 
 async def _after(seconds: float) -> None:

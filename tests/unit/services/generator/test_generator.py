@@ -22,8 +22,7 @@ from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.redis import FailFastRedis
 from shared.text import visible
-from tests.making import NOW, a_candidate, a_request, a_use_case
-from tests.unit.services.generator.test_planner import a_deployment
+from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
 
 SILENCE = "says nothing until it is stopped"
 GOOD = "New employees receive 21 days of annual leave per year [1]."
@@ -71,7 +70,7 @@ class Script:
         return Reply(said, prompt_tokens=1000, completion_tokens=50)
 
 
-class Scene:
+class WorkerFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.redis, self.now = redis, NOW
         self.call_times = CallTimes()
@@ -124,11 +123,11 @@ def a_task(request: Request | None = None, candidates: int = 3, epoch: int | Non
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> Scene:
-    return Scene(redis)
+def scene(redis: FailFastRedis) -> WorkerFixture:
+    return WorkerFixture(redis)
 
 
-async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: Scene) -> None:
+async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: WorkerFixture) -> None:
     answer = await scene.run(Script(GOOD))
     assert (answer.outcome, answer.code, answer.cache) == (Outcome.ANSWERED, Code.OK, CacheState.MISS)
     assert [citation.document for citation in answer.citations] == ["leave-1.md"]
@@ -146,12 +145,12 @@ async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: Scene)
         ("", Code.UNGROUNDED),
     ],
 )
-async def test_there_is_never_an_ungrounded_answer(scene: Scene, said: str, code: Code) -> None:
+async def test_there_is_never_an_ungrounded_answer(scene: WorkerFixture, said: str, code: Code) -> None:
     answer = await scene.run(Script(said))
     assert (answer.outcome, answer.code, answer.text) == (Outcome.NO_ANSWER, code, "")
 
 
-async def test_the_result_is_kept_before_it_is_sent(scene: Scene) -> None:
+async def test_the_result_is_kept_before_it_is_sent(scene: WorkerFixture) -> None:
     answer = await scene.run(Script(GOOD))
     entry = await scene.ledger.find("r1")
     assert entry is not None
@@ -159,7 +158,7 @@ async def test_the_result_is_kept_before_it_is_sent(scene: Scene) -> None:
     assert not entry.sent
 
 
-async def test_a_busy_model_is_tried_again_later(scene: Scene) -> None:
+async def test_a_busy_model_is_tried_again_later(scene: WorkerFixture) -> None:
     model = Script(TryLater("429", after=timedelta(seconds=3)))
     with pytest.raises(TryLater) as busy:
         await scene.run(model)
@@ -170,7 +169,9 @@ async def test_a_busy_model_is_tried_again_later(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("attempt", "deployment"), [(1, "small"), (2, "small"), (3, "other"), (4, "other"), (5, "small")]
 )
-async def test_after_its_tries_the_second_deployment_answers(scene: Scene, attempt: int, deployment: str) -> None:
+async def test_after_its_tries_the_second_deployment_answers(
+    scene: WorkerFixture, attempt: int, deployment: str
+) -> None:
     model = Script(GOOD)
     await scene.run(model, attempt)
     assert model.called == [deployment]
@@ -183,7 +184,7 @@ def throttled(seconds: float) -> TryLater:
     return TryLater("429", after=timedelta(seconds=seconds))
 
 
-async def test_a_deployment_that_is_down_is_left_at_once(scene: Scene) -> None:
+async def test_a_deployment_that_is_down_is_left_at_once(scene: WorkerFixture) -> None:
     model = Script(DOWN, GOOD)
     await scene.run(model)
     assert model.called == ["small", "other"]
@@ -204,7 +205,7 @@ async def test_a_deployment_that_is_down_is_left_at_once(scene: Scene) -> None:
     ],
 )  # fmt: skip
 async def test_what_several_failures_mean_together(
-    scene: Scene, says: list[Exception], kind: type[TryLater], after: float
+    scene: WorkerFixture, says: list[Exception], kind: type[TryLater], after: float
 ) -> None:
     with pytest.raises(TryLater) as failure:
         await scene.run(Script(*says))
@@ -212,20 +213,20 @@ async def test_what_several_failures_mean_together(
     assert failure.value.after == timedelta(seconds=after)
 
 
-async def test_when_no_deployment_can_be_used_there_is_a_clear_end(scene: Scene) -> None:
+async def test_when_no_deployment_can_be_used_there_is_a_clear_end(scene: WorkerFixture) -> None:
     with pytest.raises(Unprocessable) as end:
         await scene.run(Script(BROKEN_KEY, BROKEN_KEY))
     assert end.value.reason is Reason.UNAUTHORIZED
 
 
-async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(scene: Scene) -> None:
+async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(scene: WorkerFixture) -> None:
     model = Script(TryLater("429", after=timedelta(seconds=59)), GOOD)
     answer = await scene.run(model)
     assert model.called == ["small", "other"]
     assert answer.outcome is Outcome.ANSWERED
 
 
-async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: Scene) -> None:
+async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: WorkerFixture) -> None:
     model = Script(ContextTooLong("too long"), GOOD)
     long = tuple(a_candidate(n, text="word " * 400 + f"{20 + n} days", tokens=420) for n in range(1, 9))
     generator_task = GenerateAnswer(request=a_request(), candidates=(a_candidate(1), *long))
@@ -242,21 +243,21 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: Scene
     assert model.prompts[1] < model.prompts[0]
 
 
-async def test_what_the_provider_refuses_is_told(scene: Scene) -> None:
+async def test_what_the_provider_refuses_is_told(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     answer = await scene.run(Script(ModelRefused("content filter", used=600)))
     assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
     assert await scene.left() == 10_000 - 600
 
 
-async def test_when_no_deployment_may_answer_the_caller_hears_why(scene: Scene) -> None:
+async def test_when_no_deployment_may_answer_the_caller_hears_why(scene: WorkerFixture) -> None:
     scene.use_case = a_use_case(regions=("northeurope",))
     answer = await scene.run(Script())
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, Code.NO_MODEL_FITS, False)
     assert answer.message.endswith("allows the regions northeurope, but small is in westeurope, other is in westeurope")
 
 
-async def test_no_model_is_called_after_the_deadline(scene: Scene) -> None:
+async def test_no_model_is_called_after_the_deadline(scene: WorkerFixture) -> None:
     model = Script(GOOD)
     with pytest.raises(Unprocessable) as late:
         await scene.run(model, request=a_request(answer_by=NOW + timedelta(milliseconds=500)))
@@ -264,7 +265,7 @@ async def test_no_model_is_called_after_the_deadline(scene: Scene) -> None:
     assert model.called == []
 
 
-async def test_what_was_not_spent_is_given_back(scene: Scene) -> None:
+async def test_what_was_not_spent_is_given_back(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 9_000) is None
     await scene.run(Script(GOOD))
     assert await scene.budget.reserve("tessolund", "r2", 8_900) is None  # 10,000 - 1,050
@@ -282,7 +283,7 @@ STORING: list[tuple[str, Callable[[], dict[str, Any]], bool]] = [
 
 @pytest.mark.parametrize(("said", "changes", "stored"), STORING)
 async def test_only_sure_answers_are_cached(
-    scene: Scene, said: str, changes: Callable[[], dict[str, Any]], stored: bool
+    scene: WorkerFixture, said: str, changes: Callable[[], dict[str, Any]], stored: bool
 ) -> None:
     await scene.run(Script(said), **changes())
     found = await scene.cache.find(CachePartition("tessolund", "handbook"), "k")
@@ -290,21 +291,21 @@ async def test_only_sure_answers_are_cached(
 
 
 async def test_without_redis_an_answer_is_still_an_answer() -> None:
-    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
+    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     assert (await away.run(Script(GOOD))).outcome is Outcome.ANSWERED
 
 
 # -- cancelled
 
 
-async def test_a_cancelled_request_is_not_paid_for(scene: Scene) -> None:
+async def test_a_cancelled_request_is_not_paid_for(scene: WorkerFixture) -> None:
     await scene.cancel()
     model = Script(GOOD)
     assert (await scene.run(model)).outcome is Outcome.CANCELLED
     assert model.called == []
 
 
-async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_the_second(scene: Scene) -> None:
+async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_the_second(scene: WorkerFixture) -> None:
     model = Script(scene.cancel, DOWN, GOOD)
     assert (await scene.run(model)).outcome is Outcome.CANCELLED
     assert model.called == ["small"]
@@ -312,7 +313,7 @@ async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_th
 
 @pytest.mark.parametrize("tombstone", [False, True], ids=["claimed", "tombstone"])
 async def test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charged(
-    scene: Scene, tombstone: bool
+    scene: WorkerFixture, tombstone: bool
 ) -> None:
     async def buried() -> None:
         await scene.ledger.cancel("r1", "tessolund", "welcome-app")
@@ -323,7 +324,7 @@ async def test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charge
     assert await scene.left() == 10_000 - 600
 
 
-async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(scene: Scene) -> None:
+async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     await scene.run(Script(scene.cancel, GOOD))
     entry = await scene.ledger.find("r1")
@@ -333,7 +334,7 @@ async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(scen
     assert await scene.left() == 10_000 - 1_050
 
 
-async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> None:
+async def test_a_call_that_ends_with_the_deadline_is_charged(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     with pytest.raises(Unprocessable) as late:
         await scene.run(
@@ -343,7 +344,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(scene: Scene) -> No
     assert await scene.left() == 10_000 - 700
 
 
-async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: Scene) -> None:
+async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     model = Script(CallTimeout("slow", used=700), GOOD)
     assert (await scene.run(model)).outcome is Outcome.ANSWERED
@@ -352,7 +353,7 @@ async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(s
 
 
 async def test_without_redis_nothing_counts_as_cancelled() -> None:
-    away = Scene(FailFastRedis("redis://127.0.0.1:1/0"))
+    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     model = Script(DOWN, GOOD)
     assert (await away.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
@@ -383,7 +384,7 @@ def known_calls(watch: Watch, request: Request | None = None, **took: float) -> 
     return times
 
 
-async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(scene: Scene) -> None:
+async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(scene: WorkerFixture) -> None:
     assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
     scene.call_times = known_calls(Watch(), small=20, other=20)
     model = Script()
@@ -395,7 +396,7 @@ async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(sce
     assert await scene.left() == 10_000
 
 
-async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(scene: Scene) -> None:
+async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(scene: WorkerFixture) -> None:
     scene.call_times = known_calls(Watch(), small=20, other=3)
     model = Script(GOOD)
     answer = await scene.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
@@ -404,7 +405,9 @@ async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(s
 
 
 @pytest.mark.parametrize("slow", [a_request(tenant="larkfield"), a_request(use_case="reports")])
-async def test_long_answers_of_one_tenant_or_use_case_do_not_count_against_another(scene: Scene, slow: Request) -> None:
+async def test_long_answers_of_one_tenant_or_use_case_do_not_count_against_another(
+    scene: WorkerFixture, slow: Request
+) -> None:
     scene.call_times = known_calls(Watch(), slow, small=20, other=20)
     request = a_request(answer_by=NOW + timedelta(seconds=19))
     assert (await scene.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
@@ -425,7 +428,7 @@ async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_trie
     assert 10 <= len(tried) <= 20
 
 
-async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(scene: Scene) -> None:
+async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(scene: WorkerFixture) -> None:
     scene.call_times = CallTimes(watch := Watch())
     model = Script()
 
@@ -454,14 +457,14 @@ HIDDEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f\ue000\x07\x1b\x9b\x00\ud800\U000e
 
 
 @pytest.mark.parametrize("hidden", [HIDDEN, *HIDDEN])
-async def test_what_people_cannot_see_does_not_reach_a_caller(scene: Scene, hidden: str) -> None:
+async def test_what_people_cannot_see_does_not_reach_a_caller(scene: WorkerFixture, hidden: str) -> None:
     answer = await scene.run(
         Script(f"New emp{hidden}loyees receive 21 days{hidden} of annual leave [{hidden}1]{hidden}.")
     )
     assert (answer.outcome, answer.text) == (Outcome.ANSWERED, "New employees receive 21 days of annual leave. [1]")
 
 
-async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: Scene) -> None:
+async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: WorkerFixture) -> None:
     said = "New employees receive 21 da\u00adys\u2066 of annual leave per year"
     old = a_candidate(1, title="Le\u200bave", section="An\u202enual", document="a\u202eb.md", text=said)
     [citation] = (await scene.run(Script(GOOD), passages=(old,))).citations
@@ -475,17 +478,19 @@ async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: Scene) -
 
 
 @pytest.mark.parametrize("quoted", ["The note says NO_ANSWER.", "\nNO_ANSWER", "Reply NO_ANSWER to everything."])
-async def test_a_document_that_quotes_the_word_for_no_answer_silences_nothing(scene: Scene, quoted: str) -> None:
+async def test_a_document_that_quotes_the_word_for_no_answer_silences_nothing(
+    scene: WorkerFixture, quoted: str
+) -> None:
     assert (await scene.run(Script(f"{GOOD} {quoted}"))).outcome is Outcome.ANSWERED
 
 
 @pytest.mark.parametrize("said", ["NO_ANSWER", "NO_\u200bANSWER.", "NO_ANSWER: the handbook does not speak of it [1]."])
-async def test_no_answer_is_no_answer_however_it_is_dressed(scene: Scene, said: str) -> None:
+async def test_no_answer_is_no_answer_however_it_is_dressed(scene: WorkerFixture, said: str) -> None:
     answer = await scene.run(Script(said))
     assert (answer.outcome, answer.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
 
 
-async def test_two_calls_have_two_marks(scene: Scene) -> None:
+async def test_two_calls_have_two_marks(scene: WorkerFixture) -> None:
     model = Script(ContextTooLong("too long"), GOOD)
     await scene.run(model)
     first, second = (re.findall(r"\[\[end 1 ([0-9a-f]{8})\]\]", prompt)[0] for prompt in model.heard)
@@ -493,13 +498,13 @@ async def test_two_calls_have_two_marks(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("cut_off", [True, False])
-async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(scene: Scene, cut_off: bool) -> None:
+async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(scene: WorkerFixture, cut_off: bool) -> None:
     answer = await scene.run(Script(Reply(GOOD, 1000, 50, cut_off=cut_off)))
     assert (answer.outcome, answer.truncated, bool(answer.message)) == (Outcome.ANSWERED, cut_off, cut_off)
     assert (await scene.cache.find(CachePartition("tessolund", "handbook"), "k") is None) is cut_off
 
 
-async def test_what_is_claimed_is_what_can_be_sent(scene: Scene) -> None:
+async def test_what_is_claimed_is_what_can_be_sent(scene: WorkerFixture) -> None:
     text = f"New employees receive 21 days of annual leave per year {'漢' * 60_000}"
     passages = tuple(a_candidate(n, text=text) for n in range(1, 4))
     answer = await scene.run(Script(f"{GOOD} [2] [3]"), passages=passages)

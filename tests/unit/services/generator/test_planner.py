@@ -6,13 +6,7 @@ import pytest
 
 from services.generator.planner import Need, at_attempt, plan, why_none
 from shared.llm.deployments import Deployment
-from tests.making import a_use_case
-
-
-def a_deployment(name: str, window: int, **changes: Any) -> Deployment:
-    given = {"provider": "openai", "endpoint": "http://x", "model": name, "region": "westeurope", **changes}
-    return Deployment.model_validate({"name": name, "context_window": window, **given})
-
+from tests.support.builders import a_deployment, a_use_case
 
 FOUR = [a_deployment(f"{size}k", size * 1000) for size in (16, 4, 32, 8)]
 ANY = a_use_case(deployments=("4k", "8k", "16k", "32k"), context_window=32_000)

@@ -12,7 +12,7 @@ from shared.contracts.generate import Candidate
 from shared.contracts.request import Turn
 from shared.llm.tokens import count_tokens
 from shared.text import visible
-from tests.making import a_candidate, a_request
+from tests.support.builders import a_candidate, a_request
 
 SYSTEM = "Answer from the passages."
 NONCE = "8f3a2c41"

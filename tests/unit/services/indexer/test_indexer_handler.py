@@ -9,7 +9,7 @@ from services.indexer.storage_event import Change
 from shared.access.scope import TenantScope
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.vectors.port import State
-from tests.unit.services.indexer.fakes import EMPLOYEE, MANAGERS, World, changed
+from tests.support.indexer import EMPLOYEE, MANAGERS, World, changed
 
 LEAVE = "# Leave\n\nThirty days a year.\n\n## Sick days\n\nTell your manager.\n"
 MANAGER = TenantScope("larkfield", frozenset({"managers"}))

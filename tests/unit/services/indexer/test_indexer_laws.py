@@ -14,7 +14,7 @@ from services.retriever.knowledge import Knowledge
 from shared.contracts.generate import Candidate
 from shared.errors import TryLater
 from shared.vectors.port import Document, Embedded, Hit, Query, Readable
-from tests.unit.services.indexer.fakes import EMPLOYEE, World, changed
+from tests.support.indexer import EMPLOYEE, World, changed
 
 PATH = "leave.md"
 ANYTHING = Query([1.0, 0.0, 0.0, 0.0], {})

@@ -8,7 +8,7 @@ from services.indexer.lakes.port import Blob
 from services.indexer.reconcile import Difference, Finding, Reconciler, compare, event_of
 from services.indexer.sources import Sources
 from services.indexer.storage_event import Change
-from tests.unit.services.indexer.fakes import MANAGERS, NOON, SOURCES, World, changed
+from tests.support.indexer import MANAGERS, NOON, SOURCES, World, changed
 
 
 def reconciler(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> Reconciler:

@@ -11,7 +11,7 @@ from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
 from shared.redis import FailFastRedis
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 
 @pytest.mark.parametrize("found", [True, False])

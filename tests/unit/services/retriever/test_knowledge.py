@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from services.retriever.knowledge import Knowledge
 from shared.access.scope import TenantScope
-from shared.vectors.memory import MemoryPassages, MemoryRegistry
 from shared.vectors.port import Document, Embedded, Hit, Passage, Query, Readable, State, stable_id
+from tests.support.memory_vectors import MemoryPassages, MemoryRegistry
 
 ANYTHING = Query([1.0, 0.0], {})
 TENANTS = ["larkfield", "heron", "", "larkfield "]

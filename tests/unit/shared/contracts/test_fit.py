@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
 from shared.contracts.ids import MAX_ID
 from shared.contracts.outcome import Citation, Code, Outcome, Plan, RequestOutcome, ending
-from tests.making import NOW, a_request
+from tests.support.builders import NOW, a_request
 
 SMALL = 4_000
 # Characters of one to six bytes in JSON, and marks of citations.

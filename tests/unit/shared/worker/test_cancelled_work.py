@@ -4,13 +4,13 @@ import pytest
 
 from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
 from shared.redis import FailFastRedis
-from tests.making import NOW, a_request
-from tests.unit.shared.worker.test_worker_steps import Scene
+from tests.support.builders import NOW, a_request
+from tests.support.worker import WorkerFixture
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["claimed", "a tombstone"])
 async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: FailFastRedis, accepted: bool) -> None:
-    scene, request = Scene(redis), a_request()
+    scene, request = WorkerFixture(redis), a_request()
     if accepted:
         await scene.ledger.accept(request)
         await scene.ledger.claim(request, cancelled(request, NOW))

@@ -17,7 +17,7 @@ from shared.contracts.ids import MAX_ID
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
 from shared.worker.outbox import SHORTEST_LIFE, handed_back, internal_identity, outgoing, retry_copy
 from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
-from tests.making import NOW, a_candidate, a_request
+from tests.support.builders import NOW, a_candidate, a_request
 
 POLICY = RetryPolicy(attempts=5)
 SECONDS = st.floats(0.001, 30).map(lambda seconds: timedelta(seconds=seconds))

@@ -9,7 +9,6 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from shared.bus.memory import MemoryBus
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
@@ -19,10 +18,11 @@ from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher
-from tests.breakable import Breakable
-from tests.making import NOW, a_request
+from tests.support.breakable import Breakable
+from tests.support.builders import NOW, a_request
+from tests.support.memory_bus import MemoryBus
+from tests.support.worker import WorkerFixture, an_answer
 from tests.system.conftest import until
-from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
 
 
 async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: FailFastRedis) -> None:
@@ -54,7 +54,7 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     redis: FailFastRedis, known: bool
 ) -> None:
     """Its outcome was retryable and told, and the same ask was admitted anew."""
-    scene, first = Scene(redis), a_request(ask_digest="d", token="t1")
+    scene, first = WorkerFixture(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
     await scene.ledger.claim(first, ended, sent=True)
     entry = await scene.ledger.bind(first, "t2", NOW)
@@ -84,7 +84,7 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
 async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
     redis: FailFastRedis, changes: dict[str, Any], other: str, left: int, at: str
 ) -> None:
-    scene, tickets, first = Scene(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
+    scene, tickets, first = WorkerFixture(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
     await scene.ledger.accept(first)
     if other != "underway":
         ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
@@ -126,7 +126,7 @@ async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(re
 
 async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: FailFastRedis) -> None:
     """Redis was away when it was admitted."""
-    scene, owner = Scene(redis), a_request(ask_digest="d")
+    scene, owner = WorkerFixture(redis), a_request(ask_digest="d")
     await scene.ledger.claim(owner, an_answer(owner), sent=True)
     other = a_request(ask_digest="e", token="t2")
     for _ in range(2):

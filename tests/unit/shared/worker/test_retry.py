@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.errors import Reason, SettingsError, TryLater, Unprocessable
 from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
-from tests.making import NOW
+from tests.support.builders import NOW
 
 POLICY = RetryPolicy(attempts=4)
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.bus.memory import MemoryBus
 from shared.bus.port import BusUnavailable, Outgoing
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import SENTINEL_DELAY, at_deadline, to_caller, to_retriever
@@ -17,9 +16,10 @@ from shared.telemetry.metrics import make
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher, send_in_order
 from shared.worker.sentinels import Sentinels
-from tests.making import a_request
+from tests.support.builders import a_request
+from tests.support.memory_bus import MemoryBus
+from tests.support.worker import an_answer
 from tests.system.conftest import until
-from tests.unit.shared.worker.test_worker_steps import an_answer
 
 
 def soon(**changes: object) -> Request:

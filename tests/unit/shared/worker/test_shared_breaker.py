@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from shared.bus.memory import MemoryBus, MemoryInbox
 from shared.bus.port import Outgoing
 from shared.circuit_breaker import CLOSED, BreakerPolicy, BreakerState, asked_to_receive, failed, may_receive, succeeded
 from shared.contracts.envelope import Envelope, to_retriever
@@ -19,7 +18,8 @@ from shared.worker.outbox import internal_identity
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
 from shared.worker.worker import Worker
-from tests.making import a_request
+from tests.support.builders import a_request
+from tests.support.memory_bus import MemoryBus, MemoryInbox
 
 RULES = BreakerPolicy(threshold=3, first=4, longest=10, lease=6)
 AWAY = "redis://127.0.0.1:1/0"

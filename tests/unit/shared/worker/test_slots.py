@@ -17,9 +17,9 @@ from shared.flow.rules import MOST, limit
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.slots import Leaving, Share, Slots
-from tests.making import NOW
-from tests.unit.shared.worker.test_worker_ends import a_bus, a_worker, post
-from tests.virtual_time import in_no_time
+from tests.support.builders import NOW
+from tests.support.virtual_time import in_no_time
+from tests.support.worker import a_bus, a_worker, post
 
 SHARE = Share.among_tenants(16)
 tenants = st.sampled_from(["a", "b", "c"])

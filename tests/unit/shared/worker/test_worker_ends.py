@@ -1,67 +1,23 @@
 """How the work on a delivery ends: too late, too large, without its lock, without a receiver, at SIGTERM."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ATTEMPT, MessageTooLarge, Outgoing, QueueFull
-from shared.contracts.envelope import Envelope, to_caller, to_retriever
+from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import Request
-from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
-from shared.ledger.ledger import Entry, Ledger
 from shared.redis import FailFastRedis
-from shared.worker.consumer import Consumer
-from shared.worker.outbox import internal_identity
-from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import FULL
 from shared.worker.shared_breaker import Circuit, SharedBreaker
-from shared.worker.worker import Worker
-from tests.making import NOW, a_request
-from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
-from tests.virtual_time import VirtualTime, in_no_time, virtual_clock
-
-REDIS = "redis://127.0.0.1:1/0"
-Handle = Callable[[Request], Awaitable[Sequence[Envelope]]]
-
-
-class NoLedger(OutcomeGuard):
-    """Knows nothing, and asks nobody: in virtual time there are no sockets."""
-
-    def __init__(self) -> None:
-        super().__init__(Ledger(FailFastRedis(REDIS)))
-
-    async def known(self, request: Request) -> Entry | None:
-        return None
-
-
-def a_bus(kind: type[MemoryBus] = MemoryBus) -> MemoryBus:
-    return kind("retrieve", "dead", clock=virtual_clock, forward_dead_to="dead")
-
-
-def a_worker(bus: MemoryBus, handle: Handle, **consumer: Any) -> Worker[RetrievePassages]:
-    async def taken(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
-        return await handle(task.request)
-
-    whole: Consumer[RetrievePassages] = Consumer(
-        "retrieve",
-        lambda message: RetrievePassages.decode(message.body),
-        taken,
-        internal_identity,
-        lambda task: task.request,
-        **consumer,
-    )
-    return Worker(whole, bus, NoLedger(), clock=virtual_clock, chance=lambda: 0.5)
-
-
-async def post(bus: MemoryBus, **changes: Any) -> None:
-    envelope = to_retriever(a_request(**changes))
-    await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
+from tests.support.builders import NOW, a_request
+from tests.support.memory_bus import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from tests.support.virtual_time import VirtualTime, in_no_time, virtual_clock
+from tests.support.worker import REDIS, WorkerFixture, a_bus, a_worker, an_answer, post
 
 
 async def take(bus: MemoryBus, **changes: Any) -> MemoryDelivery:
@@ -129,7 +85,7 @@ class Full(MemoryBus):
 
 
 async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: FailFastRedis) -> None:
-    scene, request = Scene(redis), a_request()
+    scene, request = WorkerFixture(redis), a_request()
     scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 300_000), NOW)]
     delivery = await scene.deliver(request)
     await scene.worker().process(delivery)
@@ -154,7 +110,7 @@ class Small(MemoryBus):
 async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
     redis: FailFastRedis, claimed: bool
 ) -> None:
-    scene, request = Scene(redis), a_request()
+    scene, request = WorkerFixture(redis), a_request()
     scene.bus = Small("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
     if claimed:
@@ -179,7 +135,7 @@ class Brimful(MemoryBus):
 
 
 async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_as_that(redis: FailFastRedis) -> None:
-    scene = Scene(redis)
+    scene = WorkerFixture(redis)
     scene.bus = Brimful("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     scene.result = lambda _request: TryLater("not now")
     await scene.worker().process(await scene.deliver())
@@ -188,7 +144,7 @@ async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_
 
 
 async def test_an_answer_for_a_full_queue_comes_later(redis: FailFastRedis) -> None:
-    scene = Scene(redis)
+    scene = WorkerFixture(redis)
     scene.bus = Full("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     await scene.worker().process(await scene.deliver())
     [copy] = await scene.queued("retrieve")
@@ -308,7 +264,7 @@ class Told(SharedBreaker):
 async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up(
     redis: FailFastRedis, outcome: Outcome, times: int
 ) -> None:
-    scene, breaker = Scene(redis), Told(redis, "retrieve")
+    scene, breaker = WorkerFixture(redis), Told(redis, "retrieve")
     scene.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
     await scene.worker(breaker=breaker).process(await scene.deliver())
     assert breaker.went_well == times

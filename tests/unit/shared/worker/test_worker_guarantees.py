@@ -9,7 +9,6 @@ import pytest
 
 from services.gateway.outcome_consumer import OutcomeConsumer
 from services.gateway.waiters import Waiters
-from shared.bus.memory import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.ids import MAX_ID
@@ -24,9 +23,10 @@ from shared.worker.outbox import Identity, handed_back, internal_identity, outgo
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.worker import Worker
-from tests.making import NOW, a_request
-from tests.unit.shared.worker.test_worker_steps import Scene, an_answer
-from tests.virtual_time import in_no_time, virtual_clock
+from tests.support.builders import NOW, a_request
+from tests.support.memory_bus import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from tests.support.virtual_time import in_no_time, virtual_clock
+from tests.support.worker import WorkerFixture, an_answer
 
 
 async def a_delivery(bus: MemoryBus) -> MemoryDelivery:
@@ -185,11 +185,11 @@ def test_a_copy_is_the_same_request_with_the_same_deadline_and_the_same_beginnin
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> Scene:
-    return Scene(redis)
+def scene(redis: FailFastRedis) -> WorkerFixture:
+    return WorkerFixture(redis)
 
 
-async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(scene: Scene) -> None:
+async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(scene: WorkerFixture) -> None:
     class Away(MemoryBus):
         async def send(self, message: Outgoing) -> None:
             raise BusUnavailable(message.queue)

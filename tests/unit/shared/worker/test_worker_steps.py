@@ -4,14 +4,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
-from shared.bus.memory import MemoryBus, MemoryDelivery
-from shared.bus.port import ATTEMPT, BusUnavailable, LockLost, Outgoing, Received
+from shared.bus.port import ATTEMPT, BusUnavailable, LockLost, Outgoing
 from shared.contracts.envelope import Envelope, to_caller, to_retriever
-from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
+from shared.contracts.outcome import RequestOutcome
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
@@ -20,73 +18,17 @@ from shared.redis import FailFastRedis
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity, life
 from shared.worker.outcome_guard import OutcomeGuard
-from shared.worker.worker import Worker
-from tests.making import NOW, a_request
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-class Scene:
-    """A worker on `retrieve`, and what it needs."""
-
-    def __init__(self, redis: FailFastRedis) -> None:
-        self.clock = Clock()
-        self.bus = MemoryBus("retrieve", "generate", "answers", "dead", clock=self.clock, forward_dead_to="dead")
-        self.ledger = Ledger(redis)
-        self.calls: list[tuple[Request, int]] = []
-        self.result: Any = lambda request: [to_caller(request, an_answer(request), self.clock())]
-
-    def worker(self, **changes: Any) -> Worker[RetrievePassages]:
-        consumer = Consumer(
-            queue="retrieve",
-            decode=lambda message: RetrievePassages.decode(message.body),
-            handle=self._handle,
-            identify=internal_identity,
-            request=lambda task: task.request,
-        )
-        given = {"bus": self.bus, "outcomes": OutcomeGuard(self.ledger), **changes}
-        return Worker(consumer=consumer, clock=self.clock, chance=lambda: 0.5, **given)
-
-    async def deliver(self, request: Request | None = None, body: bytes | None = None) -> MemoryDelivery:
-        request = request or a_request()
-        envelope = to_retriever(request)
-        await self.bus.send(
-            Outgoing("retrieve", body or envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
-        )
-        return await self.take("retrieve")
-
-    async def take(self, queue: str) -> MemoryDelivery:
-        delivery = await self.bus.inbox(queue).receive(timedelta(seconds=1))
-        assert delivery is not None
-        return delivery
-
-    async def queued(self, queue: str) -> list[Received]:
-        return list(await self.bus.peek(queue))
-
-    async def _handle(self, task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
-        self.calls.append((task.request, attempt))
-        result = self.result(task.request)
-        if isinstance(result, BaseException):
-            raise result
-        return list(result)
-
-
-def an_answer(request: Request, text: str = "24 days") -> RequestOutcome:
-    return ending(request, Outcome.ANSWERED, Code.OK, text=text)
+from tests.support.builders import NOW, a_request
+from tests.support.memory_bus import MemoryBus, MemoryDelivery
+from tests.support.worker import WorkerFixture, an_answer
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> Scene:
-    return Scene(redis)
+def scene(redis: FailFastRedis) -> WorkerFixture:
+    return WorkerFixture(redis)
 
 
-async def test_the_result_is_sent_and_then_the_delivery_completed(scene: Scene) -> None:
+async def test_the_result_is_sent_and_then_the_delivery_completed(scene: WorkerFixture) -> None:
     delivery = await scene.deliver()
     await scene.worker().process(delivery)
     [reply] = await scene.queued("answers")
@@ -94,7 +36,7 @@ async def test_the_result_is_sent_and_then_the_delivery_completed(scene: Scene) 
     assert delivery.settled == "completed"
 
 
-async def test_nothing_is_completed_that_was_not_sent(scene: Scene) -> None:
+async def test_nothing_is_completed_that_was_not_sent(scene: WorkerFixture) -> None:
     delivery = await scene.deliver()
 
     class Away(MemoryBus):
@@ -105,7 +47,7 @@ async def test_nothing_is_completed_that_was_not_sent(scene: Scene) -> None:
     assert delivery.settled == "left"
 
 
-async def test_a_redelivered_message_sends_no_second_outcome(scene: Scene) -> None:
+async def test_a_redelivered_message_sends_no_second_outcome(scene: WorkerFixture) -> None:
     await scene.worker().process(await scene.deliver())
     scene.bus._queue("retrieve").seen.clear()
     scene.bus._queue("answers").seen.clear()  # even if the broker forgot
@@ -114,7 +56,7 @@ async def test_a_redelivered_message_sends_no_second_outcome(scene: Scene) -> No
     assert len(scene.calls) == 1
 
 
-async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: Scene) -> None:
+async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: WorkerFixture) -> None:
     request = a_request()
     await scene.ledger.claim(request, an_answer(request, "from before"))
     await scene.worker().process(await scene.deliver(request))
@@ -123,7 +65,7 @@ async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: S
     assert scene.calls == []
 
 
-async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
+async def test_the_first_outcome_that_is_claimed_wins(scene: WorkerFixture) -> None:
     request = a_request()
 
     def lose_the_race(request: Request) -> list[Envelope]:
@@ -145,7 +87,7 @@ async def test_the_first_outcome_that_is_claimed_wins(scene: Scene) -> None:
     assert RequestOutcome.decode(reply.body).text == "first"
 
 
-async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: Scene) -> None:
+async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: WorkerFixture) -> None:
     scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
     delivery = await scene.deliver()
     await scene.worker().process(delivery)
@@ -156,7 +98,7 @@ async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: Sce
     assert delivery.settled == "completed"
 
 
-async def test_a_redelivered_message_stays_hidden_until_its_time(scene: Scene) -> None:
+async def test_a_redelivered_message_stays_hidden_until_its_time(scene: WorkerFixture) -> None:
     scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
     await scene.worker().process(await scene.deliver())
     inbox = scene.bus.inbox("retrieve")
@@ -177,7 +119,7 @@ async def test_a_redelivered_message_stays_hidden_until_its_time(scene: Scene) -
     ],
 )
 async def test_what_no_redelivery_can_help_is_dead_lettered_at_the_first(
-    scene: Scene, failure: Exception, reason: str
+    scene: WorkerFixture, failure: Exception, reason: str
 ) -> None:
     scene.result = lambda _request: failure
     await scene.worker().process(await scene.deliver())
@@ -198,7 +140,7 @@ async def test_what_no_redelivery_can_help_is_dead_lettered_at_the_first(
         (b"\x00" * 100, "SchemaInvalid"),
     ],
 )
-async def test_poison_is_dead_lettered_and_the_worker_goes_on(scene: Scene, body: bytes, reason: str) -> None:
+async def test_poison_is_dead_lettered_and_the_worker_goes_on(scene: WorkerFixture, body: bytes, reason: str) -> None:
     await scene.worker().process(await scene.deliver(body=body))
     [dead] = await scene.queued("dead")
     assert dead.dead_letter_reason == reason
@@ -206,7 +148,7 @@ async def test_poison_is_dead_lettered_and_the_worker_goes_on(scene: Scene, body
     assert scene.calls == []
 
 
-async def test_late_work_is_not_done(scene: Scene) -> None:
+async def test_late_work_is_not_done(scene: WorkerFixture) -> None:
     request = a_request(answer_by=NOW - timedelta(seconds=1))
     await scene.worker().process(await scene.deliver(request))
     [dead] = await scene.queued("dead")
@@ -214,7 +156,7 @@ async def test_late_work_is_not_done(scene: Scene) -> None:
     assert scene.calls == []
 
 
-async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
+async def test_work_stops_when_its_lock_is_lost(scene: WorkerFixture) -> None:
     delivery = await scene.deliver()
     cancelled = asyncio.Event()
 
@@ -243,7 +185,7 @@ async def test_work_stops_when_its_lock_is_lost(scene: Scene) -> None:
     assert await scene.queued("answers") == []
 
 
-async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene: Scene) -> None:
+async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene: WorkerFixture) -> None:
     """Nobody told it that the lock is lost: the machine stood still, and so did the renewals."""
     delivery = await scene.deliver()
 
@@ -264,7 +206,7 @@ async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene:
     assert await scene.queued("answers") == []
 
 
-async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_attempt(scene: Scene) -> None:
+async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_attempt(scene: WorkerFixture) -> None:
     started, stopping = asyncio.Event(), asyncio.Event()
 
     async def endless(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
@@ -287,7 +229,7 @@ async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_a
     assert copy.message_id.startswith("r1/retrieve/r0.")
 
 
-async def test_in_flight_work_is_bounded(scene: Scene) -> None:
+async def test_in_flight_work_is_bounded(scene: WorkerFixture) -> None:
     most, now, release = 0, 0, asyncio.Event()
 
     async def counting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
@@ -318,7 +260,7 @@ async def test_in_flight_work_is_bounded(scene: Scene) -> None:
     assert most == 2
 
 
-async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Scene) -> None:
+async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: WorkerFixture) -> None:
     """Three of four came back three times; each of them has the worker for itself, whatever was there before it."""
     for number in range(4):
         envelope = to_retriever(a_request(request_id=f"r{number}"))
@@ -352,7 +294,7 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Scene
     assert [seen[f"r{number}"] for number in range(3)] == [{"r0"}, {"r1"}, {"r2"}]
 
 
-async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(scene: Scene) -> None:
+async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(scene: WorkerFixture) -> None:
     """It was there before, and may take longer than a lock: both are renewed meanwhile."""
     suspect, other = to_retriever(a_request(request_id="r1")), to_retriever(a_request(request_id="r2"))
     await scene.bus.send(Outgoing("retrieve", suspect.message.encode(), "retrieve.v1", message_id="m1"))
@@ -389,7 +331,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(sce
     await running
 
 
-async def test_without_redis_the_outcome_is_sent_all_the_same(scene: Scene) -> None:
+async def test_without_redis_the_outcome_is_sent_all_the_same(scene: WorkerFixture) -> None:
     scene.ledger = Ledger(FailFastRedis("redis://127.0.0.1:1/0"))
     delivery = await scene.deliver()
     await scene.worker().process(delivery)

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from tests.making import NOW
+from tests.support.builders import NOW
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.hatchery`: starts our workers quickly, by forking a process that has imported them all.
+"""`python -m tests.support.fork_server`: starts our workers quickly, by forking a process that has imported them all.
 
 A worker takes two seconds of CPU to import what it needs and a tenth to begin; a run that kills a hundred of them on
 two cores has no time for the first. What is forked is the real worker: the same `main`, in a process, session and
@@ -70,11 +70,11 @@ def _serve(selector: selectors.BaseSelector, woken: int) -> bool:
     # One line at a time comes from whoever waits for each pid, so none is left in the buffer unseen.
     line = sys.stdin.buffer.readline()
     if line:
-        _say({"pid": _hatch(json.loads(line))})
+        _say({"pid": _fork(json.loads(line))})
     return bool(line)
 
 
-def _hatch(wanted: Mapping[str, Any]) -> int:
+def _fork(wanted: Mapping[str, Any]) -> int:
     """Fork; the child never comes back."""
     parent = os.getpid()
     pid = os.fork()

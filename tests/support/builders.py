@@ -6,6 +6,7 @@ from typing import Any
 from shared.access.use_cases import UseCase
 from shared.contracts.generate import Candidate
 from shared.contracts.request import ReplyTo, Request
+from shared.llm.deployments import Deployment
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -60,3 +61,8 @@ def a_use_case(**changes: Any) -> UseCase:
         **changes,
     }
     return UseCase(**given)
+
+
+def a_deployment(name: str, window: int, **changes: Any) -> Deployment:
+    given = {"provider": "openai", "endpoint": "http://x", "model": name, "region": "westeurope", **changes}
+    return Deployment.model_validate({"name": name, "context_window": window, **given})

@@ -21,8 +21,8 @@ from shared.contracts.generate import Candidate
 from shared.embeddings.port import Embedded
 from shared.errors import Reason, Unprocessable
 from shared.telemetry.metrics import make
-from shared.vectors.memory import MemoryPassages, MemoryRegistry
 from shared.vectors.port import Document, Passages, Query, Registry
+from tests.support.memory_vectors import MemoryPassages, MemoryRegistry
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 EVERYBODY = Source(container="handbook", tenant="larkfield", collection="handbook", groups=("employees",))

@@ -1,4 +1,4 @@
-"""Our workers as processes to be killed: started by the hatchery, ready when their probe says so."""
+"""Our workers as processes to be killed: started by the fork server, ready when their probe says so."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _LOOK = 0.05
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerProcess:
     """One replica of a service."""
 
     name: str
@@ -34,12 +34,12 @@ class Worker:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Nest:
-    """Starts workers and kills them: `async with Nest(folder, environment) as nest`."""
+class WorkerPool:
+    """Starts workers and kills them: `async with WorkerPool(folder, environment) as pool`."""
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         """`environment`: what all workers are told; their ports come on top."""
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, WorkerProcess] = {}
         self.deaths: list[str] = []
         """Workers that ended by themselves, each in a sentence."""
         self._logs = logs
@@ -47,15 +47,15 @@ class Nest:
         self._ports = ports.free()
         self._process: Process | None = None
         self._hearing: asyncio.Task[None] | None = None
-        self._living: dict[int, Worker] = {}
-        self._next: Worker | None = None
+        self._living: dict[int, WorkerProcess] = {}
+        self._next: WorkerProcess | None = None
         self._born = asyncio.Event()
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
-            *(sys.executable, "-m", "tests.chaos.hatchery"),
+            *(sys.executable, "-m", "tests.support.fork_server"),
             cwd=ROOT,
             # Numerical libraries start a thread for each core unless told not to, and a fork does not take it along.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -79,10 +79,10 @@ class Nest:
         health, http = next(self._ports), next(self._ports)
         own = {"RAGBUS_HEALTH_PORT": str(health), "RAGBUS_HTTP_PORT": str(http)}
         told = {**self._environment, **own, **environment}
-        self.workers[name] = Worker(name, service, told, health, self._logs / f"{name}.log")
+        self.workers[name] = WorkerProcess(name, service, told, health, self._logs / f"{name}.log")
         await self.start(self.workers[name])
 
-    async def start(self, worker: Worker) -> bool:
+    async def start(self, worker: WorkerProcess) -> bool:
         """Start a worker that does not run, and wait until it is ready; false when it ended before."""
         async with self._turn:
             assert self._process is not None
@@ -103,11 +103,11 @@ class Nest:
         worker.ready = worker.ready or pid in self._living
         return worker.ready
 
-    def is_alive(self, worker: Worker) -> bool:
+    def is_alive(self, worker: WorkerProcess) -> bool:
         """Whether it runs; it need not be ready."""
         return worker.pid in self._living
 
-    async def kill(self, worker: Worker) -> float:
+    async def kill(self, worker: WorkerProcess) -> float:
         """End it at once, with whatever it has started, and wait until it is gone; says when it was done."""
         worker.ready = False
         pid, at = worker.pid, time.time()
@@ -125,7 +125,7 @@ class Nest:
                 self._note_birth(said["pid"])
             else:
                 self._note_end(said["ended"], said["status"])
-        self.deaths.append("the hatchery ended by itself, and all workers with it")
+        self.deaths.append("the fork server ended by itself, and all workers with it")
         for worker in self.workers.values():
             worker.gone.set()
         self._born.set()

@@ -11,7 +11,7 @@ import yaml
 from ops.reference import settings
 from ops.reference.examples import KUBERNETES, MODELS
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "deploy/k8s/base"
 DEV = ROOT / "deploy/k8s/overlays/dev"
 DATA = ROOT.parent / "shared" / "data"
