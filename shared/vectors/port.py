@@ -17,10 +17,10 @@ prepare the same next generation stamp each other's passages before either knows
 
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid5
 
 _NAMESPACE = UUID("6f1d3c5e-0d4b-5a36-9c55-3d1f7a0c9a11")
@@ -126,6 +126,19 @@ class Document:
     def is_live(self) -> bool:
         """Whether its passages may be read at all."""
         return self.state is State.LIVE
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> "Document":
+        """The entry that `payload()` wrote; unknown fields are ignored. Raises `KeyError`, `ValueError`."""
+        known = {field.name: payload[field.name] for field in fields(cls) if field.name in payload}
+        known |= {"state": State(payload["state"]), "groups": frozenset(payload["groups"])}
+        return cls(**{**known, "updated_at": datetime.fromisoformat(payload["updated_at"])})
+
+    def payload(self) -> dict[str, Any]:
+        """The entry as JSON, with every folder above its path (`folders`), by which a directory is found."""
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        text = {"groups": sorted(self.groups), "updated_at": self.updated_at.isoformat()}
+        return {**known, **text, "folders": folders_of(self.path)}
 
     def as_settled(self) -> "Document":
         """The same entry once everything that follows a commit is done."""

@@ -1,14 +1,12 @@
 """`Registry` in Qdrant: a collection without vectors, compare-and-set by conditional upsert."""
 
-import dataclasses
 from collections.abc import AsyncIterator, Collection
-from datetime import datetime
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
 
 from shared.errors import TryLater
-from shared.vectors.port import Document, State, folders_of
+from shared.vectors.port import Document
 from shared.vectors.qdrant import PAGE, Collections, Missing, Schema, equals, translated
 
 NAME = "documents"
@@ -45,7 +43,7 @@ class QdrantRegistry:
                 points = await self._client.retrieve(self._name, list(ids), with_payload=True, consistency=_MOST)
         except Missing:
             return {}
-        return {str(point.id): _to_document(point.payload or {}) for point in points}
+        return {str(point.id): Document.from_payload(point.payload or {}) for point in points}
 
     async def at(self, container: str, path: str) -> list[Document]:
         """See `Registry`."""
@@ -83,7 +81,7 @@ class QdrantRegistry:
         return stored is not None and stored.edition == document.edition
 
     async def _upsert(self, document: Document, condition: dict[str, Any]) -> None:
-        point = models.PointStruct(id=document.id, vector={}, payload=_to_payload(document))
+        point = models.PointStruct(id=document.id, vector={}, payload=document.payload())
         try:
             with translated():
                 await self._client.upsert(self._name, [point], wait=True, ordering=_ORDERED, **condition)
@@ -102,31 +100,9 @@ class QdrantRegistry:
             except Missing:
                 return
             for point in points:
-                yield _to_document(point.payload or {})
+                yield Document.from_payload(point.payload or {})
             if offset is None:
                 return
 
     async def _create(self) -> None:
         await self._client.create_collection(self._name, vectors_config={})
-
-
-def _to_payload(document: Document) -> dict[str, Any]:
-    fields = {field.name: getattr(document, field.name) for field in dataclasses.fields(document)}
-    return {
-        **fields,
-        "groups": sorted(document.groups),
-        "updated_at": document.updated_at.isoformat(),
-        "folders": folders_of(document.path),
-    }
-
-
-def _to_document(payload: dict[str, Any]) -> Document:
-    known = {field.name: payload[field.name] for field in dataclasses.fields(Document) if field.name in payload}
-    return Document(
-        **{
-            **known,
-            "state": State(payload["state"]),
-            "groups": frozenset(payload["groups"]),
-            "updated_at": datetime.fromisoformat(payload["updated_at"]),
-        }
-    )
