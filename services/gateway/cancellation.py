@@ -1,6 +1,6 @@
-"""Taking a request back: `cancelled` is claimed as its outcome, and the caller is told.
+"""Taking a request back: `cancelled` is decided as its outcome, and the caller is told.
 
-Whoever works on it meets the claim: before the next paid call, or between two pieces of an answer.
+Whoever works on it meets the decision: before the next paid call, or between two pieces of an answer.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +21,7 @@ from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
-Settle = Callable[[str, str, int], Awaitable[None]]
+CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
 # While Redis is away a cancellation is tried so often, so far apart at the least; by then most requests have ended.
 ATTEMPTS = 5
@@ -42,13 +42,13 @@ class Cancellation:
     def __init__(
         self,
         ledger: Ledger,
-        settle: Settle,
+        correct_budget: CorrectBudget,
         clock: Callable[[], datetime],
         noted: Callable[[str], None] = lambda _request_id: None,
     ) -> None:
-        """`settle`: gives a request's reserved tokens back. `noted`: hears of asks not admitted yet."""
+        """`correct_budget`: gives a request's reserved tokens back. `noted`: hears of asks not admitted yet."""
         self._ledger = ledger
-        self._settle = settle
+        self._correct_budget = correct_budget
         self._clock = clock
         self._noted = noted
 
@@ -77,16 +77,16 @@ class Cancellation:
             log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
             self._noted(identity)
             return None
-        answer = await self._claimed(entry.request)
+        answer = await self._decided(entry.request)
         log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(entry.request, answer, self._clock()))
 
-    async def _claimed(self, request: Request) -> RequestOutcome:
+    async def _decided(self, request: Request) -> RequestOutcome:
         wish = cancelled(request, self._clock())
-        answer = (await self._ledger.claim(request, wish)).answer or wish
+        answer = (await self._ledger.decide(request, wish)).answer or wish
         reach("cancel.claimed")
         if answer.outcome is Outcome.CANCELLED:
             # What a call that is under way uses is charged when it is stopped.
-            await self._settle(request.tenant, request.spending, 0)
+            await self._correct_budget(request.tenant, request.spending, 0)
             reach("cancel.settled")
         return answer

@@ -35,7 +35,7 @@ from shared.worker.consumer import ArchiveInPlace
 
 log = get_logger()
 
-Settle = Callable[[str, str, int], Awaitable[None]]
+CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 Release = Callable[[Request], Awaitable[None]]
 
 # The queues that only our own workers may send to.
@@ -84,12 +84,17 @@ class DeadLetterConsumer:
     """Tells callers what became of their requests."""
 
     def __init__(
-        self, ask_consumer: AskConsumer, ledger: Ledger, settle: Settle, release: Release, clock: Callable[[], datetime]
+        self,
+        ask_consumer: AskConsumer,
+        ledger: Ledger,
+        correct_budget: CorrectBudget,
+        release: Release,
+        clock: Callable[[], datetime],
     ) -> None:
-        """`settle`: gives a request's reserved tokens back. `release`: its ticket."""
+        """`correct_budget`: gives a request's reserved tokens back. `release`: its ticket."""
         self._ask_consumer = ask_consumer
         self._ledger = ledger
-        self._settle = settle
+        self._correct_budget = correct_budget
         self._release = release
         self._clock = clock
 
@@ -122,9 +127,9 @@ class DeadLetterConsumer:
         now = self._clock()
         answer = ending(request, outcome, code, _told(dead_message), retryable=retryable, finished_at=now)
         told = await self._for_ask(request, answer, now) if dead_message.is_ask else to_caller(request, answer, now)
-        bound = told.request if told is not None and told.claim else None
+        bound = told.request if told is not None and told.decide else None
         if bound is not None:
-            await self._settle(bound.tenant, bound.spending, 0)
+            await self._correct_budget(bound.tenant, bound.spending, 0)
             if dead_message.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
                 await self._release(bound)
         reach("dead.settled")
@@ -158,7 +163,7 @@ class DeadLetterConsumer:
         if not entry.asks_the_same(request):
             return to_one_ask(request, id_reused(request, now), request.token, now)
         if request.run or entry.token == request.token:
-            if entry.answer is not None and entry.sent:
+            if entry.answer is not None and entry.delivered:
                 return None
             update = {"admission": entry.admission, "token": entry.token or request.token}
             request = request.model_copy(update=update)

@@ -48,7 +48,7 @@ class ExpiredDeadLetterScan:
         send: Send,
         clock: Callable[[], datetime],
     ) -> None:
-        """`send` posts an envelope and claims outcomes."""
+        """`send` posts an envelope and decides outcomes."""
         self._bus = bus
         self._dead_letters = dead_letters
         self._ledger = ledger

@@ -115,7 +115,7 @@ class HttpEndpoint:
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
-        """`send` posts an envelope and claims outcomes; `connected` says whether the broker answers at the moment."""
+        """`send` posts an envelope and decides outcomes; `connected` says whether the broker answers at the moment."""
         self.authentication = Authentication(callers)
         self._intake = intake
         self._cancelling = cancelling
@@ -189,7 +189,7 @@ class HttpEndpoint:
         # A refusal is an error of this call; without a key nobody can ask for it again.
         if taken.standing is Standing.FIRST and (repeatable or not _is_error(answer)):
             with suppress(RedisUnavailable):  # it is in the response; the ledger has it for those who ask again
-                entry = await self._ledger.claim(request, answer, sent=True)
+                entry = await self._ledger.decide(request, answer, delivered=True)
                 if not entry.asks_the_same(request):
                     return _reply(id_reused(request, self._clock()))
                 if not entry.is_past(request):

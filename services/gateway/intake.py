@@ -46,7 +46,7 @@ log = get_logger()
 class Standing(Enum):
     """What the outcome that an ask gets at once is to its request."""
 
-    FIRST = "its outcome: to be claimed, and sent"
+    FIRST = "its outcome: to be decided, and sent"
     SENT = "its outcome, which this very ask was sent before"
     AGAIN = "its outcome, which another ask with this id has got"
     ALONE = "none: this ask alone hears it"
@@ -209,28 +209,28 @@ class Intake:
         cached = await self._cached(request, use_case) if ask.cache == "use" and not request.rerun else None
         if cached is not None:
             return Answered(request, cached)
-        # The most that one call can use: what it does not, is given back when it is settled.
+        # The most that one call can use: what it does not use is given back after the call.
         tokens = use_case.context_window
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
             return Answered(request, self._over_budget(request, refusal))
         reach("intake.reserved")
         if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
-            await self._budget.settle(request.tenant, request.spending, 0)
+            await self._budget.correct(request.tenant, request.spending, 0)
             return Answered(request, self._overloaded(request))
         request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
         with suppress(RedisUnavailable):
             entry = await self._ledger.accept(request)
             if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
                 # Redis could not say in time what the id is bound to, and can now.
-                await self._budget.settle(request.tenant, request.spending, 0)
+                await self._budget.correct(request.tenant, request.spending, 0)
                 await self._held.release(request)
                 return await self._taken(ask, arrival, bound_late=True)
             known = self._known(request, arrival, entry)
             if known is not None:
                 # It was cancelled while it was being looked at, or the ledger could not be asked before.
                 if not isinstance(known, Underway):
-                    await self._budget.settle(request.tenant, request.spending, 0)
+                    await self._budget.correct(request.tenant, request.spending, 0)
                     await self._held.release(request)
                 return known
             request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
@@ -239,14 +239,14 @@ class Intake:
 
     async def take_back(self, request: Request, token: str) -> None:
         """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
-        await self._budget.settle(request.tenant, request.spending, 0)
+        await self._budget.correct(request.tenant, request.spending, 0)
         await self._held.release(request)
         with suppress(RedisUnavailable):
             await self._ledger.forget(request, token)
 
     def _decided(self, request: Request, entry: Entry) -> Answered:
         """There is nothing left to work on: it has its outcome, or was cancelled before it came."""
-        standing = Standing.SENT if entry.answer is not None and entry.sent else Standing.FIRST
+        standing = Standing.SENT if entry.answer is not None and entry.delivered else Standing.FIRST
         return Answered(request, entry.answer or cancelled(request, self._clock()), standing)
 
     def _with_cache_key(self, admitted: Admitted) -> Request:

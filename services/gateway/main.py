@@ -67,9 +67,9 @@ async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequenc
         metrics=runtime.metrics,
         clock=_now,
     )
-    cancelling = Cancellation(runtime.ledger, budget.settle, _now, held.let_go)
+    cancelling = Cancellation(runtime.ledger, budget.correct, _now, held.let_go)
     asks, waiters = AskConsumer(callers, intake, cancelling, _now), Waiters()
-    dead = DeadLetterConsumer(asks, runtime.ledger, budget.settle, held.release, _now)
+    dead = DeadLetterConsumer(asks, runtime.ledger, budget.correct, held.release, _now)
     publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
     scan = ExpiredDeadLetterScan(
         bus=runtime.bus, dead_letters=dead, ledger=runtime.ledger, redis=runtime.redis, send=publisher.send, clock=_now
@@ -85,7 +85,9 @@ async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequenc
     runtime.ready = is_open.is_set
     return [
         *(_ask_consumer(asks, caller) for caller in callers.callers if caller.queue),
-        _outcome_consumer(OutcomeConsumer(runtime.ledger, waiters, budget.settle, _now), ReplayConsumer(callers, asks)),
+        _outcome_consumer(
+            OutcomeConsumer(runtime.ledger, waiters, budget.correct, _now), ReplayConsumer(callers, asks)
+        ),
         _dead_letter_consumer(dead),
     ]
 

@@ -14,7 +14,7 @@ from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
 from shared.redis import RedisUnavailable
 
-Settle = Callable[[str, str, int], Awaitable[None]]
+CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
 # While Redis is away an outcome waits on its queue; this is how long between looks.
 WAIT_FOR_REDIS = timedelta(seconds=2)
@@ -23,11 +23,13 @@ WAIT_FOR_REDIS = timedelta(seconds=2)
 class OutcomeConsumer:
     """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
 
-    def __init__(self, ledger: Ledger, waiters: Waiters, settle: Settle, clock: Callable[[], datetime]) -> None:
-        """`settle`: gives a request's reserved tokens back."""
+    def __init__(
+        self, ledger: Ledger, waiters: Waiters, correct_budget: CorrectBudget, clock: Callable[[], datetime]
+    ) -> None:
+        """`correct_budget`: gives a request's reserved tokens back."""
         self._ledger = ledger
         self._waiters = waiters
-        self._settle = settle
+        self._correct_budget = correct_budget
         self._clock = clock
 
     @staticmethod
@@ -42,12 +44,12 @@ class OutcomeConsumer:
             if await self._is_early(task):
                 return []
             # What a call has used is charged by whoever made it, also afterwards.
-            await self._settle(task.request.tenant, task.request.spending, 0)
+            await self._correct_budget(task.request.tenant, task.request.spending, 0)
             return [self._expired(task)]
         self._waiters.tell(task)
         reach("outcomes.filing")
         try:
-            await self._ledger.file(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
+            await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
         except RedisUnavailable as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
         reach("outcomes.filed")

@@ -124,7 +124,7 @@ class Generator:
         if not choices:
             why = why_none(use_case, self._deployments, need)
             log.warning("model.none_fits", use_case=use_case.name, detail=why)
-            await self._budget.settle(request.tenant, request.spending, 0)
+            await self._budget.correct(request.tenant, request.spending, 0)
             return [self._out(request, _failed(request, Code.NO_MODEL_FITS, why))]
         try:
             answer = fitted(await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task))
@@ -132,7 +132,7 @@ class Generator:
         except ModelRefused as refused:
             answer, spent = _failed(request, Code.MODEL_REFUSED, refused.detail), refused.used
         except TooLate as late:
-            await self._budget.settle(request.tenant, request.spending, 0)
+            await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
             return [self._out(request, overloaded(request, self._clock(), wait=late.usual, chance=self._chance()))]
         except Cancelled as stopped:
@@ -225,7 +225,7 @@ class Generator:
             return True
 
     async def _stopped(self, request: Request, stopped: Cancelled) -> Envelope:
-        """The outcome that was claimed meanwhile goes out, in case whoever claimed it could not send it."""
+        """The outcome that was decided meanwhile goes out, in case whoever decided it could not send it."""
         await self._budget.spend(request.tenant, request.spending, stopped.used)
         reach("generator.stopped")
         log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
@@ -267,7 +267,7 @@ class Generator:
 
     async def _keep(self, request: Request, answer: RequestOutcome) -> None:
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
-            await self._ledger.claim(request, answer)
+            await self._ledger.decide(request, answer)
 
     async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, answer: RequestOutcome) -> None:
         request = task.request

@@ -65,7 +65,7 @@ def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
     async def handled(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         envelopes = await handle(task, attempt)
         if any(isinstance(envelope.message, RequestOutcome) for envelope in envelopes):
-            await budget.settle(task.request.tenant, task.request.spending, 0)
+            await budget.correct(task.request.tenant, task.request.spending, 0)
             reach("retriever.given_back")
         return envelopes
 

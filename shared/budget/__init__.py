@@ -1,1 +1,1 @@
-"""What may be spent: tokens per minute and tenant, reserved before a call and settled after it."""
+"""What may be spent: tokens per minute and tenant, reserved before a call and corrected after it."""

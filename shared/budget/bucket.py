@@ -23,6 +23,6 @@ class Bucket:
             return Bucket(bucket.per_minute, bucket.level - tokens, bucket.at), None
         return bucket, (tokens - bucket.level) * 60 / bucket.per_minute
 
-    def settle(self, reserved: int, spent: int) -> "Bucket":
+    def correct(self, reserved: int, spent: int) -> "Bucket":
         """Give back what was not spent, or take what was spent beyond; never above full."""
         return Bucket(self.per_minute, min(self.per_minute, self.level + reserved - spent), self.at)

@@ -16,7 +16,7 @@ from shared.redis import FailFastRedis, RedisUnavailable
 
 # A process cannot know how many others spend at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25
-# A reservation is forgotten after this long without being settled; its tokens stay spent.
+# A reservation is forgotten after this long without being corrected; its tokens stay spent.
 FORGET = 3600
 
 # KEYS: bucket, reservation   ARGV: tokens per minute, tokens, seconds to keep the reservation
@@ -42,7 +42,7 @@ return wait
 """
 
 # KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent, 1 if they count without a reservation too
-_SETTLE = """
+_CORRECT = """
 local reserved = redis.call('GET', KEYS[2])
 if not reserved and ARGV[3] == '0' then return 0 end
 reserved = reserved or 0
@@ -71,7 +71,7 @@ class Refusal:
 
 
 class TenantBudget:
-    """Reserve before, settle after; both are idempotent per request, so tokens are given back once."""
+    """Reserve before, correct after; both are idempotent per request, so tokens are given back once."""
 
     def __init__(
         self, redis: FailFastRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
@@ -93,16 +93,16 @@ class TenantBudget:
             return self._reserve_here(tenant, limit, tokens)
         return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
 
-    async def settle(self, tenant: str, request: str, spent: int) -> None:
+    async def correct(self, tenant: str, request: str, spent: int) -> None:
         """Turn the reservation into what was really spent; 0 gives it all back."""
-        await self._settle(tenant, request, spent, anyhow=False)
+        await self._correct(tenant, request, spent, anyhow=False)
 
     async def spend(self, tenant: str, request: str, spent: int) -> None:
-        """Settle after a call that used `spent` tokens: they count even if the reservation was given back before.
+        """Correct the reservation after a call that used `spent` tokens; they count even without a reservation.
 
         Not idempotent: every call is counted.
         """
-        await self._settle(tenant, request, spent, anyhow=True)
+        await self._correct(tenant, request, spent, anyhow=True)
 
     async def charge(self, tenant: str, tokens: int) -> None:
         """Take `tokens` that a call has used, beside whatever is reserved for the request.
@@ -112,9 +112,9 @@ class TenantBudget:
         with suppress(RedisUnavailable):
             await self._redis.script(_CHARGE, _keys(tenant, "")[:1], [self._limits(tenant), tokens])
 
-    async def _settle(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
+    async def _correct(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
         try:
-            await self._redis.script(_SETTLE, _keys(tenant, request), [self._limits(tenant), spent, int(anyhow)])
+            await self._redis.script(_CORRECT, _keys(tenant, request), [self._limits(tenant), spent, int(anyhow)])
         except RedisUnavailable:
             return  # stays reserved: over-counted, never under-counted
 

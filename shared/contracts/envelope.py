@@ -32,8 +32,8 @@ class Envelope:
     not_before: datetime | None = None
     expires_at: datetime | None = None
     request: Request | None = None
-    claim: bool = True
-    """Of an outcome: whether it is claimed for `request` before it is sent. Not so: it is told to one ask alone."""
+    decide: bool = True
+    """Of an outcome: whether it is decided for `request` before it is sent. Not so: it is told to one ask alone."""
     again: bool = False
     """Of an outcome that is told to one ask alone: whether it is the request's, which was told before."""
 
@@ -72,7 +72,7 @@ def to_caller(request: Request, answer: RequestOutcome, now: datetime) -> Envelo
 def to_one_ask(request: Request, answer: RequestOutcome, token: str, now: datetime, *, again: bool = False) -> Envelope:
     """Tell `answer` to the ask with this token, whose reply address `request` has. It is nobody else's outcome."""
     reply = to_caller(request, answer, now)
-    return replace(reply, message_id=stage_id(request.request_id, "reply", token), claim=False, again=again)
+    return replace(reply, message_id=stage_id(request.request_id, "reply", token), decide=False, again=again)
 
 
 def at_deadline(request: Request) -> Envelope:

@@ -1,7 +1,7 @@
 """What a request and its outcome may weigh, and how an outcome that is too heavy is made to fit. Pure.
 
-An outcome that is claimed and then refused by the broker would be told to nobody: so it is cut, or becomes
-`failed (PayloadTooLarge)`, before it is claimed. Sizes are bytes of JSON, in which a character takes one to six.
+An outcome that is decided and then refused by the broker would be told to nobody: so it is cut, or becomes
+`failed (PayloadTooLarge)`, before it is decided. Sizes are bytes of JSON, in which a character takes one to six.
 """
 
 import re

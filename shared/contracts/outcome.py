@@ -149,7 +149,7 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
 
 
 def id_reused(request: Request, now: datetime) -> RequestOutcome:
-    """The outcome of an ask whose id belongs to another question; it is never claimed."""
+    """The outcome of an ask whose id belongs to another question; it is never decided."""
     return ending(request, Outcome.REFUSED, Code.ID_REUSED, ID_REUSED, finished_at=now)
 
 

@@ -38,7 +38,7 @@ class Request(Part):
     reply_to: ReplyTo
     cache_key: str | None = Field(default=None, description="where the answer may be cached; none: nowhere")
     use_case_version: str = Field(default="", description="of the use case that `cache_key` was made with")
-    reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until settled")
+    reserved_tokens: int = Field(default=0, ge=0, description="held in the tenant's budget until corrected")
     recorded: bool = Field(
         default=False, description="the ledger was told of it: one that does not know it has lost its memory"
     )
@@ -61,7 +61,7 @@ class Request(Part):
 
     @property
     def spending(self) -> str:
-        """Under which name its tokens are reserved and settled: every admission and replay pays for itself."""
+        """Under which name its tokens are reserved and corrected: every admission and replay pays for itself."""
         return f"{self.request_id}/{self.branch}" if self.branch else self.request_id
 
     def without_question(self) -> Self:

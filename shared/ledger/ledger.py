@@ -1,14 +1,14 @@
 """The ledger of outcomes, in Redis: one hash per request.
 
-    bound ──accept──▶ accepted ──claim──▶ claimed ──sent──▶ sent
-      │                                                      │  the same ask again, after a retryable outcome:
-      └────────◀─────────────── bind ───────────────◀────────┘  the next admission, numbered from 1
-    cancelled ──accept, claim──▶ claimed            cancelled before its ask arrived: a tombstone
+    bound ──accept──▶ accepted ──decide──▶ decided ──deliver──▶ delivered
+      │                                                             │  the same ask again, after a retryable outcome:
+      └────────◀────────────────── bind ───────────────────◀────────┘  the next admission, numbered from 1
+    cancelled ──accept, decide──▶ decided          cancelled before its ask arrived: a tombstone
 
-An id belongs to the question that binds it first, and to the message (token) that asked it. The first outcome that is
-claimed wins; it is stored before it is sent, so every later sender sends *that* one or nothing. To cancel is to claim
-`cancelled`; where nothing was accepted yet, a tombstone makes the worker that meets the request later claim it. What
-an earlier admission left behind can claim nothing. Redis is the second guard, never the only one: the reply queue
+An id belongs to the question that binds it first, and to the message (token) that asked it. The first outcome decides
+the request; it is stored before it is sent, so every later sender sends *that* one or nothing. To cancel is to decide
+`cancelled`; where nothing was accepted yet, a tombstone makes the worker that meets the request later decide it. What
+an earlier admission left behind can decide nothing. Redis is the second guard, never the only one: the reply queue
 detects duplicates of `{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
 
 Every step is one script on one key, so it is atomic, on a cluster too.
@@ -22,7 +22,7 @@ from typing import Any
 from shared.contracts.fit import fitted
 from shared.contracts.outcome import RequestOutcome, again_at
 from shared.contracts.request import Request
-from shared.ledger.states import State
+from shared.ledger.states import LedgerState
 from shared.redis import FailFastRedis
 from shared.telemetry import traces
 
@@ -31,19 +31,19 @@ KEEP = timedelta(days=1)
 _SECONDS = int(KEEP.total_seconds())
 # Of an entry, in the order of `_entry`.
 _FIELDS = (
-    *("tenant", "caller", "answer", "sent", "answer_by", "ask", "token", "admission", "request", "cancelled"),
+    *("tenant", "caller", "answer", "delivered", "answer_by", "ask", "token", "admission", "request", "cancelled"),
     *("unread", "past"),
 )
 _KNOWN = "redis.call('HMGET', KEYS[1], " + ", ".join(f"'{name}'" for name in _FIELDS) + ")"
 # What a new admission of the same ask starts without.
-_ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'sent', 'again_at', 'answer_by', 'request', 'cancelled')"
+_ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'delivered', 'again_at', 'answer_by', 'request', 'cancelled')"
 # Tokens of so many earlier admissions are remembered: their asks may be delivered again, and have been answered.
 _PAST = 16 * 27
 
 # KEYS: the request   ARGV: digest of the ask, token, seconds since the epoch, seconds to keep, 0 for a replay
 # A replay neither takes the id from an ask that could not be read, nor begins a new admission.
 _BIND = f"""
-local k = redis.call('HMGET', KEYS[1], 'ask', 'token', 'answer', 'sent', 'again_at', 'unread', 'past', 'cancelled')
+local k = redis.call('HMGET', KEYS[1], 'ask', 'token', 'answer', 'delivered', 'again_at', 'unread', 'past', 'cancelled')
 local ask, token, past = k[1], k[2], k[7] or ''
 local replay = ARGV[5] == '0'
 if not ask and not (replay and k[6]) then
@@ -89,10 +89,10 @@ redis.call('HSETNX', KEYS[1], 'request', ARGV[8])
 return {_KNOWN}
 """
 
-# An admission that was recorded and is not known has been lost, with its outcome perhaps: nothing is claimed for it.
+# An admission that was recorded and is not known has been lost, with its outcome perhaps: nothing is decided for it.
 # ARGV: …, 7 answer, 8 from when on the same ask is admitted anew or '', 9 '1' if its caller has it with that,
 # 10 '1' if the admission was recorded
-_CLAIM = f"""
+_DECIDE = f"""
 local there = redis.call('HMGET', KEYS[1], 'admission', 'answer', 'request', 'token')
 local remembered = there[2] or there[3] or (there[4] and there[4] == ARGV[4])
 if ARGV[10] == '1' and (not remembered or tonumber(there[1] or 0) < tonumber(ARGV[2])) then return {_KNOWN} end
@@ -102,11 +102,11 @@ if there[4] == ARGV[4] and tonumber(there[1] or 0) > tonumber(ARGV[2]) then ARGV
 if redis.call('HSETNX', KEYS[1], 'answer', ARGV[7]) == 1 and ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'again_at', ARGV[8])
 end
-if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'sent', '1') end
+if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'delivered', '1') end
 return {_KNOWN}
 """
 
-# KEYS: the request   ARGV: tenant, caller, seconds to keep. What was accepted is claimed for by its canceller.
+# KEYS: the request   ARGV: tenant, caller, seconds to keep. What was accepted is decided by the canceller.
 _CANCEL = f"""
 local known = redis.call('HMGET', KEYS[1], 'answer', 'request')
 if not known[1] and not known[2] then
@@ -128,15 +128,15 @@ return 0
 
 # KEYS: the request   ARGV: admission. What a flush took away meanwhile does not come back as half an entry without an
 # end.
-_SENT = """
+_DELIVERED = """
 local known = redis.call('HMGET', KEYS[1], 'answer', 'admission')
-if known[1] and (known[2] or '0') == ARGV[1] then redis.call('HSET', KEYS[1], 'sent', '1') end
+if known[1] and (known[2] or '0') == ARGV[1] then redis.call('HSET', KEYS[1], 'delivered', '1') end
 return 0
 """
 
 # KEYS: the request   ARGV: admission, answer, from when on the same ask is admitted anew or ''. What was sent stays.
 _REPLACE = """
-local known = redis.call('HMGET', KEYS[1], 'answer', 'sent', 'admission')
+local known = redis.call('HMGET', KEYS[1], 'answer', 'delivered', 'admission')
 if known[1] and not known[2] and (known[3] or '0') == ARGV[1] then
   redis.call('HDEL', KEYS[1], 'again_at')
   redis.call('HSET', KEYS[1], 'answer', ARGV[2])
@@ -163,7 +163,7 @@ class Entry:
     tenant: str
     caller: str
     answer: RequestOutcome | None
-    sent: bool
+    delivered: bool
     answer_by: datetime | None = None
     """When the answer is due, as the first admission said."""
     ask: str | None = None
@@ -182,15 +182,15 @@ class Entry:
     """Tokens of earlier admissions."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> LedgerState:
         """Where the request stands."""
         if self.answer is not None:
-            return State.TOLD if self.sent else State.CLAIMED
+            return LedgerState.DELIVERED if self.delivered else LedgerState.DECIDED
         if self.cancelled:
-            return State.UNWANTED
+            return LedgerState.CANCELLED
         if self.request is not None:
-            return State.ACCEPTED
-        return State.UNREAD if self.unread is not None else State.BOUND
+            return LedgerState.ACCEPTED
+        return LedgerState.UNREAD if self.unread is not None else LedgerState.BOUND
 
     @property
     def is_wanted(self) -> bool:
@@ -202,7 +202,7 @@ class Entry:
         return not self.ask or not request.ask_digest or self.ask == request.ask_digest
 
     def is_lost(self, request: Request) -> bool:
-        """Whether nothing could be claimed for `request`: it was recorded here, and is not known any more."""
+        """Whether nothing could be decided for `request`: it was recorded here, and is not known any more."""
         return self.answer is None or self.admission < request.admission
 
     def is_past(self, request: Request) -> bool:
@@ -247,7 +247,7 @@ class Ledger:
     async def cancel(self, request_id: str, tenant: str, caller: str) -> Entry:
         """Note that `request_id` is not wanted any more; says what is known of it.
 
-        An entry without an answer but with its `request` waits for the outcome `cancelled` to be claimed; one
+        An entry without an answer but with its `request` waits for the outcome `cancelled` to be decided; one
         without both is a tombstone for an ask that has yet to arrive.
         """
         return _entry(await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, _SECONDS]))
@@ -261,17 +261,17 @@ class Ledger:
         current = known == request.admission or token == request.token
         return known < request.admission or (current and answer is None and gone is None)
 
-    async def claim(self, request: Request, answer: RequestOutcome, *, sent: bool = False) -> Entry:
+    async def decide(self, request: Request, answer: RequestOutcome, *, delivered: bool = False) -> Entry:
         """Make `answer` the outcome of `request` if it has none; says which one it has.
 
-        An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `sent`: its caller has it with
-        that.
+        An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `delivered`: with that its
+        caller has it.
         """
         if not answer.trace_id:
             answer = answer.model_copy(update={"trace_id": traces.trace_id()})
         answer = fitted(answer)
-        args = [*_of_admission(request), answer.encode(), _again(answer), int(sent), int(request.recorded)]
-        return _entry(await self._redis.script(_CLAIM, [_key(key_of(request))], args))
+        args = [*_of_admission(request), answer.encode(), _again(answer), int(delivered), int(request.recorded)]
+        return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args))
 
     async def replace(self, request: Request, answer: RequestOutcome) -> None:
         """Put `answer` in the place of an outcome that the broker refuses to carry."""
@@ -279,23 +279,23 @@ class Ledger:
         args = [request.admission, answer.encode(), _again(answer)]
         await self._redis.script(_REPLACE, [_key(key_of(request))], args)
 
-    async def file(
+    async def store(
         self, answer: RequestOutcome, tenant: str, caller: str, *, ask: str = "", admission: int = 0
     ) -> None:
         """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
         answer = fitted(answer)
         args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
-        await self._redis.script(_CLAIM, [key], args)
+        await self._redis.script(_DECIDE, [key], args)
 
     async def unread(self, request: Request, answer: RequestOutcome) -> None:
         """Keep what was told to an ask that could not be read, if nothing else is known under its id."""
         args = [fitted(answer).encode(), request.tenant, request.caller, _SECONDS]
         await self._redis.script(_UNREAD, [_key(key_of(request))], args)
 
-    async def sent(self, request: Request) -> None:
+    async def mark_delivered(self, request: Request) -> None:
         """Note that the outcome is on its way, so that nobody sends it again."""
-        await self._redis.script(_SENT, [_key(key_of(request))], [request.admission])
+        await self._redis.script(_DELIVERED, [_key(key_of(request))], [request.admission])
 
     async def find(self, key: str) -> Entry | None:
         """What is known under a request id (or `{request}/p{n}` for a rerun)."""
@@ -305,12 +305,12 @@ class Ledger:
 
 def _entry(fields: Sequence[str | None]) -> Entry:
     """The entry in the values of `_FIELDS`."""
-    tenant, caller, body, sent, due, ask, token, admission, request, cancelled, unread, past = fields
+    tenant, caller, body, delivered, due, ask, token, admission, request, cancelled, unread, past = fields
     return Entry(
         tenant or "",
         caller or "",
         _outcome(body),
-        bool(sent),
+        bool(delivered),
         datetime.fromisoformat(due) if due else None,
         ask,
         token,

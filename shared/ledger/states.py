@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class State(StrEnum):
+class LedgerState(StrEnum):
     """What is known of a request."""
 
     UNKNOWN = "unknown"
@@ -16,11 +16,11 @@ class State(StrEnum):
     BOUND = "bound"
     """Its id belongs to a question, which was not admitted yet, or could not be enqueued."""
     ACCEPTED = "accepted"
-    UNWANTED = "unwanted"
+    CANCELLED = "cancelled"
     """Cancelled before it was accepted: a tombstone."""
-    CLAIMED = "claimed"
+    DECIDED = "decided"
     """It has its outcome. Only a repeat of an ask whose outcome was retryable begins anew."""
-    TOLD = "told"
+    DELIVERED = "delivered"
     """The outcome was sent, or filed for an HTTP caller."""
 
 
@@ -33,34 +33,39 @@ class Step(StrEnum):
     UNREAD = "unread"
     ACCEPT = "accept"
     CANCEL = "cancel"
-    CLAIM = "claim"
-    SENT = "sent"
-    FILE = "file"
+    DECIDE = "decide"
+    DELIVER = "deliver"
+    STORE = "store"
     FORGET = "forget"
 
 
-_ANY_TIME = {Step.CLAIM: State.CLAIMED, Step.FILE: State.TOLD}
-_BINDING = {Step.BIND: State.BOUND, Step.REPEAT: State.BOUND}
+_ANY_TIME = {Step.DECIDE: LedgerState.DECIDED, Step.STORE: LedgerState.DELIVERED}
+_BINDING = {Step.BIND: LedgerState.BOUND, Step.REPEAT: LedgerState.BOUND}
 
 # What is not named here changes nothing. Of a final outcome `REPEAT` changes nothing either.
-NEXT: Mapping[State, Mapping[Step, State]] = {
-    State.UNKNOWN: {
+NEXT: Mapping[LedgerState, Mapping[Step, LedgerState]] = {
+    LedgerState.UNKNOWN: {
         **_BINDING,
-        Step.UNREAD: State.UNREAD,
-        Step.ACCEPT: State.ACCEPTED,
-        Step.CANCEL: State.UNWANTED,
+        Step.UNREAD: LedgerState.UNREAD,
+        Step.ACCEPT: LedgerState.ACCEPTED,
+        Step.CANCEL: LedgerState.CANCELLED,
         **_ANY_TIME,
     },
-    State.UNREAD: {**_BINDING, Step.ACCEPT: State.ACCEPTED, Step.CANCEL: State.UNWANTED, **_ANY_TIME},
-    State.BOUND: {Step.ACCEPT: State.ACCEPTED, Step.CANCEL: State.UNWANTED, **_ANY_TIME},
-    # To cancel what was accepted is to claim `cancelled` for it.
-    State.ACCEPTED: {Step.FORGET: State.BOUND, **_ANY_TIME},
-    State.UNWANTED: {**_ANY_TIME},
-    State.CLAIMED: {Step.SENT: State.TOLD, Step.FILE: State.TOLD},
-    State.TOLD: {Step.REPEAT: State.BOUND},
+    LedgerState.UNREAD: {
+        **_BINDING,
+        Step.ACCEPT: LedgerState.ACCEPTED,
+        Step.CANCEL: LedgerState.CANCELLED,
+        **_ANY_TIME,
+    },
+    LedgerState.BOUND: {Step.ACCEPT: LedgerState.ACCEPTED, Step.CANCEL: LedgerState.CANCELLED, **_ANY_TIME},
+    # To cancel what was accepted is to decide it as `cancelled`.
+    LedgerState.ACCEPTED: {Step.FORGET: LedgerState.BOUND, **_ANY_TIME},
+    LedgerState.CANCELLED: {**_ANY_TIME},
+    LedgerState.DECIDED: {Step.DELIVER: LedgerState.DELIVERED, Step.STORE: LedgerState.DELIVERED},
+    LedgerState.DELIVERED: {Step.REPEAT: LedgerState.BOUND},
 }
 
 
-def after(state: State, step: Step) -> State:
+def after(state: LedgerState, step: Step) -> LedgerState:
     """The state that `step` leads to from `state`."""
     return NEXT[state].get(step, state)

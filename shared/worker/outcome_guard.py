@@ -1,8 +1,8 @@
 """The guard before an outcome leaves: at most one per request, and always the same one.
 
-The ledger keeps the first outcome that is claimed; the reply queue drops a second message with the same id.
+The ledger keeps the first outcome that is decided; the reply queue drops a second message with the same id.
 When Redis is away, or has lost what it knew of the request, the queue guards alone. What is told to one ask alone is
-not claimed (`Envelope.claim`).
+not decided (`Envelope.decide`).
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Sent:
 
 
 class OutcomeGuard:
-    """Looks up, claims and sends outcomes."""
+    """Looks up, decides and sends outcomes."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class OutcomeGuard:
                 return None  # Redis lost this admission
             if entry is None or entry.is_wanted or entry.answer is not None:
                 return entry
-            return await self._ledger.claim(request, cancelled(request, self._clock()))
+            return await self._ledger.decide(request, cancelled(request, self._clock()))
         except RedisUnavailable:
             return None
 
@@ -83,13 +83,13 @@ class OutcomeGuard:
         """
         request = envelope.request
         if request is None or not isinstance(envelope.message, RequestOutcome):
-            raise TypeError("an outcome needs its request to be claimed for")
+            raise TypeError("an outcome needs its request to be decided for")
         answer = fitted(envelope.message)
-        if not envelope.claim:
+        if not envelope.decide:
             await send(replace(envelope, message=answer))
             return Sent(answer)
         reach("outcome.claiming")
-        entry = await self._claim(request, answer)
+        entry = await self._decide(request, answer)
         reach("outcome.claimed")
         if entry is not None and not entry.asks_the_same(request):
             # Redis was away when it was admitted, and its id belongs to another question.
@@ -103,7 +103,7 @@ class OutcomeGuard:
             # Under the ids of the admission before, the broker would drop it.
             request = request.model_copy(update={"admission": entry.admission})
             envelope = to_caller(request, answer, self._clock())
-        if entry is not None and entry.sent:
+        if entry is not None and entry.delivered:
             await self.ended(holder, entry)
             return None
         guarded = entry is not None and not entry.is_lost(request)
@@ -113,7 +113,7 @@ class OutcomeGuard:
         except Unprocessable as refused:
             if refused.reason is not Reason.PAYLOAD_TOO_LARGE:
                 raise
-            # A namespace that takes less than Service Bus does otherwise; what is claimed must be told all the same.
+            # A namespace that takes less than Service Bus does otherwise; what is decided must be told all the same.
             winner = too_large(winner)
             await self._replace(request, winner)
             await send(replace(envelope, message=winner))
@@ -149,14 +149,14 @@ class OutcomeGuard:
         while self._unnoted:
             request, answer = self._unnoted.popleft()
             try:
-                await self._ledger.claim(request, answer, sent=True)
+                await self._ledger.decide(request, answer, delivered=True)
             except RedisUnavailable:
                 self._unnoted.appendleft((request, answer))
                 await asyncio.sleep(self._again)
 
-    async def _claim(self, request: Request, answer: RequestOutcome) -> Entry | None:
+    async def _decide(self, request: Request, answer: RequestOutcome) -> Entry | None:
         try:
-            return await self._ledger.claim(request, answer)
+            return await self._ledger.decide(request, answer)
         except RedisUnavailable:
             return None
 
@@ -168,6 +168,6 @@ class OutcomeGuard:
 
     async def _note_sent(self, request: Request) -> None:
         try:
-            await self._ledger.sent(request)
+            await self._ledger.mark_delivered(request)
         except RedisUnavailable:
             return

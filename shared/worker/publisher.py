@@ -41,7 +41,7 @@ async def send_in_order(envelopes: Sequence[Envelope], send: Send, check: Callab
 
 
 class Publisher:
-    """Sends envelopes: outcomes after they were claimed, everything with the current trace."""
+    """Sends envelopes: outcomes after they were decided, everything with the current trace."""
 
     def __init__(self, bus: Bus, outcomes: OutcomeGuard, metrics: Metrics, clock: Callable[[], datetime]) -> None:
         self._bus = bus

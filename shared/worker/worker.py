@@ -296,7 +296,7 @@ class Worker(Generic[Task]):
             return entry
         if entry.answer is None:
             return None
-        if entry.sent:
+        if entry.delivered:
             self.publisher.is_over(request)
         else:
             await self.publisher.send(to_caller(request, entry.answer, self.clock()))

@@ -10,7 +10,7 @@ async def test_a_reservation_that_is_settled_again_and_again_is_given_back_once(
     assert await budget.reserve("t", "r1", 900) is None
     assert await budget.reserve("t", "r2", 5_000) is None
     for _ in range(5):
-        await budget.settle("t", "r1", 100)
+        await budget.correct("t", "r1", 100)
     level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
     # 10,000 less 100 and 5,000, and what was refilled between the reservations, which is never more than was missing.
     assert 4_900 <= float(level or 0) <= 5_800

@@ -6,21 +6,21 @@ import pytest
 
 from shared.contracts.outcome import Code, Outcome, ending
 from shared.ledger.ledger import Ledger, key_of
-from shared.ledger.states import State, Step, after
+from shared.ledger.states import LedgerState, Step, after
 from shared.redis import FailFastRedis
 from tests.support.builders import NOW, a_request
 
 REQUEST = a_request(ask_digest="d", token="t1")
 LATER = NOW + timedelta(seconds=31)
 # The shortest way to each state.
-WAYS: dict[State, tuple[Step, ...]] = {
-    State.UNKNOWN: (),
-    State.UNREAD: (Step.UNREAD,),
-    State.BOUND: (Step.BIND,),
-    State.ACCEPTED: (Step.ACCEPT,),
-    State.UNWANTED: (Step.CANCEL,),
-    State.CLAIMED: (Step.CLAIM,),
-    State.TOLD: (Step.ACCEPT, Step.CLAIM, Step.SENT),
+WAYS: dict[LedgerState, tuple[Step, ...]] = {
+    LedgerState.UNKNOWN: (),
+    LedgerState.UNREAD: (Step.UNREAD,),
+    LedgerState.BOUND: (Step.BIND,),
+    LedgerState.ACCEPTED: (Step.ACCEPT,),
+    LedgerState.CANCELLED: (Step.CANCEL,),
+    LedgerState.DECIDED: (Step.DECIDE,),
+    LedgerState.DELIVERED: (Step.ACCEPT, Step.DECIDE, Step.DELIVER),
 }
 
 
@@ -38,24 +38,24 @@ async def take(ledger: Ledger, step: Step) -> None:
             await ledger.accept(REQUEST)
         case Step.CANCEL:
             await ledger.cancel(REQUEST.request_id, REQUEST.tenant, REQUEST.caller)
-        case Step.CLAIM:
-            await ledger.claim(REQUEST, answer)
-        case Step.SENT:
-            await ledger.sent(REQUEST)
-        case Step.FILE:
-            await ledger.file(answer, REQUEST.tenant, REQUEST.caller)
+        case Step.DECIDE:
+            await ledger.decide(REQUEST, answer)
+        case Step.DELIVER:
+            await ledger.mark_delivered(REQUEST)
+        case Step.STORE:
+            await ledger.store(answer, REQUEST.tenant, REQUEST.caller)
         case Step.FORGET:
             await ledger.forget(REQUEST, "t1")
 
 
-async def state_in(ledger: Ledger) -> State:
+async def state_in(ledger: Ledger) -> LedgerState:
     entry = await ledger.find(key_of(REQUEST))
-    return entry.state if entry else State.UNKNOWN
+    return entry.state if entry else LedgerState.UNKNOWN
 
 
 @pytest.mark.parametrize("step", Step)
-@pytest.mark.parametrize("state", State)
-async def test_every_step_leads_where_the_table_says(redis: FailFastRedis, state: State, step: Step) -> None:
+@pytest.mark.parametrize("state", LedgerState)
+async def test_every_step_leads_where_the_table_says(redis: FailFastRedis, state: LedgerState, step: Step) -> None:
     ledger = Ledger(redis)
     for before in WAYS[state]:
         await take(ledger, before)

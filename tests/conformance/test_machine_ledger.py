@@ -42,7 +42,7 @@ class Known:
     """What a ledger should know of a request."""
 
     answer: str | None = None
-    sent: bool = False
+    delivered: bool = False
     answer_by: datetime | None = None
     ask: str | None = None
     token: str | None = None
@@ -69,7 +69,7 @@ def an_answer(request: Request, text: str) -> RequestOutcome:
 
 
 def anew(known: Known) -> Known:
-    return replace(known, answer=None, sent=False, answer_by=None, accepted=False, cancelled=False)
+    return replace(known, answer=None, delivered=False, answer_by=None, accepted=False, cancelled=False)
 
 
 class LedgerLaw(RuleBasedStateMachine):
@@ -112,7 +112,7 @@ class LedgerLaw(RuleBasedStateMachine):
         request = the_request(name, run, ask_digest=question)
         known, replay = self.known(request), bool(run[0]) and not run[1]
         entry = self.wait(self.ledgers[which].bind(request, token, now))
-        over = known.answer == BUSY and known.sent and now >= NOW + RETRY_AFTER
+        over = known.answer == BUSY and known.delivered and now >= NOW + RETRY_AFTER
         if known.ask is None and not (replay and known.unread):
             kept = Known() if known.unread else known
             known = replace(kept, ask=question, token=kept.token or token)
@@ -153,7 +153,7 @@ class LedgerLaw(RuleBasedStateMachine):
     def claim(self, name: str, run: tuple[str, bool], question: str, admission: int, text: str, which: int) -> None:
         """The first one wins, whoever it is; an earlier admission and another question claim nothing."""
         request = the_request(name, run, ask_digest=question, admission=admission)
-        entry = self.wait(self.ledgers[which].claim(request, an_answer(request, text)))
+        entry = self.wait(self.ledgers[which].decide(request, an_answer(request, text)))
         model = self.admitted(request)
         if model is not None:
             self.learn(request, replace(model, answer=model.answer or text))
@@ -170,7 +170,7 @@ class LedgerLaw(RuleBasedStateMachine):
         before = self.known(request)
 
         async def all_together() -> list[Entry]:
-            claims = (self.ledgers[n % 2].claim(request, an_answer(request, text)) for n, text in enumerate(texts))
+            claims = (self.ledgers[n % 2].decide(request, an_answer(request, text)) for n, text in enumerate(texts))
             return await asyncio.gather(*claims)
 
         [winner] = {entry.answer.text for entry in self.wait(all_together()) if entry.answer is not None}
@@ -186,29 +186,29 @@ class LedgerLaw(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(key for key, known in self.model.items() if known.answer)))
         name, _, run = key.partition("/")
         request = the_request(name, (run, bool(run)), admission=admission)
-        self.wait(self.ledgers[which].sent(request))
+        self.wait(self.ledgers[which].mark_delivered(request))
         known = self.known(request)
-        self.learn(request, replace(known, sent=known.sent or known.admission == admission))
+        self.learn(request, replace(known, delivered=known.delivered or known.admission == admission))
 
     @rule(name=REQUESTS, run=RUNS)
     def sent_after_everything_was_forgotten(self, name: str, run: tuple[str, bool]) -> None:
         """Redis was flushed between the claim and this note: nobody may read an outcome into it."""
         request = the_request(name, run)
         if key_of(request) not in self.model:
-            self.wait(self.ledgers[0].sent(request))
+            self.wait(self.ledgers[0].mark_delivered(request))
 
     @rule(name=REQUESTS, run=RUNS, question=QUESTIONS, admission=ADMISSIONS, text=TEXTS)
     def file(self, name: str, run: tuple[str, bool], question: str, admission: int, text: str) -> None:
         """An outcome that reached an HTTP caller's queue is kept, unless there is one."""
         request = the_request(name, run, ask_digest=question, token="", admission=admission)
         self.wait(
-            self.ledgers[0].file(
+            self.ledgers[0].store(
                 an_answer(request, text), request.tenant, request.caller, ask=question, admission=admission
             )
         )
         model = self.admitted(request)
         if model is not None:
-            self.learn(request, replace(model, token=model.token or None, answer=model.answer or text, sent=True))
+            self.learn(request, replace(model, token=model.token or None, answer=model.answer or text, delivered=True))
 
     @rule(name=REQUESTS, run=RUNS, token=TOKENS)
     def forget(self, name: str, run: tuple[str, bool], token: str) -> None:
@@ -278,7 +278,7 @@ def assert_is(entry: Entry, model: Known, request: Request) -> None:
     """What a ledger says is what the model says."""
     assert (entry.tenant, entry.caller) == ((request.tenant, request.caller) if model.owned else ("", ""))
     assert (entry.answer.text if entry.answer else None) == model.answer
-    assert (entry.sent, entry.answer_by, entry.cancelled) == (model.sent, model.answer_by, model.cancelled)
+    assert (entry.delivered, entry.answer_by, entry.cancelled) == (model.delivered, model.answer_by, model.cancelled)
     assert (entry.request is not None, entry.unread is not None) == (model.accepted, model.unread)
     assert (entry.ask, entry.token, entry.admission) == (model.ask, model.token, model.admission)
     assert tuple(entry.past) == model.past

@@ -127,7 +127,7 @@ class OutcomeLaw(RuleBasedStateMachine):
     def deliver_again(self, target_name: str) -> None:
         """A redelivery: whoever finds an outcome that was not sent, sends it."""
         entry = self.wait(self.outcomes.known(TARGETS[target_name]))
-        if entry is not None and entry.answer is not None and not entry.sent:
+        if entry is not None and entry.answer is not None and not entry.delivered:
             self._start(target_name, entry.answer)
 
     @rule()
@@ -195,7 +195,7 @@ class OutcomeLaw(RuleBasedStateMachine):
                 entry = self.wait(self.ledger.find(key_of(request)))
                 known = _said(entry.answer) if entry is not None and entry.answer is not None else None
                 assert set(self._heard(name)) <= {known}
-                assert entry is None or not entry.sent or self._heard(name)
+                assert entry is None or not entry.delivered or self._heard(name)
 
     def teardown(self) -> None:
         """Whoever lives goes on, and what was left behind is delivered again: now there is one outcome each."""

@@ -134,7 +134,7 @@ async def test_reserving_and_settling_twice_counts_once(redis: FailFastRedis) ->
     for _ in range(5):
         assert await budget.reserve("t", "r1", 900) is None
     for _ in range(5):
-        await budget.settle("t", "r1", 100)
+        await budget.correct("t", "r1", 100)
     assert await budget.reserve("t", "r2", 900) is None
     assert await budget.reserve("t", "r3", 900) is not None
 
@@ -142,7 +142,7 @@ async def test_reserving_and_settling_twice_counts_once(redis: FailFastRedis) ->
 async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     assert await budget.reserve("t", "r1", 900) is None
-    await budget.settle("t", "r1", 0)
+    await budget.correct("t", "r1", 0)
     await budget.spend("t", "r1", 300)
     level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
     assert float(level or 0) == 700
@@ -153,7 +153,7 @@ async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: 
     assert await budget.reserve("t", "r1", 900) is None
     for _ in range(2):
         await budget.charge("t", 40)
-    await budget.settle("t", "r1", 0)
+    await budget.correct("t", "r1", 0)
     level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
     assert float(level or 0) == 920
 
@@ -163,7 +163,7 @@ async def test_searching_alone_uses_a_budget_up(redis: FailFastRedis) -> None:
     budget, admitted = TenantBudget(redis, lambda _tenant: 1_000), 0
     while await budget.reserve("t", f"r{admitted}", 500) is None:
         await budget.charge("t", 100)
-        await budget.settle("t", f"r{admitted}", 0)
+        await budget.correct("t", f"r{admitted}", 0)
         admitted += 1
         assert admitted < 60  # a minute refills the whole budget, and no machine is that slow
 
@@ -190,7 +190,7 @@ def test_a_bucket_never_lends_and_never_overflows(steps: list[tuple[float, int, 
         bucket, wait = bucket.reserve(tokens, now)
         if wait is None:
             used = tokens if actual is None else min(actual, tokens)
-            bucket = bucket.settle(tokens, used)
+            bucket = bucket.correct(tokens, used)
             spent += used
         assert 0 <= bucket.level <= 1_000
         assert spent <= 1_000 + now * 1_000 / 60 + 1e-6
@@ -203,7 +203,7 @@ async def test_of_many_outcomes_the_first_is_the_outcome(redis: FailFastRedis) -
     ledger, request = Ledger(redis), a_request()
     texts = [f"answer {n}" for n in range(20)]
     entries = await asyncio.gather(
-        *(ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text=text)) for text in texts)
+        *(ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text=text)) for text in texts)
     )
     assert len({entry.answer.text for entry in entries if entry.answer is not None}) == 1
 
@@ -214,14 +214,14 @@ async def test_a_request_is_known_from_its_admission_on(redis: FailFastRedis) ->
     await ledger.accept(request)
     entry = await ledger.find("r1")
     assert entry is not None
-    assert (entry.tenant, entry.caller, entry.answer, entry.sent) == ("tessolund", "welcome-app", None, False)
+    assert (entry.tenant, entry.caller, entry.answer, entry.delivered) == ("tessolund", "welcome-app", None, False)
 
 
 async def test_a_rerun_has_an_outcome_of_its_own(redis: FailFastRedis) -> None:
     ledger = Ledger(redis)
-    first = await ledger.claim(a_request(), ending(a_request(), Outcome.FAILED, Code.CRASHED))
+    first = await ledger.decide(a_request(), ending(a_request(), Outcome.FAILED, Code.CRASHED))
     rerun = a_request(run="p1", rerun=True)
-    second = await ledger.claim(rerun, ending(rerun, Outcome.ANSWERED, Code.OK, text="x"))
+    second = await ledger.decide(rerun, ending(rerun, Outcome.ANSWERED, Code.OK, text="x"))
     assert first.answer is not None
     assert second.answer is not None
     assert (first.answer.outcome, second.answer.outcome) == (Outcome.FAILED, Outcome.ANSWERED)
@@ -243,7 +243,7 @@ async def test_what_was_cancelled_is_not_wanted_any_more(redis: FailFastRedis, a
     assert await ledger.is_wanted(request)
     entry = await ledger.cancel("r1", "tessolund", "welcome-app")
     assert (entry.request is not None, entry.cancelled) == (accepted, not accepted)
-    await ledger.claim(request, cancelled(request, NOW))
+    await ledger.decide(request, cancelled(request, NOW))
     assert not await ledger.is_wanted(request)
 
 
@@ -252,7 +252,7 @@ async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: FailF
     await ledger.cancel("r1", "tessolund", "welcome-app")
     assert not (await ledger.accept(request)).is_wanted
     other = a_request(request_id="r2")
-    await ledger.claim(other, ending(other, Outcome.ANSWERED, Code.OK, text="x"))
+    await ledger.decide(other, ending(other, Outcome.ANSWERED, Code.OK, text="x"))
     entry = await ledger.cancel("r2", "tessolund", "welcome-app")
     assert entry.answer is not None
     assert (entry.answer.text, entry.cancelled) == ("x", False)

@@ -69,11 +69,11 @@ class Gateway:
             metrics=make(),
             clock=self.clock,
         )
-        self.cancelling = Cancellation(self.ledger, self.budget.settle, self.clock)
+        self.cancelling = Cancellation(self.ledger, self.budget.correct, self.clock)
         self.ask_consumer = AskConsumer(CALLERS, self.desk, self.cancelling, self.clock)
-        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.settle, held.release, self.clock)
+        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.correct, held.release, self.clock)
         self.waiters = Waiters()
-        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.settle, self.clock)
+        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.correct, self.clock)
 
     def clock(self) -> datetime:
         return self.now

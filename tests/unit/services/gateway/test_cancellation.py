@@ -56,14 +56,14 @@ async def test_cancelling_twice_tells_the_same(gateway: Gateway) -> None:
 
 async def test_the_answer_that_was_first_is_the_outcome(gateway: Gateway) -> None:
     request = await asked(gateway)
-    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
     assert the_answer(await cancel(gateway)).text == "24"
 
 
 async def test_an_answer_that_comes_later_is_not_the_outcome(gateway: Gateway) -> None:
     request = await asked(gateway)
     await cancel(gateway)
-    late = await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    late = await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
     assert late.answer is not None
     assert late.answer.outcome is Outcome.CANCELLED
 
@@ -152,7 +152,7 @@ async def test_delete_cancels_what_was_asked_on_the_queue(web: Web, gateway: Gat
 
 async def test_delete_says_the_answer_that_was_first(web: Web, gateway: Gateway) -> None:
     request = await asked(gateway)
-    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
+    await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
     reply = await web.delete(request.request_id)
     assert (reply.status_code, reply.json()["text"]) == (200, "24")
 

@@ -95,8 +95,8 @@ async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(dying: Dying
 
 async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> None:
     await dying.gateway.ledger.accept(admitted())
-    await dying.gateway.ledger.claim(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
-    await dying.gateway.ledger.sent(admitted())
+    await dying.gateway.ledger.decide(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
+    await dying.gateway.ledger.mark_delivered(admitted())
     await dying.die(work(admitted()))
     assert [archived.message_id for archived in await dying.look()] == ["r1/expired"]
     assert await dying.told() == []
@@ -109,8 +109,8 @@ async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> No
 )
 async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(dying: Dying, answer: RequestOutcome) -> None:
     await dying.gateway.ledger.accept(admitted())
-    await dying.gateway.ledger.claim(admitted(), answer)
-    await dying.gateway.ledger.sent(admitted())
+    await dying.gateway.ledger.decide(admitted(), answer)
+    await dying.gateway.ledger.mark_delivered(admitted())
     await dying.die(work(admitted()))
     assert await dying.look() == []
 

@@ -25,7 +25,7 @@ from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.ledger.ledger import Entry
-from shared.ledger.states import State
+from shared.ledger.states import LedgerState
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.metrics import make
 from shared.worker.outbox import handed_back, retry_copy
@@ -294,7 +294,7 @@ async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(office: 
 async def first_claimed(office: Office) -> None:
     request = await office.work(**FIRST)
     answered = ending(request, Outcome.ANSWERED, Code.OK, finished_at=office.now, text="24")
-    await office.ledger.claim(request, answered)
+    await office.ledger.decide(request, answered)
 
 
 async def first_overloaded(office: Office) -> None:
@@ -362,7 +362,7 @@ async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_af
     outcome = Outcome.REFUSED if done == "admitted anew" else Outcome.ANSWERED
     given: dict[str, Any] = {"retryable": done == "admitted anew", "finished_at": office.now}
     if done == "claimed":
-        await office.ledger.claim(work.request, ending(work.request, outcome, code, **given))
+        await office.ledger.decide(work.request, ending(work.request, outcome, code, **given))
     else:
         await office.finish(work.request, outcome=outcome, code=code, **given)
     if done == "admitted anew":
@@ -371,7 +371,7 @@ async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_af
     await ask.dead_letter("MaxDeliveryCountExceeded", "it came back too often")
     await office.look_after_the_dead()
     assert [(name, answer.code) for name, answer in await office.heard("s1")] == [(f"{REQUEST}/reply", code)]
-    assert (await office.entry()).answer is None or (await office.entry()).sent
+    assert (await office.entry()).answer is None or (await office.entry()).delivered
 
 
 async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(office: Office) -> None:
@@ -408,7 +408,7 @@ async def refused_and_admitted_anew(office: Office) -> Request:
     """The request of the second admission."""
     await first_over_budget(office)
     [(_, refusal)] = await office.heard("s1")
-    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
+    await office.budget.correct("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
     office.now += timedelta(seconds=refusal.retry_after or 0)
     return await office.work(**REPEAT)
 
@@ -494,7 +494,7 @@ async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_correct
     await office.dies(an_ask(**BROKEN), "SchemaInvalid")
     [(message_id, answer)] = await office.heard("s1")
     assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(an_ask(**BROKEN))}", Code.SCHEMA_INVALID)
-    assert (await office.entry()).state is State.UNREAD
+    assert (await office.entry()).state is LedgerState.UNREAD
     await office.finish(await office.work(**REPEAT), text="24")
     assert [(name, answer.text) for name, answer in await office.heard("s2")] == [(f"{REQUEST}/reply", "24")]
 
@@ -667,7 +667,7 @@ async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web
     assert (first.status_code, again.status_code) == (429, 429)
     assert int(again.headers["Retry-After"]) == int(first.headers["Retry-After"]) - 10
     office.now += timedelta(seconds=int(again.headers["Retry-After"]))
-    await office.budget.settle("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
+    await office.budget.correct("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
     reply = await post(web)
     assert reply.status_code == 202
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
@@ -678,7 +678,7 @@ async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_wor
 ) -> None:
     first = await post(web)
     await office.budget.spend("tessolund", "something else", 100_000)
-    await office.budget.settle("tessolund", first.json()["request_id"], 4_000)
+    await office.budget.correct("tessolund", first.json()["request_id"], 4_000)
     again = await post(web)
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     sent = [(each.message_id, each.message) for each in web.sent]
@@ -693,11 +693,11 @@ async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_not
     await office.ledger.forget(work, work.token)
     await office.ledger.bind(work, work.token, office.now)
     await office.budget.spend("tessolund", "something else", 100_000)
-    await office.budget.settle("tessolund", first.json()["request_id"], 4_000)
+    await office.budget.correct("tessolund", first.json()["request_id"], 4_000)
     assert (await post(web)).status_code == 429
     entry = await office.ledger.find(first.json()["request_id"])
     assert entry is not None
-    assert (entry.state, entry.token) == (State.BOUND, work.token)
+    assert (entry.state, entry.token) == (LedgerState.BOUND, work.token)
 
 
 async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: FailFastRedis) -> None:

@@ -118,9 +118,9 @@ async def test_an_answer_is_kept_for_exactly_the_groups_it_was_found_for(
 async def test_an_answered_request_is_not_answered_again(gateway: Gateway) -> None:
     request = (await gateway.ask())[1].request
     assert request is not None
-    await gateway.ledger.claim(request, ending(request, Outcome.ANSWERED, Code.OK, text="x"))
+    await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="x"))
     assert the_answer(await gateway.ask()).text == "x"  # claimed, but perhaps never sent
-    await gateway.ledger.sent(request)
+    await gateway.ledger.mark_delivered(request)
     assert await gateway.ask() == []
 
 
@@ -146,7 +146,7 @@ async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_reque
     await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
     entry = await gateway.ledger.find("r1")
     assert entry is not None
-    assert (entry.caller, entry.sent) == ("welcome-app", True)
+    assert (entry.caller, entry.delivered) == ("welcome-app", True)
 
 
 async def test_what_was_reserved_for_a_request_that_expired_is_given_back(gateway: Gateway) -> None:
@@ -168,7 +168,7 @@ async def test_an_id_is_good_for_one_question_only(gateway: Gateway) -> None:
     assert len(await gateway.ask(question="How?")) == 2
     [envelope] = await gateway.ask(question="Why?", reply_to_session_id="s2")
     assert (the_answer([envelope]).code, the_answer([envelope]).retryable) == (Code.ID_REUSED, False)
-    assert (envelope.claim, envelope.session_id) == (False, "s2")
+    assert (envelope.decide, envelope.session_id) == (False, "s2")
 
 
 async def test_every_replay_pays_for_itself(gateway: Gateway) -> None:

@@ -47,5 +47,5 @@ async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(we
     await asyncio.sleep(0.2)
     gateway = Gateway(redis)
     mine = a_request(request_id=request)
-    await gateway.ledger.claim(mine, ending(mine, Outcome.ANSWERED, Code.OK, text="24"))
+    await gateway.ledger.decide(mine, ending(mine, Outcome.ANSWERED, Code.OK, text="24"))
     assert {response.json()["text"] for response in await asyncio.gather(*waiters)} == {"24"}

@@ -80,8 +80,8 @@ class WorkerFixture:
 
     async def cancel(self) -> None:
         request = a_request()
-        await self.ledger.claim(request, cancelled(request, NOW))
-        await self.budget.settle(request.tenant, request.spending, 0)
+        await self.ledger.decide(request, cancelled(request, NOW))
+        await self.budget.correct(request.tenant, request.spending, 0)
 
     async def left(self) -> float:
         """Of 10,000 tokens, without what was refilled since."""
@@ -155,7 +155,7 @@ async def test_the_result_is_kept_before_it_is_sent(scene: WorkerFixture) -> Non
     entry = await scene.ledger.find("r1")
     assert entry is not None
     assert entry.answer == answer
-    assert not entry.sent
+    assert not entry.delivered
 
 
 async def test_a_busy_model_is_tried_again_later(scene: WorkerFixture) -> None:

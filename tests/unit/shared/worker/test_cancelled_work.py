@@ -13,7 +13,7 @@ async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: Fai
     scene, request = WorkerFixture(redis), a_request()
     if accepted:
         await scene.ledger.accept(request)
-        await scene.ledger.claim(request, cancelled(request, NOW))
+        await scene.ledger.decide(request, cancelled(request, NOW))
     else:
         await scene.ledger.cancel(request.request_id, request.tenant, request.caller)
     for _ in range(2):

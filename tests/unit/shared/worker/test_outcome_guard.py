@@ -41,8 +41,8 @@ async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: Fa
 
 async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
-    await ledger.claim(request, an_answer(request, "first"))
-    await ledger.file(an_answer(request, "second"), "somebody", "else")
+    await ledger.decide(request, an_answer(request, "first"))
+    await ledger.store(an_answer(request, "second"), "somebody", "else")
     entry = await ledger.find(request.request_id)
     assert entry is not None
     assert entry.answer == an_answer(request, "first")
@@ -56,7 +56,7 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     """Its outcome was retryable and told, and the same ask was admitted anew."""
     scene, first = WorkerFixture(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-    await scene.ledger.claim(first, ended, sent=True)
+    await scene.ledger.decide(first, ended, delivered=True)
     entry = await scene.ledger.bind(first, "t2", NOW)
     anew = first.model_copy(update={"admission": entry.admission, "token": "t2"})
     if known:
@@ -88,7 +88,7 @@ async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
     await scene.ledger.accept(first)
     if other != "underway":
         ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-        await scene.ledger.claim(first, ended, sent=True)
+        await scene.ledger.decide(first, ended, delivered=True)
     if other == "admitted anew":
         await scene.ledger.bind(first, "t2", NOW)
     request = first.model_copy(update={"reserved_tokens": 1, **changes})
@@ -105,7 +105,7 @@ async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
 async def test_an_admission_that_redis_did_not_say_in_time_gives_back_the_ticket_it_has(redis: FailFastRedis) -> None:
     ledger, tickets, first = Ledger(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-    await ledger.claim(first, ended, sent=True)
+    await ledger.decide(first, ended, delivered=True)
     await ledger.bind(first, "t2", NOW)
     request = first.model_copy(update={"token": "t2", "reserved_tokens": 1})
     await tickets.take(request.tenant, [request], NOW)
@@ -116,9 +116,9 @@ async def test_an_admission_that_redis_did_not_say_in_time_gives_back_the_ticket
 async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(redis: FailFastRedis) -> None:
     ledger, first = Ledger(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-    await ledger.claim(first, ended, sent=True)
+    await ledger.decide(first, ended, delivered=True)
     await ledger.bind(first, "t2", NOW)
-    await ledger.file(an_answer(first), first.tenant, first.caller, ask="d", admission=0)
+    await ledger.store(an_answer(first), first.tenant, first.caller, ask="d", admission=0)
     entry = await ledger.find(first.request_id)
     assert entry is not None
     assert (entry.answer, entry.admission) == (None, 1)
@@ -127,7 +127,7 @@ async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(re
 async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: FailFastRedis) -> None:
     """Redis was away when it was admitted."""
     scene, owner = WorkerFixture(redis), a_request(ask_digest="d")
-    await scene.ledger.claim(owner, an_answer(owner), sent=True)
+    await scene.ledger.decide(owner, an_answer(owner), delivered=True)
     other = a_request(ask_digest="e", token="t2")
     for _ in range(2):
         await scene.worker().process(await scene.deliver(other))
@@ -142,7 +142,7 @@ async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcom
 
     await OutcomeGuard(scene.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
     [told] = left
-    assert (told.message_id, told.claim) == ("r1/reply/t2", False)
+    assert (told.message_id, told.decide) == ("r1/reply/t2", False)
 
 
 async def no_queue(envelope: Envelope) -> None:
@@ -155,9 +155,9 @@ async def test_nothing_is_kept_for_ever(redis: FailFastRedis, how: str) -> None:
     answer = an_answer(request)
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "accept": lambda: ledger.accept(request),
-        "claim": lambda: ledger.claim(request, answer),
+        "claim": lambda: ledger.decide(request, answer),
         "cancel": lambda: ledger.cancel(request.request_id, request.tenant, request.caller),
-        "file": lambda: ledger.file(answer, request.tenant, request.caller),
+        "file": lambda: ledger.store(answer, request.tenant, request.caller),
         "bind": lambda: ledger.bind(request, "t1", NOW),
         "unread": lambda: ledger.unread(request, answer),
     }
@@ -253,14 +253,14 @@ async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis
     entry = await ledger.find("r1")
     assert (entry is None) is flushed
     if entry is not None:
-        assert (entry.answer, entry.sent) == (an_answer(RECORDED), True)
+        assert (entry.answer, entry.delivered) == (an_answer(RECORDED), True)
     await redis.close()
 
 
 async def test_an_outcome_that_arrives_for_an_http_caller_is_filed_whatever_was_lost(redis: FailFastRedis) -> None:
     ledger = Ledger(redis)
-    await ledger.file(an_answer(RECORDED), RECORDED.tenant, RECORDED.caller)
-    claimed = await ledger.claim(RECORDED, an_answer(RECORDED, "another"))
+    await ledger.store(an_answer(RECORDED), RECORDED.tenant, RECORDED.caller)
+    claimed = await ledger.decide(RECORDED, an_answer(RECORDED, "another"))
     assert not claimed.is_lost(RECORDED)
     assert claimed.answer == an_answer(RECORDED)
 

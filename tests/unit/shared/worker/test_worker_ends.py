@@ -94,7 +94,7 @@ async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: Fa
     assert delivery.settled == "completed"
     assert (said.outcome, said.truncated) == (Outcome.ANSWERED, True)
     assert entry is not None
-    assert (entry.answer, entry.sent) == (said, True)
+    assert (entry.answer, entry.delivered) == (said, True)
 
 
 class Small(MemoryBus):
@@ -114,7 +114,7 @@ async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
     scene.bus = Small("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
     scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
     if claimed:
-        await scene.ledger.claim(request, an_answer(request, "x" * 30_000))
+        await scene.ledger.decide(request, an_answer(request, "x" * 30_000))
     delivery = await scene.deliver(request)
     await scene.worker().process(delivery)
     [reply] = await scene.queued("answers")
@@ -122,7 +122,7 @@ async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
     assert delivery.settled == "completed"
     assert (said.outcome, said.code, said.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
     assert entry is not None
-    assert (entry.answer, entry.sent) == (said, True)
+    assert (entry.answer, entry.delivered) == (said, True)
 
 
 class Brimful(MemoryBus):

@@ -216,7 +216,7 @@ class Overtaken(OutcomeGuard):
 
     async def known(self, request: Request) -> Entry | None:
         entry = await super().known(request)
-        await self._book.claim(request, an_answer(request))
+        await self._book.decide(request, an_answer(request))
         return entry
 
 
@@ -224,7 +224,7 @@ class Overtaken(OutcomeGuard):
 async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: FailFastRedis, when: str) -> None:
     ledger, request, bus = Ledger(redis), a_request(), MemoryBus("outcomes", "answers", clock=lambda: LATE)
     if when == "before":
-        await ledger.claim(request, an_answer(request))
+        await ledger.decide(request, an_answer(request))
     await bus.send(outgoing(at_deadline(request), NOW))
     delivery = await bus.inbox("outcomes").receive(timedelta(0))
     assert delivery is not None

@@ -58,7 +58,7 @@ async def test_a_redelivered_message_sends_no_second_outcome(scene: WorkerFixtur
 
 async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: WorkerFixture) -> None:
     request = a_request()
-    await scene.ledger.claim(request, an_answer(request, "from before"))
+    await scene.ledger.decide(request, an_answer(request, "from before"))
     await scene.worker().process(await scene.deliver(request))
     [reply] = await scene.queued("answers")
     assert RequestOutcome.decode(reply.body).text == "from before"
@@ -78,7 +78,7 @@ async def test_the_first_outcome_that_is_claimed_wins(scene: WorkerFixture) -> N
         """Looks before anybody has claimed, and is overtaken afterwards: the race, made certain."""
 
         async def known(self, request: Request) -> Entry | None:
-            await scene.ledger.claim(request, an_answer(request, "first"))
+            await scene.ledger.decide(request, an_answer(request, "first"))
             return None
 
     known = scene.worker(outcomes=Slow(scene.ledger))
