@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test chaos sabotage check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos sabotage check format lock clean help
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.laptop   ## start everything here, index the handbook, ask, edit, ask again
 	@$(BIN)/ragbus demo
@@ -15,8 +15,27 @@ demo: $(VENV)/.laptop   ## start everything here, index the handbook, ask, edit,
 up: $(VENV)/.laptop     ## start everything here and keep it running
 	@$(BIN)/ragbus up
 
-test: $(VENV)/.dev      ## every test
-	@$(BIN)/python -m pytest -n 5
+# Three processes side by side. Each collects, and so imports, only what is its own; more would do it all again.
+LANES  := test-unit test-ports test-system
+PYTEST := $(BIN)/python -m pytest -q
+test: $(VENV)/.dev      ## the tests, in minutes
+	@echo "$(LANES), side by side; each reports when it is done ..."
+	@$(MAKE) --no-print-directory -k -j3 $(if $(filter output-sync,$(.FEATURES)),-Otarget) $(LANES)
+
+test-unit: $(VENV)/.dev      ## of them: the pure parts and the wire format, in a minute
+	@$(PYTEST) -m "not long" tests/unit tests/contracts tests/poison
+
+test-ports: $(VENV)/.dev     ## of them: every adapter and stand-in against its port's promises
+	@$(PYTEST) -m "not long" tests/conformance tests/protocol
+
+test-system: $(VENV)/.dev    ## of them: the front door of the whole system
+	@$(PYTEST) -m "not long" tests/system
+
+test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes longer
+	@$(PYTEST) -m long -n 3 --dist loadfile tests/conformance tests/system
+
+test-all: test test-long     ## every test: these two, and all of servicebus-local's
+	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
 
 N ?= 1000
 chaos: $(VENV)/.dev     ## pull plugs on the whole system, then check what came of it (N=1000, SEED=1)

@@ -26,7 +26,7 @@ class Link:
         said = re.search(r"ready, \S+:(\d+) to \S+, control on (\S+)", self._process.stdout.readline())
         assert said is not None
         self.port = int(said[1])
-        self._control = httpx.Client(base_url=said[2], timeout=20)
+        self._control = httpx.Client(base_url=said[2], timeout=300)
 
     def fail(self, *faults: dict[str, Any]) -> None:
         """Have these faults; none: a faithful way."""

@@ -30,9 +30,9 @@ from tests.support.manifests import (
     secrets,
 )
 from tests.support.redis_cluster import Node
-from tests.system.conftest import KEYS, until
+from tests.system.conftest import KEYS, PATIENCE, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -75,7 +75,7 @@ async def running(worker: str, environment: dict[str, str], log: Path) -> AsyncI
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), PATIENCE)
 
 
 async def started(worker: str, cloud: Stack, log: Path) -> str:
@@ -91,7 +91,7 @@ async def started(worker: str, cloud: Stack, log: Path) -> str:
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(ready, 200)
+        await until(ready)
         return (await http.get(f"http://127.0.0.1:{health}/metrics")).text
 
 
@@ -107,7 +107,7 @@ async def test_a_queue_that_is_gone_closes_the_http_door_for_nobody(cloud: Stack
     environment = {**deployed("gateway", cloud, health), "RAGBUS_HTTP_PORT": str(port), "RAGBUS_CONFIG": str(EXAMPLE)}
     probe, ask = f"http://127.0.0.1:{health}", f"http://127.0.0.1:{port}/v1/onboarding/ask"
     key = {"Authorization": f"Bearer {KEYS['ask']}"}
-    async with running("gateway", environment, log), httpx.AsyncClient(timeout=60) as http:
+    async with running("gateway", environment, log), httpx.AsyncClient(timeout=PATIENCE) as http:
 
         async def told(path: str, status: int, words: str) -> bool:
             try:
@@ -144,8 +144,8 @@ async def test_a_redis_that_refuses_is_said_once_by_a_worker_that_goes_on(cloud:
                     return False
                 return bool(re.search(rf"^ragbus_redis_up\{{.*\}} {value}$", shown, re.MULTILINE))
 
-            await until(lambda: up(0.0), 200)
-            await until(lambda: ready(http, probe), 200)
+            await until(lambda: up(0.0))
+            await until(lambda: ready(http, probe))
             node.say("CLUSTER ADDSLOTSRANGE", 0, 16383)
             await until(lambda: up(1.0))
         events = [line for line in map(json.loads, log.read_text("utf-8").splitlines()) if "redis" in line["event"]]
@@ -177,7 +177,7 @@ async def test_the_gateway_does_not_start_without_a_cache_secret(secret: str, cl
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 2

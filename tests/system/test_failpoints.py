@@ -31,9 +31,9 @@ from shared.errors import TryLater
 from shared.failpoints import POINTS
 from tests.failpoints import FOLDER, set_trap
 from tests.support.worker_pool import WorkerPool
-from tests.system.conftest import App, until
+from tests.system.conftest import PATIENCE, App, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onboarding"
 LOCK = timedelta(seconds=3)
@@ -91,7 +91,7 @@ class Rig:
         sprung.__name__ = f"{service} at {point}"
         await until(sprung)
         worker = self.pool.workers[service]
-        await asyncio.wait_for(worker.gone.wait(), 30)
+        await asyncio.wait_for(worker.gone.wait(), PATIENCE)
         [death] = [death for death in self.pool.deaths if death.startswith(f"{service} ")]
         assert f"status {-signal.SIGKILL};" in death, point
         self.pool.deaths.remove(death)
@@ -128,7 +128,7 @@ class Rig:
             self.told += await self.app.answers(SESSION, wait=5, more=1)
             return {answer["correlation_id"] for answer in self.told} >= self.asked
 
-        await until(complete, 150)
+        await until(complete)
         told = Counter(answer["correlation_id"] for answer in self.told)
         assert set(told) == self.asked, "an outcome without a request"
         assert max(told.values()) == 1, "a second outcome"
@@ -191,7 +191,7 @@ async def a_document(rig: Rig) -> Awaitable[object]:
             return name in await rig.app.documents()
         return False
 
-    return until(indexed, 240)
+    return until(indexed)
 
 
 LOOP = ("worker.received", "worker.decoded", "worker.recognised", "worker.handled")
@@ -265,7 +265,7 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
         async def indexed() -> bool:
             return len(await app.documents()) >= documents
 
-        await until(indexed, 120)
+        await until(indexed)
         yield rig
         await app.close()
 

@@ -14,7 +14,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError
 from ops.upstream import Upstream
 from tests.system.conftest import App, Collector, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from shared.contracts.ids import request_id
 from tests.system.conftest import INGRESS_WINDOWS, App
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DOOR = "ask-hr"  # its queue forgets ids within a second; see `INGRESS_WINDOWS`
 TOPICS = ("a laptop", "the VPN", "a receipt", "the badge")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections import Counter
 
 import httpx
@@ -13,12 +12,10 @@ from shared.contracts.ids import request_id
 from tests.system.conftest import App
 from tests.system.test_pulling_plugs import ask_many, outcomes_of
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 # For each restart; few enough for the tenant's tokens while their stage is away.
 MANY = 5
-# What RAGBUS_GRACE of the system tests allows, and a busy machine takes to close its links and end.
-GRACE, CLOSING = 5.0, 15.0
 PATH = ("ask", "retrieve", "generate")
 
 
@@ -30,10 +27,8 @@ async def test_rolling_restarts_under_load_leave_every_delivery_the_first(app: A
         sessions = []
         for number, worker in enumerate(("gateway", "retriever", "generator") * 2):
             posting = asyncio.create_task(ask_many(app, f"leaving-{number}", MANY))
-            began = time.monotonic()
             await app.stack.stop_one(worker)
             assert await app.stack.process(worker).wait() == 0, f"{worker} did not leave by itself"
-            assert time.monotonic() - began < GRACE + CLOSING
             await app.stack.start_one(worker)
             sessions.append(await posting)
         for session in sessions:

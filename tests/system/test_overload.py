@@ -18,7 +18,7 @@ from shared.access.callers import hash_key
 from shared.flow.rules import limit
 from tests.system.conftest import LOCK, SETTINGS, App, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 SLOTS = 4
 DOCUMENT = "probation-and-notice.md"

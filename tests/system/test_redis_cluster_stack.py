@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.support.redis_cluster import Cluster, running_cluster
 from tests.system.conftest import App, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 WORKERS = ("gateway", "retriever", "generator", "indexer")
 

@@ -19,7 +19,7 @@ from services.gateway.ask_consumer import AskConsumer
 from shared.contracts.ids import request_id
 from tests.system.conftest import App, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOT = Path(__file__).parents[2]
 RAGBUS = Path(sys.executable).with_name("ragbus")

@@ -19,7 +19,7 @@ from local.stack import NO_WORKERS, CannotStart, Died, Stack
 from local.stack.folder import Folder
 from local.stack.ports import HOST, USUAL, free
 
-PATIENCE = 30.0
+PATIENCE = 300.0
 PARTS = {"broker", "redis", "vectors"}
 # Any address will do: with one the stack does not start a model of its own, which takes longest.
 NO_MODEL = "http://127.0.0.1:9"
@@ -35,6 +35,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
         assert_nothing_left(stack.folder, pids)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
         pids = pids_of(stack.folder)
@@ -43,6 +44,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert_nothing_left(stack.folder, pids)
 
 
+@pytest.mark.long
 @linux_only
 def test_a_signal_while_starting_leaves_nothing_behind(tmp_path: Path) -> None:
     with starting(tmp_path) as stack:
@@ -62,6 +64,7 @@ def test_the_crash_of_a_part_stops_everything_and_says_which_and_why(tmp_path: P
         assert_nothing_left(stack.folder, pids)
 
 
+@pytest.mark.long
 @linux_only
 def test_when_the_parent_is_killed_its_parts_die_too(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
@@ -71,6 +74,7 @@ def test_when_the_parent_is_killed_its_parts_die_too(tmp_path: Path) -> None:
         until(lambda: not any(map(is_alive, pids.values())), "the end of every part")
 
 
+@pytest.mark.long
 async def test_a_part_can_be_killed_and_started_again(tmp_path: Path) -> None:
     async with stand_ins(tmp_path) as stack:
         before = stack.process("redis").pid
@@ -81,6 +85,7 @@ async def test_a_part_can_be_killed_and_started_again(tmp_path: Path) -> None:
         assert pids_of(tmp_path)["redis"] == stack.process("redis").pid
 
 
+@pytest.mark.long
 async def test_work_ends_when_a_part_dies(tmp_path: Path) -> None:
     async def lose_redis() -> None:
         async with stand_ins(tmp_path) as stack:
@@ -91,6 +96,7 @@ async def test_work_ends_when_a_part_dies(tmp_path: Path) -> None:
         await lose_redis()
 
 
+@pytest.mark.long
 async def test_a_part_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     data = tmp_path / "data" / "vectors"
     data.mkdir(parents=True)
@@ -122,6 +128,7 @@ def test_a_taken_port_is_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.
             asyncio.run(enter(Stack(tmp_path, workers=NO_WORKERS, lake=False)))
 
 
+@pytest.mark.long
 async def test_documents_edited_in_the_lake_survive_until_reset(tmp_path: Path) -> None:
     async with stand_ins(tmp_path) as stack:
         page = stack.lake / "welcome.md"
@@ -133,6 +140,7 @@ async def test_documents_edited_in_the_lake_survive_until_reset(tmp_path: Path) 
         assert page.read_text("utf-8") == original
 
 
+@pytest.mark.long
 async def test_what_the_stack_writes_is_its_owners_alone_also_in_a_folder_of_an_earlier_version(tmp_path: Path) -> None:
     folder = tmp_path / "ragbus"
     for old in ("data/vectors/handbook/points", "logs/gateway.log", "lake/managers/salary-bands.md"):
