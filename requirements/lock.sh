@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 compile() { # compile OUTPUT ARGUMENT...
     out=$1; shift
-    uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
+    uv pip compile "${from:-pyproject.toml}" --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
         --no-annotate --no-header --quiet "$@" -o "requirements/$out"
 }
 compile dev.txt --all-extras
@@ -14,3 +14,5 @@ for role in gateway retriever generator indexer; do
 done
 compile laptop.txt --extra gateway --extra retriever --extra generator --extra indexer --extra ops \
     --extra local --extra build -c requirements/dev.txt
+# What only CI has, beside dev.txt: the schemas of Kubernetes, 22 MB packed and 108 unpacked.
+echo kubernetes-validate | from=- compile ci.txt -c requirements/dev.txt
