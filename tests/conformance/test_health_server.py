@@ -25,7 +25,7 @@ async def send(port: int, data: bytes) -> tuple[asyncio.StreamReader, asyncio.St
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     try:
-        return await asyncio.wait_for(reader.read(), 60)
+        return await asyncio.wait_for(reader.read(), 300)
     except ConnectionError:
         return b""
 

@@ -25,7 +25,7 @@ from tests.poison.corpus import NO_JSON, NO_TEXT, TOO_DEEP
 from tests.support.builders import NOW
 from tests.support.gateway import CALLERS, Gateway
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 KEY = b"Authorization: Bearer welcome-app\r\n"
 HOST = b"Host: gateway\r\n"
 GET = b"GET /v1/requests/r1 HTTP/1.1\r\n" + HOST + KEY + b"\r\n"

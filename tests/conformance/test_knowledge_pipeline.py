@@ -53,7 +53,7 @@ def _running(module: str, *arguments: str) -> Iterator[tuple[str, "subprocess.Po
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(300):
+    for _ in range(6000):
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, timeout=1).status_code == HTTPStatus.OK:
                 return

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(200):
+    for _ in range(6000):
         with contextlib.suppress(httpx.TransportError):
             httpx.get(url, timeout=1)
             return
@@ -92,7 +92,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         yield Store(MemoryPassages(), registry, registry)
         return
     url = request.getfixturevalue("server") if request.param == "vectors" else None
-    client = connect(url) if url else AsyncQdrantClient(":memory:")
+    client = connect(url, patience=timedelta(minutes=5)) if url else AsyncQdrantClient(":memory:")
     name = f"registry{next(_numbers)}"
     yield Store(QdrantPassages(client, DIMENSIONS), QdrantRegistry(client, name), QdrantRegistry(client, name))
     await client.close()
@@ -336,14 +336,14 @@ class TestRegistry:
 
 class TestQdrant:
     async def test_two_processes_may_create_the_collection_at_once(self, server: str, collection: str) -> None:
-        clients = [connect(server) for _ in range(4)]
+        clients = [connect(server, patience=timedelta(minutes=5)) for _ in range(4)]
         one = Embedded(passage(collection, "Ten days"), NORTH, {})
         await asyncio.gather(*(QdrantPassages(each, DIMENSIONS).put(collection, [one]) for each in clients))
         for client in clients:
             await client.close()
 
     async def test_vectors_of_another_length_are_refused_with_a_sentence(self, server: str, collection: str) -> None:
-        client = connect(server)
+        client = connect(server, patience=timedelta(minutes=5))
         await QdrantPassages(client, DIMENSIONS).put(collection, [Embedded(passage(collection, "a"), NORTH, {})])
         with pytest.raises(SettingsError, match="3 dimensions"):
             await QdrantPassages(client, 2).put(collection, [Embedded(passage(collection, "b"), [1.0, 0.0], {})])
@@ -363,7 +363,7 @@ class TestQdrant:
         await client.close()
 
     async def test_a_collection_removed_meanwhile_is_made_again(self, server: str, collection: str) -> None:
-        client = connect(server)
+        client = connect(server, patience=timedelta(minutes=5))
         passages = QdrantPassages(client, DIMENSIONS)
         one = Embedded(passage(collection, "Ten days"), NORTH, {})
         await passages.put(collection, [one])

@@ -46,7 +46,7 @@ def server() -> Iterator[str]:
     assert found
     yield found[0]
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=300)
 
 
 class Model:
@@ -141,14 +141,14 @@ async def test_a_stream_that_does_not_begin_is_told_by_its_status(
 
 async def stopped(model: Model) -> dict[str, Any]:
     """The last call, once the model has seen that nobody listens."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while not (call := await model.call())["stopped"]:
             await asyncio.sleep(0.01)
     return call
 
 
 async def heard(model: Model, chunks: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while (await model.call())["chunks"] < chunks:
             await asyncio.sleep(0.01)
 
@@ -170,7 +170,7 @@ async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) 
     await model.fail(hang=True)
 
     async def unwanted() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while (await model.call())["fault"] != "hang":
                 await asyncio.sleep(0.01)
 
@@ -233,7 +233,7 @@ async def told(
             within=WITHIN,
             unwanted=never,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             await hung_up.wait()
         return reply
     finally:

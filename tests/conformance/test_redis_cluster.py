@@ -66,7 +66,7 @@ async def read(redis: FailFastRedis, key: str) -> str:
 
 
 async def until_it_is_back(redis: FailFastRedis) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while redis.away:
             await asyncio.sleep(0.01)
 

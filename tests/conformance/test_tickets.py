@@ -95,7 +95,7 @@ async def test_a_ticket_that_is_taken_again_is_the_same_ticket(tickets: Tickets)
 async def test_a_ticket_whose_holder_died_lapses(tickets: Tickets) -> None:
     late = [asked(f"r{number}", answer_by=NOW - timedelta(hours=1)) for number in range(FULL)]
     assert (await tickets.take("noisy", late, NOW)).granted == FULL
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not (await tickets.take("noisy", [asked("next")], NOW)).granted:
             await asyncio.sleep(0.1)
 
@@ -153,7 +153,7 @@ async def test_a_ticket_that_could_not_be_given_back_is_as_soon_as_redis_is_ther
     for request in under_way:
         await tickets.give_back(request, answered(request))
     redis.down = False
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while (await tickets.take("noisy", [asked(f"n{number}") for number in range(FULL)], NOW)).granted < FULL:
             await asyncio.sleep(0.1)
     await redis.close()
@@ -213,7 +213,7 @@ async def test_behind_any_backlog_of_its_own_tenant_an_ask_is_told_in_time(redis
     assert not any(task.done() for task in [*patient, over_http, hurried])
     redis.down = away
     clock.now += timedelta(seconds=5)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         assert {await over_http, await hurried} == {Verdict.OVERLOADED}
     if not away:  # without Redis all are admitted after a moment
         assert not any(task.done() for task in patient)

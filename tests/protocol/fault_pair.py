@@ -9,7 +9,7 @@ from typing import Any
 
 from local.faults import Proxy
 
-SOON = 60.0
+SOON = 300.0
 # More than the sockets and the proxy between two ends can hold.
 MUCH = 48 * 1024 * 1024
 

@@ -47,7 +47,7 @@ class Process:
 
     async def page_when(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The health page as soon as it says so."""
-        async with asyncio.timeout(60), httpx.AsyncClient(verify=False) as http:
+        async with asyncio.timeout(300), httpx.AsyncClient(verify=False) as http:
             while True:
                 answer = await http.get(self.health)
                 page: dict[str, Any] = answer.json()
@@ -59,7 +59,7 @@ class Process:
     async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Signal it; its exit code."""
         self.running.send_signal(how)
-        await asyncio.wait_for(self.running.communicate(), 60)
+        await asyncio.wait_for(self.running.communicate(), 300)
         assert self.running.returncode is not None
         return self.running.returncode
 
@@ -92,7 +92,7 @@ async def receive(bus: LocalBus, count: int) -> list[ServiceBusReceivedMessage]:
     found: list[ServiceBusReceivedMessage] = []
     mode = ServiceBusReceiveMode.RECEIVE_AND_DELETE
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(300),
         ServiceBusClient.from_connection_string(bus.connection_string) as client,
         client.get_queue_receiver(QUEUE, receive_mode=mode) as receiver,
     ):
@@ -115,7 +115,7 @@ def cloud_event(message: ServiceBusReceivedMessage) -> "CloudEvent[dict[str, Any
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let everybody else run until it is so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not condition():
             await asyncio.sleep(0)
 

@@ -55,7 +55,7 @@ def start(*options: str) -> tuple["subprocess.Popen[str]", str]:
 def stop(server: "subprocess.Popen[str]") -> tuple[int, str]:
     """SIGTERM, its exit code, and what it said."""
     server.send_signal(signal.SIGTERM)
-    _, said = server.communicate(timeout=60)
+    _, said = server.communicate(timeout=300)
     return server.returncode, said
 
 
@@ -299,7 +299,7 @@ async def test_a_call_may_hang_and_is_seen_while_it_does(client: AsyncOpenAI, ht
     assert calls(http)[0]["fault"] == "hang"
     began = time.monotonic()
     while calls(http)[0]["status"] != 499:  # the server looks every 50 ms whether the client is still there
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 300
 
 
 async def test_a_stream_may_break_off(client: AsyncOpenAI, http: httpx.Client) -> None:
@@ -325,7 +325,7 @@ async def test_a_slow_stream_stops_when_its_reader_leaves(client: AsyncOpenAI, h
     await stream.close()
     began = time.monotonic()
     while not calls(http)[0]["stopped"]:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 300
     [call] = calls(http)
     assert (call["status"], call["fault"]) == (200, "chunk_latency")
     assert 0 < call["chunks"] < 14  # ten words and what is around them
@@ -354,7 +354,7 @@ def test_any_name_works_without_a_config_and_a_hanging_call_does_not_delay_the_e
     with httpx.Client(base_url=line.split()[-1], timeout=60, headers={"api-key": "any"}) as http:
         answer = http.post("/v1/chat/completions", json=body)
         began, statuses = time.monotonic(), [http.get("/health").status_code]
-        while statuses[-1] != 200 and time.monotonic() - began < 60:
+        while statuses[-1] != 200 and time.monotonic() - began < 300:
             time.sleep(0.05)
             statuses.append(http.get("/health").status_code)
         faults(http, {"hang": True})

@@ -22,7 +22,7 @@ from ops.upstream import NoReply, Upstream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Long for a slow machine; a test that passes never waits so long.
-PATIENCE = 60.0
+PATIENCE = 300.0
 DEAD = "answers/$DeadLetterQueue"
 QUEUES = {"ask": QueueOptions(), "answers": QueueOptions(requires_session=True, lock_duration=60)}
 

@@ -47,7 +47,7 @@ class Node:
 
     def say(self, *words: Any) -> Any:
         """The node's answer to a command."""
-        with Redis(port=self.port, decode_responses=True, socket_timeout=10) as client:
+        with Redis(port=self.port, decode_responses=True, socket_timeout=60) as client:
             return client.execute_command(*words)
 
     @property
@@ -133,7 +133,7 @@ def running_cluster(folder: Path, announced: tuple[int | None, int | None] = (No
         cluster.stop()
 
 
-def until(what: Any, patience: float = 60) -> None:
+def until(what: Any, patience: float = 300) -> None:
     """Ask again until it is true; a server that does not answer yet is asked again too."""
     deadline = time.monotonic() + patience
     while True:

