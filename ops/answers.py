@@ -52,7 +52,7 @@ def _print(text: str, style: str) -> None:
 
 
 def _citation(citation: dict[str, Any]) -> str:
-    where = [str(citation.get("document", "?"))]
+    where = [str(citation.get("path", "?"))]
     if citation.get("section"):
         where.append(f"section “{citation['section']}”")
     if citation.get("page") is not None:

@@ -75,7 +75,7 @@ def _wrong_answer(question: Question, answer: Answer, wanted: Iterable[str]) -> 
         return [f"the outcome is {answer.get('outcome')} ({answer.get('code')}: {answer.get('message')})"]
     said = str(answer.get("text", "")).casefold()
     wrong = [f"the answer does not say “{word}”" for word in wanted if word.casefold() not in said]
-    cited = {citation.get("document") for citation in answer.get("citations", ())}
+    cited = {citation.get("path") for citation in answer.get("citations", ())}
     if not cited & question.documents:
         wrong.append(f"it cites {sorted(map(str, cited)) or 'nothing'}, not {sorted(question.documents)}")
     return wrong

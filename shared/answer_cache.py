@@ -1,13 +1,13 @@
 """The cache of answers, which knows what each answer was made of.
 
-An entry names the `document@generation` of every passage that its answer used. The indexer raises a *floor*
-for a document before it commits a new generation and again after: entries below the floor are evicted,
+An entry names the `path@version` of every passage that its answer used. The indexer raises the *minimum version*
+of a document before it commits a new version and again after: entries below the minimum are evicted,
 refused when they are stored late, and never served. An answer of "not in the documents" depends on
 everything, so it lives only as long as the collection's *epoch*, which every commit advances.
 
     ragbus:{tenant/collection}:answer:<key>    the entry
-    ragbus:{tenant/collection}:uses:<document> which entries used it, by when they end
-    ragbus:{tenant/collection}:floor           document -> the least generation that may be served
+    ragbus:{tenant/collection}:uses:<path>     which entries used it, by when they end
+    ragbus:{tenant/collection}:minimum         path -> the lowest version that may be served
     ragbus:{tenant/collection}:epoch           how many commits there were
 
 The braces keep a collection's keys in one slot of a Redis cluster. Tenant and collection are written `escaped`.
@@ -27,14 +27,14 @@ from shared.redis import FailFastRedis
 # Raised when what is kept is made in another way; what was kept before is not found then.
 FORM = 2
 
-# KEYS: entry, floor, epoch, a uses-set per document
-# ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then document, generation …
+# KEYS: entry, minimum, epoch, a uses-set per document
+# ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then path, version …
 _STORE = """
 local epoch = redis.call('GET', KEYS[3]) or '0'
 if ARGV[4] == '1' and epoch ~= ARGV[3] then return 0 end
 for i = 5, #ARGV, 2 do
-  local floor = redis.call('HGET', KEYS[2], ARGV[i])
-  if floor and tonumber(floor) > tonumber(ARGV[i + 1]) then return 0 end
+  local minimum = redis.call('HGET', KEYS[2], ARGV[i])
+  if minimum and tonumber(minimum) > tonumber(ARGV[i + 1]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 local now = tonumber(redis.call('TIME')[1])
@@ -46,25 +46,25 @@ end
 return 1
 """
 
-# KEYS: entry, floor, epoch
+# KEYS: entry, minimum, epoch
 _FIND = """
 local body = redis.call('GET', KEYS[1])
 if not body then return nil end
 local entry = cjson.decode(body)
 local fresh = not entry.bound or entry.epoch == (redis.call('GET', KEYS[3]) or '0')
 for _, used in ipairs(entry.uses) do
-  local floor = redis.call('HGET', KEYS[2], used[1])
-  if floor and tonumber(floor) > used[2] then fresh = false end
+  local minimum = redis.call('HGET', KEYS[2], used[1])
+  if minimum and tonumber(minimum) > used[2] then fresh = false end
 end
 if fresh then return body end
 redis.call('DEL', KEYS[1])
 return nil
 """
 
-# KEYS: uses, floor, epoch   ARGV: document, generation
+# KEYS: uses, minimum, epoch   ARGV: path, version
 _INVALIDATE = """
-local floor = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if tonumber(ARGV[2]) > floor then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
+local minimum = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if tonumber(ARGV[2]) > minimum then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
 redis.call('INCR', KEYS[3])
 local entries = redis.call('ZRANGE', KEYS[1], 0, -1)
 for _, entry in ipairs(entries) do redis.call('DEL', entry) end
@@ -92,7 +92,7 @@ class AnswerCache:
         self._redis = redis
 
     async def find(self, partition: CachePartition, key: str) -> RequestOutcome | None:
-        """The answer under `key`, if every document it used is still at that generation."""
+        """The answer under `key`, if every document it used is still at that version."""
         body = await self._redis.script(_FIND, [*self._keys(partition, key)], [])
         return RequestOutcome.model_validate(json.loads(body)["answer"]) if body else None
 
@@ -108,13 +108,13 @@ class AnswerCache:
     ) -> bool:
         """Keep `answer` for `ttl` seconds, unless a document it used has changed since the search.
 
-        `epoch`: what `epoch()` said before the search. `uses`: the documents and their generations; None: as cited.
+        `epoch`: what `epoch()` said before the search. `uses`: the documents and their versions; None: as cited.
         """
-        cited = {(citation.document, citation.version) for citation in answer.citations}
+        cited = {(citation.path, citation.version) for citation in answer.citations}
         uses = sorted(cited if uses is None else uses)
         bound = answer.outcome is Outcome.NO_ANSWER
         body = json.dumps({"answer": answer.model_dump(mode="json"), "uses": uses, "bound": bound, "epoch": str(epoch)})
-        keys = [*self._keys(partition, key), *(partition.key("uses", document) for document, _ in uses)]
+        keys = [*self._keys(partition, key), *(partition.key("uses", path) for path, _ in uses)]
         pairs = [part for use in uses for part in use]
         return bool(await self._redis.script(_STORE, keys, [body, ttl, epoch, int(bound), *pairs]))
 
@@ -122,15 +122,15 @@ class AnswerCache:
         """How many commits the collection has seen."""
         return int(await self._redis.run(lambda redis: redis.get(CachePartition(tenant, collection).key("epoch"))) or 0)
 
-    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> int:
-        """Evict what used `document` below `generation`, and refuse it from now on; says how many went."""
+    async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> int:
+        """Evict what used `path` below `version`, and refuse it from now on; says how many went."""
         partition = CachePartition(tenant, collection)
-        keys = [partition.key("uses", document), partition.key("floor"), partition.key("epoch")]
-        return int(await self._redis.script(_INVALIDATE, keys, [document, generation]))
+        keys = [partition.key("uses", path), partition.key("minimum"), partition.key("epoch")]
+        return int(await self._redis.script(_INVALIDATE, keys, [path, version]))
 
     @staticmethod
     def _keys(partition: CachePartition, key: str) -> tuple[str, str, str]:
-        return partition.key("answer", key), partition.key("floor"), partition.key("epoch")
+        return partition.key("answer", key), partition.key("minimum"), partition.key("epoch")
 
 
 def answer_key(

@@ -57,10 +57,10 @@ POINTS: Final[dict[str, str]] = {
     "indexer.parsed": "the document is parsed",
     "indexer.embedded": "a batch of passages is embedded",
     "indexer.stored": "a batch of passages is stored, they do not count yet",
-    "indexer.committing": "answers from the old edition are evicted, the new one does not count yet",
-    "indexer.committed": "the new edition counts",
-    "indexer.evicted": "answers from the old edition are evicted again",
-    "indexer.collected": "passages of the old edition are gone",
+    "indexer.committing": "answers from the old version are evicted, the new one does not count yet",
+    "indexer.committed": "the new version counts",
+    "indexer.evicted": "answers from the old version are evicted again",
+    "indexer.collected": "passages of the old version are gone",
 }
 
 _trap: Callable[[str], None] | None = None

@@ -140,18 +140,18 @@ class Demo:
 
     async def _edit(self, edit: demo_script.Edit) -> None:
         file = self._stack.lake / edit.document
-        before = (await self._live({edit.document}))[edit.document].generation
+        before = (await self._live({edit.document}))[edit.document].version
         console.out().print(f"  - {edit.replace}\n  + {edit.by}", markup=False)
         try:
             file.write_text(demo_script.edited(file.read_text("utf-8"), edit), "utf-8")
         except ValueError as changed:
             raise Stuck(f"{changed}: run the demonstration without --keep-lake") from changed
         began = time.monotonic()
-        while (now := (await self._live({edit.document})).get(edit.document)) is None or now.generation <= before:
+        while (now := (await self._live({edit.document})).get(edit.document)) is None or now.version <= before:
             if time.monotonic() - began > REINDEX_WITHIN:
                 raise Stuck(f"{edit.document} was edited, but not indexed anew within {REINDEX_WITHIN:.0f} s")
             await asyncio.sleep(_LOOK)
-        console.out().print(f"  version {now.generation} counts after {time.monotonic() - began:.2f} s")
+        console.out().print(f"  version {now.version} counts after {time.monotonic() - began:.2f} s")
 
     async def _ask_the_unanswerable(self, app: Upstream) -> None:
         self._title("Ask what the handbook does not say")
@@ -177,7 +177,7 @@ class Demo:
         from ops.registry import documents
 
         entries = await documents(self._target())
-        return {each.path: each for each in entries if each.path in wanted and each.is_live and each.settled}
+        return {each.path: each for each in entries if each.path in wanted and each.is_live and each.finished}
 
     def _target(self) -> Target:
         target = read_stack(self._stack.folder.state)

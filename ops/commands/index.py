@@ -141,8 +141,8 @@ def _table(known: "Sequence[Document]", now: datetime) -> "Table":
         table.add_column(name, justify="right")
     table.add_column("readers")
     for document in known:
-        cells: tuple[Any, ...] = (document.generation, document.passages, age(now - document.updated_at))
-        state = str(document.state) if document.settled else f"{document.state}, settling"
+        cells: tuple[Any, ...] = (document.version, document.passages, age(now - document.updated_at))
+        state = str(document.state) if document.finished else f"{document.state}, finishing"
         readers = ", ".join(sorted(document.groups))
         table.add_row(Text(console.harmless(document.path)), state, *(str(cell) for cell in cells), readers)
     return table

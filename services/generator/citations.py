@@ -181,8 +181,8 @@ def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
     start, end = best_quote(passage.text, statement)
     return Citation(
         marker=marker,
-        document=escaped(passage.document),
-        version=passage.generation,
+        path=escaped(passage.path),
+        version=passage.version,
         title=visible(passage.title),
         section=visible(passage.section),
         page=passage.page,

@@ -277,9 +277,9 @@ class Generator:
         if request.cache_key is None or task.index_epoch is None or not (sure and same) or answer.truncated:
             return
         partition = CachePartition(request.tenant, use_case.collection)
-        cited = {citation.document for citation in answer.citations}
+        cited = {citation.path for citation in answer.citations}
         # By the path that the indexer evicts by; a citation shows what is hidden in it.
-        uses = {(each.document, each.generation) for each in task.candidates if escaped(each.document) in cited}
+        uses = {(each.path, each.version) for each in task.candidates if escaped(each.path) in cited}
         with suppress(RedisUnavailable):
             await self._cache.store(
                 partition, request.cache_key, answer, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl

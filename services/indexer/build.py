@@ -103,7 +103,7 @@ async def build_reconciler(
 
 
 def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> VersionFactory:
-    """Makes editions; a document indexed under other rules than these is stale for the reconcile."""
+    """Makes versions of documents; a document indexed under other rules than these is stale for the reconcile."""
     space = deployment.vector_space()
     pipeline = f"parse{formats.VERSION}-chunk{chunk.VERSION}-{settings.passage_tokens}-{space}"
     return VersionFactory(pipeline, space, clock, lambda: uuid4().hex)

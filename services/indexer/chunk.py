@@ -24,7 +24,7 @@ _LETTERS_PER_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage before it belongs to an edition."""
+    """A passage before it belongs to a version."""
 
     section: str
     page: int | None

@@ -117,12 +117,12 @@ class Indexer:
 
     async def _follow(self, container: str, path: str) -> bool:
         """Follow the lake in one place; False if the document moved under our hands."""
-        # The registry before the lake: then a commit on this generation rests on a look that is newer than it.
+        # The registry before the lake: then a commit on this version rests on a look that is newer than it.
         entries = await self._registry.at(container, path)
         source = self._sources.of(container, path)
         blob = await self._lake.head(container, path) if source else None
         if source is None:
-            log.info("document.in_no_source", document=path)
+            log.info("document.in_no_source", path=path)
         mine = next((each for each in entries if source and _belongs(each, source)), None)
         reach("indexer.looked")
         followed = [await self._remove(each) for each in entries if each is not mine or blob is None]
@@ -134,13 +134,13 @@ class Indexer:
         """The lake has it no more, or gives it to somebody else."""
         if entry.is_live:
             tombstone = self._maker.tombstone(entry)
-            return await self._writer.write(tombstone, [], before=entry.generation)
-        return await self._settled(entry)
+            return await self._writer.write(tombstone, [], before=entry.version)
+        return await self._finished(entry)
 
     async def _bring_in(self, source: Source, blob: Blob, entry: Document | None) -> bool:
         """The lake has it: index it, unless the index says the same already."""
         if entry and self._maker.is_up_to_date(entry, source) and entry.etag == blob.etag:
-            return await self._settled(entry)
+            return await self._finished(entry)
         if blob.size > self._most_bytes:
             raise _too_large(blob, self._most_bytes)
         try:
@@ -150,14 +150,14 @@ class Indexer:
         reach("indexer.read")
         content_hash = hashlib.sha256(data).hexdigest()
         if entry and self._maker.is_up_to_date(entry, source) and entry.content_hash == content_hash:
-            return await self._writer.refresh(replace(entry, etag=blob.etag)) and await self._settled(entry)
+            return await self._writer.refresh(replace(entry, etag=blob.etag)) and await self._finished(entry)
         document = await self._parser.parse(data, blob.path, blob.content_type)
         reach("indexer.parsed")
         chunks = await self._cut(document)
         if not chunks:
-            log.warning("document.empty", document=blob.path)
-        made, passages = self._maker.edition(source, blob, content_hash, document.title, chunks, entry)
-        return await self._writer.write(made, passages, before=entry.generation if entry else None)
+            log.warning("document.empty", path=blob.path)
+        made, passages = self._maker.version(source, blob, content_hash, document.title, chunks, entry)
+        return await self._writer.write(made, passages, before=entry.version if entry else None)
 
     async def _cut(self, document: ParsedDocument) -> list[Chunk]:
         if len(document.text) <= _QUICKLY_CUT:
@@ -165,10 +165,10 @@ class Indexer:
         # A book takes a second, and meanwhile the locks of all deliveries must be renewed.
         return await asyncio.to_thread(chunk, document, self._passage_tokens)
 
-    async def _settled(self, entry: Document) -> bool:
+    async def _finished(self, entry: Document) -> bool:
         """Finish what a crash after the commit left undone."""
-        if not entry.settled:
-            await self._writer.settle(entry)
+        if not entry.finished:
+            await self._writer.finish(entry)
         return True
 
     def _record_lag(self, task: Sequence[BlobChanged]) -> None:

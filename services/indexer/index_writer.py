@@ -1,10 +1,10 @@
-"""How a new edition of a document becomes the one that counts, and the old one goes.
+"""How a new version of a document becomes the one that counts, and the old one goes.
 
-    put passages ─▶ tell the caches ─▶ COMMIT ─▶ tell the caches ─▶ collect older passages ─▶ settled
+    put passages ─▶ tell the caches ─▶ COMMIT ─▶ tell the caches ─▶ collect older passages ─▶ finished
                      └ no answer from older passages      └ nor from what was read before the commit
                        is kept from here on
 
-The commit is one compare-and-set. Before it nothing of the new edition counts, after it nothing of the old one;
+The commit is one compare-and-set. Before it nothing of the new version counts, after it nothing of the old one;
 a crash anywhere leaves either, and what was left undone is done when the document is looked at again.
 """
 
@@ -28,12 +28,12 @@ _BATCH = 128
 class Evictor(Protocol):
     """The caches that hold answers made of documents."""
 
-    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> object:
-        """Forget answers made of `document` before `generation`; raises `TryLater` if nobody can be told."""
+    async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> object:
+        """Forget answers made of `path` before `version`; raises `TryLater` if nobody can be told."""
 
 
 class IndexWriter:
-    """Brings editions into the index."""
+    """Brings new versions of documents into the index."""
 
     def __init__(
         self, *, passages: Passages, registry: Registry, embedder: Embedder, evictor: Evictor, metrics: Metrics
@@ -45,7 +45,7 @@ class IndexWriter:
         self._metrics = metrics
 
     async def write(self, entry: Document, passages: Sequence[Passage], *, before: int | None) -> bool:
-        """Make `entry` with its passages count, if the document still is at generation `before`.
+        """Make `entry` with its passages count, if the document still is at version `before`.
 
         False: another writer was quicker, and what counts is that writer's.
         """
@@ -53,31 +53,31 @@ class IndexWriter:
         await self._invalidate(entry)
         reach("indexer.committing")
         if not await self._registry.commit(entry, before):
-            await self._passages.discard(entry.collection, entry.id, entry.edition)
-            log.info("document.overtaken", document=entry.path, generation=entry.generation)
+            await self._passages.discard(entry.collection, entry.id, entry.build_id)
+            log.info("document.overtaken", path=entry.path, version=entry.version)
             return False
         reach("indexer.committed")
-        await self.settle(entry)
+        await self.finish(entry)
         log.info(
             "document.indexed" if entry.is_live else "document.removed",
-            document=entry.path,
-            generation=entry.generation,
+            path=entry.path,
+            version=entry.version,
             passages=len(passages),
             embedded=embedded,
         )
         return True
 
-    async def settle(self, entry: Document) -> None:
+    async def finish(self, entry: Document) -> None:
         """Do what follows a commit. Doing it again does no harm."""
         await self._invalidate(entry)
         reach("indexer.evicted")
-        await self._passages.collect(entry.collection, entry.id, upto=entry.generation, keep=entry.edition)
+        await self._passages.collect(entry.collection, entry.id, upto=entry.version, keep=entry.build_id)
         reach("indexer.collected")
-        await self._registry.commit(entry.as_settled(), entry.generation)
+        await self._registry.commit(entry.as_finished(), entry.version)
 
     async def refresh(self, entry: Document) -> bool:
-        """Correct an entry without a new generation."""
-        return await self._registry.commit(entry, entry.generation)
+        """Correct an entry without a new version."""
+        return await self._registry.commit(entry, entry.version)
 
     async def _put(self, entry: Document, passages: Sequence[Passage]) -> int:
         """Store passages with their vectors; says how many had to be embedded."""
@@ -95,7 +95,7 @@ class IndexWriter:
         return bought
 
     async def _invalidate(self, entry: Document) -> None:
-        await self._evictor.invalidate(entry.tenant, entry.collection, entry.path, entry.generation)
+        await self._evictor.invalidate(entry.tenant, entry.collection, entry.path, entry.version)
 
 
 def as_embedded(passage: Passage) -> str:

@@ -30,10 +30,10 @@ class CacheEvictor:
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache
 
-    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> int:
-        """Evict what used `document` below `generation`; raises `TryLater`."""
+    async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> int:
+        """Evict what used `path` below `version`; raises `TryLater`."""
         try:
-            return await self._cache.invalidate(tenant, collection, document, generation)
+            return await self._cache.invalidate(tenant, collection, path, version)
         except RedisUnavailable as away:
             raise TryLater(f"the answer cache cannot be told: {away}", after=WAIT_FOR_REDIS) from away
 

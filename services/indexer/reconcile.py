@@ -27,7 +27,7 @@ class Difference(StrEnum):
     MISSING = "missing"
     CHANGED = "changed"
     RULES = "rules"
-    UNSETTLED = "unsettled"
+    UNFINISHED = "unfinished"
     ORPHANED = "orphaned"
 
 
@@ -64,8 +64,8 @@ def _difference(
     mine = [each for each in entries if source and (each.tenant, each.collection) == (source.tenant, source.collection)]
     if any(each.is_live for each in entries if each not in mine):
         return Difference.ORPHANED
-    if any(not each.settled for each in entries):
-        return Difference.UNSETTLED
+    if any(not each.finished for each in entries):
+        return Difference.UNFINISHED
     if source is None or blob is None or format_of(path, blob.content_type) is None:
         return None
     live = next((each for each in mine if each.is_live), None)

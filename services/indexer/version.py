@@ -1,4 +1,4 @@
-"""What an edition of a document consists of: its registry entry and its passages. Pure, given clock and names."""
+"""What a version of a document consists of: its registry entry and its passages. Pure, given clock and names."""
 
 import hashlib
 from collections import Counter
@@ -9,23 +9,23 @@ from datetime import datetime
 from services.indexer.chunk import Chunk
 from services.indexer.lakes.port import Blob
 from services.indexer.sources import Source
-from shared.vectors.port import Document, Passage, State, stable_id
+from shared.vectors.port import Document, DocumentState, Passage, stable_id
 
 
 @dataclass(frozen=True, slots=True)
 class VersionFactory:
-    """Makes editions. `pipeline` names everything that decides what becomes of a file, `vectors` their kind."""
+    """Makes document versions. `pipeline`: everything that decides what becomes of a file; `vectors`: its vectors."""
 
     pipeline: str
     vectors: str
     clock: Callable[[], datetime]
-    new_edition: Callable[[], str]
+    new_build_id: Callable[[], str]
 
     def is_up_to_date(self, entry: Document, source: Source) -> bool:
         """Whether the same content would be indexed in the same way for the same readers."""
         return entry.is_live and entry.pipeline == self.pipeline and entry.groups == frozenset(source.groups)
 
-    def edition(
+    def version(
         self,
         source: Source,
         blob: Blob,
@@ -34,15 +34,15 @@ class VersionFactory:
         chunks: Sequence[Chunk],
         before: Document | None,
     ) -> tuple[Document, list[Passage]]:
-        """The next generation of a document."""
+        """The next version of a document."""
         entry = Document(
             tenant=source.tenant,
             collection=source.collection,
             container=source.container,
             path=blob.path,
-            generation=before.generation + 1 if before else 1,
-            edition=self.new_edition(),
-            state=State.LIVE,
+            version=before.version + 1 if before else 1,
+            build_id=self.new_build_id(),
+            state=DocumentState.LIVE,
             groups=frozenset(source.groups),
             etag=blob.etag,
             content_hash=content_hash,
@@ -54,17 +54,17 @@ class VersionFactory:
         return entry, self._passages(entry, chunks)
 
     def tombstone(self, entry: Document) -> Document:
-        """The generation in which the document is gone."""
+        """The version in which the document is gone."""
         return replace(
             entry,
-            generation=entry.generation + 1,
-            edition=self.new_edition(),
-            state=State.DELETED,
+            version=entry.version + 1,
+            build_id=self.new_build_id(),
+            state=DocumentState.DELETED,
             etag="",
             content_hash="",
             passages=0,
             updated_at=self.clock(),
-            settled=False,
+            finished=False,
         )
 
     def _passages(self, entry: Document, chunks: Sequence[Chunk]) -> list[Passage]:
@@ -75,11 +75,11 @@ class VersionFactory:
             seen[words] += 1
             made.append(
                 Passage(
-                    # The same words in the same document keep their id through all editions.
+                    # The same words in the same document keep their id through all versions.
                     id=stable_id("passage", entry.id, words, str(seen[words])),
-                    document=entry.id,
-                    edition=entry.edition,
-                    generation=entry.generation,
+                    document_id=entry.id,
+                    build_id=entry.build_id,
+                    version=entry.version,
                     tenant=entry.tenant,
                     collection=entry.collection,
                     container=entry.container,

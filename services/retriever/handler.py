@@ -72,7 +72,7 @@ class Retriever:
             return [to_caller(request, self._nothing_found(request), self._clock())]
         found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
         kept = len(found.candidates)
-        log.info("passages.found", candidates=kept, dropped=len(candidates) - kept, document=candidates[0].document)
+        log.info("passages.found", candidates=kept, dropped=len(candidates) - kept, path=candidates[0].path)
         return [to_generator(found)]
 
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:

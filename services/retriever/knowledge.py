@@ -1,8 +1,8 @@
 """The knowledge as one caller may see it: the only place where a `TenantScope` becomes the store's filter.
 
-    search the store ──▶ ask the registry which edition of each document counts ──▶ keep what counts and is readable
+    search the store ──▶ ask the registry which build of each document counts ──▶ keep what counts and is readable
 
-The store is asked for more than is wanted, because it also holds editions that do not count: older ones until
+The store is asked for more than is wanted, because it also holds builds that do not count: older ones until
 they are collected, newer ones while they are written. Rights are checked twice, in the search and again on the
 registry's word, which is the newer of the two.
 """
@@ -38,7 +38,7 @@ class Knowledge:
     ) -> list[Candidate]:
         """Passages that `scope` may read, best first: `wanted` or more, if there are so many.
 
-        All of a document's passages are of its one current generation.
+        All of a document's passages are of its one current version.
         """
         if not scope.groups:
             return []
@@ -46,7 +46,7 @@ class Knowledge:
         look = await self._look(scope, collection, query, limit)
         for _ in range(_LOOKS - 1):
             # A document re-indexed between the search and the registry's answer has dropped out of this look, and
-            # the next one finds its new edition. Retired passages seen before are merely not collected yet.
+            # the next one finds its new build. Retired passages seen before are merely not collected yet.
             moved = not look.retired <= seen
             seen |= look.retired
             if not moved and (look.was_all or len(look.candidates) >= wanted):
@@ -59,32 +59,32 @@ class Knowledge:
         readable = Readable(scope.tenant, scope.groups)
         hits = await self._passages.search(collection, query, readable, limit)
         # After the search, never before it: a hit is judged by what counts now.
-        documents = await self._registry.get({hit.passage.document for hit in hits})
+        documents = await self._registry.get({hit.passage.document_id for hit in hits})
         return _Look(
             candidates=[_candidate(hit) for hit in hits if _counts(hit.passage, documents, scope)],
-            retired=frozenset((p.edition, p.id) for p in (hit.passage for hit in hits) if _is_retired(p, documents)),
+            retired=frozenset((p.build_id, p.id) for p in (hit.passage for hit in hits) if _is_retired(p, documents)),
             was_all=len(hits) < limit,
         )
 
 
 def _counts(passage: Passage, documents: Mapping[str, Document], scope: TenantScope) -> bool:
-    document = documents.get(passage.document)
-    if document is None or not document.is_live or passage.edition != document.edition:
+    document = documents.get(passage.document_id)
+    if document is None or not document.is_live or passage.build_id != document.build_id:
         return False
     return scope.may_read(passage.tenant, passage.groups) and scope.may_read(document.tenant, document.groups)
 
 
 def _is_retired(passage: Passage, documents: Mapping[str, Document]) -> bool:
-    document = documents.get(passage.document)
-    return document is not None and passage.generation < document.generation
+    document = documents.get(passage.document_id)
+    return document is not None and passage.version < document.version
 
 
 def _candidate(hit: Hit) -> Candidate:
     passage = hit.passage
     return Candidate(
         passage_id=passage.id,
-        document=passage.path,
-        generation=passage.generation,
+        path=passage.path,
+        version=passage.version,
         title=passage.title,
         section=passage.section,
         page=passage.page,

@@ -35,7 +35,7 @@ class Retrieval(_Strict):
     """How passages are looked for."""
 
     candidates: int = Field(default=16, ge=1, le=100, description="ranked passages handed to the generator")
-    overfetch: int = Field(default=3, ge=1, le=10, description="times as many are fetched, for the generation filter")
+    overfetch: int = Field(default=3, ge=1, le=10, description="times as many are fetched, for the version filter")
 
 
 class CachePolicy(_Strict):

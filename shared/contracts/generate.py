@@ -15,8 +15,8 @@ class Candidate(Part):
     """A passage that may answer the question, with where it stands in which version of which document."""
 
     passage_id: str
-    document: str = Field(description="the document's path in the lake")
-    generation: int = Field(ge=1, description="the version of the document that holds the passage")
+    path: str = Field(description="the document's path in the lake")
+    version: int = Field(ge=1, description="the version of the document that holds the passage")
     title: str
     section: str = ""
     page: int | None = None

@@ -62,8 +62,8 @@ class Citation(Part):
     """One passage that the answer rests on, checked against what was retrieved."""
 
     marker: int = Field(ge=1, description="the n of [n] in the text")
-    document: str = Field(description="its path in the lake; what people cannot see in it is written as \\u202e")
-    version: int = Field(description="the document's generation in the index")
+    path: str = Field(description="its path in the lake; what people cannot see in it is written as \\u202e")
+    version: int = Field(description="the version of the document in the index")
     title: str
     section: str = ""
     page: int | None = None

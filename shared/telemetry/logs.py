@@ -15,7 +15,7 @@ FIRST = ("timestamp", "level", "service", "event")
 ALLOWED = frozenset(
     "event level timestamp service request_id tenant caller use_case trace_id span_id queue message_id "
     "kind attempt delivery_count sequence reason detail error outcome code cache seconds wait until "
-    "deployment model region tokens prompt_tokens completion_tokens cost document generation container path "
+    "deployment model region tokens prompt_tokens completion_tokens cost version container path "
     "passages embedded removed change count host port url status run events url_http route method etag "
     "candidates dropped state exception settings version pid signal in_flight lag previous epoch times".split()
 )

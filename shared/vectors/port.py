@@ -1,18 +1,18 @@
 """What is known of the lake: passages to search, and a registry that says which of them count.
 
-    indexer ──put──▶ passages of edition e2 ┐            ┌─ search ─▶ hits of e1 and e2
-                     (e1 still answers)     │            │
-            ──commit─▶ registry: document is at e2 ──────┴─ get ────▶ only hits of e2 count
-            ──collect▶ passages of e1 are gone
+    indexer ──put──▶ passages of build b2 ┐            ┌─ search ─▶ hits of b1 and b2
+                     (b1 still answers)   │            │
+            ──commit─▶ registry: version 2 is b2 ──────┴─ get ────▶ only hits of b2 count
+            ──collect▶ passages of b1 are gone
 
-A passage belongs to one *edition* of one document and is never changed afterwards; an edition is the unique
-name of one attempt to index the document. The registry names the edition that counts, in one compare-and-set
-on the document's generation. So a reader keeps a hit when its edition is the registry's and drops it
+A passage belongs to one *build* of one version of a document and is never changed afterwards; a build is one attempt
+to index the document, and `build_id` its unique name. The registry names the build that counts, in one
+compare-and-set on the document's version. So a reader keeps a hit when its build is the registry's and drops it
 otherwise: whatever writers do meanwhile, in whatever order they crash, it never sees half a document or two
 versions of one.
 
-(Stamping passages with `first_gen`/`last_gen` in place was tried on paper and given up: two writers that
-prepare the same next generation stamp each other's passages before either knows who wins.)
+(Stamping passages with their first and last version in place was tried on paper and given up: two writers that
+prepare the same next version stamp each other's passages before either knows who wins.)
 """
 
 import json
@@ -33,12 +33,12 @@ def stable_id(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document as one edition of it has it. The identity of `id` is its words, not its edition."""
+    """A piece of a document as one build of it has it. The identity of `id` is its words, not its build."""
 
     id: str
-    document: str
-    edition: str
-    generation: int
+    document_id: str
+    build_id: str
+    version: int
     tenant: str
     collection: str
     container: str
@@ -89,8 +89,8 @@ class Hit:
     score: float
 
 
-class State(StrEnum):
-    """Whether the document is there. A deleted one stays as a tombstone, so that generations only grow."""
+class DocumentState(StrEnum):
+    """Whether the document is there. A deleted one stays as a tombstone, so that versions only grow."""
 
     LIVE = "live"
     DELETED = "deleted"
@@ -98,15 +98,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The registry's entry: which edition of a document counts, and what it was made from."""
+    """The registry's entry: which build of a document counts, and what it was made from."""
 
     tenant: str
     collection: str
     container: str
     path: str
-    generation: int
-    edition: str
-    state: State
+    version: int
+    build_id: str
+    state: DocumentState
     groups: frozenset[str]
     etag: str
     content_hash: str
@@ -114,24 +114,24 @@ class Document:
     title: str
     passages: int
     updated_at: datetime
-    settled: bool = False
-    """Whether the caches were told of this generation and older passages were collected."""
+    finished: bool = False
+    """Whether the caches were told of this version and older passages were collected."""
 
     @property
     def id(self) -> str:
-        """The identity of the document through all its generations."""
+        """The identity of the document through all its versions."""
         return document_id(self.tenant, self.collection, self.container, self.path)
 
     @property
     def is_live(self) -> bool:
         """Whether its passages may be read at all."""
-        return self.state is State.LIVE
+        return self.state is DocumentState.LIVE
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> "Document":
         """The entry that `payload()` wrote; unknown fields are ignored. Raises `KeyError`, `ValueError`."""
         known = {field.name: payload[field.name] for field in fields(cls) if field.name in payload}
-        known |= {"state": State(payload["state"]), "groups": frozenset(payload["groups"])}
+        known |= {"state": DocumentState(payload["state"]), "groups": frozenset(payload["groups"])}
         return cls(**{**known, "updated_at": datetime.fromisoformat(payload["updated_at"])})
 
     def payload(self) -> dict[str, Any]:
@@ -140,9 +140,9 @@ class Document:
         text = {"groups": sorted(self.groups), "updated_at": self.updated_at.isoformat()}
         return {**known, **text, "folders": folders_of(self.path)}
 
-    def as_settled(self) -> "Document":
+    def as_finished(self) -> "Document":
         """The same entry once everything that follows a commit is done."""
-        return replace(self, settled=True)
+        return replace(self, finished=True)
 
 
 def document_id(tenant: str, collection: str, container: str, path: str) -> str:
@@ -160,7 +160,7 @@ class Passages(Protocol):
         """Store passages durably; putting one again changes nothing."""
 
     async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
-        """The best `limit` readable passages by meaning and by words, fused, best first; of *any* edition.
+        """The best `limit` readable passages by meaning and by words, fused, best first; of *any* build.
 
         A collection that does not exist holds nothing.
         """
@@ -168,10 +168,10 @@ class Passages(Protocol):
     async def vectors(self, collection: str, tenant: str, digests: Collection[str]) -> dict[str, list[float]]:
         """The dense vectors that `tenant` already has for these digests: nobody pays twice for the same words."""
 
-    async def collect(self, collection: str, document: str, *, upto: int, keep: str) -> None:
-        """Remove the document's passages of generations up to `upto`, except those of the edition `keep`."""
+    async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
+        """Remove the document's passages of versions up to `upto`, except those of the build `keep`."""
 
-    async def discard(self, collection: str, document: str, edition: str) -> None:
+    async def discard(self, collection: str, document_id: str, build_id: str) -> None:
         """Remove what an attempt that lost has put."""
 
 
@@ -195,9 +195,9 @@ class Registry(Protocol):
         """All entries that match; `folder` is a whole directory (`a/b/`) with everything below it."""
 
     async def commit(self, document: Document, expected: int | None) -> bool:
-        """Store the entry if the document is at generation `expected` (none: not registered); tell whether it counts.
+        """Store the entry if the document is at version `expected` (none: not registered); tell whether it counts.
 
-        Exactly one of several writers with the same expectation and different editions is told yes.
+        Exactly one of several writers with the same expectation and different builds is told yes.
         """
 
 

@@ -21,10 +21,10 @@ _KEYWORD = models.PayloadSchemaType.KEYWORD
 _INDEXES: dict[str, Schema] = {
     "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "groups": _KEYWORD,
-    "document": _KEYWORD,
-    "edition": _KEYWORD,
+    "document_id": _KEYWORD,
+    "build_id": _KEYWORD,
     "digest": _KEYWORD,
-    "generation": models.PayloadSchemaType.INTEGER,
+    "version": models.PayloadSchemaType.INTEGER,
 }
 
 
@@ -73,15 +73,15 @@ class QdrantPassages:
             known.update(await self._vectors(PREFIX + collection, same))
         return known
 
-    async def collect(self, collection: str, document: str, *, upto: int, keep: str) -> None:
+    async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
         """See `Passages`."""
-        old = models.FieldCondition(key="generation", range=models.Range(lte=upto))
-        stale = models.Filter(must=[equals("document", document), old], must_not=[equals("edition", keep)])
+        old = models.FieldCondition(key="version", range=models.Range(lte=upto))
+        stale = models.Filter(must=[equals("document_id", document_id), old], must_not=[equals("build_id", keep)])
         await self._delete(PREFIX + collection, stale)
 
-    async def discard(self, collection: str, document: str, edition: str) -> None:
+    async def discard(self, collection: str, document_id: str, build_id: str) -> None:
         """See `Passages`."""
-        mine = models.Filter(must=[equals("document", document), equals("edition", edition)])
+        mine = models.Filter(must=[equals("document_id", document_id), equals("build_id", build_id)])
         await self._delete(PREFIX + collection, mine)
 
     async def _upsert(self, name: str, points: list[models.PointStruct]) -> None:
@@ -143,9 +143,9 @@ def _readable(readable: Readable) -> models.Filter:
 
 def _to_point(each: Embedded) -> models.PointStruct:
     passage = each.passage
-    # The edition is part of the point's identity: no edition can overwrite another's passage.
+    # The build is part of the point's identity: no build can overwrite another's passage.
     return models.PointStruct(
-        id=stable_id("point", passage.edition, passage.id),
+        id=stable_id("point", passage.build_id, passage.id),
         vector={DENSE: list(each.dense), SPARSE: _to_sparse(each.sparse)},
         payload={**_fields(passage), "groups": sorted(passage.groups)},
     )

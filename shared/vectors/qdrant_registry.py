@@ -19,7 +19,7 @@ _INDEXES: dict[str, Schema] = {
     "path": _KEYWORD,
     "folders": _KEYWORD,
     # Asked for by the compare-and-set; a Qdrant in strict mode refuses conditions on fields without an index.
-    "generation": models.PayloadSchemaType.INTEGER,
+    "version": models.PayloadSchemaType.INTEGER,
 }
 # With replicas, an entry is written by one leader in order and read from most of them; alone, it costs nothing.
 _ORDERED = models.WriteOrdering.STRONG
@@ -71,14 +71,14 @@ class QdrantRegistry:
             {"update_mode": models.UpdateMode.INSERT_ONLY}
             if expected is None
             else {
-                "update_filter": models.Filter(must=[equals("generation", expected)]),
+                "update_filter": models.Filter(must=[equals("version", expected)]),
                 "update_mode": models.UpdateMode.UPDATE_ONLY,
             }
         )
         await self._upsert(document, condition)
-        # The upsert answers "completed" whether or not its condition held; only the stored edition tells who won.
+        # The upsert answers "completed" whether or not its condition held; only the stored build tells who won.
         stored = (await self.get([document.id])).get(document.id)
-        return stored is not None and stored.edition == document.edition
+        return stored is not None and stored.build_id == document.build_id
 
     async def _upsert(self, document: Document, condition: dict[str, Any]) -> None:
         point = models.PointStruct(id=document.id, vector={}, payload=document.payload())

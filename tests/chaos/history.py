@@ -87,7 +87,7 @@ class Replied:
             outcome=body["outcome"],
             code=body["code"],
             text=body["text"],
-            documents=tuple(citation["document"] for citation in body["citations"]),
+            documents=tuple(citation["path"] for citation in body["citations"]),
             quotes=tuple(citation["quote"] for citation in body["citations"]),
             at=at,
         )

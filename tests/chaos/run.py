@@ -160,7 +160,7 @@ class Chaos:
         try:
             while time.monotonic() < until:
                 entries = [entry async for entry in QdrantRegistry(store).entries(container="handbook")]
-                there = {entry.path: entry.content_hash for entry in entries if entry.is_live and entry.settled}
+                there = {entry.path: entry.content_hash for entry in entries if entry.is_live and entry.finished}
                 if READERS.keys() <= there.keys() and wanted.items() <= there.items():
                     return
                 await asyncio.sleep(_LOOK)

@@ -171,7 +171,7 @@ class Caches:
     async def epoch(self, tenant: str, collection: str) -> int | None:
         return self.now
 
-    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> None:
+    async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> None:
         self.now += 1
 
 
@@ -235,14 +235,14 @@ class TestPipeline:
             shutil.copy(EXAMPLE / "handbook" / path, knowing.lake / path)
         await knowing.index(*paths)
         best, *_ = await knowing.ask("What are the core hours for remote workers?")
-        assert (best.document, best.section, best.generation) == ("remote-work.md", "3. Hours and reachability", 1)
+        assert (best.path, best.section, best.version) == ("remote-work.md", "3. Hours and reachability", 1)
         text = (knowing.lake / "remote-work.md").read_text()
         assert best.text == text[best.start : best.end]
         hotels, *_ = await knowing.ask("hotel limit per night in Norway")
-        assert hotels.document == "travel-policy.pdf"
+        assert hotels.path == "travel-policy.pdf"
         assert hotels.page in (1, 2)
         receipts, *_ = await knowing.ask("From which amount is a receipt required?")
-        assert receipts.document == "expenses-2026.docx"
+        assert receipts.path == "expenses-2026.docx"
 
     async def test_an_edit_counts_at_once_and_a_deletion_too(self, knowing: Knowing) -> None:
         file = knowing.lake / "a.md"
@@ -251,7 +251,7 @@ class TestPipeline:
         file.write_text("# Parking\n\nParking costs 20 euro.")
         await knowing.index("a.md")
         [only] = await knowing.ask("What does parking cost?")
-        assert (only.text, only.generation) == ("Parking costs 20 euro.", 2)
+        assert (only.text, only.version) == ("Parking costs 20 euro.", 2)
         file.unlink()
         await knowing.index("a.md", change=Change.DELETED)
         assert await knowing.ask("What does parking cost?") == ()
@@ -280,7 +280,7 @@ class TestPipeline:
             "data": {"api": "RenameDirectory", "sourceUrl": url},
         }
         await knowing.indexer.handle(read_events(json.dumps(event).encode()))
-        assert {each.document for each in await knowing.ask("What does parking cost?")} == {"new/one.md", "new/two.md"}
+        assert {each.path for each in await knowing.ask("What does parking cost?")} == {"new/one.md", "new/two.md"}
 
     async def test_a_reconcile_fills_an_empty_index_and_then_finds_nothing(self, knowing: Knowing) -> None:
         (knowing.lake / "a.md").write_text("# Parking\n\nParking costs 10 euro.")

@@ -22,13 +22,13 @@ from qdrant_client import AsyncQdrantClient
 from shared.errors import SettingsError, TryLater
 from shared.vectors.port import (
     Document,
+    DocumentState,
     Embedded,
     Passage,
     Passages,
     Query,
     Readable,
     Registry,
-    State,
     document_id,
     stable_id,
 )
@@ -108,9 +108,9 @@ def passage(collection: str, text: str, **changes: object) -> Passage:
     """Make a passage of `a/leave.md` with its first edition, unless said otherwise."""
     base = Passage(
         id=stable_id("passage", text),
-        document=document_id("larkfield", collection, "handbook", "a/leave.md"),
-        edition="e1",
-        generation=1,
+        document_id=document_id("larkfield", collection, "handbook", "a/leave.md"),
+        build_id="e1",
+        version=1,
         tenant="larkfield",
         collection=collection,
         container="handbook",
@@ -129,16 +129,16 @@ def passage(collection: str, text: str, **changes: object) -> Passage:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def document(collection: str, generation: int = 1, **changes: object) -> Document:
+def document(collection: str, version: int = 1, **changes: object) -> Document:
     """Make the registry entry of `a/leave.md`."""
     base = Document(
         tenant="larkfield",
         collection=collection,
         container="handbook",
         path="a/leave.md",
-        generation=generation,
-        edition=f"e{generation}",
-        state=State.LIVE,
+        version=version,
+        build_id=f"e{version}",
+        state=DocumentState.LIVE,
         groups=EVERYBODY,
         etag='"1"',
         content_hash="h1",
@@ -237,7 +237,7 @@ class TestPassages:
 
     async def test_editions_do_not_overwrite_each_other(self, store: Store, collection: str) -> None:
         old = passage(collection, "same words", section="old")
-        new = replace(old, edition="e2", generation=2, section="new")
+        new = replace(old, build_id="e2", version=2, section="new")
         await store.passages.put(collection, [Embedded(old, NORTH, {}), Embedded(new, NORTH, {})])
         hits = await store.passages.search(collection, Query(NORTH, {}), Readable("larkfield", EVERYBODY), 5)
         assert {hit.passage.section for hit in hits} == {"old", "new"}
@@ -245,20 +245,20 @@ class TestPassages:
     async def test_collect_keeps_the_edition_and_what_is_being_prepared(self, store: Store, collection: str) -> None:
         each = [
             passage(collection, "retired"),
-            passage(collection, "lost the race", edition="e2b", generation=2),
-            passage(collection, "counts", edition="e2", generation=2),
-            passage(collection, "being prepared", edition="e3", generation=3),
-            passage(collection, "another document", document="d2"),
+            passage(collection, "lost the race", build_id="e2b", version=2),
+            passage(collection, "counts", build_id="e2", version=2),
+            passage(collection, "being prepared", build_id="e3", version=3),
+            passage(collection, "another document", document_id="d2"),
         ]
         await store.passages.put(collection, [Embedded(one, NORTH, {}) for one in each])
-        await store.passages.collect(collection, each[0].document, upto=2, keep="e2")
+        await store.passages.collect(collection, each[0].document_id, upto=2, keep="e2")
         texts = await found(store, collection, Query(NORTH, {}))
         assert set(texts) == {"counts", "being prepared", "another document"}
 
     async def test_discard_removes_one_attempt(self, store: Store, collection: str) -> None:
-        mine, theirs = passage(collection, "mine"), passage(collection, "theirs", edition="e2")
+        mine, theirs = passage(collection, "mine"), passage(collection, "theirs", build_id="e2")
         await store.passages.put(collection, [Embedded(mine, NORTH, {}), Embedded(theirs, NORTH, {})])
-        await store.passages.discard(collection, mine.document, "e1")
+        await store.passages.discard(collection, mine.document_id, "e1")
         assert await found(store, collection, Query(NORTH, {})) == ["theirs"]
 
     async def test_vectors_are_known_by_digest_within_the_tenant(self, store: Store, collection: str) -> None:
@@ -283,11 +283,11 @@ class TestRegistry:
 
     async def test_a_commit_needs_the_expected_generation(self, store: Store, collection: str) -> None:
         await store.registry.commit(document(collection), None)
-        assert not await store.registry.commit(document(collection, 1, edition="late"), None)
+        assert not await store.registry.commit(document(collection, 1, build_id="late"), None)
         assert not await store.registry.commit(document(collection, 6), 5)
         assert await store.registry.commit(document(collection, 2), 1)
         [entry] = (await store.registry.get([document(collection).id])).values()
-        assert entry.generation == 2
+        assert entry.version == 2
 
     async def test_a_commit_on_an_unregistered_document_is_refused(self, store: Store, collection: str) -> None:
         assert not await store.registry.commit(document(collection, 2), 1)
@@ -297,11 +297,11 @@ class TestRegistry:
     async def test_one_of_many_writers_wins(self, store: Store, collection: str, expected: int | None) -> None:
         if expected:
             await store.registry.commit(document(collection), None)
-        rivals = [document(collection, 2, edition=f"rival {n}") for n in range(8)]
+        rivals = [document(collection, 2, build_id=f"rival {n}") for n in range(8)]
         sides = itertools.cycle([store.registry, store.elsewhere])
         told = await asyncio.gather(*(side.commit(each, expected) for side, each in zip(sides, rivals, strict=False)))
         [entry] = (await store.registry.get([rivals[0].id])).values()
-        assert [each.edition for each, won in zip(rivals, told, strict=True) if won] == [entry.edition]
+        assert [each.build_id for each, won in zip(rivals, told, strict=True) if won] == [entry.build_id]
 
     async def test_committing_again_after_a_lost_answer_is_told_yes(self, store: Store, collection: str) -> None:
         entry = document(collection)
@@ -310,7 +310,7 @@ class TestRegistry:
 
     async def test_an_entry_is_refreshed_within_its_generation(self, store: Store, collection: str) -> None:
         await store.registry.commit(document(collection), None)
-        refreshed = document(collection, etag='"2"').as_settled()
+        refreshed = document(collection, etag='"2"').as_finished()
         assert await store.registry.commit(refreshed, 1)
         assert await store.registry.get([refreshed.id]) == {refreshed.id: refreshed}
 

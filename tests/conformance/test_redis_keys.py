@@ -57,7 +57,7 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
     """Whatever workers do with Redis by a script, for a tenant with that name."""
     request = a_request(tenant=tenant)
     citations = tuple(
-        Citation(marker=n, document=f"{n}.md", version=1, title="t", start=0, end=1, quote="q", score=1) for n in (1, 2)
+        Citation(marker=n, path=f"{n}.md", version=1, title="t", start=0, end=1, quote="q", score=1) for n in (1, 2)
     )
     answer = ending(request, Outcome.ANSWERED, Code.OK, text="x", citations=citations)
     ledger = Ledger(redis)

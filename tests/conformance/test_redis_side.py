@@ -42,7 +42,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[FailFastRedis]:
 
 def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> RequestOutcome:
     cited = tuple(
-        Citation(marker=n, document=d, version=v, title="t", start=0, end=1, quote="q", score=1)
+        Citation(marker=n, path=d, version=v, title="t", start=0, end=1, quote="q", score=1)
         for n, (d, v) in enumerate(uses, 1)
     )
     return ending(a_request(), outcome, Code.OK, text="x", citations=cited)
@@ -71,7 +71,7 @@ async def test_an_answer_below_the_floor_is_never_served(redis: FailFastRedis) -
     cache = AnswerCache(redis)
     await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     # As if the eviction had missed it.
-    await redis.run(lambda connection: connection.hset(SHELF.key("floor"), "a.md", "2"))
+    await redis.run(lambda connection: connection.hset(SHELF.key("minimum"), "a.md", "2"))
     assert await cache.find(SHELF, "k") is None
 
 

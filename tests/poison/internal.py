@@ -125,7 +125,7 @@ REQUESTS = [
     )
 ]
 CANDIDATES = [
-    with_candidate("generation 0", INVALID, generation=0),
+    with_candidate("version 0", INVALID, version=0),
     with_candidate("a score in words", INVALID, score="high"),
     with_candidate("a text that is none", INVALID, text=None),
     with_candidate("minus one token in a passage", INVALID, tokens=-1),

@@ -34,8 +34,8 @@ def a_candidate(number: int = 1, **changes: Any) -> Candidate:
     text = changes.get("text", f"New employees receive {20 + number} days of annual leave per year.")
     given: dict[str, Any] = {
         "passage_id": f"p{number}",
-        "document": f"leave-{number}.md",
-        "generation": 1,
+        "path": f"leave-{number}.md",
+        "version": 1,
         "title": "Leave policy",
         "section": "Annual leave",
         "start": 100,

@@ -117,10 +117,10 @@ class Evictions:
         self.fails: Exception | None = None
         self.fails_after = 0
 
-    async def invalidate(self, tenant: str, collection: str, document: str, generation: int) -> None:
+    async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> None:
         if self.fails and len(self.told) >= self.fails_after:
             raise self.fails
-        self.told.append((document, generation))
+        self.told.append((path, version))
 
 
 @dataclass
@@ -160,7 +160,7 @@ class World:
         )
 
     def writer(self, passages: Passages | None = None, registry: Registry | None = None) -> IndexWriter:
-        """Make what brings editions into the index."""
+        """Make what brings new versions into the index."""
         return IndexWriter(
             passages=passages or self.passages,
             registry=registry or self.registry,
@@ -178,7 +178,7 @@ class World:
         """Return everything that `scope` can find, in the order of the documents."""
         knowledge = Knowledge(self.passages, self.registry)
         candidates = await knowledge.search(scope, "handbook", Query([1.0, 0.0, 0.0, 0.0], {}), wanted=500, overfetch=2)
-        return sorted(candidates, key=lambda candidate: (candidate.document, candidate.start))
+        return sorted(candidates, key=lambda candidate: (candidate.path, candidate.start))
 
     async def texts(self, scope: TenantScope = EMPLOYEE) -> list[str]:
         """Return the texts of everything that `scope` can find."""

@@ -20,7 +20,7 @@ class MemoryPassages:
     async def put(self, collection: str, passages: Sequence[Embedded]) -> None:
         """See `Passages`."""
         store = self._stores.setdefault(collection, {})
-        store.update({(each.passage.edition, each.passage.id): each for each in passages})
+        store.update({(each.passage.build_id, each.passage.id): each for each in passages})
 
     async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
         """See `Passages`."""
@@ -36,17 +36,17 @@ class MemoryPassages:
         mine = [each for each in stored if each.passage.tenant == tenant and each.passage.digest in digests]
         return {each.passage.digest: list(each.dense) for each in mine}
 
-    async def collect(self, collection: str, document: str, *, upto: int, keep: str) -> None:
+    async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
         """See `Passages`."""
         for key, each in list(self._stores.get(collection, {}).items()):
             passage = each.passage
-            if passage.document == document and passage.generation <= upto and passage.edition != keep:
+            if passage.document_id == document_id and passage.version <= upto and passage.build_id != keep:
                 del self._stores[collection][key]
 
-    async def discard(self, collection: str, document: str, edition: str) -> None:
+    async def discard(self, collection: str, document_id: str, build_id: str) -> None:
         """See `Passages`."""
         for key, each in list(self._stores.get(collection, {}).items()):
-            if (each.passage.document, each.passage.edition) == (document, edition):
+            if (each.passage.document_id, each.passage.build_id) == (document_id, build_id):
                 del self._stores[collection][key]
 
 
@@ -81,8 +81,8 @@ class MemoryRegistry:
     async def commit(self, document: Document, expected: int | None) -> bool:
         """See `Registry`."""
         now = self._documents.get(document.id)
-        if (now.generation if now else None) != expected:
-            return now is not None and now.edition == document.edition
+        if (now.version if now else None) != expected:
+            return now is not None and now.build_id == document.build_id
         self._documents[document.id] = document
         return True
 
@@ -118,7 +118,7 @@ def _fuse(legs: Sequence[list[Embedded]], limit: int) -> list[Hit]:
     found: dict[tuple[str, str], Embedded] = {}
     for leg in legs:
         for rank, each in enumerate(leg):
-            key = (each.passage.edition, each.passage.id)
+            key = (each.passage.build_id, each.passage.id)
             scores[key] = scores.get(key, 0.0) + 1 / (_RRF_K + rank)
             found[key] = each
     best = sorted(scores, key=lambda key: -scores[key])[:limit]

@@ -157,7 +157,7 @@ class App:
             entries = [entry async for entry in QdrantRegistry(store).entries(container="handbook")]
         finally:
             await store.close()
-        return {entry.path: entry for entry in entries if entry.is_live and entry.settled}
+        return {entry.path: entry for entry in entries if entry.is_live and entry.finished}
 
     async def peek(self, queue: str, *, sub_queue: str | None = None) -> list[ServiceBusReceivedMessage]:
         """What is on a queue, scheduled messages too."""

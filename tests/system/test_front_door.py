@@ -32,7 +32,7 @@ async def test_a_question_on_the_queue_becomes_a_cited_answer(
     answer = await app.ask(question, correlation_id="mine")
     assert (answer["outcome"], answer["code"], answer["correlation_id"]) == ("answered", "Ok", "mine")
     assert expected in answer["text"]
-    cited = {citation["document"]: citation for citation in answer["citations"]}
+    cited = {citation["path"]: citation for citation in answer["citations"]}
     assert document in cited
     assert cited[document]["version"] >= 1
     assert cited[document]["quote"]
@@ -72,7 +72,7 @@ async def test_a_document_that_is_edited_is_answered_from_anew(app: App) -> None
     document.rename(moved)
     await until(lambda: is_indexed(app, "bicycles.md"))
     await until(lambda: is_gone(app, "parking.md"))
-    assert (await app.ask(question))["citations"][0]["document"] == "bicycles.md"
+    assert (await app.ask(question))["citations"][0]["path"] == "bicycles.md"
 
     moved.unlink()
     await until(lambda: is_gone(app, "bicycles.md"))
@@ -82,8 +82,8 @@ async def test_a_document_that_is_edited_is_answered_from_anew(app: App) -> None
 async def test_callers_see_what_their_groups_may_see(app: App) -> None:
     question = "What is the salary band of level 3 engineers in Portugal?"
     employee, manager = await app.ask(question), await app.ask(question, queue="ask-hr")
-    assert not any(citation["document"].startswith("managers/") for citation in employee["citations"])
-    assert any(citation["document"].startswith("managers/") for citation in manager["citations"])
+    assert not any(citation["path"].startswith("managers/") for citation in employee["citations"])
+    assert any(citation["path"].startswith("managers/") for citation in manager["citations"])
 
 
 async def test_what_a_message_claims_of_itself_is_not_honoured(app: App) -> None:
@@ -96,7 +96,7 @@ async def test_what_a_message_claims_of_itself_is_not_honoured(app: App) -> None
     }
     session = await app.post(forged, application_properties={"groups": "managers", "ragbus-run": "p1"})
     [answer] = await app.answers(session)
-    assert not any(citation["document"].startswith("managers/") for citation in answer["citations"])
+    assert not any(citation["path"].startswith("managers/") for citation in answer["citations"])
 
     session = await app.post({"question": "How?"}, reply_to="answers-hr")
     [answer] = await app.answers(session)  # its own queue, not the one it named
@@ -208,7 +208,7 @@ async def test_a_question_over_http_is_answered_in_the_same_call(app: App) -> No
     reply = await app.http.post("/v1/onboarding/ask?wait=50", json=body, headers=app.key())
     assert reply.status_code == 200
     answer = reply.json()
-    assert (answer["outcome"], answer["citations"][0]["document"]) == ("answered", "remote-work.md")
+    assert (answer["outcome"], answer["citations"][0]["path"]) == ("answered", "remote-work.md")
     stored = await app.http.get(reply.headers["Location"], headers=app.key())
     assert stored.json()["text"] == answer["text"]
 
@@ -378,7 +378,7 @@ async def test_what_people_cannot_see_goes_in_nowhere_and_comes_out_nowhere(app:
     assert (first["outcome"], first["cache"], again["cache"]) == ("answered", "miss", "hit")
     [citation] = first["citations"]
     assert "EUR 19" in citation["quote"]
-    assert citation["document"] == "kayak\\u202e-rental.md"
+    assert citation["path"] == "kayak\\u202e-rental.md"
     told = json.dumps([first, again], ensure_ascii=False)
     assert not any(char in told for char in UNSEEN + "\u202e")
     assert len(await app.calls("How much does a kayak cost per day?")) == 1
@@ -407,7 +407,7 @@ async def write(app: App, path: Path, text: str) -> None:
 
     async def counts() -> bool:
         now = (await app.documents()).get(path.name)
-        return now is not None and (before is None or now.generation > before.generation)
+        return now is not None and (before is None or now.version > before.version)
 
     await until(counts)
 

@@ -239,7 +239,7 @@ def test_a_reply_is_read_from_the_contract() -> None:
         "outcome": "answered",
         "code": "Ok",
         "text": "It is LK1234. [1]",
-        "citations": [{"document": "lockers.md", "quote": "The code is LK1234."}],
+        "citations": [{"path": "lockers.md", "quote": "The code is LK1234."}],
     }
     read = Replied.of("answers", body, session="s1", sequence=1, message_id="r1/reply", at=BEGAN + 2)
     assert read == a_reply()

@@ -14,7 +14,7 @@ def answer(**more: Any) -> dict[str, Any]:
     good = {
         "outcome": "answered",
         "text": "It is 24 DAYS. [1]",
-        "citations": [{"document": "leave.pdf"}],
+        "citations": [{"path": "leave.pdf"}],
         "cache": "miss",
     }
     return {**good, **more}
@@ -51,7 +51,7 @@ def test_an_edit_that_changes_nothing_is_refused() -> None:
         (QUESTION, answer(cache="hit"), "!hit", "the cache said hit"),
         (QUESTION, answer(text="It is 25 days."), None, "does not say “24 days”"),
         (QUESTION, answer(citations=[]), None, "it cites nothing"),
-        (QUESTION, answer(citations=[{"document": "old.pdf"}]), None, "it cites ['old.pdf']"),
+        (QUESTION, answer(citations=[{"path": "old.pdf"}]), None, "it cites ['old.pdf']"),
         (QUESTION, answer(outcome="expired", code="DeadlineExceeded"), None, "the outcome is expired"),
         (UNANSWERABLE, {"outcome": "no_answer", "citations": []}, None, ""),
         (UNANSWERABLE, answer(), None, "the handbook does not say"),

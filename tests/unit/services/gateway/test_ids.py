@@ -130,7 +130,7 @@ def token_of(message: Received) -> str:
 async def cached(office: Office) -> None:
     request = await office.work(message_id="earlier", sequence_number=1)
     assert request.cache_key is not None
-    cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
+    cited = Citation(marker=1, path="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
     answer = ending(request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
     await office.cache.store(CachePartition("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
 

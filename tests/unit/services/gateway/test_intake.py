@@ -91,7 +91,7 @@ async def test_a_known_answer_comes_from_the_cache_and_costs_nothing(gateway: Ga
     work = (await gateway.ask(message_id="a"))[1]
     assert work.request is not None
     assert work.request.cache_key is not None
-    cited = Citation(marker=1, document="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
+    cited = Citation(marker=1, path="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
     known = ending(work.request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
     await gateway.cache.store(CachePartition("tessolund", "handbook"), work.request.cache_key, known, epoch=0, ttl=60)
     answer = the_answer(await gateway.ask(question="  HOW? ", message_id="b"))

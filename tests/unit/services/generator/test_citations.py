@@ -24,7 +24,7 @@ PASSAGES = (LEAVE, TRAVEL)
 def test_a_true_citation_is_kept_with_the_words_it_rests_on() -> None:
     found = verify("New employees in Portugal receive 24 days of annual leave [1].", PASSAGES)
     [citation] = found.citations
-    assert citation.document == "leave-1.md"
+    assert citation.path == "leave-1.md"
     assert citation.quote == "New employees in Portugal receive 24 days of annual leave per year."
     start = LEAVE.text.index("New")
     assert (citation.start, citation.end) == (100 + start, 100 + len(LEAVE.text))
@@ -51,7 +51,7 @@ def test_a_citation_that_does_not_hold_is_taken_out(text: str) -> None:
 def test_marks_are_numbered_in_order_of_appearance() -> None:
     found = verify("The per diem in Denmark is EUR 62 [2]. Annual leave is paid [1].", PASSAGES)
     assert found.text == "The per diem in Denmark is EUR 62. [1] Annual leave is paid. [2]"
-    assert [(c.marker, c.document) for c in found.citations] == [(1, "leave-2.md"), (2, "leave-1.md")]
+    assert [(c.marker, c.path) for c in found.citations] == [(1, "leave-2.md"), (2, "leave-1.md")]
 
 
 def test_each_sentence_is_checked_by_itself() -> None:
@@ -69,7 +69,7 @@ def test_each_sentence_is_checked_by_itself() -> None:
     ],
 )
 def test_wherever_the_marks_stand_each_statement_has_its_own(text: str) -> None:
-    assert [citation.document for citation in verify(text, PASSAGES).citations] == ["leave-1.md", "leave-2.md"]
+    assert [citation.path for citation in verify(text, PASSAGES).citations] == ["leave-1.md", "leave-2.md"]
 
 
 def test_the_label_of_a_passage_belongs_to_it() -> None:

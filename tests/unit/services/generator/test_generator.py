@@ -130,7 +130,7 @@ def scene(redis: FailFastRedis) -> WorkerFixture:
 async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: WorkerFixture) -> None:
     answer = await scene.run(Script(GOOD))
     assert (answer.outcome, answer.code, answer.cache) == (Outcome.ANSWERED, Code.OK, CacheState.MISS)
-    assert [citation.document for citation in answer.citations] == ["leave-1.md"]
+    assert [citation.path for citation in answer.citations] == ["leave-1.md"]
     assert (answer.usage.prompt_tokens, answer.cost.amount) == (1000, 0.0011)
     assert answer.plan is not None
     assert (answer.plan.deployment, answer.plan.passages_used) == ("small", 3)
@@ -466,9 +466,9 @@ async def test_what_people_cannot_see_does_not_reach_a_caller(scene: WorkerFixtu
 
 async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: WorkerFixture) -> None:
     said = "New employees receive 21 da\u00adys\u2066 of annual leave per year"
-    old = a_candidate(1, title="Le\u200bave", section="An\u202enual", document="a\u202eb.md", text=said)
+    old = a_candidate(1, title="Le\u200bave", section="An\u202enual", path="a\u202eb.md", text=said)
     [citation] = (await scene.run(Script(GOOD), passages=(old,))).citations
-    assert (citation.title, citation.section, citation.document) == ("Leave", "Annual", "a\\u202eb.md")
+    assert (citation.title, citation.section, citation.path) == ("Leave", "Annual", "a\\u202eb.md")
     assert visible(citation.quote) == citation.quote
     # And it is evicted by the path that the lake has.
     partition = CachePartition("tessolund", "handbook")

@@ -8,7 +8,7 @@ from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import Change
 from shared.access.scope import TenantScope
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.vectors.port import State
+from shared.vectors.port import DocumentState
 from tests.support.indexer import EMPLOYEE, MANAGERS, World, changed
 
 LEAVE = "# Leave\n\nThirty days a year.\n\n## Sick days\n\nTell your manager.\n"
@@ -25,7 +25,7 @@ async def test_a_new_document_can_be_found_with_where_it_stands(world: World) ->
     world.lake.put("leave.md", LEAVE)
     await world.indexer().handle([changed("leave.md")])
     first, second = await world.found()
-    assert (first.document, first.generation, first.title, first.section) == ("leave.md", 1, "Leave", "")
+    assert (first.path, first.version, first.title, first.section) == ("leave.md", 1, "Leave", "")
     assert (second.section, second.text) == ("Sick days", "Tell your manager.")
     assert LEAVE[second.start : second.end] == second.text
     assert second.tokens > 0
@@ -41,7 +41,7 @@ async def test_an_edit_embeds_only_what_is_new(world: World) -> None:
     await indexer.handle([changed("leave.md")])
     after = await world.found()
     assert [text.splitlines()[-1] for text in world.embedder.embedded] == ["Thirty-two days a year."]
-    assert [each.generation for each in after] == [2, 2]
+    assert [each.version for each in after] == [2, 2]
     # The untouched passage kept its identity and moved along with the text before it.
     assert after[1].passage_id == before[1].passage_id
     assert after[1].start == before[1].start + len("-two")
@@ -53,7 +53,7 @@ async def test_an_event_twice_does_the_work_once(world: World) -> None:
     for _ in range(3):
         await indexer.handle([changed("leave.md")])
     assert world.parser.parsed == 1
-    assert [each.generation for each in await world.found()] == [1, 1]
+    assert [each.version for each in await world.found()] == [1, 1]
 
 
 async def test_the_same_bytes_under_a_new_etag_are_not_parsed_again(world: World) -> None:
@@ -64,7 +64,7 @@ async def test_the_same_bytes_under_a_new_etag_are_not_parsed_again(world: World
     entry = await world.entry("leave.md")
     assert world.parser.parsed == 1
     assert entry
-    assert (entry.etag, entry.generation) == ('"2"', 1)
+    assert (entry.etag, entry.version) == ('"2"', 1)
 
 
 async def test_a_deleted_document_is_gone_at_once_and_leaves_a_tombstone(world: World) -> None:
@@ -75,7 +75,7 @@ async def test_a_deleted_document_is_gone_at_once_and_leaves_a_tombstone(world: 
     await indexer.handle([changed("leave.md", Change.DELETED)])
     entry = await world.entry("leave.md")
     assert entry
-    assert (entry.state, entry.generation, entry.settled) == (State.DELETED, 2, True)
+    assert (entry.state, entry.version, entry.finished) == (DocumentState.DELETED, 2, True)
     assert await world.texts() == []
     assert not any(world.passages._stores["handbook"])
 
@@ -94,7 +94,7 @@ async def test_a_document_that_came_back_goes_on_counting(world: World) -> None:
         await indexer.handle([changed("leave.md")])
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
-    assert {each.generation for each in await world.found()} == {5}
+    assert {each.version for each in await world.found()} == {5}
 
 
 async def test_a_rename_embeds_nothing(world: World) -> None:
@@ -104,7 +104,7 @@ async def test_a_rename_embeds_nothing(world: World) -> None:
     world.embedder.embedded.clear()
     world.lake.rename("leave.md", "absence.md")
     await indexer.handle([changed("absence.md", Change.RENAMED, previous="leave.md")])
-    assert {each.document for each in await world.found()} == {"absence.md"}
+    assert {each.path for each in await world.found()} == {"absence.md"}
     assert world.embedder.embedded == []
 
 
@@ -116,11 +116,11 @@ async def test_a_directory_is_followed_with_everything_below_it(world: World) ->
     world.lake.rename("old/a.md", "new/a.md")
     world.lake.rename("old/deep/b.md", "new/deep/b.md")
     await indexer.handle([changed("new", Change.DIRECTORY_RENAMED, previous="old")])
-    assert {each.document for each in await world.found()} == {"new/a.md", "new/deep/b.md", "older/c.md"}
+    assert {each.path for each in await world.found()} == {"new/a.md", "new/deep/b.md", "older/c.md"}
     world.lake.delete("new/a.md")
     world.lake.delete("new/deep/b.md")
     await indexer.handle([changed("new", Change.DIRECTORY_DELETED)])
-    assert {each.document for each in await world.found()} == {"older/c.md"}
+    assert {each.path for each in await world.found()} == {"older/c.md"}
 
 
 async def test_one_bad_document_does_not_keep_a_directory_from_being_followed(world: World) -> None:
@@ -128,7 +128,7 @@ async def test_one_bad_document_does_not_keep_a_directory_from_being_followed(wo
     world.lake.put("new/b.md", LEAVE)
     with pytest.raises(Unprocessable, match="not supported"):
         await world.indexer().handle([changed("new", Change.DIRECTORY_RENAMED, previous="old")])
-    assert {each.document for each in await world.found()} == {"new/b.md"}
+    assert {each.path for each in await world.found()} == {"new/b.md"}
 
 
 async def test_what_is_in_no_source_is_not_even_looked_at(world: World) -> None:
@@ -165,7 +165,7 @@ async def test_a_new_pipeline_indexes_the_same_content_again(world: World) -> No
     world.lake.put("leave.md", LEAVE)
     await world.indexer().handle([changed("leave.md")])
     await world.indexer(pipeline="p2").handle([changed("leave.md")])
-    assert {each.generation for each in await world.found()} == {2}
+    assert {each.version for each in await world.found()} == {2}
 
 
 async def test_a_blob_that_changes_under_our_hands_is_looked_at_again(world: World) -> None:
@@ -246,7 +246,7 @@ async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_loo
     await indexer.handle([changed("leave.md")])
     entry = await world.entry("leave.md")
     assert entry
-    assert entry.settled
+    assert entry.finished
     assert world.evictions.told[calls:] == [("leave.md", 2), ("leave.md", 2)]
     assert len(world.passages._stores["handbook"]) == 1
 
@@ -286,7 +286,7 @@ async def test_an_empty_document_is_registered_without_passages(world: World) ->
     await world.indexer().handle([changed("empty.md")])
     entry = await world.entry("empty.md")
     assert entry
-    assert (entry.passages, entry.state, entry.title) == (0, State.LIVE, "empty")
+    assert (entry.passages, entry.state, entry.title) == (0, DocumentState.LIVE, "empty")
 
 
 async def test_the_same_words_twice_in_a_document_are_two_passages(world: World) -> None:
@@ -350,4 +350,4 @@ async def test_several_events_in_one_message_are_all_followed(world: World) -> N
     world.lake.put("c.png", b"")
     with pytest.raises(Unprocessable):
         await world.indexer().handle([changed("c.png"), changed("a.md"), changed("b.md")])
-    assert {each.document for each in await world.found()} == {"a.md", "b.md"}
+    assert {each.path for each in await world.found()} == {"a.md", "b.md"}

@@ -1,4 +1,4 @@
-"""Laws of the index, searched for counterexamples: it converges, and nobody ever sees two generations at once."""
+"""Laws of the index, searched for counterexamples: it converges, and nobody ever sees two versions at once."""
 
 import asyncio
 import contextlib
@@ -78,11 +78,11 @@ class Stepwise:
         found: dict[str, list[float]] = await self._call("vectors", collection, tenant, digests)
         return found
 
-    async def collect(self, collection: str, document: str, *, upto: int, keep: str) -> None:
-        await self._call("collect", collection, document, upto=upto, keep=keep)
+    async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
+        await self._call("collect", collection, document_id, upto=upto, keep=keep)
 
-    async def discard(self, collection: str, document: str, edition: str) -> None:
-        await self._call("discard", collection, document, edition)
+    async def discard(self, collection: str, document_id: str, build_id: str) -> None:
+        await self._call("discard", collection, document_id, build_id)
 
     async def get(self, ids: Collection[str]) -> dict[str, Document]:
         found: dict[str, Document] = await self._call("get", ids)
@@ -131,7 +131,7 @@ async def read_slowly(world: World, clockwork: Clockwork, search_at: int, ask_at
     return await knowledge.search(EMPLOYEE, "handbook", ANYTHING, wanted=10, overfetch=3)
 
 
-async def settle_all(world: World) -> None:
+async def finish_all(world: World) -> None:
     """Deliver one more event, as the queue does after a crash."""
     world.lake.hook = World().lake.hook
     await world.indexer().handle([changed(PATH)])
@@ -193,12 +193,12 @@ async def test_a_crash_at_any_step_leaves_one_whole_generation_and_the_next_look
             await _update(world, clockwork)
         except Crash:
             assert editions_seen(await world.found()) in ({"v1"}, {"v2"}), crash_at
-        await settle_all(world)
+        await finish_all(world)
         assert len(await world.texts()) == 5
         assert editions_seen(await world.found()) == {"v2"}
         entry = await world.entry(PATH)
         assert entry
-        assert entry.settled
+        assert entry.finished
         assert len(world.passages._stores["handbook"]) == 5, crash_at
 
 
@@ -251,7 +251,7 @@ async def test_writers_of_several_processes_that_crash_anywhere_converge(rounds:
                 world.lake.put(PATH, version(content))
         await asyncio.gather(*tasks)
         assert len(editions_seen(await world.found())) <= 1
-    await settle_all(world)
+    await finish_all(world)
     await _equals_the_lake(world, crashed=True)
 
 

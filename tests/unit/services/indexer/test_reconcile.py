@@ -67,7 +67,7 @@ async def test_what_a_crash_left_unsettled_is_finished() -> None:
     world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), len(world.evictions.told) + 1
     with pytest.raises(KeyError):
         await world.indexer().handle([changed("a.md")])
-    assert await differences(world) == {"a.md": Difference.UNSETTLED}
+    assert await differences(world) == {"a.md": Difference.UNFINISHED}
 
 
 async def test_its_events_bring_the_index_in_step() -> None:
@@ -78,7 +78,7 @@ async def test_its_events_bring_the_index_in_step() -> None:
     for body in await reconciler(world).events():
         await world.indexer().handle(read_events(body))
     assert await differences(world) == {}
-    assert {each.document for each in await world.found()} == {"same.md", "edited.md", "new äöü %20.md"}
+    assert {each.path for each in await world.found()} == {"same.md", "edited.md", "new äöü %20.md"}
 
 
 def test_an_event_says_who_sent_it_and_why() -> None:
@@ -97,7 +97,7 @@ async def test_what_was_indexed_under_a_second_name_is_removed(path: str) -> Non
     """As an earlier version did it: under the wider rule, for a file that has another name."""
     world = await indexed("managers/b.md", "a.md")
     everybody = SOURCES.sources[0]
-    old, passages = world.maker().edition(
+    old, passages = world.maker().version(
         everybody, Blob(path, '"1"', 5), "hash", "B", [Chunk("", None, 0, 6, "secret", 1)], None
     )
     assert await world.writer().write(old, passages, before=None)

@@ -28,7 +28,7 @@ REQUEST = Request(
 
 def candidate(text: str) -> Candidate:
     return Candidate(
-        passage_id="p", document="d", generation=1, title="t", start=0, end=1, text=text, tokens=1, score=0.123456789
+        passage_id="p", path="d", version=1, title="t", start=0, end=1, text=text, tokens=1, score=0.123456789
     )
 
 

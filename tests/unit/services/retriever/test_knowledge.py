@@ -1,4 +1,4 @@
-"""Knowledge through a scope: whose, of which edition, and how deep it is looked for."""
+"""Knowledge through a scope: whose, of which build, and how deep it is looked for."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.retriever.knowledge import Knowledge
 from shared.access.scope import TenantScope
-from shared.vectors.port import Document, Embedded, Hit, Passage, Query, Readable, State, stable_id
+from shared.vectors.port import Document, DocumentState, Embedded, Hit, Passage, Query, Readable, stable_id
 from tests.support.memory_vectors import MemoryPassages, MemoryRegistry
 
 ANYTHING = Query([1.0, 0.0], {})
@@ -17,15 +17,15 @@ TENANTS = ["larkfield", "heron", "", "larkfield "]
 GROUPS = ["employees", "managers", "*", ""]
 
 
-def document(tenant: str = "larkfield", path: str = "a.md", generation: int = 1, **changes: object) -> Document:
+def document(tenant: str = "larkfield", path: str = "a.md", version: int = 1, **changes: object) -> Document:
     base = Document(
         tenant=tenant,
         collection="c",
         container="handbook",
         path=path,
-        generation=generation,
-        edition=f"e{generation}",
-        state=State.LIVE,
+        version=version,
+        build_id=f"e{version}",
+        state=DocumentState.LIVE,
         groups=frozenset({"employees"}),
         etag="",
         content_hash="",
@@ -40,9 +40,9 @@ def document(tenant: str = "larkfield", path: str = "a.md", generation: int = 1,
 def passage(entry: Document, text: str = "text", **changes: object) -> Embedded:
     base = Passage(
         id=stable_id(text),
-        document=entry.id,
-        edition=entry.edition,
-        generation=entry.generation,
+        document_id=entry.id,
+        build_id=entry.build_id,
+        version=entry.version,
         tenant=entry.tenant,
         collection=entry.collection,
         container=entry.container,
@@ -97,7 +97,7 @@ async def test_the_registry_has_the_last_word_on_who_may_read() -> None:
     await registry.commit(entry, None)
     assert await search(passages, registry, EMPLOYEE) == ["text"]
     # Rights were taken away, and the passages have not followed yet.
-    await registry.commit(document(generation=1, groups=frozenset({"managers"})), 1)
+    await registry.commit(document(version=1, groups=frozenset({"managers"})), 1)
     assert await search(passages, registry, EMPLOYEE) == []
 
 
@@ -106,7 +106,7 @@ async def test_passages_of_an_unregistered_or_deleted_document_do_not_count() ->
     entry = document()
     await passages.put("c", [passage(entry)])
     assert await search(passages, registry, EMPLOYEE) == []
-    await registry.commit(replace(entry, state=State.DELETED), None)
+    await registry.commit(replace(entry, state=DocumentState.DELETED), None)
     assert await search(passages, registry, EMPLOYEE) == []
 
 
@@ -114,7 +114,7 @@ async def test_it_looks_deeper_when_too_much_does_not_count() -> None:
     passages, registry = Counting(), MemoryRegistry()
     entry = document()
     await registry.commit(entry, None)
-    unfinished = [passage(entry, f"unfinished {n}", edition="e2", generation=2) for n in range(20)]
+    unfinished = [passage(entry, f"unfinished {n}", build_id="e2", version=2) for n in range(20)]
     await passages.put("c", [*unfinished, *(passage(entry, f"text {n}") for n in range(3))])
     assert len(await search(passages, registry, EMPLOYEE, wanted=3, overfetch=2)) == 3
     assert passages.limits == [6, 24]
@@ -131,9 +131,9 @@ async def test_it_does_not_look_deeper_than_there_is_anything() -> None:
 
 async def test_leftovers_that_nobody_collects_cost_one_look_and_no_more() -> None:
     passages, registry = Counting(), MemoryRegistry()
-    entry = document(generation=2)
+    entry = document(version=2)
     await registry.commit(entry, None)
-    await passages.put("c", [passage(entry), passage(entry, "left over", edition="e1", generation=1)])
+    await passages.put("c", [passage(entry), passage(entry, "left over", build_id="e1", version=1)])
     assert await search(passages, registry, EMPLOYEE, wanted=1) == ["text"]
     assert passages.limits == [3, 3]
 
@@ -160,7 +160,7 @@ async def test_a_document_that_changes_during_the_search_is_found_as_it_is_now()
     registry = Committing(passages)
     await passages.put("c", [passage(document(), "old")])
     await registry.commit(document(), None)
-    registry.coming = document(generation=2)
+    registry.coming = document(version=2)
     assert await search(passages, registry, EMPLOYEE) == ["new"]
 
 
@@ -180,7 +180,9 @@ async def test_nobody_ever_finds_what_is_not_theirs(
     passages, registry = MemoryPassages(), MemoryRegistry()
     allowed = set()
     for number, (owner, said, stored, live) in enumerate(owned):
-        entry = document(owner, f"{number}.md", groups=said, state=State.LIVE if live else State.DELETED)
+        entry = document(
+            owner, f"{number}.md", groups=said, state=DocumentState.LIVE if live else DocumentState.DELETED
+        )
         await registry.commit(entry, None)
         await passages.put("c", [passage(entry, f"text {number}", groups=stored)])
         if owner == tenant and live and groups & said and groups & stored:

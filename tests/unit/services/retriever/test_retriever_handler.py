@@ -49,8 +49,8 @@ def request(**changes: Any) -> Request:
 def candidate(text: str, score: float = 1.0) -> Candidate:
     return Candidate(
         passage_id=text,
-        document="leave.md",
-        generation=2,
+        path="leave.md",
+        version=2,
         title="Leave",
         start=0,
         end=9,

@@ -23,7 +23,7 @@ MANY = st.tuples(TEXTS, st.integers(1, 100)).map(lambda drawn: drawn[0] * drawn[
 
 def a_citation(marker: int, words: str, path: str = "leave.md") -> Citation:
     return Citation(
-        marker=marker, document=path, version=1, title=words, section=words, start=0, end=9, quote=words, score=0.5
+        marker=marker, path=path, version=1, title=words, section=words, start=0, end=9, quote=words, score=0.5
     )
 
 

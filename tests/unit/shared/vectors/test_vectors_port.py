@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.vectors.port import Document, State, document_id, folders_of, stable_id
+from shared.vectors.port import Document, DocumentState, document_id, folders_of, stable_id
 
 
 def test_ids_are_the_same_in_every_process_and_for_ever() -> None:
@@ -29,9 +29,9 @@ def test_an_entry_survives_its_payload_and_unknown_fields_are_ignored() -> None:
         collection="handbook",
         container="handbook",
         path="hr/leave.pdf",
-        generation=3,
-        edition="e3",
-        state=State.DELETED,
+        version=3,
+        build_id="e3",
+        state=DocumentState.DELETED,
         groups=frozenset({"managers", "employees"}),
         etag='"1"',
         content_hash="00",
@@ -39,7 +39,7 @@ def test_an_entry_survives_its_payload_and_unknown_fields_are_ignored() -> None:
         title="Leave",
         passages=0,
         updated_at=datetime(2026, 11, 28, tzinfo=UTC),
-        settled=True,
+        finished=True,
     )
     payload = json.loads(json.dumps(entry.payload()))
     assert Document.from_payload({**payload, "new": 1}) == entry
