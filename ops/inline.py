@@ -21,7 +21,8 @@ from shared.contracts.queues import BLOB_EVENTS, topology
 from shared.errors import SettingsError, TryLater, Unprocessable
 from shared.telemetry import logs, metrics
 from shared.worker.consumer import Consumer
-from shared.worker.runtime import Runtime, make_runtime
+from shared.worker.ports import Ports
+from shared.worker.runtime import Service
 
 # Nobody listens on the discard port; the connection is refused at once.
 _NO_REDIS = "redis://127.0.0.1:9/0"
@@ -35,14 +36,14 @@ async def run(target: Target, message: Outgoing) -> None:
     service = consuming_service(target, message.queue)
     logs.configure(service, "pretty", "warning")
     try:
-        runtime, consumers = await _make(service)
+        ports, composed = await _compose(service)
     except SettingsError as wrong:
         raise CommandError(f"{service}: {wrong}") from wrong
     try:
-        consumer = next(consumer for consumer in consumers if consumer.queue == message.queue)
-        _print(await _handled(consumer, received(message)))
+        consumers = [worker.consumer for worker in composed.workers]
+        _print(await _handled(next(each for each in consumers if each.queue == message.queue), received(message)))
     finally:
-        for close in (*runtime.closing, runtime.redis.close, runtime.bus.close):
+        for close in (*composed.closing, ports.redis.close, ports.bus.close):
             await close()
 
 
@@ -62,11 +63,12 @@ def received(message: Outgoing) -> Received:
     return Received(**same, enqueued_at=datetime.now(UTC))
 
 
-async def _make(service: str) -> tuple[Runtime, Sequence[Consumer[Any]]]:
+async def _compose(service: str) -> tuple[Ports, Service]:
     module = importlib.import_module(f"services.{service}.settings")
     settings = getattr(module, f"{service.title()}Settings").load()
-    runtime = make_runtime(settings, metrics.make())
-    return runtime, await importlib.import_module(f"services.{service}.main").make_consumers(settings, runtime)
+    main = importlib.import_module(f"services.{service}.main")
+    ports = main.open_ports(settings, metrics.make())
+    return ports, await main.compose(settings, ports)
 
 
 async def _handled(consumer: Consumer[Any], message: Received) -> Sequence[Envelope]:

@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from services.gateway.ask_consumer import AskConsumer
@@ -27,12 +27,16 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.expired import ReplayRequest
 from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
 from shared.errors import SettingsError
+from shared.flow.tickets import Tickets
+from shared.ledger.ledger import Ledger
 from shared.settings.base import existing
+from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
 from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.ports import Ports, open_ports
 from shared.worker.publisher import Publisher
-from shared.worker.runtime import Runtime, run_worker
+from shared.worker.runtime import Service, make_workers, run_worker
 
 # Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the
 # first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.
@@ -48,48 +52,62 @@ ATTEMPTS_TO_ADMIT = 10_000
 IN_HAND = 32
 
 
-async def make_consumers(settings: GatewaySettings, runtime: Runtime) -> Sequence[Consumer[Any]]:
-    """All consumers of the gateway, and the HTTP server beside them; raises `SettingsError`."""
+async def compose(settings: GatewaySettings, ports: Ports) -> Service:
+    """The gateway's consumers, and the HTTP server beside them; raises `SettingsError`."""
+    # FastAPI and uvicorn are imported only where requests are served.
+    from services.gateway.http import HttpEndpoint, make_app
+
     callers = Callers.read(settings.config / "callers.yaml")
     use_cases = read_use_cases(settings.config / "use_cases")
     check_deadlines(use_cases, settings)
     check_rights(callers, use_cases)
-    budget = TenantBudget(runtime.redis, callers.tokens_per_minute)
-    held = HeldAsks(runtime.tickets, _now)
+    budget = TenantBudget(ports.redis, callers.tokens_per_minute)
+    ledger, tickets, clock = Ledger(ports.redis), Tickets(ports.redis), ports.clock
+    held = HeldAsks(tickets, clock)
     intake = Intake(
         use_cases=use_cases,
-        ledger=runtime.ledger,
-        cache=AnswerCache(runtime.redis),
+        ledger=ledger,
+        cache=AnswerCache(ports.redis),
         cache_secret=settings.cache_secret.get_secret_value(),
         models_version=_models_version(settings),
         budget=budget,
         held=held,
-        metrics=runtime.metrics,
-        clock=_now,
+        metrics=ports.metrics,
+        clock=clock,
     )
-    cancelling = Cancellation(runtime.ledger, budget.correct, _now, held.let_go)
-    asks, waiters = AskConsumer(callers, intake, cancelling, _now), Waiters()
-    dead = DeadLetterConsumer(asks, runtime.ledger, budget.correct, held.release, _now)
-    publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
+    cancelling = Cancellation(ledger, budget.correct, clock, held.let_go)
+    asks, waiters = AskConsumer(callers, intake, cancelling, clock), Waiters()
+    dead = DeadLetterConsumer(asks, ledger, budget.correct, held.release, clock)
+    publisher = Publisher(ports.bus, OutcomeGuard(ledger, tickets=tickets), ports.metrics, clock)
     scan = ExpiredDeadLetterScan(
-        bus=runtime.bus, dead_letters=dead, ledger=runtime.ledger, redis=runtime.redis, send=publisher.send, clock=_now
+        bus=ports.bus, dead_letters=dead, ledger=ledger, redis=ports.redis, send=publisher.send, clock=clock
     )
-    is_open = asyncio.Event()
-    runtime.background += [
-        _http(settings, runtime, callers, intake, cancelling, waiters, is_open),
-        scan.run,
-        held.leave,
-    ]
-    # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
-    # it answers GET from Redis and says 503 with Retry-After by itself.
-    runtime.ready = is_open.is_set
-    return [
+    consumers = [
         *(_ask_consumer(asks, caller) for caller in callers.callers if caller.queue),
-        _outcome_consumer(
-            OutcomeConsumer(runtime.ledger, waiters, budget.correct, _now), ReplayConsumer(callers, asks)
-        ),
+        _outcome_consumer(OutcomeConsumer(ledger, waiters, budget.correct, clock), ReplayConsumer(callers, asks)),
         _dead_letter_consumer(dead),
     ]
+    workers = make_workers(consumers, settings, ports)
+    endpoint = HttpEndpoint(
+        callers=callers,
+        intake=intake,
+        cancelling=cancelling,
+        ledger=ledger,
+        waiters=waiters,
+        send=publisher.send,
+        connected=lambda: any(worker.connected.is_set() for worker in workers),
+        clock=clock,
+    )
+    is_open, limits = asyncio.Event(), settings.http_limits()
+    app = make_app(endpoint, limits.per_caller)
+    server = http_server(app, settings.http_host, settings.http_port, endpoint.authentication, limits, is_open=is_open)
+    return Service(
+        workers=workers,
+        background=[server, scan.run, held.leave],
+        # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
+        # it answers GET from Redis and says 503 with Retry-After by itself.
+        ready=is_open.is_set,
+    )
 
 
 def check_deadlines(use_cases: Mapping[str, UseCase], settings: GatewaySettings) -> None:
@@ -159,42 +177,11 @@ def _dead_letter_consumer(dead: DeadLetterConsumer) -> Consumer[Any]:
     )
 
 
-def _http(
-    settings: GatewaySettings,
-    runtime: Runtime,
-    callers: Callers,
-    intake: Intake,
-    cancelling: Cancellation,
-    waiters: Waiters,
-    is_open: asyncio.Event,
-) -> Any:
-    from services.gateway.http import HttpEndpoint, make_app
-
-    publisher = Publisher(runtime.bus, OutcomeGuard(runtime.ledger, tickets=runtime.tickets), runtime.metrics, _now)
-    endpoint = HttpEndpoint(
-        callers=callers,
-        intake=intake,
-        cancelling=cancelling,
-        ledger=runtime.ledger,
-        waiters=waiters,
-        send=publisher.send,
-        connected=lambda: any(worker.connected.is_set() for worker in runtime.workers),
-        clock=_now,
-    )
-    limits = settings.http_limits()
-    app = make_app(endpoint, limits.per_caller)
-    return http_server(app, settings.http_host, settings.http_port, endpoint.authentication, limits, is_open=is_open)
-
-
 def _models_version(settings: GatewaySettings) -> str:
     file = existing(settings.config / "models.yaml", "models file")
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def main() -> None:
+def main(open_ports: Callable[[GatewaySettings, Metrics], Ports] = open_ports) -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("gateway", GatewaySettings, make_consumers))
+    asyncio.run(run_worker("gateway", GatewaySettings, compose, open_ports))

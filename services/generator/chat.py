@@ -21,6 +21,7 @@ from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncOpenAI
 
 log = get_logger()
@@ -71,8 +72,12 @@ class _Asked:
 class Chat:
     """Chat completions on any deployment; one HTTP client per deployment, made on its first call."""
 
-    def __init__(self, timeout: timedelta, metrics: Metrics) -> None:
+    def __init__(
+        self, timeout: timedelta, metrics: Metrics, transport: "httpx2.AsyncBaseTransport | None" = None
+    ) -> None:
+        """`timeout` is that of one call; `transport` carries the HTTP of all clients, None: the SDK's own."""
         self._timeout = timeout
+        self._transport = transport
         self._metrics = metrics
         self._clients: dict[str, AsyncOpenAI] = {}
 
@@ -196,7 +201,9 @@ class Chat:
     def _client(self, deployment: Deployment) -> "AsyncOpenAI":
         client = self._clients.get(deployment.name)
         if client is None:
-            client = self._clients[deployment.name] = make_client(deployment, timeout=self._timeout)
+            client = self._clients[deployment.name] = make_client(
+                deployment, timeout=self._timeout, transport=self._transport
+            )
         return client
 
 

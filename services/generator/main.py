@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from services.generator.chat import Chat
 from services.generator.handler import Generator
@@ -19,37 +19,39 @@ from shared.contracts.generate import GenerateAnswer
 from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.errors import SettingsError
 from shared.flow.tickets import ANNOUNCED, Tickets
+from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment, Deployments
 from shared.redis import RedisUnavailable
+from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
-from shared.worker.runtime import Runtime, run_worker
+from shared.worker.ports import Ports, open_ports
+from shared.worker.runtime import Service, make_workers, run_worker
 
 # Two announcements may be lost.
 ANNOUNCE = ANNOUNCED / 3
 
 
-def make_consumer(settings: GeneratorSettings, runtime: Runtime) -> Consumer[GenerateAnswer]:
-    """The generator's consumer, from its settings; raises `SettingsError`."""
+async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
+    """The generator, and what announces how many model calls it can make at once; raises `SettingsError`."""
     callers = Callers.read(settings.config / "callers.yaml")
-    chat = Chat(timedelta(seconds=settings.model_timeout), runtime.metrics)
-    runtime.closing.append(chat.close)
     use_cases = read_use_cases(settings.config / "use_cases")
     deployments = Deployments.read(settings.config / "models.yaml").chats()
     check_deployments(use_cases, deployments)
     used = {name for use_case in use_cases.values() for name in use_case.deployments}
+    chat = Chat(timedelta(seconds=settings.model_timeout), ports.metrics, ports.models)
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
     generator = Generator(
         use_cases=use_cases,
         deployments=deployments,
         model=chat,
-        ledger=runtime.ledger,
-        budget=TenantBudget(runtime.redis, callers.tokens_per_minute),
-        cache=AnswerCache(runtime.redis),
-        clock=lambda: datetime.now(UTC),
+        ledger=Ledger(ports.redis),
+        budget=TenantBudget(ports.redis, callers.tokens_per_minute),
+        cache=AnswerCache(ports.redis),
+        clock=ports.clock,
         tries_per_deployment=settings.tries_per_deployment,
     )
-    return Consumer(
+    consumer = Consumer(
         queue=GENERATE,
         decode=decode,
         handle=generator.handle,
@@ -58,6 +60,11 @@ def make_consumer(settings: GeneratorSettings, runtime: Runtime) -> Consumer[Gen
         shared=True,
         circuit_breaker=True,
         prewarm=(*callers.reply_queues(), OUTCOMES),
+    )
+    return Service(
+        workers=make_workers([consumer], settings, ports),
+        background=[announcing(Tickets(ports.redis), settings.concurrency)],
+        closing=[chat.close],
     )
 
 
@@ -79,12 +86,6 @@ def decode(message: Received) -> GenerateAnswer:
     return GenerateAnswer.decode(message.body)
 
 
-async def make_consumers(settings: GeneratorSettings, runtime: Runtime) -> Sequence[Consumer[GenerateAnswer]]:
-    """All consumers of this service, and what says how many model calls it can do at once."""
-    runtime.background.append(announcing(runtime.tickets, settings.concurrency))
-    return [make_consumer(settings, runtime)]
-
-
 def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:
     """Something to run beside the worker: announces its number of slots to those who admit requests."""
     replica = uuid.uuid4().hex
@@ -102,6 +103,6 @@ def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaita
     return announce
 
 
-def main() -> None:
+def main(open_ports: Callable[[GeneratorSettings, Metrics], Ports] = open_ports) -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("generator", GeneratorSettings, make_consumers))
+    asyncio.run(run_worker("generator", GeneratorSettings, compose, open_ports))

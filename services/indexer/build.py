@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from services.indexer import chunk
@@ -20,17 +21,28 @@ from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment, Deployments, Kind, Provider
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
+from shared.worker.ports import utc_now
 
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
 
 
 @asynccontextmanager
 async def build(
-    settings: IndexerSettings, *, evictor: Evictor, metrics: Metrics, clock: Callable[[], datetime] = _now
+    settings: IndexerSettings,
+    *,
+    lake: Lake,
+    evictor: Evictor,
+    metrics: Metrics,
+    models: "httpx2.AsyncBaseTransport | None" = None,
+    vectors: "httpx.AsyncBaseTransport | None" = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Indexer]:
-    """An indexer ready to handle, whose connections and processes end with the context; raises `SettingsError`."""
+    """An indexer ready to handle, whose connections and processes end with the context; raises `SettingsError`.
+
+    `models` and `vectors` carry the HTTP to the embedding model and to Qdrant; None: the clients' own transports.
+    """
     sources = Sources.read(settings.config / "sources.yaml")
     deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
     if settings.passage_tokens > deployment.context_window:
@@ -45,11 +57,10 @@ async def build(
     from shared.vectors.qdrant_registry import QdrantRegistry
 
     async with AsyncExitStack() as closing:
-        lake = await open_lake(settings, sources, closing)
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        store = connect(settings.qdrant_url, api_key=key)
+        store = connect(settings.qdrant_url, api_key=key, transport=vectors)
         closing.push_async_callback(store.close)
-        model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout))
+        model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
         closing.push_async_callback(model.close)
         parser = SandboxedParser(settings.limits(), settings.parsers)
         closing.push_async_callback(parser.close)
@@ -84,7 +95,7 @@ async def build(
 
 @asynccontextmanager
 async def build_reconciler(
-    settings: IndexerSettings, *, clock: Callable[[], datetime] = _now
+    settings: IndexerSettings, *, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Reconciler]:
     """Compares the lake with the index; raises `SettingsError`."""
     sources = Sources.read(settings.config / "sources.yaml")
@@ -94,7 +105,8 @@ async def build_reconciler(
     from shared.vectors.qdrant_registry import QdrantRegistry
 
     async with AsyncExitStack() as closing:
-        lake = await open_lake(settings, sources, closing)
+        lake = open_lake(settings, sources)
+        closing.push_async_callback(lake.close)
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
         store = connect(settings.qdrant_url, api_key=key)
         closing.push_async_callback(store.close)
@@ -109,8 +121,8 @@ def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[
     return VersionFactory(pipeline, space, clock, lambda: uuid4().hex)
 
 
-async def open_lake(settings: IndexerSettings, sources: Sources, closing: AsyncExitStack) -> Lake:
-    """The lake that the settings name."""
+def open_lake(settings: IndexerSettings, sources: Sources) -> Lake:
+    """The lake that the settings name; close it in the end. Raises `SettingsError`."""
     secret = settings.lake_connection_string
     if not secret and not settings.lake_account_url:
         from services.indexer.lakes.folder import FolderLake
@@ -120,6 +132,4 @@ async def open_lake(settings: IndexerSettings, sources: Sources, closing: AsyncE
     from services.indexer.lakes.azure_blob import AzureLake, connect
 
     service = connect(secret.get_secret_value() if secret else None, settings.lake_account_url)
-    lake = AzureLake(service, {source.container for source in sources.sources})
-    closing.push_async_callback(lake.close)
-    return lake
+    return AzureLake(service, {source.container for source in sources.sources})

@@ -1,23 +1,28 @@
 """Plugs the indexer into a worker and runs it: `python -m services.indexer`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 
-from services.indexer.build import build
+from services.indexer.build import build, open_lake
 from services.indexer.events import read_events
+from services.indexer.lakes.port import Lake
 from services.indexer.settings import IndexerSettings
-from services.indexer.storage_event import BlobChanged
+from services.indexer.sources import Sources
 from shared.answer_cache import AnswerCache
 from shared.bus.port import ORIGIN, Received
 from shared.contracts.ids import digest
 from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import TryLater
 from shared.redis import RedisUnavailable
+from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import Identity
-from shared.worker.runtime import Runtime, run_worker
+from shared.worker.ports import Ports
+from shared.worker.ports import open_ports as open_common_ports
+from shared.worker.runtime import Service, make_workers, run_worker
 
 # Nobody waits for a document as one waits for an answer: an outage of a day is waited out (a minute at a time).
 ATTEMPTS = 1_500
@@ -38,22 +43,44 @@ class CacheEvictor:
             raise TryLater(f"the answer cache cannot be told: {away}", after=WAIT_FOR_REDIS) from away
 
 
-async def make_consumers(settings: IndexerSettings, runtime: Runtime) -> Sequence[Consumer[Sequence[BlobChanged]]]:
-    """All consumers of this service; raises `SettingsError`."""
-    stack = AsyncExitStack()
-    evictor = CacheEvictor(AnswerCache(runtime.redis))
-    indexer = await stack.enter_async_context(build(settings, evictor=evictor, metrics=runtime.metrics))
-    runtime.closing.append(stack.aclose)
-    return [
-        Consumer(
-            queue=BLOB_EVENTS,
-            decode=lambda message: read_events(message.body),
-            handle=indexer.handle,
-            identify=identify,
-            circuit_breaker=True,
-            attempts=ATTEMPTS,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexerPorts(Ports):
+    """The indexer also reads the lake."""
+
+    lake: Lake
+
+
+def open_ports(settings: IndexerSettings, metrics: Metrics) -> IndexerPorts:
+    """The real ones, which connect when they are used first. Raises `SettingsError`."""
+    common = open_common_ports(settings, metrics)
+    lake = open_lake(settings, Sources.read(settings.config / "sources.yaml"))
+    return IndexerPorts(bus=common.bus, redis=common.redis, metrics=metrics, lake=lake)
+
+
+async def compose(settings: IndexerSettings, ports: IndexerPorts) -> Service:
+    """The indexer; raises `SettingsError`."""
+    closing = AsyncExitStack()
+    closing.push_async_callback(ports.lake.close)
+    indexer = await closing.enter_async_context(
+        build(
+            settings,
+            lake=ports.lake,
+            evictor=CacheEvictor(AnswerCache(ports.redis)),
+            metrics=ports.metrics,
+            models=ports.models,
+            vectors=ports.vectors,
+            clock=ports.clock,
         )
-    ]
+    )
+    consumer = Consumer(
+        queue=BLOB_EVENTS,
+        decode=lambda message: read_events(message.body),
+        handle=indexer.handle,
+        identify=identify,
+        circuit_breaker=True,
+        attempts=ATTEMPTS,
+    )
+    return Service(workers=make_workers([consumer], settings, ports), closing=[closing.aclose])
 
 
 def identify(message: Received) -> Identity:
@@ -62,6 +89,6 @@ def identify(message: Received) -> Identity:
     return Identity("e" + digest(message.queue, origin), origin)
 
 
-def main() -> None:
+def main(open_ports: Callable[[IndexerSettings, Metrics], IndexerPorts] = open_ports) -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("indexer", IndexerSettings, make_consumers))
+    asyncio.run(run_worker("indexer", IndexerSettings, compose, open_ports))

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from services.retriever.handler import Charge, Epochs, Retriever
 from services.retriever.knowledge import Knowledge
@@ -10,17 +11,27 @@ from services.retriever.settings import RetrieverSettings
 from shared.access.use_cases import read_use_cases
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployments, Kind, Provider
+from shared.worker.ports import utc_now
 
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
 
 
 @asynccontextmanager
 async def build(
-    settings: RetrieverSettings, *, epochs: Epochs, charge: Charge, clock: Callable[[], datetime] = _now
+    settings: RetrieverSettings,
+    *,
+    epochs: Epochs,
+    charge: Charge,
+    models: "httpx2.AsyncBaseTransport | None" = None,
+    vectors: "httpx.AsyncBaseTransport | None" = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Retriever]:
-    """A retriever ready to handle, whose connections close with the context; raises `SettingsError`."""
+    """A retriever ready to handle, whose connections close with the context; raises `SettingsError`.
+
+    `models` and `vectors` carry the HTTP to the embedding model and to Qdrant; None: the clients' own transports.
+    """
     use_cases = read_use_cases(settings.config / "use_cases")
     deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
 
@@ -30,8 +41,8 @@ async def build(
     from shared.vectors.qdrant_registry import QdrantRegistry
 
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-    store = connect(settings.qdrant_url, api_key=key)
-    model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout))
+    store = connect(settings.qdrant_url, api_key=key, transport=vectors)
+    model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
     embedder = OpenAIEmbedder(
         model,
         model=deployment.model,

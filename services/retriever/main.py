@@ -17,9 +17,11 @@ from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.failpoints import reach
 from shared.redis import RedisUnavailable
+from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
-from shared.worker.runtime import Runtime, run_worker
+from shared.worker.ports import Ports, open_ports
+from shared.worker.runtime import Service, make_workers, run_worker
 
 Handle = Callable[[RetrievePassages, int], Awaitable[Sequence[Envelope]]]
 
@@ -38,25 +40,32 @@ class CacheEpochs:
             return None
 
 
-async def make_consumers(settings: RetrieverSettings, runtime: Runtime) -> Sequence[Consumer[RetrievePassages]]:
-    """All consumers of this service; raises `SettingsError`."""
-    budget = TenantBudget(runtime.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
-    stack = AsyncExitStack()
-    epochs = CacheEpochs(AnswerCache(runtime.redis))
-    retriever = await stack.enter_async_context(build(settings, epochs=epochs, charge=budget.charge))
-    runtime.closing.append(stack.aclose)
-    return [
-        Consumer(
-            queue=RETRIEVE,
-            decode=decode,
-            handle=giving_back(retriever.handle, budget),
-            identify=internal_identity,
-            request=lambda task: task.request,
-            shared=True,
-            circuit_breaker=True,
-            prewarm=(GENERATE,),
+async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
+    """The retriever; raises `SettingsError`."""
+    budget = TenantBudget(ports.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
+    epochs = CacheEpochs(AnswerCache(ports.redis))
+    closing = AsyncExitStack()
+    retriever = await closing.enter_async_context(
+        build(
+            settings,
+            epochs=epochs,
+            charge=budget.charge,
+            models=ports.models,
+            vectors=ports.vectors,
+            clock=ports.clock,
         )
-    ]
+    )
+    consumer = Consumer(
+        queue=RETRIEVE,
+        decode=decode,
+        handle=giving_back(retriever.handle, budget),
+        identify=internal_identity,
+        request=lambda task: task.request,
+        shared=True,
+        circuit_breaker=True,
+        prewarm=(GENERATE,),
+    )
+    return Service(workers=make_workers([consumer], settings, ports), closing=[closing.aclose])
 
 
 def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
@@ -78,6 +87,6 @@ def decode(message: Received) -> RetrievePassages:
     return RetrievePassages.decode(message.body)
 
 
-def main() -> None:
+def main(open_ports: Callable[[RetrieverSettings, Metrics], Ports] = open_ports) -> None:
     """Run until SIGTERM."""
-    asyncio.run(run_worker("retriever", RetrieverSettings, make_consumers))
+    asyncio.run(run_worker("retriever", RetrieverSettings, compose, open_ports))

@@ -28,9 +28,9 @@ class Beginning(httpx2.AsyncByteStream):
         await self._body.aclose()
 
 
-def bounded_client(timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """The SDK's own client otherwise."""
-    return DefaultAsyncHttpxClient(timeout=timeout, event_hooks={"response": [_bound]})
+    return DefaultAsyncHttpxClient(timeout=timeout, transport=transport, event_hooks={"response": [_bound]})
 
 
 async def _bound(response: httpx2.Response) -> None:

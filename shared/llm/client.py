@@ -19,6 +19,7 @@ from shared.text import brief
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import httpx2
     from openai import APIStatusError, AsyncOpenAI
 
 CONNECT = timedelta(seconds=5)
@@ -28,9 +29,16 @@ _DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 def make_client(
-    deployment: Deployment, *, timeout: timedelta, environment: Mapping[str, str] = os.environ
+    deployment: Deployment,
+    *,
+    timeout: timedelta,
+    transport: "httpx2.AsyncBaseTransport | None" = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> "AsyncOpenAI":
-    """A client for `deployment` that gives up after `timeout` and never retries by itself; close it in the end."""
+    """A client for `deployment` that gives up after `timeout` and never retries by itself; close it in the end.
+
+    `transport` carries its HTTP; None: the SDK's own. Raises `SettingsError` when the key is missing.
+    """
     from openai import AsyncAzureOpenAI, AsyncOpenAI, Timeout
 
     from shared.llm.bounded import bounded_client
@@ -44,7 +52,7 @@ def make_client(
             api_key=key or "none",
             timeout=limits,
             max_retries=0,
-            http_client=bounded_client(limits),
+            http_client=bounded_client(limits, transport),
         )
     return AsyncAzureOpenAI(
         azure_endpoint=deployment.endpoint,
@@ -53,7 +61,7 @@ def make_client(
         azure_ad_token_provider=None if key else _entra_token(),
         timeout=limits,
         max_retries=0,
-        http_client=bounded_client(limits),
+        http_client=bounded_client(limits, transport),
     )
 
 

@@ -30,8 +30,17 @@ class Missing(Exception):
     """The collection is not there (yet)."""
 
 
-def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIENCE) -> AsyncQdrantClient:
-    """A client for `url`. The compatibility check is off because it blocks and merely warns."""
+def connect(
+    url: str,
+    *,
+    api_key: str | None = None,
+    patience: timedelta = PATIENCE,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncQdrantClient:
+    """A client for `url`, whose HTTP is carried by `transport` (None: its own).
+
+    The compatibility check is off because it blocks and merely warns.
+    """
     return AsyncQdrantClient(
         url=url,
         api_key=api_key,
@@ -39,6 +48,7 @@ def connect(url: str, *, api_key: str | None = None, patience: timedelta = PATIE
         check_compatibility=False,
         prefer_grpc=False,
         limits=_LIMITS,
+        transport=transport,
     )
 
 

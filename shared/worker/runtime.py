@@ -5,15 +5,13 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from shared.bus.port import Bus
 from shared.errors import SettingsError
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
-from shared.redis import FailFastRedis
 from shared.settings.base import stop
 from shared.settings.worker import WorkerSettings
 from shared.telemetry import logs, metrics, traces
@@ -22,6 +20,7 @@ from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.health import Health
 from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.ports import Ports
 from shared.worker.retry import LONGEST_WAIT, RetryPolicy
 from shared.worker.shared_breaker import SharedBreaker
 from shared.worker.worker import Worker
@@ -29,78 +28,70 @@ from shared.worker.worker import Worker
 log = get_logger()
 Close = Callable[[], Awaitable[None]]
 S = TypeVar("S", bound=WorkerSettings)
-MakeConsumers = Callable[[S, "Runtime"], Awaitable[Sequence[Consumer[Any]]]]
+P = TypeVar("P", bound=Ports)
+Background = Callable[[asyncio.Event], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Runtime:
-    """What the consumers of a service are built from, and what runs and ends with them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service put together and not yet running: what the `compose` of each `main.py` returns."""
 
-    bus: Bus
-    redis: FailFastRedis
-    ledger: Ledger
-    metrics: Metrics
-    closing: list[Close] = field(default_factory=list)
+    workers: Sequence[Worker[Any]]
+    background: Sequence[Background] = ()
+    """Run beside the workers until the event they are given is set."""
+    closing: Sequence[Close] = ()
     """Called on the way out, first to last, before Redis and the bus are closed."""
-    background: list[Callable[..., Awaitable[None]]] = field(default_factory=list)
-    """Tasks that run beside the workers until the event they are given is set."""
-    workers: list[Worker[Any]] = field(default_factory=list)
     ready: Callable[[], bool] | None = None
     """Whether the process can do its work, if that is not to receive from every queue."""
 
-    @property
-    def tickets(self) -> Tickets:
-        """Who may be under way, among all replicas of all services."""
-        return Tickets(self.redis)
 
-
-async def run_worker(service: str, settings_class: type[S], make_consumers: MakeConsumers[S]) -> None:
+async def run_worker(
+    service: str,
+    settings_class: type[S],
+    compose: Callable[[S, P], Awaitable[Service]],
+    open_ports: Callable[[S, Metrics], P],
+) -> None:
     """Run a service until SIGTERM. A wrong setting ends the process with one line and status 2."""
     try:
         settings = settings_class.load()
         logs.configure(service, settings.log_format, settings.log_level)
         traces.configure(service)
-        runtime = make_runtime(settings, metrics.configure(service))
-        consumers = await make_consumers(settings, runtime)
-        check_connections(consumers, settings.bus_connections)
+        ports = open_ports(settings, metrics.configure(service))
+        composed = await compose(settings, ports)
     except SettingsError as wrong:
         stop(wrong, service)
         raise
-    runtime.workers.extend(_worker(consumer, settings, runtime) for consumer in consumers)
     stopping = stop_on_signals()
-    await runtime.redis.check()
+    await ports.redis.check()
     await serve(
-        runtime.workers,
+        composed.workers,
         health=(settings.health_host, settings.health_port),
         grace=settings.grace,
-        close=[*runtime.closing, runtime.redis.close, runtime.bus.close],
+        close=[*composed.closing, ports.redis.close, ports.bus.close],
         stopping=stopping,
-        background=runtime.background,
-        ready=runtime.ready,
+        background=composed.background,
+        ready=composed.ready,
     )
 
 
-def make_runtime(settings: WorkerSettings, counted: Metrics) -> Runtime:
-    """Bus, Redis and ledger of `settings`."""
-    counted.redis_up.set(0)
-    redis = FailFastRedis(
-        settings.redis_url.get_secret_value(),
-        timeout=settings.redis_timeout,
-        changed=lambda up: counted.redis_up.set(int(up)),
-    )
-    return Runtime(bus=connect(settings), redis=redis, ledger=Ledger(redis), metrics=counted)
-
-
-def connect(settings: WorkerSettings) -> Bus:
-    """The bus that `settings` name."""
-    from shared.bus.servicebus import ServiceBus, ServiceBusAddress
-
-    secret = settings.servicebus_connection_string
-    address = ServiceBusAddress(secret.get_secret_value() if secret else None, settings.servicebus_namespace)
-    try:
-        return ServiceBus(address, connections=settings.bus_connections)
-    except ValueError as wrong:
-        raise SettingsError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong
+def make_workers(consumers: Sequence[Consumer[Any]], settings: WorkerSettings, ports: Ports) -> list[Worker[Any]]:
+    """A worker for each consumer. Raises `SettingsError` when they need more connections than there may be."""
+    check_connections(consumers, settings.bus_connections)
+    return [
+        Worker(
+            consumer=consumer,
+            bus=ports.bus,
+            outcomes=OutcomeGuard(Ledger(ports.redis), tickets=Tickets(ports.redis)),
+            concurrency=consumer.concurrency or settings.concurrency,
+            breaker=SharedBreaker(ports.redis, consumer.queue) if consumer.circuit_breaker else None,
+            policy=RetryPolicy(
+                attempts=consumer.attempts or settings.attempts, longest=consumer.longest_wait or LONGEST_WAIT
+            ),
+            metrics=ports.metrics,
+            clock=ports.clock,
+        )
+        for consumer in consumers
+    ]
 
 
 def check_connections(consumers: Sequence[Consumer[Any]], limit: int) -> None:
@@ -168,17 +159,3 @@ async def _until_all_end(running: "Sequence[asyncio.Future[None]]", stopping: as
         await asyncio.wait(others)
     for task in running:
         task.result()
-
-
-def _worker(consumer: Consumer[Any], settings: WorkerSettings, runtime: Runtime) -> Worker[Any]:
-    return Worker(
-        consumer=consumer,
-        bus=runtime.bus,
-        outcomes=OutcomeGuard(runtime.ledger, tickets=runtime.tickets),
-        concurrency=consumer.concurrency or settings.concurrency,
-        breaker=SharedBreaker(runtime.redis, consumer.queue) if consumer.circuit_breaker else None,
-        policy=RetryPolicy(
-            attempts=consumer.attempts or settings.attempts, longest=consumer.longest_wait or LONGEST_WAIT
-        ),
-        metrics=runtime.metrics,
-    )

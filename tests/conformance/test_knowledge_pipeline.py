@@ -16,10 +16,12 @@ import httpx
 import pytest
 
 from services.indexer.build import build as build_indexer
-from services.indexer.build import build_reconciler
+from services.indexer.build import build_reconciler, open_lake
 from services.indexer.events import read_events
 from services.indexer.handler import Indexer
+from services.indexer.lakes.port import Lake
 from services.indexer.settings import IndexerSettings
+from services.indexer.sources import Sources
 from services.indexer.storage_event import BlobChanged, Change
 from services.retriever.build import build as build_retriever
 from services.retriever.handler import Retriever
@@ -211,6 +213,11 @@ class Knowing:
         return out.message.candidates
 
 
+def lake_of(settings: IndexerSettings) -> Lake:
+    """The lake that the example's configuration reads."""
+    return open_lake(settings, Sources.read(settings.config / "sources.yaml"))
+
+
 @pytest.fixture
 async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Knowing]:
     """Plug both services together on an empty lake, with the example's configuration."""
@@ -222,7 +229,7 @@ async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.M
     settings = IndexerSettings.model_validate({**common, "lake_folder": lake})
     caches = Caches()
     async with (
-        build_indexer(settings, evictor=caches, metrics=make()) as indexer,
+        build_indexer(settings, lake=lake_of(settings), evictor=caches, metrics=make()) as indexer,
         build_retriever(RetrieverSettings.model_validate(common), epochs=caches, charge=free) as retriever,
     ):
         yield Knowing(lake, indexer, retriever, settings)
@@ -294,5 +301,5 @@ class TestPipeline:
     async def test_an_unknown_deployment_is_named(self, knowing: Knowing) -> None:
         wrong = knowing.settings.model_copy(update={"embedding_deployment": "other"})
         with pytest.raises(SettingsError, match="no embedding deployment is called 'other'"):
-            async with build_indexer(wrong, evictor=Caches(), metrics=make()):
+            async with build_indexer(wrong, lake=lake_of(wrong), evictor=Caches(), metrics=make()):
                 pass

@@ -66,6 +66,9 @@ class MemoryLake:
         await self.hook("seen")
         return Blob(path, found[1], len(found[0])) if found else None
 
+    async def close(self) -> None:
+        pass
+
     async def read(self, container: str, path: str, if_match: str) -> bytes:
         await self.hook("read")
         found = self.blobs_of.get(container, {}).get(path)

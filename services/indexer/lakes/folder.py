@@ -100,6 +100,9 @@ class FolderLake:
                 return None
             raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
 
+    async def close(self) -> None:
+        """There is nothing to close."""
+
     def _root(self, container: str) -> Path | None:
         root = self._folders.get(container)
         if root is not None and not root.is_dir():

@@ -38,6 +38,9 @@ class Lake(Protocol):
     def blobs(self, container: str, prefix: str = "") -> AsyncIterator[Blob]:
         """All documents below a prefix, in the order of their paths."""
 
+    async def close(self) -> None:
+        """Close what connections there are."""
+
 
 def is_noise(path: str) -> bool:
     """Whether a file is hidden, a lock or half-written, and so no document."""

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.main import make_consumers
+from services.gateway.main import compose
 from services.gateway.settings import GatewaySettings
 from shared.access.use_cases import read_use_cases
 from shared.bus.port import ENQUEUED_AT
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
 from shared.errors import SettingsError, TryLater
-from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
+from shared.worker.ports import Ports
 from shared.worker.retry import Retry, after_failure
-from shared.worker.runtime import Runtime, _worker
 from tests.support.builders import NOW
 from tests.support.gateway import Gateway, Web, an_ask
 from tests.support.memory_bus import MemoryBus
@@ -37,7 +36,7 @@ async def queues_served(window: float) -> int:
     """Of a gateway that believes in this duplicate window (seconds)."""
     redis = FailFastRedis("redis://127.0.0.1:1/0")
     settings = GatewaySettings.model_validate({**SETTINGS, "duplicate_window": window, "clock_skew": SKEW})
-    return len(await make_consumers(settings, Runtime(MemoryBus(), redis, Ledger(redis), make())))
+    return len((await compose(settings, Ports(bus=MemoryBus(), redis=redis, metrics=make()))).workers)
 
 
 async def test_a_duplicate_window_shorter_than_the_longest_life_of_a_request_is_refused() -> None:
@@ -83,9 +82,8 @@ async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_i
     """An ask without a time to live has no deadline that its worker knows; the gateway ends it."""
     redis = FailFastRedis("redis://127.0.0.1:1/0")
     settings = GatewaySettings.model_validate(SETTINGS)
-    runtime = Runtime(MemoryBus(), redis, Ledger(redis), make())
-    [consumer] = [consumer for consumer in await make_consumers(settings, runtime) if consumer.queue == "ask"]
-    policy = _worker(consumer, settings, runtime).policy
+    composed = await compose(settings, Ports(bus=MemoryBus(), redis=redis, metrics=make()))
+    [policy] = [worker.policy for worker in composed.workers if worker.consumer.queue == "ask"]
     longest = max(use_case.deadline.longest for use_case in read_use_cases(CONFIG / "use_cases").values())
     waited = timedelta(0)
     for attempt in range(1, 1_000):
