@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from local.stack import leash
+from tests.crash_points.trap import Trap
 from tests.failpoints import arm
 
 SERVICES = ("gateway", "retriever", "generator", "indexer")
@@ -87,8 +88,7 @@ def _fork(wanted: Mapping[str, Any]) -> int:
         os.setsid()
         leash.tie(parent)
         _move_in(wanted["environment"], Path(wanted["log"]))
-        arm(wanted["service"], os.environ)
-        importlib.import_module(f"services.{wanted['service']}.main").main()
+        _work(wanted["service"])
         status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
@@ -98,6 +98,19 @@ def _fork(wanted: Mapping[str, Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _work(service: str) -> None:
+    """Run the service as its image does; where a folder of crash points is named, with traps around its ports."""
+    arm(service, os.environ)
+    main = importlib.import_module(f"services.{service}.main")
+    trap = Trap.of(service, os.environ)
+    if trap is None:
+        main.main()
+        return
+    from tests.crash_points.ports import trapped
+
+    main.main(lambda settings, metrics: trapped(main.open_ports(settings, metrics), trap))
 
 
 def _move_in(environment: Mapping[str, str], log: Path) -> None:

@@ -1,0 +1,241 @@
+"""One run: see what effects each scenario has, kill a worker at each of them, and judge what came of it all."""
+
+import asyncio
+import random
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.chaos.history import History, check
+from tests.crash_points.ports import RECEIVE
+from tests.crash_points.scenarios import ANSWERED, SCENARIOS, Scenario
+from tests.crash_points.system import AGAIN, FIRST, SERVICES, System
+from tests.crash_points.trap import Effect, Moment, Point
+
+# An effect that comes again and again (a look whether the work is still wanted) is one boundary, met twice.
+_TIMES = 2
+# Work whose delivery another crash hit may not come by its own point any more; then it is tried with new work.
+_TRIES = 4
+# So many pieces of work per service may be on their way to their point at once.
+_AT_ONCE = 3
+# A scenario is over when none of its effects came for so long.
+_QUIET = 4.0
+# What follows a call that was paid until the ledger knows it.
+_TAKES = 3.0
+_EARLY = 2.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A crash to be made: in which scenario, and where."""
+
+    scenario: Scenario
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.scenario.name} / {self.point}"
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run did and found."""
+
+    points: int = 0
+    """How many boundaries the scenarios have."""
+    crashed: list[Planned] = field(default_factory=list)
+    unreached: list[Planned] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    extra_calls: int = 0
+    seconds: float = 0.0
+    violations: list[str] = field(default_factory=list)
+
+
+class Crashes:
+    """Crashes on one running system."""
+
+    def __init__(self, system: System, say: Say) -> None:
+        self._system = system
+        self._say = say
+        self._scenario_of: dict[str, Scenario] = {}
+        self._after: dict[str, Planned] = {}
+        self.hung: list[str] = []
+
+    async def discover(self, names: Collection[str] = ()) -> list[Planned]:
+        """Every point of the scenarios called `names` (none: of all), by letting each happen once."""
+        wanted = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
+        # Who leaves must not take the others along.
+        leaving = [scenario for scenario in wanted if scenario.name == "handed-back"]
+        seen = await asyncio.gather(*(self._effects(each) for each in wanted if each not in leaving))
+        found = dict(zip([each.name for each in wanted if each not in leaving], seen, strict=True))
+        for each in leaving:
+            found[each.name] = await self._effects(each)
+        return [
+            Planned(scenario, Point(effect, moment))
+            for scenario in wanted
+            for effect in dict.fromkeys(found[scenario.name])
+            if effect.service in scenario.services and effect.times <= _TIMES
+            for moment in _moments(effect)
+        ]
+
+    async def _effects(self, scenario: Scenario) -> list[Effect]:
+        mark = await self._begin(scenario, None)
+        await scenario.end(self._system, mark)
+        seen: list[Effect] = []
+        while len(now := [effect for effect, _ in self._system.folder.seen(mark)]) > len(seen):
+            seen = now
+            await asyncio.sleep(max(_QUIET, scenario.lingers))
+        return seen
+
+    async def crash(self, planned: Sequence[Planned], result: Result) -> None:
+        """Crash at each point of `planned`, services side by side, and write into `result` how it went."""
+
+        async def lane(service: str) -> None:
+            room = asyncio.Semaphore(_AT_ONCE)
+
+            async def one(each: Planned) -> None:
+                async with room:
+                    reached = await self._crash_at(each)
+                (result.crashed if reached else result.unreached).append(each)
+
+            await asyncio.gather(*(one(each) for each in planned if each.point.effect.service == service))
+            self._say(f"{service}: done")
+
+        async with asyncio.TaskGroup() as group:
+            for service in SERVICES:
+                group.create_task(lane(service))
+
+    async def _crash_at(self, planned: Planned) -> bool:
+        """Whether a worker died there."""
+        system, scenario = self._system, planned.scenario
+        for _ in range(_TRIES):
+            mark = await self._begin(scenario, planned.point)
+            ended = asyncio.create_task(scenario.end(system, mark))
+            over = None
+            while system.folder.is_armed(mark) and (over is None or time.monotonic() < over):
+                if ended.done() and over is None:
+                    over = time.monotonic() + scenario.lingers
+                await asyncio.sleep(0.05)
+            crashed = not system.folder.is_armed(mark)
+            system.folder.disarm(mark)
+            if crashed:
+                self._after[mark] = planned
+            try:
+                await ended
+            except TimeoutError:
+                self.hung.append(f"{scenario.name} {mark} never came to its end [{planned}]")
+            if crashed:
+                return True
+        return False
+
+    async def _begin(self, scenario: Scenario, point: Point | None) -> str:
+        mark = f"cp-{uuid.uuid4().hex[:16]}"
+        self._scenario_of[mark] = scenario
+        await scenario.prepare(self._system, mark)
+        self._system.folder.watch(mark)
+        if point is not None:
+            self._system.folder.arm(mark, point)
+        await scenario.act(self._system, mark)
+        return mark
+
+    # -- the judgement
+
+    async def settle(self) -> None:
+        """Wait until nothing moves any more and the last calls are known."""
+        system = self._system
+
+        async def moving() -> bool:
+            counts = await system.queues()
+            return any(each["active"] or each["locked"] for name, each in counts.items() if name != "answers")
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(120):
+                while await moving():
+                    await asyncio.sleep(0.3)
+        await asyncio.sleep(1)  # one more look at documents and calls
+
+    def judge(self, result: Result) -> None:
+        """Write into `result` what must not have happened."""
+        told, system = self._system.told, self._system
+        system.judge_deaths()
+        history = History(
+            asked=list(told.asked.values()),
+            replied=[reply for reply in told.replied if reply.session == FIRST],
+            paid=system.paid(),
+            interruptions=[kill for kill in told.kills if kill.what.startswith("generator")],
+            early=_EARLY,
+            takes=_TAKES,
+        )
+        by_http = {mark: scenario for mark, scenario in self._scenario_of.items() if scenario.name == "http"}
+        result.violations += [
+            f"{violation}{self._blame(violation)}"
+            for violation in check(history)
+            if not any(mark in violation for mark in by_http)
+        ]
+        result.violations += [*self._endings(), *self._charges(), *told.deaths, *self.hung]
+        calls = Counter(paid.question for paid in history.paid)
+        result.extra_calls = sum(count - 1 for count in calls.values())
+        result.outcomes = Counter(reply.outcome for reply in told.replied)
+
+    def _blame(self, violation: str) -> str:
+        return "".join(f" [{planned}]" for mark, planned in self._after.items() if mark in violation)
+
+    def _endings(self) -> Iterator[str]:
+        told = self._system.told
+        for mark, scenario in self._scenario_of.items():
+            after = f" [{self._after[mark]}]" if mark in self._after else ""
+            outcomes = [reply.outcome for reply in (*told.replies(mark), *told.replies(mark, AGAIN))]
+            outcomes += told.by_http.get(mark, [])
+            if scenario.ends and not set(outcomes) <= scenario.ends:
+                yield f"{scenario.name} {mark} ended as {outcomes}, not as one of {sorted(scenario.ends)}{after}"
+            if scenario.name == "http" and not outcomes:
+                yield f"{scenario.name} {mark} got no outcome{after}"
+            alone = told.replies(mark, AGAIN)
+            if mark in told.alone and len(alone) != 1:
+                yield f"{scenario.name} {mark}: its sender was told {len(alone)} times{after}"
+
+    def _charges(self) -> Iterator[str]:
+        """No call is charged twice: for each that a model was paid for, the budget was told at most once."""
+        system, seen_at_all = self._system, False
+        for mark, scenario in self._scenario_of.items():
+            spent = [
+                detail for effect, detail in system.folder.seen(mark) if effect.name == SPEND and detail.endswith(" 1")
+            ]
+            paid = sum(mark in call["question"] for call in system.calls if call["kind"] == "chat")
+            seen_at_all = seen_at_all or bool(spent)
+            if len(spent) > paid and scenario.services != ("gateway",):
+                yield f"{scenario.name} {mark}: {len(spent)} calls were charged, {paid} were made"
+        if not seen_at_all and any(scenario.ends == ANSWERED for scenario in self._scenario_of.values()):
+            yield f"nothing was charged for any answer: is the budget's script no longer called {SPEND!r}?"
+
+
+SPEND = "redis tenant.CORRECT"
+
+
+def _moments(effect: Effect) -> tuple[Moment, ...]:
+    if effect.name.startswith(RECEIVE):
+        return (Moment.AFTER,)  # before it is locked, nobody has it
+    if effect.peer == "lake":
+        return (Moment.BEFORE, Moment.AFTER)  # here a folder: there is no wire to cut
+    return tuple(Moment)
+
+
+def sample(planned: Sequence[Planned], count: int | None, rng: random.Random) -> list[Planned]:
+    """`count` of them, drawn so that every service and moment has its share; all where it is None."""
+    if count is None or count >= len(planned):
+        return list(planned)
+    groups: dict[tuple[str, Moment], list[Planned]] = defaultdict(list)
+    for each in planned:
+        groups[each.point.effect.service, each.point.moment].append(each)
+    for group in groups.values():
+        rng.shuffle(group)
+    drawn: list[Planned] = []
+    while len(drawn) < count:
+        for group in groups.values():
+            if group and len(drawn) < count:
+                drawn.append(group.pop())
+    return drawn
