@@ -118,7 +118,7 @@ def _indexed(colour: str) -> Step:
 
         def is_so() -> bool:
             entry = system.documents.get(f"{mark}.md")
-            return entry is not None and entry.is_live and entry.settled and entry.content_hash == wanted
+            return entry is not None and entry.is_live and entry.finished and entry.content_hash == wanted
 
         await until(is_so)
 
@@ -137,7 +137,7 @@ async def _remove(system: System, mark: str) -> None:
 async def _removed(system: System, mark: str) -> None:
     def is_so() -> bool:
         entry = system.documents.get(f"{mark}.md")
-        return entry is not None and not entry.is_live and entry.settled
+        return entry is not None and not entry.is_live and entry.finished
 
     await until(is_so)
 

@@ -296,7 +296,7 @@ async def running(folder: Path) -> AsyncIterator[System]:
         async with asyncio.TaskGroup() as group:  # if one of them fails, so does the run
             tasks = [group.create_task(each) for each in beside]
             count = sum(path.is_file() for path in stack.lake.rglob("*"))
-            await until(lambda: sum(each.is_live and each.settled for each in system.documents.values()) >= count)
+            await until(lambda: sum(each.is_live and each.finished for each in system.documents.values()) >= count)
             yield system
             for task in tasks:
                 task.cancel()
