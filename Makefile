@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos sabotage check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos crash-points sabotage check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,9 +37,13 @@ test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes lo
 test-all: test test-long     ## every test: these two, and all of servicebus-local's
 	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
 
-N ?= 1000
-chaos: $(VENV)/.dev     ## pull plugs on the whole system, then check what came of it (N=1000, SEED=1)
-	@$(BIN)/python -m tests.chaos --requests $(N) $(if $(SEED),--seed $(SEED))
+# N: how many of them; SEED: the same ones again; ONLY: of this one. Each prints its seed.
+SEEDED = $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+chaos: $(VENV)/.dev          ## pull plugs on the whole system, then check what came of it (N=1000 requests, SEED=)
+	@$(BIN)/python -m tests.chaos --requests $(or $(N),1000) $(if $(SEED),--seed $(SEED))
+
+crash-points: $(VENV)/.dev   ## kill each worker at each of its effects, then check (N= points, SEED=, ONLY=service)
+	@$(BIN)/python -m tests.crash_points $(if $(N),--points $(N)) $(SEEDED)
 
 sabotage: $(VENV)/.dev  ## plant faults, one at a time: does each turn a test red? (ONLY=name)
 	@$(BIN)/python -m tests.sabotage $(if $(ONLY),--only $(ONLY))
