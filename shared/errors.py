@@ -21,7 +21,6 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     POISON_CONTENT = "PoisonContent"
-    BUDGET_EXCEEDED = "BudgetExceeded"
     MISCONFIGURED = "Misconfigured"
     CRASHED = "Crashed"
     # The broker's own two.

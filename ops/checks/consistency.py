@@ -8,7 +8,7 @@ from services.generator.planner import Need, plan, why_none
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
 from shared.access.use_cases import UseCase
-from shared.llm.deployments import Deployment, Deployments, Kind, Provider
+from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
 
 _WHAT = "configuration"
 # Keys of a deployment that only some deployments have a use for.
@@ -47,7 +47,7 @@ def _answerable(use_case: UseCase, config: Configuration) -> Iterator[Finding]:
         said = f"use case {use_case.name}: no source in sources.yaml feeds its collection {use_case.collection}"
         yield Finding(Level.FAIL, _WHAT, said, "add a source, or name a collection that has one")
     embeds = next((each for each in deployments if each.name == config.embeddings), None)
-    if embeds is None or embeds.kind is not Kind.EMBEDDING:
+    if embeds is None or embeds.kind is not ModelKind.EMBEDDING:
         said = f"there is no embedding deployment {config.embeddings!r} in models.yaml"
         yield Finding(Level.FAIL, _WHAT, said, "add it, or correct RAGBUS_EMBEDDING_DEPLOYMENT")
     elif use_case.regions and embeds.region not in use_case.regions:
@@ -100,7 +100,7 @@ def _documents(config: Configuration) -> Iterator[Finding]:
 def _unread(deployment: Deployment) -> Iterator[Finding]:
     """Settings that are given and mean nothing for this deployment."""
     unread = {
-        *(_CHAT_ONLY if deployment.kind is Kind.EMBEDDING else ("dimensions",)),
+        *(_CHAT_ONLY if deployment.kind is ModelKind.EMBEDDING else ("dimensions",)),
         *(() if deployment.provider is Provider.AZURE else ("api_version",)),
     } & deployment.model_fields_set
     for name in sorted(unread):

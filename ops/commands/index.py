@@ -23,7 +23,7 @@ from shared.errors import SettingsError, TryLater
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from services.indexer.reconcile import Finding
+    from services.indexer.reconcile import Mismatch
     from shared.vectors.port import Document
 
 
@@ -71,7 +71,7 @@ def reconcile(target: Target, *, dry_run: bool) -> None:
         console.err(f"{console.count(len(found), 'event')} {'would be ' if dry_run else ''}sent to blob-events")
 
 
-async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]":
+async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Mismatch]":
     """Where index and lake differ, after telling the indexer of it; raises `CommandError`."""
     from services.indexer.build import build_reconciler
     from services.indexer.settings import IndexerSettings
@@ -89,7 +89,7 @@ async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Finding]
     return found
 
 
-async def _announce(target: Target, found: "Sequence[Finding]") -> None:
+async def _announce(target: Target, found: "Sequence[Mismatch]") -> None:
     from services.indexer.reconcile import event_of
 
     async with bus(target) as connected:

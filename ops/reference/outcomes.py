@@ -77,8 +77,6 @@ REASONS: Mapping[Reason, str] = {
     Reason.DEADLINE_EXCEEDED: "The deadline passed; the caller got `expired`. Check the age of the queue.",
     Reason.RETRIES_EXHAUSTED: "A dependency stayed unavailable; the description names it. Replay when it is back.",
     Reason.POISON_CONTENT: "The body or document must not be parsed again. Handle it with care.",
-    Reason.BUDGET_EXCEEDED: "The tenant has spent its budget. Raise `tokens_per_minute` in `callers.yaml` if it should "
-    "have more.",
     Reason.MISCONFIGURED: "The configuration is wrong; the description says how. Correct it, restart, then replay.",
     Reason.CRASHED: "A bug in ragbus. The log has the traceback under the same message id; fix it, then replay.",
     Reason.TTL_EXPIRED: "Set by the broker: the message's time to live ended. Its consumer was slow or not running.",

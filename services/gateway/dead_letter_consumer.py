@@ -57,7 +57,6 @@ _TOLD: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.DEADLINE_EXCEEDED: (Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, True),
     Reason.RETRIES_EXHAUSTED: (Outcome.FAILED, Code.RETRIES_EXHAUSTED, True),
     Reason.POISON_CONTENT: (Outcome.FAILED, Code.POISON_CONTENT, False),
-    Reason.BUDGET_EXCEEDED: (Outcome.REFUSED, Code.BUDGET_EXCEEDED, True),
     Reason.MISCONFIGURED: (Outcome.FAILED, Code.MISCONFIGURED, False),
     Reason.TTL_EXPIRED: (Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, True),
     Reason.MAX_DELIVERY_COUNT: (Outcome.FAILED, Code.CRASHED, True),

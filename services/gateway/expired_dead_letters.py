@@ -7,12 +7,11 @@ was sent is not sent again, and the reply queue drops what the worker has told a
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from services.gateway.dead_letter_consumer import DeadLetterConsumer
-from shared.bus.port import BusUnavailable, Received, UnknownQueue
+from shared.bus.port import Browser, BusUnavailable, Received, UnknownQueue
 from shared.contracts.queues import DEAD
 from shared.errors import Reason, TryLater
 from shared.ledger.ledger import KEEP, Ledger, key_of
@@ -27,12 +26,6 @@ PAGE = 100
 # The sequence number up to which the archive was looked through, for whichever gateway looks next.
 CURSOR = "ragbus:dead:swept"
 AWAY = (BusUnavailable, UnknownQueue, RedisUnavailable, TryLater)
-
-
-class Browser(Protocol):
-    """The part of a bus that peeks."""
-
-    async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]: ...
 
 
 class ExpiredDeadLetterScan:

@@ -35,7 +35,7 @@ from services.gateway.waiters import HttpOutcome, Waiters
 from shared.access.callers import Caller, Callers
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.contracts.ask import Ask
-from shared.contracts.base import Part, explain, read_json
+from shared.contracts.base import MessagePart, explain, read_json
 from shared.contracts.envelope import Envelope
 from shared.contracts.fit import fitted
 from shared.contracts.ids import MAX_ID
@@ -72,7 +72,7 @@ _STATUS = {
 }
 
 
-class AskBody(Part):
+class AskBody(MessagePart):
     """What an HTTP caller posts: an `ask.v1` without its use case, which is in the path."""
 
     question: str = Field(max_length=8_000)

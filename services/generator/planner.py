@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from shared.access.use_cases import UseCase
-from shared.llm.deployments import Deployment, Kind
+from shared.llm.deployments import Deployment, ModelKind
 
 C = TypeVar("C")
 
@@ -62,7 +62,7 @@ def why_none(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -
     """Why `plan` is empty, for whoever can mend it: the first thing that leaves no deployment over."""
     known = {deployment.name: deployment for deployment in deployments}
     named = [known[name] for name in use_case.deployments if name in known]
-    chats = [deployment for deployment in named if deployment.kind is Kind.CHAT]
+    chats = [deployment for deployment in named if deployment.kind is ModelKind.CHAT]
     if not chats:
         there = "none of them is a chat deployment" if named else "models.yaml has none of them"
         return f"use case {use_case.name} names {', '.join(use_case.deployments)}, and {there}"
@@ -85,7 +85,7 @@ def at_attempt(choices: Sequence[C], attempt: int, tries: int) -> Sequence[C]:
 
 def _allowed(deployment: Deployment, use_case: UseCase) -> bool:
     in_region = not use_case.regions or deployment.region in use_case.regions
-    return deployment.kind is Kind.CHAT and deployment.name in use_case.deployments and in_region
+    return deployment.kind is ModelKind.CHAT and deployment.name in use_case.deployments and in_region
 
 
 def _window(deployment: Deployment, use_case: UseCase) -> int:

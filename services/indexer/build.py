@@ -18,7 +18,7 @@ from services.indexer.sources import Sources
 from services.indexer.version import VersionFactory
 from shared.errors import SettingsError
 from shared.llm.client import make_client, translate
-from shared.llm.deployments import Deployment, Deployments, Kind, Provider
+from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
 from shared.worker.ports import utc_now
@@ -44,7 +44,9 @@ async def build(
     `models` and `vectors` carry the HTTP to the embedding model and to Qdrant; None: the clients' own transports.
     """
     sources = Sources.read(settings.config / "sources.yaml")
-    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+    deployment = Deployments.read(settings.config / "models.yaml").get(
+        settings.embedding_deployment, ModelKind.EMBEDDING
+    )
     if settings.passage_tokens > deployment.context_window:
         raise SettingsError(
             f"RAGBUS_PASSAGE_TOKENS: {settings.passage_tokens} are more than {deployment.name} takes "
@@ -99,7 +101,9 @@ async def build_reconciler(
 ) -> AsyncIterator[Reconciler]:
     """Compares the lake with the index; raises `SettingsError`."""
     sources = Sources.read(settings.config / "sources.yaml")
-    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+    deployment = Deployments.read(settings.config / "models.yaml").get(
+        settings.embedding_deployment, ModelKind.EMBEDDING
+    )
 
     from shared.vectors.qdrant import connect
     from shared.vectors.qdrant_registry import QdrantRegistry

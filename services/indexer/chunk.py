@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from services.indexer.parsing.document import Block, Kind, ParsedDocument
+from services.indexer.parsing.document import Block, BlockKind, ParsedDocument
 from shared.llm.tokens import count_tokens
 
 # Goes into every document's registry entry: raising it re-indexes the lake at the next reconcile.
@@ -86,7 +86,7 @@ def _split(block: Block, text: str, most: int) -> Iterator[_Piece]:
     body = text[block.start : block.end]
     if count_tokens(body) <= most:
         yield _Piece(block.page, block.start, block.end)
-    elif block.kind is Kind.TABLE:
+    elif block.kind is BlockKind.TABLE:
         yield from _split_table(block, body, most)
     else:
         yield from _cut(block, 0, body, most)

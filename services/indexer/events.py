@@ -40,10 +40,9 @@ _JUST_OPENED = {"CreateFile", "SftpCreate"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Event:
     """An event of either schema."""
 
-    id: str
     type: str
     subject: str
     time: object
@@ -57,10 +56,10 @@ def read_events(body: bytes) -> tuple[BlobChanged, ...]:
     """
     value = read_json(body)
     events = value if isinstance(value, list) else [value]
-    return tuple(change for event in events for change in _changes(_told(event)))
+    return tuple(change for event in events for change in _changes(_parsed(event)))
 
 
-def _told(event: object) -> _Told:
+def _parsed(event: object) -> _Event:
     if not isinstance(event, dict):
         raise _invalid("the body is neither an event nor a list of events")
     try:
@@ -73,41 +72,35 @@ def _told(event: object) -> _Told:
         raise _invalid(f"not an event: {type(broken).__name__}") from broken
 
 
-def _cloud_event(event: dict[str, Any]) -> _Told:
+def _cloud_event(event: dict[str, Any]) -> _Event:
     read: CloudEvent[Any] = CloudEvent.from_dict(event)
-    return _Told(_text(read.id), _text(read.type), _text(read.subject), event.get("time"), _fields(read.data))
+    return _Event(_text(read.type), _text(read.subject), event.get("time"), _fields(read.data))
 
 
-def _event_grid(event: dict[str, Any]) -> _Told:
+def _event_grid(event: dict[str, Any]) -> _Event:
     read = EventGridEvent.from_dict(event)
-    return _Told(
-        _text(read.id), _text(read.event_type), _text(read.subject), event.get("eventTime"), _fields(read.data)
-    )
+    return _Event(_text(read.event_type), _text(read.subject), event.get("eventTime"), _fields(read.data))
 
 
-def _changes(told: _Told) -> list[BlobChanged]:
-    if not told.type:
+def _changes(event: _Event) -> list[BlobChanged]:
+    if not event.type:
         raise _invalid("it has no type")
-    name = told.type.removeprefix(_STORAGE)
-    change = _CHANGES.get(name, Change.IGNORED) if told.type.startswith(_STORAGE) else Change.IGNORED
-    api = _text(told.data.get("api"))
-    if api in _JUST_OPENED or (change is Change.DIRECTORY_DELETED and not _is_recursive(told.data)):
+    name = event.type.removeprefix(_STORAGE)
+    change = _CHANGES.get(name, Change.IGNORED) if event.type.startswith(_STORAGE) else Change.IGNORED
+    api = _text(event.data.get("api"))
+    if api in _JUST_OPENED or (change is Change.DIRECTORY_DELETED and not _is_recursive(event.data)):
         change = Change.IGNORED
     if change is Change.IGNORED:
-        log.info("event.ignored", kind=told.type[:100], detail=api[:50])
+        log.info("event.ignored", kind=event.type[:100], detail=api[:50])
         return []
-    container, path = _place(told.subject, is_gone=change in (Change.DELETED, Change.DIRECTORY_DELETED))
+    container, path = _place(event.subject, is_gone=change in (Change.DELETED, Change.DIRECTORY_DELETED))
     first = BlobChanged(
-        event_id=told.id,
         change=change,
         container=container,
         path=path,
-        api=api,
-        etag=_text(told.data.get("eTag")) or None,
-        sequencer=_text(told.data.get("sequencer")),
-        occurred_at=_time(told.time),
+        occurred_at=_time(event.time),
     )
-    return _with_source(first, told.data)
+    return _with_source(first, event.data)
 
 
 def _with_source(moved: BlobChanged, data: Mapping[str, Any]) -> list[BlobChanged]:

@@ -32,7 +32,7 @@ class Difference(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Mismatch:
     """One place where the index does not say what the lake says."""
 
     why: Difference
@@ -42,7 +42,7 @@ class Finding:
 
 def compare(
     container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: VersionFactory
-) -> Iterator[Finding]:
+) -> Iterator[Mismatch]:
     """Where index and lake differ in one container, in the order of the paths.
 
     Blobs of a type that cannot be indexed, and blobs that are in no source, are not missed.
@@ -54,7 +54,7 @@ def compare(
     for path in sorted(there.keys() | indexed.keys()):
         why = _difference(container, path, there.get(path), indexed.get(path, []), sources, maker)
         if why is not None:
-            yield Finding(why, container, path)
+            yield Mismatch(why, container, path)
 
 
 def _difference(
@@ -76,7 +76,7 @@ def _difference(
     return Difference.CHANGED if live.etag != blob.etag else None
 
 
-def event_of(finding: Finding, *, now: datetime, event_id: str) -> bytes:
+def event_of(finding: Mismatch, *, now: datetime, event_id: str) -> bytes:
     """A storage event that makes the indexer look at the place; the body of a message to `blob-events`."""
     event: Mapping[str, object] = {
         "id": event_id,
@@ -100,13 +100,13 @@ class Reconciler:
         self._sources = sources
         self._maker = maker
 
-    async def findings(self) -> list[Finding]:
+    async def findings(self) -> list[Mismatch]:
         """Every difference, in all containers that the sources name or the registry knows."""
         # The registry first: what is indexed while we list shows up as up to date, not as orphaned.
         indexed: dict[str, list[Document]] = {source.container: [] for source in self._sources.sources}
         async for entry in self._registry.entries():
             indexed.setdefault(entry.container, []).append(entry)
-        found: list[Finding] = []
+        found: list[Mismatch] = []
         for container, entries in indexed.items():
             blobs = [blob async for blob in self._lake.blobs(container)]
             found += compare(container, blobs, entries, self._sources, self._maker)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime
 
-from shared.contracts.base import Part
+from shared.contracts.base import MessagePart
 
 
 class Change(StrEnum):
@@ -18,19 +18,15 @@ class Change(StrEnum):
     IGNORED = "ignored"
 
 
-class BlobChanged(Part):
+class BlobChanged(MessagePart):
     """A storage event of Event Grid or CloudEvents, as far as the indexer needs it.
 
     Source: Azure Blob Storage as an Event Grid source
     (learn.microsoft.com/azure/event-grid/event-schema-blob-storage).
     """
 
-    event_id: str
     change: Change
     container: str
     path: str
     previous_path: str | None = None
-    api: str = ""
-    etag: str | None = None
-    sequencer: str = ""
     occurred_at: AwareDatetime | None = None

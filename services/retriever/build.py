@@ -10,7 +10,7 @@ from services.retriever.knowledge import Knowledge
 from services.retriever.settings import RetrieverSettings
 from shared.access.use_cases import read_use_cases
 from shared.llm.client import make_client, translate
-from shared.llm.deployments import Deployments, Kind, Provider
+from shared.llm.deployments import Deployments, ModelKind, Provider
 from shared.worker.ports import utc_now
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ async def build(
     `models` and `vectors` carry the HTTP to the embedding model and to Qdrant; None: the clients' own transports.
     """
     use_cases = read_use_cases(settings.config / "use_cases")
-    deployment = Deployments.read(settings.config / "models.yaml").get(settings.embedding_deployment, Kind.EMBEDDING)
+    deployment = Deployments.read(settings.config / "models.yaml").get(
+        settings.embedding_deployment, ModelKind.EMBEDDING
+    )
 
     from shared.embeddings.openai import OpenAIEmbedder
     from shared.vectors.qdrant import connect

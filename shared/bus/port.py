@@ -134,9 +134,6 @@ class Delivery(Protocol):
     async def dead_letter(self, reason: str, description: str) -> None:
         """Move it to the dead-letter queue. Raises `LockLost`, `BusUnavailable`."""
 
-    async def abandon(self) -> None:
-        """Give it back at once; the delivery count rises. Raises `LockLost`, `BusUnavailable`."""
-
     def forget(self) -> None:
         """Leave it unsettled: its lock runs out and somebody else gets it."""
 

@@ -16,13 +16,13 @@ TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels"
 AS_SEEN = BeforeValidator(lambda value: visible(value) if isinstance(value, str) else value)
 
 
-class Part(BaseModel):
+class MessagePart(BaseModel):
     """A frozen piece of a message; fields that a reader does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Message(Part):
+class Message(MessagePart):
     """A message on a queue. `kind` is its name and major version, and travels as the `subject`."""
 
     kind: ClassVar[str]

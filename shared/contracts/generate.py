@@ -4,14 +4,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from shared.contracts.base import Message, Part
+from shared.contracts.base import Message, MessagePart
 from shared.contracts.request import Request
 
 # Leaves room below the broker's 256 KiB for properties and annotations.
 MAX_BODY = 160 * 1024
 
 
-class Candidate(Part):
+class Candidate(MessagePart):
     """A passage that may answer the question, with where it stands in which version of which document."""
 
     passage_id: str

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from shared.contracts.base import Message, Part
+from shared.contracts.base import Message, MessagePart
 from shared.contracts.request import Request
 
 ID_REUSED = "this id was used for another question before; a new or corrected question needs an id of its own"
@@ -58,7 +58,7 @@ class CacheState(StrEnum):
     OFF = "off"
 
 
-class Citation(Part):
+class Citation(MessagePart):
     """One passage that the answer rests on, checked against what was retrieved."""
 
     marker: int = Field(ge=1, description="the n of [n] in the text")
@@ -73,7 +73,7 @@ class Citation(Part):
     score: float
 
 
-class Usage(Part):
+class Usage(MessagePart):
     """Tokens as the provider counted them."""
 
     prompt_tokens: int = 0
@@ -81,14 +81,14 @@ class Usage(Part):
     estimated: bool = Field(default=False, description="the provider did not say, so they are our estimate")
 
 
-class Cost(Part):
+class Cost(MessagePart):
     """What the model calls of this request cost."""
 
     amount: float = 0.0
     currency: str = "USD"
 
 
-class Plan(Part):
+class Plan(MessagePart):
     """Which deployment answered and why."""
 
     deployment: str

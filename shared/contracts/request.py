@@ -5,24 +5,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from shared.contracts.base import AS_SEEN, Part
+from shared.contracts.base import AS_SEEN, MessagePart
 
 
-class Turn(Part):
+class Turn(MessagePart):
     """One earlier turn of the conversation."""
 
     role: Literal["user", "assistant"]
     text: Annotated[str, Field(max_length=8_000), AS_SEEN]
 
 
-class ReplyTo(Part):
+class ReplyTo(MessagePart):
     """Where the outcome goes: a queue the caller is allowed to name, and a session on it."""
 
     queue: str
     session: str
 
 
-class Request(Part):
+class Request(MessagePart):
     """An admitted request. Tenant, groups and reply queue come from the door, never from the body."""
 
     request_id: str

@@ -42,7 +42,7 @@ class Provider(StrEnum):
     COMPATIBLE = "compatible"
 
 
-class Kind(StrEnum):
+class ModelKind(StrEnum):
     """What a deployment does."""
 
     CHAT = "chat"
@@ -68,7 +68,7 @@ class Deployment(_Strict):
     endpoint: str = Field(min_length=1)
     api_version: str | None = None
     model: str = Field(min_length=1)
-    kind: Kind = Kind.CHAT
+    kind: ModelKind = ModelKind.CHAT
     region: str = Field(min_length=1)
     context_window: int = Field(gt=0)
     max_output: int | None = Field(default=None, gt=0)
@@ -86,7 +86,7 @@ class Deployment(_Strict):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if self.kind is Kind.EMBEDDING and not self.dimensions:
+        if self.kind is ModelKind.EMBEDDING and not self.dimensions:
             raise ValueError(f"{self.name}: an embedding deployment needs dimensions")
         if self.provider is Provider.AZURE and not self.api_version:
             raise ValueError(f"{self.name}: an azure deployment needs api_version")
@@ -126,7 +126,7 @@ class Deployments(_Strict):
         except (SettingsError, ValidationError) as wrong:
             raise SettingsError(f"{path}: {wrong}") from wrong
 
-    def get(self, name: str, kind: Kind) -> Deployment:
+    def get(self, name: str, kind: ModelKind) -> Deployment:
         """The deployment called `name`; raises `SettingsError` if it is not there or of another kind."""
         for each in self.deployments:
             if each.name == name and each.kind is kind:
@@ -136,7 +136,9 @@ class Deployments(_Strict):
 
     def chats(self) -> tuple[Deployment, ...]:
         """The chat deployments, those to be tried first at the front."""
-        return tuple(sorted((d for d in self.deployments if d.kind is Kind.CHAT), key=lambda d: (d.priority, d.name)))
+        return tuple(
+            sorted((d for d in self.deployments if d.kind is ModelKind.CHAT), key=lambda d: (d.priority, d.name))
+        )
 
 
 def _value(found: "re.Match[str]", environment: Mapping[str, str], deployment: str) -> str:

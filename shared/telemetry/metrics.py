@@ -1,7 +1,6 @@
 """The metrics, as one table. `/metrics` shows them to Prometheus; OTLP gets them when it is configured."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from opentelemetry import metrics
@@ -89,8 +88,3 @@ def exposition() -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     return generate_latest(), CONTENT_TYPE_LATEST
-
-
-def labels(**given: str) -> Mapping[str, str]:
-    """Attributes of a measurement; the set of values must stay small, so no ids here."""
-    return given

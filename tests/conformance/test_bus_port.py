@@ -70,17 +70,6 @@ async def test_a_completed_delivery_is_gone(bus: Bus) -> None:
         await delivery.complete()
 
 
-async def test_an_abandoned_delivery_comes_back_with_a_higher_count(bus: Bus) -> None:
-    await bus.send(Outgoing("work", b"1", "x"))
-    inbox = bus.inbox("work")
-    first = await inbox.receive(WAIT)
-    assert first is not None
-    await first.abandon()
-    second = await inbox.receive(WAIT)
-    assert second is not None
-    assert second.message.delivery_count == 1
-
-
 async def test_dead_letters_are_forwarded_with_their_reason_and_where_they_died(bus: Bus) -> None:
     await bus.send(Outgoing("work", b"1", "ask.v1", message_id="m1", properties={"kept": "yes"}))
     await (await take(bus)).dead_letter("SchemaInvalid", "no question")

@@ -189,7 +189,7 @@ class Knowing:
 
     async def index(self, *paths: str, change: Change = Change.WRITTEN) -> None:
         for path in paths:
-            await self.indexer.handle([BlobChanged(event_id="1", change=change, container="handbook", path=path)])
+            await self.indexer.handle([BlobChanged(change=change, container="handbook", path=path)])
 
     async def ask(self, question: str, *groups: str) -> tuple[Candidate, ...]:
         now = datetime.now(UTC)

@@ -49,14 +49,6 @@ DELIVERY: Final = (
         (_STEPS + "test_work_for_later_becomes_a_scheduled_copy_under_a_new_id",),
     ),
     Plant(
-        "abandon-instead-of-a-copy",
-        "Work for later comes back at once and uses up its delivery count.",
-        _WORKER,
-        "await self.bus.send(retry_copy(message, identity, at))",
-        'return await _settled(delivery.abandon(), "retried")',
-        (_STEPS + "test_work_for_later_becomes_a_scheduled_copy_under_a_new_id",),
-    ),
-    Plant(
         "retry-after-ignored",
         "A model that asked for seven seconds is asked again at once.",
         _POLICY,

@@ -190,6 +190,4 @@ class World:
 
 def changed(path: str, change: Change = Change.WRITTEN, previous: str | None = None) -> BlobChanged:
     """Make a storage event as the handler gets it."""
-    return BlobChanged(
-        event_id="1", change=change, container="handbook", path=path, previous_path=previous, occurred_at=NOON
-    )
+    return BlobChanged(change=change, container="handbook", path=path, previous_path=previous, occurred_at=NOON)

@@ -228,12 +228,6 @@ class MemoryDelivery:
         self._bus.bury(self._queue, self._held, reason, description)
         self.settled = "dead_lettered"
 
-    async def abandon(self) -> None:
-        self._bus.settle(self._queue, self._held)
-        message = replace(self.message, delivery_count=self.message.delivery_count + 1)
-        self._bus._queue(self._queue).held.insert(0, _Held(message, self._bus.now, None, self._held.expires_at))
-        self.settled = "abandoned"
-
     def forget(self) -> None:
         self.settled = self.settled or "left"
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from shared.text import visible
 
 
-class Kind(StrEnum):
+class BlockKind(StrEnum):
     """What a block is, as far as splitting it makes a difference."""
 
     PARAGRAPH = "paragraph"
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 class Block:
     """A piece of the text that belongs together: `text[start:end]` of its document."""
 
-    kind: Kind
+    kind: BlockKind
     headings: tuple[str, ...]
     page: int | None
     start: int
@@ -71,7 +71,7 @@ class Writer:
             self._outline.enter(level, heading)
             self._write(f"{'#' * level} {heading}")
 
-    def block(self, kind: Kind, text: str, page: int | None = None) -> None:
+    def block(self, kind: BlockKind, text: str, page: int | None = None) -> None:
         """Add a block to the open section; an empty one is nothing."""
         body = visible(text).strip()
         if body:

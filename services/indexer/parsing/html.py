@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import BlockKind, ParsedDocument, Writer, table
 
 _SKIPPED = frozenset(
     "script style nav footer aside form button noscript template svg iframe object select head dialog".split()
@@ -136,7 +136,7 @@ class _Page(HTMLParser):
             case "li":
                 self._item()
             case "pre":
-                self._flush(Kind.CODE)
+                self._flush(BlockKind.CODE)
                 self._preformatted = False
             case _ if not self._tables and (_HEADING.fullmatch(tag) or (tag in _BREAKS and not self._lists)):
                 self._flush()
@@ -154,7 +154,7 @@ class _Page(HTMLParser):
             self._tables[-1].add(" ".join(" ".join(row) for row in rows))
         elif rows:
             width = max(len(row) for row in rows)
-            self._writer.block(Kind.TABLE, table([row + [""] * (width - len(row)) for row in rows]))
+            self._writer.block(BlockKind.TABLE, table([row + [""] * (width - len(row)) for row in rows]))
 
     def _item(self) -> None:
         """Put the words read so far into the list, under the number of its innermost level."""
@@ -168,16 +168,16 @@ class _Page(HTMLParser):
         mark = "-" if number is None else f"{number + 1}."
         self._items.append("  " * (len(self._lists) - 1) + f"{mark} {words}")
 
-    def _flush(self, kind: Kind = Kind.PARAGRAPH) -> None:
+    def _flush(self, kind: BlockKind = BlockKind.PARAGRAPH) -> None:
         if self._lists:
             return
         words = "".join(self._words)
         self._words = []
         if self._items:
-            self._writer.block(Kind.LIST, "\n".join(self._items))
+            self._writer.block(BlockKind.LIST, "\n".join(self._items))
             self._items = []
         if self._level:
             self._writer.heading(self._level, words)
             self._level = 0
         else:
-            self._writer.block(kind, words if kind is Kind.CODE else " ".join(words.split()))
+            self._writer.block(kind, words if kind is BlockKind.CODE else " ".join(words.split()))

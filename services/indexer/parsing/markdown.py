@@ -6,7 +6,7 @@ Of Markdown only what divides a text matters here: headings, fences, tables, lis
 import re
 from dataclasses import dataclass, field
 
-from services.indexer.parsing.document import Block, Kind, Outline, ParsedDocument
+from services.indexer.parsing.document import Block, BlockKind, Outline, ParsedDocument
 from shared.text import visible
 
 _FRONT_MATTER = re.compile(r"\A---\n(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
@@ -49,7 +49,7 @@ class _Lines:
     first: str = ""
     # The block being read: where it began, what it is, and the fence that ends it.
     start: int | None = None
-    kind: Kind = Kind.PARAGRAPH
+    kind: BlockKind = BlockKind.PARAGRAPH
     fence: str = ""
 
     def read(self, title: str) -> ParsedDocument:
@@ -94,7 +94,7 @@ class _Lines:
 
     def _underlined(self, at: int) -> bool:
         """Whether the line before `at` is a paragraph of one line, which an underline makes a heading."""
-        if self.start is None or self.kind is not Kind.PARAGRAPH:
+        if self.start is None or self.kind is not BlockKind.PARAGRAPH:
             return False
         return "\n" not in self.text[self.start : at].rstrip("\n")
 
@@ -116,21 +116,21 @@ class _Lines:
             self._close(at)
         if self.start is None:
             self.start, self.kind = at, kind
-            if kind is Kind.CODE and (opening := _FENCE.match(line)):
+            if kind is BlockKind.CODE and (opening := _FENCE.match(line)):
                 self.fence = opening["fence"]
 
-    def _begins_another(self, kind: Kind, line: str) -> bool:
+    def _begins_another(self, kind: BlockKind, line: str) -> bool:
         """Whether a line leaves the open block. A list goes on in indented and wrapped lines."""
         if kind is self.kind:
             return False
-        return not (self.kind is Kind.LIST and kind is Kind.PARAGRAPH)
+        return not (self.kind is BlockKind.LIST and kind is BlockKind.PARAGRAPH)
 
-    def _kind_of(self, line: str) -> Kind:
+    def _kind_of(self, line: str) -> BlockKind:
         if self.markdown and _FENCE.match(line):
-            return Kind.CODE
+            return BlockKind.CODE
         if self.markdown and line.lstrip().startswith("|"):
-            return Kind.TABLE
-        return Kind.LIST if _ITEM.match(line) else Kind.PARAGRAPH
+            return BlockKind.TABLE
+        return BlockKind.LIST if _ITEM.match(line) else BlockKind.PARAGRAPH
 
     def _close(self, at: int) -> None:
         if self.start is None:

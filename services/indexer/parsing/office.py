@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import BlockKind, ParsedDocument, Writer, table
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -168,7 +168,7 @@ def _write(nodes: Iterator[_Node], title: str) -> ParsedDocument:
     for (kind, page), run in groupby(nodes, key=lambda node: (node.kind, node.page)):
         match kind:
             case "item":
-                writer.block(Kind.LIST, "\n".join(_numbered(run)), page)
+                writer.block(BlockKind.LIST, "\n".join(_numbered(run)), page)
             case _:
                 for node in run:
                     _write_one(writer, node)
@@ -185,8 +185,8 @@ def _write_one(writer: Writer, node: _Node) -> None:
         case "heading":
             writer.heading(node.level, node.text)
         case "table":
-            writer.block(Kind.TABLE, table([list(row) for row in node.rows]), node.page)
+            writer.block(BlockKind.TABLE, table([list(row) for row in node.rows]), node.page)
         case "code":
-            writer.block(Kind.CODE, node.text, node.page)
+            writer.block(BlockKind.CODE, node.text, node.page)
         case _:
-            writer.block(Kind.PARAGRAPH, " ".join(node.text.split()), node.page)
+            writer.block(BlockKind.PARAGRAPH, " ".join(node.text.split()), node.page)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from services.indexer.parsing.document import Block, Kind, ParsedDocument
+from services.indexer.parsing.document import Block, BlockKind, ParsedDocument
 from services.indexer.parsing.formats import Limits
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.text import escaped
@@ -178,7 +178,7 @@ def _environment(ours: Mapping[str, str]) -> dict[str, str]:
 
 def _document(answer: dict[str, Any]) -> ParsedDocument:
     blocks = [
-        Block(Kind(each["kind"]), tuple(each["headings"]), each["page"], each["start"], each["end"])
+        Block(BlockKind(each["kind"]), tuple(each["headings"]), each["page"], each["start"], each["end"])
         for each in answer["blocks"]
     ]
     return ParsedDocument(answer["title"], answer["text"], tuple(blocks))

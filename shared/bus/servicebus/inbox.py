@@ -69,9 +69,6 @@ class SdkDelivery:
             )
         )
 
-    async def abandon(self) -> None:
-        await self._settle(self._receiver.abandon_message(self._raw))
-
     def forget(self) -> None:
         """The lock will run out by itself; the receiver need not stay open for it."""
         self._over(self, False)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.indexer.chunk import MOST_TOKENS, chunk
-from services.indexer.parsing.document import Kind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import BlockKind, ParsedDocument, Writer, table
 from services.indexer.parsing.markdown import read_markdown
 from shared.llm.tokens import count_tokens
 
@@ -47,7 +47,7 @@ def test_a_long_table_is_cut_between_rows_and_each_part_has_the_header() -> None
     rows = [["City", "Limit"], *([f"City {n}", f"EUR {n}"] for n in range(100))]
     writer = Writer()
     writer.heading(1, "Hotels")
-    writer.block(Kind.TABLE, table(rows))
+    writer.block(BlockKind.TABLE, table(rows))
     document = writer.done()
     parts = chunk(document)
     assert len(parts) > 3
@@ -60,8 +60,8 @@ def test_a_long_table_is_cut_between_rows_and_each_part_has_the_header() -> None
 
 def test_pages_are_those_where_a_passage_begins() -> None:
     writer = Writer()
-    writer.block(Kind.PARAGRAPH, SENTENCE * 15, page=1)
-    writer.block(Kind.PARAGRAPH, SENTENCE * 15, page=2)
+    writer.block(BlockKind.PARAGRAPH, SENTENCE * 15, page=1)
+    writer.block(BlockKind.PARAGRAPH, SENTENCE * 15, page=2)
     assert [part.page for part in chunk(writer.done())] == [1, 2]
 
 
@@ -75,7 +75,7 @@ def test_an_edit_in_one_section_changes_only_its_passages() -> None:
 
 BLOCKS = st.lists(
     st.tuples(
-        st.sampled_from(list(Kind)),
+        st.sampled_from(list(BlockKind)),
         st.text(st.sampled_from("ab .\n|-é9漢"), min_size=1, max_size=300).map(lambda text: text * 3),
         st.integers(0, 3),
     ),
@@ -85,8 +85,8 @@ BLOCKS = st.lists(
 
 @settings(deadline=None)
 @given(BLOCKS, st.integers(10, 60))
-@example(blocks=[(Kind.TABLE, "9a9a9a漢9\n-\n\n9a" * 3, 0)], most=47)
-def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[Kind, str, int]], most: int) -> None:
+@example(blocks=[(BlockKind.TABLE, "9a9a9a漢9\n-\n\n9a" * 3, 0)], most=47)
+def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[BlockKind, str, int]], most: int) -> None:
     writer = Writer()
     for kind, text, level in blocks:
         if level:
@@ -104,7 +104,7 @@ def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[Ki
 
 def test_a_row_too_long_for_a_passage_is_cut_like_text() -> None:
     writer = Writer()
-    writer.block(Kind.TABLE, table([["a", "b"], ["1", SENTENCE * 60], ["2", "short"]]))
+    writer.block(BlockKind.TABLE, table([["a", "b"], ["1", SENTENCE * 60], ["2", "short"]]))
     parts = chunk(writer.done())
     assert all(part.tokens <= MOST_TOKENS for part in parts)
     assert parts[-1].text == "| a | b |\n| --- | --- |\n| 2 | short |"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.parsing.document import Kind
+from services.indexer.parsing.document import BlockKind
 from services.indexer.parsing.html import read_html
 
 PAGE = """<!doctype html><html><head><title>Leave &amp; rest</title><style>p{}</style><script>alert("x")</script></head>
@@ -18,21 +18,21 @@ of leave.</p><h2>Parents</h2>
   here</pre><aside>Related</aside><footer>sub</footer></main><footer>copyright</footer></body></html>"""
 
 
-def blocks(page: str) -> list[tuple[Kind, tuple[str, ...], str]]:
+def blocks(page: str) -> list[tuple[BlockKind, tuple[str, ...], str]]:
     document = read_html(page)
     return [(block.kind, block.headings, document.text[block.start : block.end]) for block in document.blocks]
 
 
 def test_a_page_is_read_without_what_is_around_it() -> None:
     assert blocks(PAGE) == [
-        (Kind.PARAGRAPH, ("Leave",), "You have 30 days of leave."),
-        (Kind.LIST, ("Leave", "Parents"), "- Six weeks\n- Paid in full\n  1. first\n  2. second"),
+        (BlockKind.PARAGRAPH, ("Leave",), "You have 30 days of leave."),
+        (BlockKind.LIST, ("Leave", "Parents"), "- Six weeks\n- Paid in full\n  1. first\n  2. second"),
         (
-            Kind.TABLE,
+            BlockKind.TABLE,
             ("Leave", "Parents"),
             "| Years | Days \\| hours |\n| --- | --- |\n| 1 | 30 |\n| 2 |  |",
         ),
-        (Kind.CODE, ("Leave", "Parents"), "code\n  here"),
+        (BlockKind.CODE, ("Leave", "Parents"), "code\n  here"),
     ]
     assert read_html(PAGE).title == "Leave"
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.indexer.parsing.document import Kind, ParsedDocument
+from services.indexer.parsing.document import BlockKind, ParsedDocument
 from services.indexer.parsing.markdown import read_markdown, read_text
 
-Told = list[tuple[Kind, tuple[str, ...], str]]
+Told = list[tuple[BlockKind, tuple[str, ...], str]]
 
 
 def told(document: ParsedDocument) -> Told:
@@ -29,21 +29,21 @@ def test_headings_nest_and_close_each_other() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a\nb\n\nc", [(Kind.PARAGRAPH, (), "a\nb"), (Kind.PARAGRAPH, (), "c")]),
-        ("- a\n  more\n- b", [(Kind.LIST, (), "- a\n  more\n- b")]),
-        ("intro:\n1. a\n2) b", [(Kind.PARAGRAPH, (), "intro:"), (Kind.LIST, (), "1. a\n2) b")]),
+        ("a\nb\n\nc", [(BlockKind.PARAGRAPH, (), "a\nb"), (BlockKind.PARAGRAPH, (), "c")]),
+        ("- a\n  more\n- b", [(BlockKind.LIST, (), "- a\n  more\n- b")]),
+        ("intro:\n1. a\n2) b", [(BlockKind.PARAGRAPH, (), "intro:"), (BlockKind.LIST, (), "1. a\n2) b")]),
         (
             "| a | b |\n|---|---|\n| 1 | 2 |\nafter",
-            [(Kind.TABLE, (), "| a | b |\n|---|---|\n| 1 | 2 |"), (Kind.PARAGRAPH, (), "after")],
+            [(BlockKind.TABLE, (), "| a | b |\n|---|---|\n| 1 | 2 |"), (BlockKind.PARAGRAPH, (), "after")],
         ),
         (
             "```py\n# no heading\n\nx\n```\nafter",
-            [(Kind.CODE, (), "```py\n# no heading\n\nx\n```"), (Kind.PARAGRAPH, (), "after")],
+            [(BlockKind.CODE, (), "```py\n# no heading\n\nx\n```"), (BlockKind.PARAGRAPH, (), "after")],
         ),
-        ("~~~\nnever closed", [(Kind.CODE, (), "~~~\nnever closed")]),
-        ("Title\n=====\n\ntext", [(Kind.PARAGRAPH, ("Title",), "text")]),
-        ("a\n\n---\n\nb", [(Kind.PARAGRAPH, (), "a"), (Kind.PARAGRAPH, (), "b")]),
-        ("#hashtag", [(Kind.PARAGRAPH, (), "#hashtag")]),
+        ("~~~\nnever closed", [(BlockKind.CODE, (), "~~~\nnever closed")]),
+        ("Title\n=====\n\ntext", [(BlockKind.PARAGRAPH, ("Title",), "text")]),
+        ("a\n\n---\n\nb", [(BlockKind.PARAGRAPH, (), "a"), (BlockKind.PARAGRAPH, (), "b")]),
+        ("#hashtag", [(BlockKind.PARAGRAPH, (), "#hashtag")]),
         ("", []),
         ("# Only a heading", []),
     ],
@@ -55,7 +55,7 @@ def test_blocks(text: str, expected: Told) -> None:
 def test_front_matter_gives_the_title_and_is_not_text() -> None:
     document = read_markdown("---\ntitle: 'Leave policy'\nowner: HR\n---\n# Heading\n\ntext\n")
     assert document.title == "Leave policy"
-    assert told(document) == [(Kind.PARAGRAPH, ("Heading",), "text")]
+    assert told(document) == [(BlockKind.PARAGRAPH, ("Heading",), "text")]
 
 
 def test_comments_and_invisible_characters_are_left_out() -> None:
@@ -67,9 +67,9 @@ def test_comments_and_invisible_characters_are_left_out() -> None:
 def test_plain_text_knows_no_marks_but_headings_by_line() -> None:
     document = read_text("# 1 is the best\n\nTERMS\n\nA1: a form\n\nRULES\n-----\n| no table\n")
     assert told(document) == [
-        (Kind.PARAGRAPH, (), "# 1 is the best"),
-        (Kind.PARAGRAPH, ("TERMS",), "A1: a form"),
-        (Kind.PARAGRAPH, ("RULES",), "| no table"),
+        (BlockKind.PARAGRAPH, (), "# 1 is the best"),
+        (BlockKind.PARAGRAPH, ("TERMS",), "A1: a form"),
+        (BlockKind.PARAGRAPH, ("RULES",), "| no table"),
     ]
 
 

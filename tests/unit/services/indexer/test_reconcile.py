@@ -1,11 +1,13 @@
 """Reconcile finds what differs, and only that; its events bring the index in step."""
 
+import json
+
 import pytest
 
 from services.indexer.chunk import Chunk
 from services.indexer.events import read_events
 from services.indexer.lakes.port import Blob
-from services.indexer.reconcile import Difference, Finding, Reconciler, compare, event_of
+from services.indexer.reconcile import Difference, Mismatch, Reconciler, compare, event_of
 from services.indexer.sources import Sources
 from services.indexer.storage_event import Change
 from tests.support.indexer import MANAGERS, NOON, SOURCES, World, changed
@@ -82,8 +84,11 @@ async def test_its_events_bring_the_index_in_step() -> None:
 
 
 def test_an_event_says_who_sent_it_and_why() -> None:
-    [told] = read_events(event_of(Finding(Difference.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7"))
-    assert (told.change, told.api, told.event_id) == (Change.DELETED, "Reconcile", "7")
+    body = event_of(Mismatch(Difference.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7")
+    [told] = read_events(body)
+    assert told.change is Change.DELETED
+    event = json.loads(body)
+    assert (event["id"], event["data"]) == ("7", {"api": "Reconcile", "clientRequestId": "orphaned"})
 
 
 def test_findings_come_in_the_order_of_the_paths() -> None:

@@ -54,8 +54,6 @@ def cloud(grid: dict[str, Any]) -> dict[str, Any]:
 def test_both_schemas_tell_the_same(schema: Any, wrap: Any) -> None:
     [told] = read_events(body(wrap(schema(CREATED))))
     assert (told.change, told.container, told.path) == (Change.WRITTEN, "docs", "a/new-file.txt")
-    assert told.etag == '"0x8D4BCC2E4835CD0"'
-    assert told.sequencer == "00000000000004420000000000028963"
     assert told.occurred_at == datetime(2026, 6, 26, 18, 41, 0, 958410, tzinfo=UTC)
 
 

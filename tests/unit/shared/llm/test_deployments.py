@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from shared.llm.deployments import Deployments, Kind
+from shared.llm.deployments import Deployments, ModelKind
 
 EXAMPLE = Path(__file__).parents[4] / "examples/onboarding/models.yaml"
 CHAT = """
@@ -32,7 +32,7 @@ def read(tmp_path: Path, body: str, **environment: str) -> Deployments:
 def test_the_example_is_readable() -> None:
     deployments = Deployments.read(EXAMPLE, {})
     assert deployments.chats()
-    assert deployments.get("embeddings", Kind.EMBEDDING).dimensions > 0
+    assert deployments.get("embeddings", ModelKind.EMBEDDING).dimensions > 0
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_chats_come_in_the_order_in_which_they_are_tried(tmp_path: Path) -> None
 
 def test_a_deployment_of_another_kind_is_not_found_and_the_others_are_named(tmp_path: Path) -> None:
     found = read(tmp_path, chat("a"))
-    assert found.get("a", Kind.CHAT).name == "a"
+    assert found.get("a", ModelKind.CHAT).name == "a"
     with pytest.raises(SettingsError, match=r"no embedding deployment is called 'a'.*there: none"):
-        found.get("a", Kind.EMBEDDING)
+        found.get("a", ModelKind.EMBEDDING)
 
 
 @pytest.mark.parametrize("name", ["tokens_per_minute", "requests_per_minute", "contxt_window"])
