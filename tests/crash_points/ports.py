@@ -129,9 +129,6 @@ class TrappedDelivery:
     async def dead_letter(self, reason: str, description: str) -> None:
         await self._trap.around(f"bus dead-letter {self._of}", lambda: self._delivery.dead_letter(reason, description))
 
-    async def abandon(self) -> None:
-        await self._trap.around(f"bus abandon {self._of}", self._delivery.abandon)
-
     def forget(self) -> None:
         self._delivery.forget()
 
