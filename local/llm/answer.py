@@ -1,111 +1,102 @@
-"""Answer a question by quoting the passages, or not at all.
+"""Answer a question by quoting the passages, or not at all. The model that the stand-in is: simple on purpose.
 
-Every quotable unit is scored by the words it shares with the question, rare words counting more. The best one is quoted
-with its passage number, and up to two more when they cover words it does not; a comparison quotes the best for each of
-the things compared. When even the best leaves too much of the question uncovered there is no answer. Nothing in a
-passage is ever acted upon, it is only quoted.
+A passage is cut into sentences, list items and table rows. Each is scored by the words that it shares with the
+question, rare words counting more, and words of the passage's label or of the line before half as much. The best one is
+quoted with its passage's number; a second one follows when it holds words of the question that the first does not. When
+the best holds too few of them, there is no answer. Nothing in a passage is ever acted upon, it is only quoted.
 """
 
-from collections.abc import Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from local.llm import questions
-from local.llm.match import NEAR, Candidate, Rarity, candidates, coverage, has_wanted_kind, score, topic_coverage
+import snowballstemmer  # type: ignore[import-untyped]
+
 from local.llm.passages import Passage
-from local.llm.questions import Question
 
-COVERED_ENOUGH = 0.57  # of the question's words, by weight
-TOPIC_ENOUGH = 0.5  # of the words that say what it is about
-WORTH_ADDING = 0.14  # what a further unit must newly cover
-ALMOST_AS_GOOD = 0.55  # of the first unit's score
-NEARLY_AS_GOOD = 0.75
-MOST_UNITS = 3
+# Of the question's words by weight: what the best quotation and its surroundings must hold, and itself.
+ENOUGH = 0.5
+ENOUGH_OWN = 0.34
+# What a second quotation must add.
+WORTH_ADDING = 0.2
+SURROUNDINGS = 0.5
+# A question of so few words leans on the one before it, whose words count half.
+FEW = 2
+BORROWED = 0.5
+
+_WORD = re.compile(r"[^\W_]+(?:[.,:]\d+)*(?:['’][^\W\d_]+)?")
+# What stands in brackets at the end does not count: a test makes a question another one by it.
+_ASIDE = re.compile(r"\([^()]*\)\W*$")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])")
+_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•#>|]|\d{1,3}[.)]\s))")
+_MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+•]\s+|\d{1,3}[.)]\s+|>\s?|\|)|\|\s*$|\*\*|`")
+_STEMMER = snowballstemmer.stemmer("english")
+_STOP_WORDS = frozenset(
+    """a about after all also am an and any are as at be been before being by can could did do does during each for
+    from get give given had has have having he her his how i if in into is it its kind long make many may me much must
+    my need no not of off often on one only or other our over own per please receive say she should so some such take
+    than that the their them then there these they this those to too under until up use used us was we were what when
+    where which while who whom whose why will with would you your""".split()
+)
 
 
-@dataclass(frozen=True)
-class _Material:
-    """The candidates, and how rare each stem is among them."""
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Something that can be quoted: its text, its stems, and those of its surroundings."""
 
-    candidates: Sequence[Candidate]
-    rarity: Rarity
-
-    def ranked(self, question: Question) -> list[tuple[float, Candidate]]:
-        """Best first; between equals the newest year, then the retriever's order."""
-        scored = [(score(question, candidate, self.rarity), candidate) for candidate in self.candidates]
-        return sorted(
-            scored, key=lambda one: (round(one[0], 2), max(one[1].years, default=""), -one[1].rank), reverse=True
-        )
+    passage: int
+    text: str
+    own: frozenset[str]
+    around: frozenset[str]
 
 
-def answer(text: str, passages: Sequence[Passage], *, before: str = "") -> str | None:
+def answer(question: str, passages: Sequence[Passage], *, before: str = "") -> str | None:
     """Quote what answers the question, each quotation followed by `[n]`; None when the passages do not hold it.
 
-    `before` is the user's previous question: an elliptic question ("and in Spain?") borrows its words.
+    `before` is the user's previous question: a question of few words ("and in Spain?") borrows its words.
     """
-    question = questions.read(text, before)
-    found = candidates(passages)
-    if not question.weights or not found:
+    own_words = stems(_ASIDE.sub("", question))
+    asked = own_words | stems(before) if len(own_words) <= FEW else own_words
+    found = [unit for passage in passages for unit in units(passage)]
+    if not own_words or not found:
         return None
-    if _about_something_else(question, found):
+    frequency = Counter(stem for unit in found for stem in unit.own)
+    weight = {stem: math.log(1 + len(found) / (1 + frequency[stem])) for stem in asked}
+    weight |= {stem: BORROWED * weight[stem] for stem in asked - own_words}
+    total = sum(weight.values())
+
+    def weighed(words: frozenset[str]) -> float:
+        # Rounded: the order of a set is not that of the next process, and the last digit of a sum depends on it.
+        return round(sum(weight[stem] for stem in words & asked) / total, 6)
+
+    def covered(unit: Unit) -> float:
+        return weighed(unit.own) + SURROUNDINGS * weighed(unit.around - unit.own)
+
+    best = max(found, key=covered)
+    if covered(best) < ENOUGH or weighed(best.own) < ENOUGH_OWN:
         return None
-    material = _Material(found, Rarity(found))
-    chosen = _compare(question, material) or _choose(question, material)
-    return " ".join(f"{candidate.unit.text} [{candidate.unit.passage}]" for candidate in chosen) or None
+    missing = asked - best.own
+    second = max(found, key=lambda unit: (weighed(missing & unit.own), covered(unit)))
+    chosen = [best, second] if weighed(missing & second.own) >= WORTH_ADDING else [best]
+    return " ".join(f"{unit.text} [{unit.passage}]" for unit in chosen)
 
 
-def _choose(question: Question, material: _Material) -> list[Candidate]:
-    """The best unit, and those after it that say something about words still open."""
-    ranked = material.ranked(question)
-    best_score, best = ranked[0]
-    if not _answers(question, best, material.rarity):
-        return []
-    chosen = [best, *_in_kind(question, best, ranked)]
-    worth = material.rarity.worth(question.weights)
-    still_open = {stem for stem in worth if max(one.offer(stem, question.amounts) for one in chosen) < NEAR}
-    for scored, candidate in ranked[1:]:
-        if len(chosen) == MOST_UNITS or scored < ALMOST_AS_GOOD * best_score:
-            break
-        new = still_open & candidate.own
-        adds = sum(worth[stem] for stem in new) >= WORTH_ADDING * sum(worth.values())
-        if adds and not _repeats(candidate, chosen):
-            chosen.append(candidate)
-            still_open -= new
-    return chosen
+def units(passage: Passage) -> Iterator[Unit]:
+    """The sentences, list items and table rows of a passage, without their mark-up."""
+    label, previous = stems(passage.label), frozenset[str]()
+    for block in _BLOCK.split(passage.text):
+        plain = _MARKUP.sub("", " ".join(block.split())).strip()
+        for text in _SENTENCE_END.split(plain):
+            if own := stems(text):
+                yield Unit(passage.number, text, own, label | previous)
+                previous = own
 
 
-def _in_kind(question: Question, best: Candidate, ranked: Sequence[tuple[float, Candidate]]) -> list[Candidate]:
-    """The number or date that was asked for, when the best unit only says where to find it."""
-    if has_wanted_kind(question, best.unit):
-        return []
-    good = ranked[0][0] * NEARLY_AS_GOOD
-    return [one for scored, one in ranked if scored >= good and has_wanted_kind(question, one.unit)][:1]
-
-
-def _compare(question: Question, material: _Material) -> list[Candidate]:
-    """For "Spain compared with Italy": the best unit about each, if each has one."""
-    compared = [stem for stem in question.weights if stem in question.names]
-    if not question.compares or not 1 < len(compared) <= MOST_UNITS:
-        return []
-    chosen: list[Candidate] = []
-    for name in compared:
-        about_one = question.without(other for other in compared if other != name)
-        best = material.ranked(about_one)[0][1]
-        if not _answers(about_one, best, material.rarity):
-            return []
-        chosen += [] if best in chosen else [best]
-    return chosen
-
-
-def _answers(question: Question, candidate: Candidate, rarity: Rarity) -> bool:
-    covered = coverage(question, candidate, rarity)
-    return covered >= COVERED_ENOUGH and topic_coverage(question, candidate) >= TOPIC_ENOUGH
-
-
-def _about_something_else(question: Question, found: Sequence[Candidate]) -> bool:
-    """It names a place, a person or a code that no passage mentions."""
-    return any(not any(one.offer(name, question.amounts) for one in found) for name in question.names - question.years)
-
-
-def _repeats(candidate: Candidate, chosen: Sequence[Candidate]) -> bool:
-    own = candidate.own
-    return any(len(own & other.own) > 0.7 * len(own | other.own) for other in chosen)
+@lru_cache(maxsize=20_000)
+def stems(text: str) -> frozenset[str]:
+    """The stems of the words that mean something; numbers as they are."""
+    words = (re.sub(r"['’].*", "", word.lower()) for word in _WORD.findall(text))
+    return frozenset(_STEMMER.stemWord(word) for word in words if word and word not in _STOP_WORDS)

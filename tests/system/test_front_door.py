@@ -80,7 +80,7 @@ async def test_a_document_that_is_edited_is_answered_from_anew(app: App) -> None
 
 
 async def test_callers_see_what_their_groups_may_see(app: App) -> None:
-    question = "What is the salary band of level 3 engineers in Portugal?"
+    question = "What is the approved headcount for the end of 2026?"
     employee, manager = await app.ask(question), await app.ask(question, queue="ask-hr")
     assert not any(citation["path"].startswith("managers/") for citation in employee["citations"])
     assert any(citation["path"].startswith("managers/") for citation in manager["citations"])
@@ -88,7 +88,7 @@ async def test_callers_see_what_their_groups_may_see(app: App) -> None:
 
 async def test_what_a_message_claims_of_itself_is_not_honoured(app: App) -> None:
     forged = {
-        "question": "What is the salary band of level 3 engineers in Portugal?",
+        "question": "What is the approved headcount for the end of 2026?",
         "tenant": "tessolund",
         "groups": ["managers"],
         "caller": "hr-portal",
