@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -75,7 +77,7 @@ async def run(lane: str, round_trip: float, load: Load, messages: int, alone: in
             hop=hop,
             lost=lost,
             doubled=doubled + left,
-            connections=proxy.close(),
+            connections=proxy.peak(),
             starved=queued / seconds,
         )
 
@@ -162,25 +164,27 @@ class Caller:
 class _Delayed:
     """The way to the broker that takes time."""
 
-    def __init__(self, process: "subprocess.Popen[str]", connection_string: str) -> None:
-        self._process = process
+    def __init__(self, connection_string: str, control: str) -> None:
         self.connection_string = connection_string
+        self._control = control
 
-    def close(self) -> int:
-        """End it; return how many connections there were at most."""
-        said, _ = self._process.communicate()
-        return int(json.loads(said)["peak"])
+    def peak(self) -> int:
+        """How many connections there were at the same time, at most."""
+        with urllib.request.urlopen(f"{self._control}/control/connections", timeout=PATIENCE) as answer:
+            return int(json.load(answer)["peak"])
 
 
 @contextmanager
 def _proxy(connection_string: str, round_trip: float) -> Iterator[_Delayed]:
     address = connection_string.partition("//")[2].partition(";")[0]
-    command = [sys.executable, "-m", "benchmarks.adapter.proxy", "--to", address, "--round-trip", str(round_trip)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    faults = json.dumps([{"fault": "latency", "seconds": round_trip / 2}])
+    command = [sys.executable, "-m", "local.proxy", "--to", address, "--faults", faults]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        port = process.stdout.readline().strip()
         try:
-            yield _Delayed(process, connection_string.replace(address, f"127.0.0.1:{port}"))
+            ready = re.search(r"ready, (\S+) to \S+, control on (\S+)", process.stdout.readline())
+            assert ready is not None
+            yield _Delayed(connection_string.replace(address, ready[1]), ready[2])
         finally:
             process.kill()
 

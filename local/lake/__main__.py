@@ -5,15 +5,16 @@ import asyncio
 import logging
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from local.lake import health
 from local.lake.events import Container, Schema
+from local.lake.health import health
 from local.lake.post import Post
 from local.lake.state import Unusable
 from local.lake.watch import Watch
+from local.serving import listen, serving
 
 _log = logging.getLogger("local.lake")
 
@@ -55,19 +56,15 @@ async def _main(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(post.close)
         if options.health_port is not None:
-            page = health.serve(options.host, options.health_port, lambda: _page(watch, post))
-            _log.info("health on http://%s:%d/healthz", options.host, await stack.enter_async_context(page))
+            listener = listen(options.host, options.health_port)
+            url = await stack.enter_async_context(serving(health(lambda: _page(watch, post)), listener))
+            _log.info("health on %s/healthz", url)
         _log.info("watching %s as container %s", watch.root, container.name)
-        await _until_told(watch)
-
-
-async def _until_told(watch: Watch) -> None:
-    task, loop = asyncio.create_task(watch.run()), asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
+        watching = asyncio.create_task(watch.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
+        with suppress(asyncio.CancelledError):
+            await watching
         _log.info("stopped")
 
 

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from local.faults import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
+from local.proxy import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
 from shared.redis import CONNECTIONS, TIMEOUT, FailFastRedis, RedisUnavailable
 from shared.settings.worker import WorkerSettings
 from tests.conftest import running_redis

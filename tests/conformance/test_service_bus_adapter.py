@@ -14,7 +14,7 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from servicebus_local.testing import LocalBus
 
-from local.faults import BlackHole, Proxy
+from local.proxy import BlackHole, Proxy
 from shared.bus.port import BusUnavailable, Delivery, Inbox, LockLost, Outgoing
 from shared.bus.servicebus import Patience, ServiceBus, ServiceBusAddress
 

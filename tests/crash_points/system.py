@@ -23,8 +23,8 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
 
-from local.faults import Proxy
-from local.faults.control import Control
+from local.proxy import Proxy
+from local.proxy.control import Control
 from local.stack import NO_WORKERS, Stack, StackError
 from local.stack.child import ROOT
 from local.stack.recipe import inherited

@@ -20,7 +20,7 @@ class Link:
 
     def __init__(self, port: int) -> None:
         """`port`: of what is at its end."""
-        command = [sys.executable, "-m", "local.faults", "--to", f"127.0.0.1:{port}"]
+        command = [sys.executable, "-m", "local.proxy", "--to", f"127.0.0.1:{port}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         said = re.search(r"ready, \S+:(\d+) to \S+, control on (\S+)", self._process.stdout.readline())

@@ -1,37 +1,39 @@
 """What becomes of the bytes of one direction of one connection. Pure: bytes in, bytes and an end out.
 
-open ──a fault's byte is reached──▶ cut, reset     both ends hear of it
-  └────bytes are swallowed────────▶ dead           nobody hears anything any more
+open ──the byte of a fault is reached──▶ closed, reset     both ends hear of it
+  └────bytes are swallowed─────────────▶ dead              neither end hears anything any more
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
-from local.faults.fault import BlackHole, Direction, Fault, HalfOpen, Latency, Reset, Truncate
+from local.proxy.faults import BlackHole, Direction, Fault, HalfOpen, Latency, Reset, Truncate
 
 
 class End(Enum):
     """How a connection ends."""
 
-    CUT = auto()
-    """Closed in good order, in the middle of whatever was being said."""
+    CLOSED = auto()
+    """In good order (FIN), perhaps in the middle of what was being sent."""
     RESET = auto()
     """With an RST."""
 
 
-class Course:
-    """One direction (`UP` or `DOWN`), and the faults that concern it."""
+class Flow:
+    """One direction (`UP` or `DOWN`) of a connection, and the faults that concern it."""
 
-    def __init__(self, way: Direction) -> None:
-        self._way = way
+    def __init__(self, direction: Direction, swallowed: Callable[[Direction, int], None]) -> None:
+        """`swallowed` is called with the direction and how many bytes were swallowed."""
+        self._direction = direction
+        self._swallowed = swallowed
         self._faults: tuple[Fault, ...] = ()
         self._passed = 0
         self._dead = False
 
     def obey(self, faults: Sequence[Fault]) -> End | None:
-        """From now on have `faults`, whose bytes are counted from here; says how it ends at once, if it does."""
-        self._faults = tuple(fault for fault in faults if fault.direction.covers(self._way))
+        """Have `faults` from now on, whose bytes are counted from here; returns how the connection ends at once."""
+        self._faults = tuple(fault for fault in faults if fault.direction.covers(self._direction))
         self._passed = 0
         left, end = self._limit()
         return end if left == 0 else None
@@ -40,6 +42,7 @@ class Course:
         """What of `data` comes through, and how the connection ends after that, if it does."""
         if self.silent:
             self._dead = self._dead or bool(data)
+            self._swallowed(self._direction, len(data))
             return b"", None
         left, end = self._limit()
         self._passed += len(data)
@@ -63,7 +66,7 @@ class Course:
     def _limit(self) -> tuple[int | None, End | None]:
         """How many bytes may still pass, and what happens then."""
         limits = [
-            (max(0, fault.after - self._passed), End.RESET if isinstance(fault, Reset) else End.CUT)
+            (max(0, fault.after - self._passed), End.RESET if isinstance(fault, Reset) else End.CLOSED)
             for fault in self._faults
             if isinstance(fault, Reset | Truncate)
         ]

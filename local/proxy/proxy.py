@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
-from local.faults.connection import Connection, Leg, Nature, courses
-from local.faults.course import End
-from local.faults.fault import Fault, Refuse
+from local.proxy.connection import Connection, Endpoint, Timing
+from local.proxy.faults import Direction, Fault, Refuse
+from local.proxy.flow import End, Flow
 
 _BACKLOG = 512
 
@@ -41,18 +41,26 @@ class Proxy:
         self._target = (target_host, target_port)
         self._host = host
         self._wanted = port
-        self._nature = Nature(chance or random.Random(0), clock, sleep)  # noqa: S311 - jitter, not a secret
+        self._timing = Timing(chance or random.Random(0), clock, sleep)  # noqa: S311 - jitter, not a secret
         self._faults: tuple[Fault, ...] = ()
-        self._place: socket.socket | None = None
+        self._reserved: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self.accepted = 0
         """How many connections there have been."""
+        self.peak = 0
+        """How many were open at the same time, at most."""
+        self.swallowed = {Direction.UP: 0, Direction.DOWN: 0}
+        """Bytes that went into a black hole: `DOWN` > 0 says that the target has answered and nobody heard it."""
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` when the port cannot be had."""
-        self._place = _place(self._host, self._wanted)
+        if self._wanted:
+            # A port that another proxy has must be an error, which SO_REUSEPORT would make it share.
+            _bound(self._host, self._wanted, shared=False).close()
+        # It keeps the port ours while connections are refused.
+        self._reserved = _bound(self._host, self._wanted, shared=True)
         self._listen()
         return self
 
@@ -64,15 +72,15 @@ class Proxy:
         await asyncio.gather(*self._serving, return_exceptions=True)
         # Aborted transports close their sockets in the next turn of the loop.
         await asyncio.sleep(0)
-        if self._place is not None:
-            self._place.close()
+        if self._reserved is not None:
+            self._reserved.close()
 
     @property
     def port(self) -> int:
         """Where it listens; the same while connections are refused."""
-        if self._place is None:
+        if self._reserved is None:
             raise RuntimeError("the proxy is not started: use `async with Proxy(...)`")
-        return int(self._place.getsockname()[1])
+        return int(self._reserved.getsockname()[1])
 
     @property
     def connected(self) -> int:
@@ -81,11 +89,11 @@ class Proxy:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """What is in force."""
+        """The faults in force."""
         return self._faults
 
     def set(self, *faults: Fault) -> None:
-        """Have these instead of what was in force; none: carry everything faithfully."""
+        """Have these faults instead of those in force; none: carry everything faithfully."""
         self._faults = faults
         if any(isinstance(fault, Refuse) for fault in faults):
             self._stop_listening()
@@ -99,7 +107,7 @@ class Proxy:
     def _listen(self) -> None:
         if self._listener is not None:
             return
-        self._listener = _socket(self._host, self.port, shared=True)
+        self._listener = _bound(self._host, self.port, shared=True)
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
@@ -114,36 +122,41 @@ class Proxy:
         with suppress(BlockingIOError, ConnectionError):
             client, _ = listener.accept()
             client.setblocking(False)
-            self.accepted += 1
             task = asyncio.create_task(self._serve(client))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
+            self.accepted += 1
+            self.peak = max(self.peak, len(self._serving))
 
     # -- one client
 
     async def _serve(self, accepted: socket.socket) -> None:
-        client = Leg(*await asyncio.open_connection(sock=accepted))
+        client = Endpoint(*await asyncio.open_connection(sock=accepted))
         end = End.RESET
         try:
-            end = await self._served(client)
+            end = await self._carry(client)
         finally:
             client.close(end)
 
-    async def _served(self, client: Leg) -> End:
-        """Carry for `client`; says how its socket is to be closed."""
-        _, end = courses(self._faults)
+    async def _carry(self, client: Endpoint) -> End:
+        """Carry for `client`; returns how its socket is to be closed."""
+        _, end = self._flows()
         if end is not None:
             return end
         try:
-            target = Leg(*await asyncio.open_connection(*self._target))
+            target = Endpoint(*await asyncio.open_connection(*self._target))
         except OSError:
-            return await self._without_target(client)
-        return await self._join(client, target)
-
-    async def _join(self, client: Leg, target: Leg) -> End:
+            # The client hears at once that the target refuses, unless the way back is a black hole.
+            (_, down), _ = self._flows()
+            if not down.hides_the_end:
+                return End.RESET
+            with suppress(OSError):
+                while await client.read():
+                    pass
+            return End.CLOSED
         # Asked again: the faults may have changed while the target was being reached.
-        both, end = courses(self._faults)
-        connection = Connection(client, target, both, self._nature)
+        flows, end = self._flows()
+        connection = Connection(client, target, flows, self._timing)
         if end is not None:
             connection.end(end)
         self._connections.add(connection)
@@ -152,26 +165,17 @@ class Proxy:
         finally:
             self._connections.discard(connection)
 
-    async def _without_target(self, client: Leg) -> End:
-        """The target refuses, which the client hears at once unless bytes towards it are swallowed."""
-        (_, down), _ = courses(self._faults)
-        if not down.hides_the_end:
-            return End.RESET
-        with suppress(OSError):
-            while await client.read():
-                pass
-        return End.CUT
+    def _flows(self) -> tuple[tuple[Flow, Flow], End | None]:
+        """The flows of a new connection, up and down, and how it ends at once, if it does."""
+        both = Flow(Direction.UP, self._swallow), Flow(Direction.DOWN, self._swallow)
+        ends = [end for flow in both if (end := flow.obey(self._faults)) is not None]
+        return both, ends[0] if ends else None
+
+    def _swallow(self, direction: Direction, count: int) -> None:
+        self.swallowed[direction] += count
 
 
-def _place(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port ours while nobody listens."""
-    if port:
-        # A port that another proxy has must be an error, which SO_REUSEPORT would make it share.
-        _socket(host, port, shared=False).close()
-    return _socket(host, port, shared=True)
-
-
-def _socket(host: str, port: int, *, shared: bool) -> socket.socket:
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     # Named TCP, or asyncio leaves Nagle's algorithm on for what is accepted.
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The fault proxy over real sockets: what each fault does to both ends, and real clients through it."""
+"""The proxy over real sockets: what each fault does to both ends, and real clients through it."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servicebus_local.testing import LocalBus
 
-from local.faults import (
+from local.proxy import (
     BlackHole,
     Direction,
     Fault,
@@ -32,8 +32,8 @@ from local.faults import (
     Truncate,
     read_faults,
 )
-from local.faults.fault import written
-from tests.protocol.fault_pair import MUCH, SOON, Clock, End, Pair, pair, until
+from local.proxy.faults import written
+from tests.protocol.proxy_pair import MUCH, SOON, Clock, End, Pair, pair, until
 
 
 @pytest.fixture
@@ -179,6 +179,17 @@ async def test_a_black_hole_swallows_everything_and_tells_nobody(two: Pair) -> N
     assert not target.has_heard  # what lost bytes stays silent: there is no TCP with gaps
 
 
+async def test_a_request_that_was_written_and_whose_reply_nobody_reads_can_be_waited_for(two: Pair) -> None:
+    client, target = await two.joined()
+    two.proxy.set(BlackHole(direction=Direction.DOWN))
+    await client.say(b"request")
+    assert await target.hear(7) == b"request"
+    assert two.proxy.swallowed == {Direction.UP: 0, Direction.DOWN: 0}
+    await target.say(b"reply")
+    await until(lambda: two.proxy.swallowed[Direction.DOWN] == 5)
+    assert not client.has_heard
+
+
 async def test_a_connection_that_said_nothing_in_the_black_hole_goes_on_after_it(two: Pair) -> None:
     client, target = await two.joined()
     two.proxy.set(BlackHole(direction=Direction.UP))
@@ -256,7 +267,7 @@ def process() -> Iterator[tuple[int, str]]:
     """A proxy of its own: its port, and the URL of its control."""
     with socket.create_server(("127.0.0.1", 0)) as target:
         to = f"127.0.0.1:{target.getsockname()[1]}"
-        command = [sys.executable, "-m", "local.faults", "--to", to, "--faults", '{"fault": "refuse"}']
+        command = [sys.executable, "-m", "local.proxy", "--to", to, "--faults", '{"fault": "refuse"}']
         running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert running.stdout is not None
         words = running.stdout.readline().replace(",", "").split()
@@ -275,7 +286,8 @@ def test_a_running_proxy_is_changed_over_http(process: tuple[int, str]) -> None:
         rule = {"fault": "latency", "seconds": 0.25}
         assert control.post("/control/faults", json=[rule]).json() == [{**rule, "jitter": 0.0, "direction": "both"}]
         socket.create_connection(("127.0.0.1", port), SOON).close()
-        assert control.get("/control/connections").json()["accepted"] == 1
+        counts = control.get("/control/connections").json()
+        assert (counts["accepted"], counts["peak"], counts["swallowed"]) == (1, 1, {"up": 0, "down": 0})
         wrong = control.post("/control/faults", json=[{"fault": "lag"}])
         assert (wrong.status_code, wrong.json()["error"][:19]) == (400, "unknown fault 'lag'")
         assert control.delete("/control/faults").json() == []
@@ -283,7 +295,7 @@ def test_a_running_proxy_is_changed_over_http(process: tuple[int, str]) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(process: tuple[int, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "local.faults", "--to", "127.0.0.1:1", "--port", process[1].rpartition(":")[2]]
+    command = [sys.executable, "-m", "local.proxy", "--to", "127.0.0.1:1", "--port", process[1].rpartition(":")[2]]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=SOON, check=False)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

@@ -1,6 +1,9 @@
-"""A TCP proxy between a client and what it depends on, which misbehaves when it is told to."""
+"""A TCP proxy between a client and what it depends on, with faults on request. Standard library only.
 
-from local.faults.fault import (
+Its HTTP side (`control.py`) and its command need uvicorn and starlette.
+"""
+
+from local.proxy.faults import (
     BlackHole,
     Direction,
     Fault,
@@ -12,7 +15,7 @@ from local.faults.fault import (
     Truncate,
     read_faults,
 )
-from local.faults.proxy import Proxy
+from local.proxy.proxy import Proxy
 
 __all__ = [
     "BlackHole",

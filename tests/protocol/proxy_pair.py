@@ -1,4 +1,4 @@
-"""A fault proxy with a client on one side and a target on the other, and a clock to turn by hand."""
+"""A proxy with a client on one side and a target on the other, and a clock to turn by hand."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from local.faults import Proxy
+from local.proxy import Proxy
 
 SOON = 300.0
 # More than the sockets and the proxy between two ends can hold.

@@ -18,12 +18,12 @@ class Direction(StrEnum):
     BOTH = "both"
 
     def covers(self, way: "Direction") -> bool:
-        """Whether bytes that go `way` (up or down) are meant."""
+        """Whether it includes `way` (up or down)."""
         return self in (Direction.BOTH, way)
 
 
 class FaultError(ValueError):
-    """What was asked for is no fault; the text says why, and what is known."""
+    """The description of a fault is wrong; the text says why, and what is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class HalfOpen(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Refuse(Fault):
-    """Nobody listens: new connections are refused; those that are open go on. Has no direction."""
+    """New connections are refused; those that are open go on. Has no direction."""
 
     name: ClassVar[str] = "refuse"
 
@@ -116,19 +116,20 @@ def _read(rule: object) -> Fault:
     if kind is None:
         raise FaultError(f"unknown fault {rule.get('fault')!r}; known: {', '.join(KNOWN)}")
     types = get_type_hints(kind)
-    given = {name: _value(kind, types, name, value) for name, value in rule.items() if name != "fault"}
-    return kind(**given)
-
-
-def _value(kind: type[Fault], types: Mapping[str, Any], name: str, value: object) -> Any:
     known = [each.name for each in fields(kind)]
-    if name not in known:
-        raise FaultError(f"{kind.name} has no {name!r}; known: {', '.join(known)}")
-    if types[name] is Direction:
-        if value not in list(Direction):
-            raise FaultError(f"direction is one of {', '.join(Direction)}, not {value!r}")
-        return Direction(str(value))
-    allowed = (int,) if types[name] is int else (int, float)
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        raise FaultError(f"{name} of {kind.name} cannot be {value!r}")
-    return value
+    values: dict[str, Any] = {}
+    for name, value in rule.items():
+        if name == "fault":
+            continue
+        if name not in known:
+            raise FaultError(f"{kind.name} has no {name!r}; known: {', '.join(known)}")
+        if types[name] is Direction:
+            if value not in list(Direction):
+                raise FaultError(f"direction is one of {', '.join(Direction)}, not {value!r}")
+            values[name] = Direction(str(value))
+            continue
+        allowed = (int,) if types[name] is int else (int, float)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise FaultError(f"{name} of {kind.name} cannot be {value!r}")
+        values[name] = value
+    return kind(**values)
