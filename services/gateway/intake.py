@@ -1,7 +1,7 @@
 """What happens to an ask: its id, the cache, the budget, the sentinel, the queue.
 
-Both doors use it. It talks to Redis only, and every step works without it. The id comes first, whatever becomes of the
-ask: it belongs to the question that it came with first.
+For asks from a queue and over HTTP. It talks to Redis only, and every step works without it. The id comes first,
+whatever becomes of the ask: it belongs to the question that it came with first.
 """
 
 import math
@@ -17,16 +17,14 @@ from services.gateway.held_asks import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition, answer_key
-from shared.budget.tenant import Refusal, TenantBudget
+from shared.budget.tenant import TenantBudget
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.outcome import (
     CacheState,
     Code,
-    Cost,
     Outcome,
     RequestOutcome,
-    Usage,
     cancelled,
     ending,
     id_reused,
@@ -75,7 +73,7 @@ class Done:
     request: Request
 
 
-Settled = Answered | Underway | Done
+Known = Answered | Underway | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +115,9 @@ class Intake:
         self._held = held
         self._chance = chance
 
-    async def take(self, ask: Ask, arrival: Arrival) -> Settled | Enqueued:
+    async def take(self, ask: Ask, arrival: Arrival) -> Known | Enqueued:
         """Decide what becomes of `ask`."""
-        taken = await self._taken(ask, arrival)
+        taken = await self._decide(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
         event = {Enqueued: "request.taken", Underway: "request.underway", Done: "request.done"}
         log.info(
@@ -132,182 +130,156 @@ class Intake:
         )
         return taken
 
-    async def _taken(self, ask: Ask, arrival: Arrival, *, bound_late: bool = False) -> Settled | Enqueued:
+    async def take_back(self, request: Request, token: str) -> None:
+        """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
+        await self._give_back(request)
+        with suppress(RedisUnavailable):
+            await self._ledger.forget(request, token)
+
+    async def _decide(self, ask: Ask, arrival: Arrival, *, bound_late: bool = False) -> Known | Enqueued:
+        """What the ledger says of the id comes first, whatever the rules and the budget say after.
+
+        `bound_late`: Redis did not say in time what the id is bound to, and the ask is looked at a second time.
+        """
         verdict = admit(ask, arrival, self._use_cases, self._clock())
-        entry = await self._bind(verdict.request, arrival)
+        request, entry = verdict.request, None
+        if arrival.repeatable:
+            with suppress(RedisUnavailable):  # then the id is bound to nothing, as far as can be known
+                entry = await self._ledger.bind(request, arrival.token, self._clock())
         if entry is not None:
-            opened_by = entry.token or arrival.token
-            request = verdict.request.model_copy(update={"admission": entry.admission, "token": opened_by})
-            verdict = replace(verdict, request=request)
-            known = self._known(verdict.request, arrival, entry)
+            request = request.in_admission(entry.admission, entry.token or arrival.token)
+            known = self._known(request, arrival, entry)
             if known is not None:
                 return known
             if entry.request is not None and isinstance(verdict, Admitted) and not arrival.run:
-                return self._resumed(verdict.request, entry.request)
-        taken: Settled | Enqueued
+                # The process that admitted it may have died before it sent the work, so it is sent once more. It has
+                # its tokens and its deadline, and nothing that is decided now may end what is being worked on.
+                again = entry.request.asking(request.question, request.conversation)
+                return Enqueued(again, [at_deadline(again), to_retriever(again)], resumed=True)
+        taken: Known | Enqueued
         if isinstance(verdict, Refused):
-            taken = Answered(verdict.request, verdict.answer)
+            taken = Answered(request, verdict.answer)
         else:
-            taken = await self._admitted(ask, verdict, arrival, bound_late=bound_late)
+            taken = await self._admitted(ask, request, verdict.use_case, arrival, bound_late=bound_late)
         is_repeat = entry is not None and entry.token not in (None, arrival.token) and not arrival.run
         if is_repeat and isinstance(taken, Answered) and taken.answer.outcome is Outcome.REFUSED:
             # The first ask is being looked at at this moment, and decides what becomes of the request.
             return replace(taken, standing=Standing.ALONE) if taken.standing is Standing.FIRST else taken
         return taken
 
-    async def _bind(self, request: Request, arrival: Arrival) -> Entry | None:
-        """What its id is bound to, now or before; None: to nothing, as far as can be known."""
-        if not arrival.repeatable:
-            return None
-        try:
-            return await self._ledger.bind(request, arrival.token, self._clock())
-        except RedisUnavailable:
-            return None
-
-    def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Settled | None:
+    def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Known | None:
         """What the ledger says of an ask; None: there is work to do."""
+        now = self._clock()
         if not entry.asks_the_same(request):
             log.warning("request.id_reused", request_id=request.request_id, tenant=request.tenant)
-            return Answered(request, id_reused(request, self._clock()), Standing.ALONE)
+            return Answered(request, id_reused(request, now), Standing.ALONE)
         if entry.is_past(request) or arrival.token in entry.past:
             return Done(request)
         if arrival.is_replay and entry.unread is not None:
             return Answered(request, entry.unread, Standing.SENT)
-        if entry.token in (None, arrival.token) or arrival.run:
-            return None if entry.is_wanted else self._decided(request, entry)
-        return self._repeat(request, arrival, entry)
-
-    def _repeat(self, request: Request, arrival: Arrival, entry: Entry) -> Settled | None:
-        """What becomes of an ask that came before in another message."""
-        now = self._clock()
-        if entry.answer is not None:
+        is_repeat = entry.token not in (None, arrival.token) and not arrival.run
+        if is_repeat and entry.answer is not None:
             return Answered(request, repeated(entry.answer, now), Standing.AGAIN)
-        if arrival.over_http:
-            return None if entry.is_wanted else self._decided(request, entry)
-        if request.is_late(now):
+        if is_repeat and not arrival.over_http:
+            if not request.is_late(now):
+                return Underway(request)
             # Its own time is over; that of the first ask may not be.
             late = "the first ask with this id had no outcome before the deadline of this one"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
             return Answered(request, answer, Standing.ALONE)
-        return Underway(request)
-
-    def _resumed(self, request: Request, accepted: Request) -> Enqueued:
-        """Send what an admission led to once more: its process may have died before it did.
-
-        It has its tokens and its deadline, and nothing that is decided now may end what is being worked on.
-        """
-        asked = {"question": request.question, "conversation": request.conversation}
-        again = accepted.model_copy(update=asked)
-        return Enqueued(again, [at_deadline(again), to_retriever(again)], resumed=True)
+        if entry.is_open:
+            return None
+        # It has its outcome, or was cancelled before it came.
+        standing = Standing.SENT if entry.answer is not None and entry.delivered else Standing.FIRST
+        return Answered(request, entry.answer or cancelled(request, now), standing)
 
     async def _admitted(
-        self, ask: Ask, admitted: Admitted, arrival: Arrival, *, bound_late: bool
-    ) -> Settled | Enqueued:
-        """`bound_late`: it is looked at a second time, because Redis did not say in time what its id is bound to."""
-        use_case = admitted.use_case
-        request = self._with_cache_key(admitted)
-        cached = await self._cached(request, use_case) if ask.cache == "use" and not request.rerun else None
-        if cached is not None:
-            return Answered(request, cached)
+        self, ask: Ask, request: Request, use_case: UseCase, arrival: Arrival, *, bound_late: bool
+    ) -> Known | Enqueued:
+        """Answer from the cache, or reserve tokens, wait for a ticket, record the request, and pass the work on."""
+        if use_case.cache.ttl:
+            key = answer_key(
+                self._secret,
+                tenant=request.tenant,
+                acl_class=TenantScope.of(request).acl_class(),
+                use_case=use_case.name,
+                version=f"{use_case.version()}/{self._models_version}",
+                question=request.question,
+                turns=request.conversation,
+            )
+            request = request.cached_under(key, use_case.version())
+            cached = await self._cached(request, key, use_case) if ask.cache == "use" and not request.rerun else None
+            if cached is not None:
+                return Answered(request, cached)
         # The most that one call can use: what it does not use is given back after the call.
         tokens = use_case.context_window
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
-            return Answered(request, self._over_budget(request, refusal))
+            return Answered(request, over_budget(request, refusal.retry_after, self._clock()))
         reach("intake.reserved")
         if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
             await self._budget.correct(request.tenant, request.spending, 0)
-            return Answered(request, self._overloaded(request))
-        request = request.model_copy(update={"reserved_tokens": tokens, "recorded": True})
+            wait, chance = self._held.usual(request), self._chance()
+            return Answered(request, overloaded(request, self._clock(), wait=wait, chance=chance))
+        request = request.reserving(tokens)
         with suppress(RedisUnavailable):
             entry = await self._ledger.accept(request)
             if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
                 # Redis could not say in time what the id is bound to, and can now.
-                await self._budget.correct(request.tenant, request.spending, 0)
-                await self._held.release(request)
-                return await self._taken(ask, arrival, bound_late=True)
+                await self._give_back(request)
+                return await self._decide(ask, arrival, bound_late=True)
             known = self._known(request, arrival, entry)
             if known is not None:
                 # It was cancelled while it was being looked at, or the ledger could not be asked before.
                 if not isinstance(known, Underway):
-                    await self._budget.correct(request.tenant, request.spending, 0)
-                    await self._held.release(request)
+                    await self._give_back(request)
                 return known
-            request = request.model_copy(update={"answer_by": entry.answer_by or request.answer_by})
+            request = request.due(entry.answer_by or request.answer_by)
         reach("intake.accepted")
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
-    async def take_back(self, request: Request, token: str) -> None:
-        """Undo the admission of a request that could not be enqueued; `token` is that of its ask."""
-        await self._budget.correct(request.tenant, request.spending, 0)
-        await self._held.release(request)
-        with suppress(RedisUnavailable):
-            await self._ledger.forget(request, token)
-
-    def _decided(self, request: Request, entry: Entry) -> Answered:
-        """There is nothing left to work on: it has its outcome, or was cancelled before it came."""
-        standing = Standing.SENT if entry.answer is not None and entry.delivered else Standing.FIRST
-        return Answered(request, entry.answer or cancelled(request, self._clock()), standing)
-
-    def _with_cache_key(self, admitted: Admitted) -> Request:
-        request, use_case = admitted.request, admitted.use_case
-        if use_case.cache.ttl == 0:
-            return request
-        key = answer_key(
-            self._secret,
-            tenant=request.tenant,
-            acl_class=TenantScope.of(request).acl_class(),
-            use_case=use_case.name,
-            version=f"{use_case.version()}/{self._models_version}",
-            question=request.question,
-            turns=request.conversation,
-        )
-        return request.model_copy(update={"cache_key": key, "use_case_version": use_case.version()})
-
-    async def _cached(self, request: Request, use_case: UseCase) -> RequestOutcome | None:
-        if request.cache_key is None:
-            return None
+    async def _cached(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:
+        """A cached answer as the answer to `request`; nothing was spent on it."""
         try:
-            found = await self._cache.find(CachePartition(request.tenant, use_case.collection), request.cache_key)
+            found = await self._cache.find(CachePartition(request.tenant, use_case.collection), key)
         except RedisUnavailable:
-            self._metrics.cache_lookups.add(1, {"state": "away"})
+            self._metrics.cache_lookups.add(1, {"state": "unavailable"})
             return None
         self._metrics.cache_lookups.add(1, {"state": "hit" if found else "miss"})
-        return self._for(request, found) if found else None
-
-    def _for(self, request: Request, cached: RequestOutcome) -> RequestOutcome:
-        """A cached answer as the answer to `request`: nothing was spent on it."""
-        return cached.model_copy(
-            update={
-                "request_id": request.request_id,
-                "correlation_id": request.correlation_id,
-                "use_case": request.use_case,
-                "accepted_at": request.accepted_at,
-                "finished_at": self._clock(),
-                "usage": Usage(),
-                "cost": Cost(),
-                "cache": CacheState.HIT,
-                "run": request.run if request.rerun else "",
-                "trace_id": "",
-            }
-        )
-
-    def _overloaded(self, request: Request) -> RequestOutcome:
-        return overloaded(request, self._clock(), wait=self._held.usual(request), chance=self._chance())
-
-    def _over_budget(self, request: Request, refusal: Refusal) -> RequestOutcome:
-        wait = refusal.retry_after
-        message = (
-            f"tenant {request.tenant} has used up its tokens per minute; try again in {math.ceil(wait)} s"
-            if wait is not None
-            else f"one question can need more tokens than tenant {request.tenant} has per minute; raise its budget"
-        )
+        if found is None:
+            return None
         return ending(
             request,
-            Outcome.REFUSED,
-            Code.BUDGET_EXCEEDED,
-            message,
-            retryable=wait is not None,
-            retry_after=wait,
+            found.outcome,
+            found.code,
+            found.message,
+            text=found.text,
+            truncated=found.truncated,
+            citations=found.citations,
+            cache=CacheState.HIT,
+            plan=found.plan,
             finished_at=self._clock(),
         )
+
+    async def _give_back(self, request: Request) -> None:
+        """Its reserved tokens and its ticket."""
+        await self._budget.correct(request.tenant, request.spending, 0)
+        await self._held.release(request)
+
+
+def over_budget(request: Request, wait: float | None, now: datetime) -> RequestOutcome:
+    """The outcome of a request whose tenant has no tokens left; `wait` seconds from now it has, or None if never."""
+    message = (
+        f"tenant {request.tenant} has used up its tokens per minute; try again in {math.ceil(wait)} s"
+        if wait is not None
+        else f"one question can need more tokens than tenant {request.tenant} has per minute; raise its budget"
+    )
+    return ending(
+        request,
+        Outcome.REFUSED,
+        Code.BUDGET_EXCEEDED,
+        message,
+        retryable=wait is not None,
+        retry_after=wait,
+        finished_at=now,
+    )

@@ -220,7 +220,7 @@ class Generator:
 
     async def _is_wanted(self, request: Request) -> bool:
         try:
-            return await self._ledger.is_wanted(request)
+            return await self._ledger.is_open(request)
         except RedisUnavailable:
             return True
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import AwareDatetime, Field
 
@@ -88,6 +88,9 @@ class Cost(MessagePart):
     currency: str = "USD"
 
 
+NO_USAGE, NO_COST = Usage(), Cost()
+
+
 class Plan(MessagePart):
     """Which deployment answered and why."""
 
@@ -116,8 +119,8 @@ class RequestOutcome(Message):
     text: str = ""
     truncated: bool = Field(default=False, description="the text was cut off; `message` says where")
     citations: tuple[Citation, ...] = ()
-    usage: Usage = Usage()
-    cost: Cost = Cost()
+    usage: Usage = NO_USAGE
+    cost: Cost = NO_COST
     cache: CacheState = CacheState.OFF
     plan: Plan | None = None
     trace_id: str = ""
@@ -170,8 +173,24 @@ def repeated(answer: RequestOutcome, now: datetime) -> RequestOutcome:
     return answer.model_copy(update={"retry_after": max(0.0, round(left, 3))})
 
 
-def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **more: Any) -> RequestOutcome:
-    """The outcome of `request`; `more` are further fields of `RequestOutcome`."""
+def ending(
+    request: Request,
+    outcome: Outcome,
+    code: Code,
+    message: str = "",
+    *,
+    text: str = "",
+    truncated: bool = False,
+    citations: tuple[Citation, ...] = (),
+    usage: Usage = NO_USAGE,
+    cost: Cost = NO_COST,
+    cache: CacheState = CacheState.OFF,
+    plan: Plan | None = None,
+    retryable: bool = False,
+    retry_after: float | None = None,
+    finished_at: datetime | None = None,
+) -> RequestOutcome:
+    """The outcome of `request`."""
     return RequestOutcome(
         request_id=request.request_id,
         correlation_id=request.correlation_id,
@@ -179,7 +198,16 @@ def ending(request: Request, outcome: Outcome, code: Code, message: str = "", **
         outcome=outcome,
         code=code,
         message=message,
+        retryable=retryable,
+        retry_after=retry_after,
+        text=text,
+        truncated=truncated,
+        citations=citations,
+        usage=usage,
+        cost=cost,
+        cache=cache,
+        plan=plan,
         run=request.run if request.rerun else "",
         accepted_at=request.accepted_at,
-        **more,
+        finished_at=finished_at,
     )

@@ -193,7 +193,7 @@ class Entry:
         return LedgerState.UNREAD if self.unread is not None else LedgerState.BOUND
 
     @property
-    def is_wanted(self) -> bool:
+    def is_open(self) -> bool:
         """Whether work on the request still makes sense: it has no outcome and was not cancelled."""
         return self.answer is None and not self.cancelled
 
@@ -252,7 +252,7 @@ class Ledger:
         """
         return _entry(await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, _SECONDS]))
 
-    async def is_wanted(self, request: Request) -> bool:
+    async def is_open(self, request: Request) -> bool:
         """Whether `request` has no outcome yet and was not cancelled; one cheap look, for long work."""
         key = _key(key_of(request))
         names = ("answer", "cancelled", "admission", "token")

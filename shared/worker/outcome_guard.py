@@ -70,7 +70,7 @@ class OutcomeGuard:
             entry = await self._ledger.find(key_of(request))
             if entry is not None and entry.admission < request.admission:
                 return None  # Redis lost this admission
-            if entry is None or entry.is_wanted or entry.answer is not None:
+            if entry is None or entry.is_open or entry.answer is not None:
                 return entry
             return await self._ledger.decide(request, cancelled(request, self._clock()))
         except RedisUnavailable:
@@ -130,7 +130,7 @@ class OutcomeGuard:
     async def ended(self, request: Request, entry: Entry) -> None:
         """Give back the ticket of a request that ends without an outcome of its own, since there is `entry`."""
         # Where the id belongs to another question that is being worked on, the ticket is that one's.
-        is_its_own = entry.asks_the_same(request) or not entry.is_wanted
+        is_its_own = entry.asks_the_same(request) or not entry.is_open
         if self._tickets is not None and request.reserved_tokens and is_its_own:
             await self._tickets.give_back(request)
 

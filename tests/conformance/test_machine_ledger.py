@@ -227,7 +227,7 @@ class LedgerLaw(RuleBasedStateMachine):
         known = self.known(request)
         if known.answer is None and not known.accepted:
             self.learn(request, replace(known, cancelled=True, unread=False, owned=True))
-            assert not entry.is_wanted
+            assert not entry.is_open
         assert_is(entry, self.known(request), request)
 
     @rule(name=REQUESTS)
@@ -255,7 +255,7 @@ class LedgerLaw(RuleBasedStateMachine):
         async def look() -> list[tuple[Entry | None, bool]]:
             first, second = self.ledgers
             found = await asyncio.gather(*(first.find(key_of(request)) for request in requests))
-            wanted = await asyncio.gather(*(second.is_wanted(request) for request in requests))
+            wanted = await asyncio.gather(*(second.is_open(request) for request in requests))
             return list(zip(found, wanted, strict=True))
 
         for request, (entry, wanted) in zip(requests, self.wait(look()), strict=True):
@@ -264,7 +264,7 @@ class LedgerLaw(RuleBasedStateMachine):
             if entry is not None and model is not None:
                 assert_is(entry, model, request)
             lost = entry is None or entry.admission < request.admission
-            assert wanted == (lost or (entry is not None and not entry.is_past(request) and entry.is_wanted))
+            assert wanted == (lost or (entry is not None and not entry.is_past(request) and entry.is_open))
 
     @invariant()
     def nothing_is_kept_for_ever(self) -> None:

@@ -240,17 +240,17 @@ async def test_what_was_cancelled_is_not_wanted_any_more(redis: FailFastRedis, a
     ledger, request = Ledger(redis), a_request()
     if accepted:
         await ledger.accept(request)
-    assert await ledger.is_wanted(request)
+    assert await ledger.is_open(request)
     entry = await ledger.cancel("r1", "tessolund", "welcome-app")
     assert (entry.request is not None, entry.cancelled) == (accepted, not accepted)
     await ledger.decide(request, cancelled(request, NOW))
-    assert not await ledger.is_wanted(request)
+    assert not await ledger.is_open(request)
 
 
 async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.cancel("r1", "tessolund", "welcome-app")
-    assert not (await ledger.accept(request)).is_wanted
+    assert not (await ledger.accept(request)).is_open
     other = a_request(request_id="r2")
     await ledger.decide(other, ending(other, Outcome.ANSWERED, Code.OK, text="x"))
     entry = await ledger.cancel("r2", "tessolund", "welcome-app")

@@ -300,7 +300,7 @@ REQUESTS: Final = (
         "tombstone-ignored",
         "An ask that was cancelled before it came is worked on by whoever meets it.",
         _OUTCOMES,
-        "if entry is None or entry.is_wanted or entry.answer is not None:",
+        "if entry is None or entry.is_open or entry.answer is not None:",
         "if True:",
         (_CANCELLED + "test_cancelled_work_is_not_done_and_its_caller_is_told_once",),
     ),

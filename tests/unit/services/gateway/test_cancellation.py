@@ -98,7 +98,7 @@ async def test_nobody_can_cancel_what_another_asked(gateway: Gateway) -> None:
     assert await cancel(gateway, queue="ask-hr") == []
     entry = await gateway.ledger.find(request.request_id)
     assert entry is not None
-    assert entry.is_wanted
+    assert entry.is_open
 
 
 @pytest.mark.parametrize("body", [b"{", b"{}", b'{"message_id": ""}', b'{"message_id": 7}'])

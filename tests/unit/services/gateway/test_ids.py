@@ -270,7 +270,7 @@ async def test_a_repeat_that_is_too_late_hears_so_alone(office: Office) -> None:
     await office.take(**late)
     [(_, answer)] = await office.heard("s2")
     assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
-    assert (await office.entry()).is_wanted
+    assert (await office.entry()).is_open
     await office.finish(request, text="24")
     assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
 
@@ -282,7 +282,7 @@ async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(office: 
     await office.dies(an_ask(**REPEAT), reason)
     [(message_id, _)] = await office.heard("s2")
     assert message_id == f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}"
-    assert (await office.entry()).is_wanted
+    assert (await office.entry()).is_open
     assert await office.budget.reserve("tessolund", "another", 4_000) is not None
     await office.finish(request, text="24")
     assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
@@ -432,7 +432,7 @@ async def test_what_an_earlier_admission_left_behind_changes_nothing(office: Off
     assert await office.outcomes.handle(DeadlinePassed(request=old)) == []
     await office.take(**FIRST)  # its redelivery
     assert len(await office.heard("s1")) == 1
-    assert (await office.entry()).is_wanted
+    assert (await office.entry()).is_open
     await office.finish(request, text="24")
     assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
 
@@ -604,7 +604,7 @@ async def test_an_ask_that_redis_admitted_anew_without_saying_so_in_time_has_its
     redis.late = 0
     work = envelopes[-1].request
     assert work is not None
-    assert await office.ledger.is_wanted(work)
+    assert await office.ledger.is_open(work)
     await office.finish(work, text="24")
     assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
     await office.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})

@@ -65,8 +65,8 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     await scene.worker().process(late)
     assert (late.settled, scene.calls, await scene.queued("answers")) == ("completed", [], [])
     assert await OutcomeGuard(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
-    assert await scene.ledger.is_wanted(first) is False
-    assert await scene.ledger.is_wanted(anew) is not known
+    assert await scene.ledger.is_open(first) is False
+    assert await scene.ledger.is_open(anew) is not known
 
 
 @pytest.mark.parametrize(
