@@ -165,6 +165,11 @@ LOOKS_LIKE_A_MARK = re.compile(
 )
 
 
+# Against what takes quadratic time: it takes minutes on any machine, and linear time a second or two.
+WITHOUT_END = pytest.mark.timeout(120)
+
+
+@WITHOUT_END
 @pytest.mark.parametrize(
     "piece",
     [
@@ -191,6 +196,7 @@ def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
     verify(piece * (130_000 // len(piece)), [LEAVE, TRAVEL] * 8)
 
 
+@WITHOUT_END
 @pytest.mark.parametrize("size", [25_000, 128_000])
 @pytest.mark.parametrize(
     ("before", "core", "after"),

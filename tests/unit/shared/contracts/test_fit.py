@@ -1,7 +1,6 @@
 """An outcome is never larger than what can be sent, whatever is in it."""
 
 import re
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ def answers(draw: st.DrawFn) -> RequestOutcome:
     )
 
 
-@settings(max_examples=100, deadline=timedelta(seconds=10))
+@settings(max_examples=100)
 @given(answers(), st.integers(SMALL, 20_000))
 def test_whatever_is_in_it_an_outcome_fits(answer: RequestOutcome, most: int) -> None:
     found = fitted(answer, most)
