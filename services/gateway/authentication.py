@@ -6,11 +6,9 @@ application, before anything is routed (`RequireKey`), so that no route can be a
 
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
-from types import MappingProxyType
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.problems import Problem
@@ -77,10 +75,10 @@ class RequireKey:
         try:
             caller = self._authentication.caller(scope["headers"])
         except Problem as problem:
-            await _response(problem, {"Connection": "close"})(scope, receive, send)
+            await problem.response({"Connection": "close"})(scope, receive, send)
             return
         if self._at_work[caller.name] >= self._at_once:
-            await _response(too_many_requests(self._at_once))(scope, receive, send)
+            await too_many_requests(self._at_once).response()(scope, receive, send)
             return
         scope["state"] = {**scope.get("state", {}), "caller": caller}
         self._at_work[caller.name] += 1
@@ -88,11 +86,6 @@ class RequireKey:
             await self._app(scope, receive, send)
         finally:
             self._at_work[caller.name] -= 1
-
-
-def _response(problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    given = {**(problem.headers or {}), **headers}
-    return Response(problem.body(), problem.status, given, media_type="application/problem+json")
 
 
 def too_many_requests(at_once: int) -> Problem:

@@ -55,7 +55,8 @@ IN_HAND = 32
 async def compose(settings: GatewaySettings, ports: Ports) -> Service:
     """The gateway's consumers, and the HTTP server beside them; raises `SettingsError`."""
     # FastAPI and uvicorn are imported only where requests are served.
-    from services.gateway.http import HttpEndpoint, make_app
+    from services.gateway.http import make_app
+    from services.gateway.http_endpoint import HttpEndpoint
 
     callers = Callers.read(settings.config / "callers.yaml")
     use_cases = read_use_cases(settings.config / "use_cases")

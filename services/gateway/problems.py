@@ -1,10 +1,19 @@
-"""Errors of the HTTP door as problem details (RFC 9457)."""
+"""Errors of the HTTP endpoint as problem details (RFC 9457)."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from shared.contracts.outcome import Code
+from shared.telemetry.logs import get_logger
+
+log = get_logger()
 
 # Worth another try although nobody can say when.
 _RETRYABLE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.INTERNAL_SERVER_ERROR}
@@ -33,6 +42,11 @@ class Problem(HTTPException):
             }
         ).encode()
 
+    def response(self, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+        """The problem document as a response, with further `headers`."""
+        given = {**(self.headers or {}), **headers}
+        return Response(self.body(), self.status, given, media_type="application/problem+json")
+
     def closing_response(self, default_headers: Iterable[tuple[bytes, bytes]] = (), *, without_body: bool) -> bytes:
         """A whole HTTP/1.1 response, after which the connection is closed; `without_body`: to a HEAD."""
         body = self.body()
@@ -48,3 +62,30 @@ class Problem(HTTPException):
             *(f"{name}: {value}".encode("latin-1") for name, value in headers.items()),
         ]
         return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else body)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Make every error that leaves a route of `app` a problem document."""
+
+    async def problem(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = [f"{'.'.join(str(step) for step in each['loc'])}: {each['msg']}" for each in error.errors()]
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(wrong[:3]), Code.SCHEMA_INVALID).response()
+
+    async def http_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return Problem(HTTPStatus(error.status_code), str(error.detail)).response(error.headers or {})
+
+    async def bug(_request: Request, error: Exception) -> Response:
+        log.error("http.bug", error=repr(error))
+        detail = "something went wrong on our side"
+        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, Code.CRASHED).response()
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, bug)

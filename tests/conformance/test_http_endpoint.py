@@ -16,7 +16,8 @@ import pytest
 
 from services.gateway.authentication import Slowdown
 from services.gateway.connections import Connections, Limits
-from services.gateway.http import HttpEndpoint, make_app
+from services.gateway.http import make_app
+from services.gateway.http_endpoint import HttpEndpoint
 from services.gateway.server import listen, make_server
 from shared.access.callers import Callers, hash_key
 from shared.contracts.envelope import Envelope

@@ -13,7 +13,7 @@ _BUDGET = "shared/budget/tenant.py"
 _GENERATOR = "services/generator/handler.py"
 _CHAT = "services/generator/chat.py"
 _INTAKE = "services/gateway/intake.py"
-_HTTP = "services/gateway/http.py"
+_HTTP = "services/gateway/http_endpoint.py"
 _DOOR = "services/gateway/ask_consumer.py"
 _DEAD = "services/gateway/dead_letter_consumer.py"
 
@@ -241,7 +241,7 @@ REQUESTS: Final = (
         "accepted-but-not-enqueued",
         "HTTP says 202 for a question that the broker did not take.",
         _HTTP,
-        "            raise _unavailable() from away\n",
+        "            raise unavailable() from away\n",
         "            return\n",
         (_GATEWAY + "test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing",),
     ),

@@ -12,7 +12,8 @@ from services.gateway.ask_consumer import AskConsumer
 from services.gateway.cancellation import Cancellation
 from services.gateway.dead_letter_consumer import DeadLetterConsumer
 from services.gateway.held_asks import HeldAsks
-from services.gateway.http import HttpEndpoint, make_app
+from services.gateway.http import make_app
+from services.gateway.http_endpoint import HttpEndpoint
 from services.gateway.intake import Intake
 from services.gateway.outcome_consumer import OutcomeConsumer
 from services.gateway.waiters import Waiters

@@ -1,0 +1,241 @@
+"""What the routes of the gateway do: ask, look up an outcome, cancel.
+
+HTTP is just a caller whose replies go to `outcomes`.
+"""
+
+import asyncio
+import math
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+from fastapi.responses import JSONResponse, Response
+
+from services.gateway.admission import Arrival
+from services.gateway.authentication import Authentication
+from services.gateway.cancellation import Cancellation
+from services.gateway.intake import Answered, Enqueued, Intake, Standing
+from services.gateway.problems import Problem
+from services.gateway.waiters import HttpOutcome, Waiters
+from shared.access.callers import Caller, Callers
+from shared.bus.port import BusUnavailable, UnknownQueue
+from shared.contracts.ask import Ask
+from shared.contracts.envelope import Envelope
+from shared.contracts.fit import fitted
+from shared.contracts.outcome import ID_REUSED, Code, Outcome, RequestOutcome, id_reused
+from shared.contracts.queues import OUTCOMES
+from shared.errors import TryLater, Unprocessable
+from shared.failpoints import reach
+from shared.ledger.ledger import Entry, Ledger
+from shared.redis import RedisUnavailable
+from shared.telemetry.logs import get_logger
+from shared.worker.publisher import Send, send_in_order
+
+log = get_logger()
+
+# How long an HTTP caller is kept while the broker does not answer.
+SEND_WITHIN = 5.0
+SERVICE_UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+# Seconds after which a caller may try again when the broker or Redis is unavailable.
+RETRY = {"Retry-After": "5"}
+# An ask may wait so long for being admitted, whatever its caller says of waiting for the outcome.
+SHORTEST_HOLD = 1.0
+# Another replica may have got the outcome; the ledger is asked in growing intervals.
+FIRST_LOOK, LONGEST_LOOK = 0.05, 0.5
+
+# The refusals that are errors of the call.
+_STATUS = {
+    Code.UNKNOWN_USE_CASE: HTTPStatus.NOT_FOUND,
+    Code.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
+    Code.QUESTION_TOO_LONG: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.PAYLOAD_TOO_LARGE: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.ID_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.BUDGET_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
+}
+
+
+class HttpEndpoint:
+    """What the routes do."""
+
+    def __init__(
+        self,
+        *,
+        callers: Callers,
+        intake: Intake,
+        cancelling: Cancellation,
+        ledger: Ledger,
+        waiters: Waiters,
+        send: Send,
+        connected: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`send` posts an envelope and decides outcomes; `connected` says whether the broker answers at the moment."""
+        self.authentication = Authentication(callers)
+        self._intake = intake
+        self._cancelling = cancelling
+        self._ledger = ledger
+        self._waiters = waiters
+        self._send = send
+        self._connected = connected
+        self._clock = clock
+        self._looking: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
+        """Admit, enqueue, and wait for up to `wait` seconds; for being admitted alone a little at the least."""
+        now, until = self._clock(), asyncio.get_running_loop().time() + wait
+        token = uuid.uuid4().hex
+        arrival = Arrival(
+            # The reply queue of HTTP is ours, whatever reply queues the caller has for its messages.
+            caller=caller.model_copy(update={"reply_queues": (OUTCOMES,)}),
+            message_id=f"http/{key or token}",
+            at=now,
+            correlation_id=key,
+            time_to_live=timedelta(seconds=deadline) if deadline else None,
+            admitted_by=now + timedelta(seconds=max(wait, SHORTEST_HOLD)),
+            token=token,
+            over_http=True,
+            repeatable=key is not None,
+        )
+        if not self._connected():
+            raise unavailable()
+        taken = await self._intake.take(ask, arrival)
+        if isinstance(taken, Answered):
+            answer = taken.answer
+            # A refusal is an error of this call; without a key nobody can ask for it again.
+            if taken.standing is Standing.FIRST and (arrival.repeatable or not is_error(answer)):
+                with suppress(RedisUnavailable):  # it is in the response; the ledger has it for those who ask again
+                    entry = await self._ledger.decide(taken.request, answer, delivered=True)
+                    if not entry.asks_the_same(taken.request):
+                        return reply(id_reused(taken.request, self._clock()))
+                    if not entry.is_past(taken.request):
+                        answer = entry.answer or answer
+            return reply(answer)
+        if isinstance(taken, Enqueued):
+            reach("http.taken")
+            try:
+                await self._enqueue([*taken.envelopes])
+            except Problem:
+                if not taken.resumed:  # what another ask admitted may be under way
+                    await self._intake.take_back(taken.request, token)
+                raise
+            reach("http.enqueued")
+        left = until - asyncio.get_running_loop().time()
+        request = taken.request
+        found = await self._outcome(request.request_id, request.admission, left, request.ask_digest)
+        return reply(found) if found is not None else accepted(request.request_id)
+
+    async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
+        """The outcome of a request of this caller; another's does not exist for it."""
+        entry = await self._entry(caller, request_id)
+        answer = entry.answer or entry.unread or await self._outcome(request_id, entry.admission, wait)
+        return answered(answer) if answer is not None else accepted(request_id)
+
+    async def cancel(self, caller: Caller, request_id: str) -> Response:
+        """The outcome of a request of this caller: `cancelled` from now on, unless it had one.
+
+        202 when that is known to the work on it alone (it was cancelled before, by its message id).
+        """
+        entry = await self._entry(caller, request_id)
+        if entry.answer is not None:
+            return answered(entry.answer)
+        try:
+            outcome = await self._cancelling.cancel(request_id, caller)
+        except RedisUnavailable as away:
+            raise Problem(SERVICE_UNAVAILABLE, "it cannot be cancelled at the moment", headers=RETRY) from away
+        if outcome is None:
+            return accepted(request_id)
+        with suppress(Problem):  # it is the outcome all the same, and told by whoever meets the request next
+            await self._enqueue([outcome.envelope])
+        return answered(outcome.answer)
+
+    async def _enqueue(self, envelopes: list[Envelope]) -> None:
+        try:
+            async with asyncio.timeout(SEND_WITHIN):
+                await send_in_order(envelopes, self._send)
+        except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
+            log.warning("http.not_enqueued", detail=str(away) or repr(away))
+            raise unavailable() from away
+        except Unprocessable as refused:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
+
+    async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> RequestOutcome | None:
+        """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger.
+
+        Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
+        """
+        key = (request_id, admission)
+        future = self._waiters.join(*key)
+        looking = self._looking.get(key)
+        if looking is None or looking.done():
+            looking = asyncio.create_task(self._look_for(*key), name=f"outcome:{request_id}")
+            self._looking[key] = looking
+            looking.add_done_callback(lambda task: self._looking.get(key) is task and self._looking.pop(key))
+        try:
+            done, _ = await asyncio.wait({future}, timeout=max(0.0, wait))
+            if not done:
+                return None
+            found = future.result()
+            if ask and found.ask and ask != found.ask:
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, ID_REUSED, Code.ID_REUSED)
+            return found.answer
+        finally:
+            self._waiters.leave(request_id, future, admission)
+
+    async def _look_for(self, request_id: str, admission: int) -> None:
+        """Ask the ledger as long as any caller waits for the outcome: once for all of them."""
+        look = FIRST_LOOK
+        while self._waiters.is_awaited(request_id, admission):
+            await asyncio.sleep(look)
+            with suppress(RedisUnavailable):
+                entry = await self._ledger.find(request_id)
+                if entry is not None and entry.answer is not None and entry.admission >= admission:
+                    outcome = HttpOutcome(entry.answer, entry.tenant, entry.caller, entry.ask or "", admission)
+                    self._waiters.tell(outcome)
+            look = min(LONGEST_LOOK, look * 1.5)
+
+    async def _entry(self, caller: Caller, request_id: str) -> Entry:
+        """What is known of a request of `caller`; raises 404, also for another's, and 503."""
+        try:
+            entry = await self._ledger.find(request_id)
+        except RedisUnavailable as away:
+            raise Problem(SERVICE_UNAVAILABLE, "outcomes cannot be read at the moment", headers=RETRY) from away
+        if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
+            raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
+        return entry
+
+
+def is_error(answer: RequestOutcome) -> bool:
+    """Whether `answer` to an ask is an error of the call."""
+    return answer.outcome is Outcome.REFUSED and answer.code in _STATUS
+
+
+def reply(answer: RequestOutcome) -> Response:
+    """The reply to an ask: its outcome. Raises `Problem` for a refusal that is an error of the call."""
+    if not is_error(answer):
+        return answered(answer)
+    wait = {"Retry-After": str(max(1, math.ceil(answer.retry_after)))} if answer.retry_after is not None else {}
+    raise Problem(_STATUS[answer.code], answer.message, answer.code, wait)
+
+
+def answered(answer: RequestOutcome) -> Response:
+    """200 with the outcome, as a queue would carry it, so that all who ask hear the same."""
+    headers = {"Location": f"/v1/requests/{answer.request_id}"}
+    return Response(fitted(answer).encode(), media_type="application/json", headers=headers)
+
+
+def accepted(request_id: str) -> Response:
+    """202: the outcome will come."""
+    return JSONResponse(
+        {"request_id": request_id, "status": "accepted"},
+        status_code=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/v1/requests/{request_id}", "Retry-After": "1"},
+    )
+
+
+def unavailable() -> Problem:
+    """503: the broker does not take messages."""
+    detail = "the message broker is unavailable; repeat the request, with the same Idempotency-Key"
+    return Problem(SERVICE_UNAVAILABLE, detail, headers=RETRY)
