@@ -23,7 +23,7 @@ _BY_SUFFIX = {
     ".docx": DOCX,
 }
 # Goes into every registry entry: raising it re-indexes the lake at the next reconcile.
-VERSION = "2"
+VERSION = "3"
 # Characters of a title or heading; the longest that people write are a third of it.
 LONGEST_HEADING = 300
 SUPPORTED = "Markdown (.md), text (.txt), HTML (.html), PDF (.pdf) and Word (.docx)"
@@ -99,9 +99,9 @@ def _markdown(data: bytes, _: Limits) -> ParsedDocument:
 
 
 def _text(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.parsing.markdown import read_text
+    from services.indexer.parsing.plain_text import read_plain_text
 
-    return read_text(decode(data))
+    return read_plain_text(decode(data))
 
 
 def _html(data: bytes, _: Limits) -> ParsedDocument:

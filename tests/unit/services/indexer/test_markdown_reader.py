@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.indexer.parsing.document import BlockKind, ParsedDocument
-from services.indexer.parsing.markdown import read_markdown, read_text
+from services.indexer.parsing.markdown import read_markdown
+from services.indexer.parsing.plain_text import read_plain_text
 
 Told = list[tuple[BlockKind, tuple[str, ...], str]]
 
@@ -31,9 +32,10 @@ def test_headings_nest_and_close_each_other() -> None:
     [
         ("a\nb\n\nc", [(BlockKind.PARAGRAPH, (), "a\nb"), (BlockKind.PARAGRAPH, (), "c")]),
         ("- a\n  more\n- b", [(BlockKind.LIST, (), "- a\n  more\n- b")]),
-        ("intro:\n1. a\n2) b", [(BlockKind.PARAGRAPH, (), "intro:"), (BlockKind.LIST, (), "1. a\n2) b")]),
+        ("intro:\n1. a\n2. b", [(BlockKind.PARAGRAPH, (), "intro:"), (BlockKind.LIST, (), "1. a\n2. b")]),
+        ("- a\n\n  more\n\n- b", [(BlockKind.LIST, (), "- a\n\n  more\n\n- b")]),
         (
-            "| a | b |\n|---|---|\n| 1 | 2 |\nafter",
+            "| a | b |\n|---|---|\n| 1 | 2 |\n\nafter",
             [(BlockKind.TABLE, (), "| a | b |\n|---|---|\n| 1 | 2 |"), (BlockKind.PARAGRAPH, (), "after")],
         ),
         (
@@ -42,6 +44,17 @@ def test_headings_nest_and_close_each_other() -> None:
         ),
         ("~~~\nnever closed", [(BlockKind.CODE, (), "~~~\nnever closed")]),
         ("Title\n=====\n\ntext", [(BlockKind.PARAGRAPH, ("Title",), "text")]),
+        ("A title\nof two lines\n---\ntext", [(BlockKind.PARAGRAPH, ("A title of two lines",), "text")]),
+        (
+            "> quoted\n> twice\n\nafter",
+            [(BlockKind.PARAGRAPH, (), "> quoted\n> twice"), (BlockKind.PARAGRAPH, (), "after")],
+        ),
+        (
+            "a\n\n    indented\n\nb",
+            [(BlockKind.PARAGRAPH, (), "a"), (BlockKind.CODE, (), "indented"), (BlockKind.PARAGRAPH, (), "b")],
+        ),
+        ("<div>\ntext\n</div>", [(BlockKind.PARAGRAPH, (), "<div>\ntext\n</div>")]),
+        ("[1]: https://example.org", [(BlockKind.PARAGRAPH, (), "[1]: https://example.org")]),
         ("a\n\n---\n\nb", [(BlockKind.PARAGRAPH, (), "a"), (BlockKind.PARAGRAPH, (), "b")]),
         ("#hashtag", [(BlockKind.PARAGRAPH, (), "#hashtag")]),
         ("", []),
@@ -65,7 +78,7 @@ def test_comments_and_invisible_characters_are_left_out() -> None:
 
 
 def test_plain_text_knows_no_marks_but_headings_by_line() -> None:
-    document = read_text("# 1 is the best\n\nTERMS\n\nA1: a form\n\nRULES\n-----\n| no table\n")
+    document = read_plain_text("# 1 is the best\n\nTERMS\n\nA1: a form\n\nRULES\n-----\n| no table\n")
     assert told(document) == [
         (BlockKind.PARAGRAPH, (), "# 1 is the best"),
         (BlockKind.PARAGRAPH, ("TERMS",), "A1: a form"),
@@ -75,12 +88,12 @@ def test_plain_text_knows_no_marks_but_headings_by_line() -> None:
 
 @pytest.mark.parametrize("line", ["THE END.", "A", "EUR 1,350", "x", "THIS IS A LINE\nOF A PARAGRAPH"])
 def test_not_every_line_in_capitals_is_a_heading(line: str) -> None:
-    document = read_text(f"before\n\n{line}\nafter")
+    document = read_plain_text(f"before\n\n{line}\nafter")
     assert all(not headings for _, headings, _ in told(document))
 
 
 def test_a_letter_is_called_by_its_subject() -> None:
-    assert read_text("From: a\nTo: b\nSubject: We are moving\n\nDear all,\n").title == "We are moving"
+    assert read_plain_text("From: a\nTo: b\nSubject: We are moving\n\nDear all,\n").title == "We are moving"
 
 
 TEXTS = st.text(st.sampled_from("ab #-=|`~1.\n\t*_>é<!"), max_size=120)
@@ -88,7 +101,7 @@ TEXTS = st.text(st.sampled_from("ab #-=|`~1.\n\t*_>é<!"), max_size=120)
 
 @given(TEXTS)
 def test_blocks_are_slices_in_order_and_nothing_visible_is_lost(text: str) -> None:
-    for read in (read_markdown, read_text):
+    for read in (read_markdown, read_plain_text):
         document = read(text)
         ends = 0
         for block in document.blocks:
@@ -96,6 +109,19 @@ def test_blocks_are_slices_in_order_and_nothing_visible_is_lost(text: str) -> No
             assert body == body.strip() != ""
             assert block.start >= ends
             ends = block.end
+
+
+@given(
+    st.lists(
+        st.sampled_from(["one", "- two", "> three", "    four", "| a | b |", "|---|---|", "```", "<p>", "", "5. x"])
+    )
+)
+def test_every_word_that_is_no_heading_is_in_a_block(lines: list[str]) -> None:
+    document = read_markdown("\n".join(lines))
+    kept = " ".join(document.text[block.start : block.end] for block in document.blocks)
+    assert [word for word in document.text.split() if word.isalnum()] == [
+        word for word in kept.split() if word.isalnum()
+    ]
 
 
 @given(st.lists(st.text(st.sampled_from("abc é"), min_size=1).filter(str.strip), min_size=1, max_size=8))
