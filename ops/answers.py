@@ -1,4 +1,4 @@
-"""How an outcome is shown to a person."""
+"""Prints an outcome for a person."""
 
 import textwrap
 from typing import Any
@@ -10,7 +10,7 @@ _COLOURS = {"no_answer": "yellow"}
 
 
 def show(answer: Answer, seconds: float) -> None:
-    """Print the answer, what it rests on, and how it came about."""
+    """Print the answer, its citations, and its cost, plan and ids; `seconds`: how long it took."""
     outcome = str(answer.get("outcome", "?"))
     said = str(answer.get("text") or answer.get("message") or "")
     _print(said, "bold" if outcome == "answered" else _COLOURS.get(outcome, "red"))
@@ -21,12 +21,20 @@ def show(answer: Answer, seconds: float) -> None:
 
 
 def citations(answer: Answer) -> list[str]:
-    """One line per citation: marker, document, where in it, and which version."""
-    return [_citation(citation) for citation in answer.get("citations", ())]
+    """One line per citation: marker, document, section, page, version."""
+    lines = []
+    for citation in answer.get("citations", ()):
+        where = [str(citation.get("path", "?"))]
+        if citation.get("section"):
+            where.append(f"section “{citation['section']}”")
+        if citation.get("page") is not None:
+            where.append(f"page {citation['page']}")
+        lines.append(f"[{citation.get('marker', '?')}] {', '.join(where)} (version {citation.get('version', '?')})")
+    return lines
 
 
 def circumstances(answer: Answer, seconds: float) -> list[str]:
-    """Outcome, cache, time, tokens and cost; then the plan; then how to find it again."""
+    """Outcome, cache, time, tokens and cost; then the plan; then the ids."""
     usage, cost = answer.get("usage", {}), answer.get("cost", {})
     outcome, code = answer.get("outcome", "?"), answer.get("code", "?")
     facts = [
@@ -36,11 +44,11 @@ def circumstances(answer: Answer, seconds: float) -> list[str]:
         f"{usage.get('prompt_tokens', 0)} + {usage.get('completion_tokens', 0)} tokens",
         f"{cost.get('amount', 0):.6f} {cost.get('currency', '')}".strip(),
     ]
-    return [
-        " · ".join(facts),
-        *([_plan(answer["plan"])] if answer.get("plan") else []),
-        (f"request {answer.get('request_id', '?')} · trace {answer.get('trace_id') or '-'}"),
-    ]
+    lines = [" · ".join(facts)]
+    if plan := answer.get("plan"):
+        used = f"{plan.get('passages_used', '?')} of {plan.get('passages_offered', '?')} passages"
+        lines.append(f"plan: {plan.get('deployment', '?')} in {plan.get('region', '?')}, {used}; {plan.get('why', '')}")
+    return [*lines, f"request {answer.get('request_id', '?')} · trace {answer.get('trace_id') or '-'}"]
 
 
 def _print(text: str, style: str) -> None:
@@ -49,17 +57,3 @@ def _print(text: str, style: str) -> None:
     for line in console.harmless(text).splitlines():
         wrapped = textwrap.fill(line, width, initial_indent="  ", subsequent_indent="  ")
         out.print(wrapped, style=style, markup=False)
-
-
-def _citation(citation: dict[str, Any]) -> str:
-    where = [str(citation.get("path", "?"))]
-    if citation.get("section"):
-        where.append(f"section “{citation['section']}”")
-    if citation.get("page") is not None:
-        where.append(f"page {citation['page']}")
-    return f"[{citation.get('marker', '?')}] {', '.join(where)} (version {citation.get('version', '?')})"
-
-
-def _plan(plan: dict[str, Any]) -> str:
-    used = f"{plan.get('passages_used', '?')} of {plan.get('passages_offered', '?')} passages"
-    return f"plan: {plan.get('deployment', '?')} in {plan.get('region', '?')}, {used}; {plan.get('why', '')}"

@@ -1,4 +1,4 @@
-"""A message in a file: readable, complete, and back again without a difference. Pure.
+"""A message in a file: readable, complete, and restored without a difference. Pure.
 
     {
       "format": 1,
@@ -7,10 +7,10 @@
       "message": {"message_id": …, "correlation_id": …, …},       native properties
       "properties": {"ragbus-attempt": {"type": "int", "value": 2}},
       "body": {…},                                                 when it is JSON
-      "body_base64": "…"                                           when the JSON alone would not give the same bytes
+      "body_base64": "…"                                           when the JSON would not give the same bytes
     }
 
-The file may be edited: an edited `body` wins over the bytes of the original.
+The file may be edited: an edited `body` replaces the original bytes.
 """
 
 import base64
@@ -28,7 +28,7 @@ from shared.contracts.base import read_json
 from shared.errors import Unprocessable
 
 FORMAT = 1
-# Everything that a message is, except what has a place of its own in the file.
+# The fields of a message that have no place of their own in the file.
 _NATIVE = tuple(field.name for field in fields(Received) if field.name not in ("queue", "body", "properties"))
 _MOMENTS = ("enqueued_at", "scheduled_for")
 _TYPES: Mapping[str, Callable[[Any], Property]] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -57,35 +57,35 @@ def write(captured: CapturedMessage) -> str:
         "format": FORMAT,
         "captured_at": captured.captured_at.isoformat(),
         "from": {"namespace": captured.namespace, "queue": message.queue, "dead_letters": captured.dead_letters},
-        "message": {name: _plain(getattr(message, name)) for name in _NATIVE},
+        "message": {name: getattr(message, name) for name in _NATIVE},
         "properties": {name: _typed(value) for name, value in message.properties.items()},
         **body_fields(message.body),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
 
 
 def read(text: str) -> CapturedMessage:
-    """The message in a file's text; raises `CommandError` that says what is wrong with it."""
+    """The message in a file's text; raises `CommandError` that names the fault."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise CommandError(
-                f"format {content['format']} is not known, only {FORMAT}: capture it again with this version"
+                f"format {content['format']} is not supported, only {FORMAT}: capture it again with this version"
             )
-        return _capsule(content)
+        return _captured(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unprocessable) as broken:
         raise CommandError(f"not a captured message: {type(broken).__name__}: {broken}") from broken
 
 
 def file_name(message: Received) -> str:
-    """A name that sorts by queue and order, and says which message it is."""
+    """A name with queue, sequence number and message id, which sorts by queue and order."""
     id_ = re.sub(r"[^A-Za-z0-9]+", "-", message.message_id or "no-id").strip("-")[:60]
     queue = re.sub(r"[^A-Za-z0-9-]+", "-", message.queue)
     return f"{queue}-{message.sequence_number:06d}-{id_}.json"
 
 
 def body_fields(body: bytes) -> dict[str, Any]:
-    """The body, readable if it is JSON, and exact in any case."""
+    """The body: readable if it is JSON, and always exact."""
     exact = {"body_base64": base64.b64encode(body).decode()}
     try:
         parsed = read_json(body)
@@ -96,7 +96,7 @@ def body_fields(body: bytes) -> dict[str, Any]:
 
 
 def body_of(content: Mapping[str, Any]) -> bytes:
-    """The bytes again: the original's, unless the readable body was edited since."""
+    """The bytes of the body: the original's, unless the readable body was edited. Raises `KeyError`, `ValueError`."""
     original = base64.b64decode(content["body_base64"], validate=True) if "body_base64" in content else None
     if "body" not in content:
         if original is None:
@@ -107,7 +107,7 @@ def body_of(content: Mapping[str, Any]) -> bytes:
     return _compact(content["body"])
 
 
-def _capsule(content: Mapping[str, Any]) -> CapturedMessage:
+def _captured(content: Mapping[str, Any]) -> CapturedMessage:
     came_from, native = content["from"], dict(content["message"])
     for name in _MOMENTS:
         native[name] = datetime.fromisoformat(native[name]) if native.get(name) else None
@@ -116,7 +116,7 @@ def _capsule(content: Mapping[str, Any]) -> CapturedMessage:
     message = Received(
         queue=came_from["queue"],
         body=body_of(content),
-        properties={name: _untyped(value) for name, value in content["properties"].items()},
+        properties={name: _TYPES[typed["type"]](typed["value"]) for name, typed in content["properties"].items()},
         **{name: native[name] for name in _NATIVE if name in native},
     )
     at = datetime.fromisoformat(content["captured_at"])
@@ -124,25 +124,15 @@ def _capsule(content: Mapping[str, Any]) -> CapturedMessage:
 
 
 def _compact(value: Any) -> bytes:
-    """As our own workers write JSON."""
+    """JSON as our own workers write it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case _:
-            return value
+def _plain(value: datetime | timedelta) -> str | float:
+    return value.isoformat() if isinstance(value, datetime) else value.total_seconds()
 
 
 def _typed(value: Property) -> dict[str, Any]:
-    # NaN and the infinities are no JSON numbers; their names are.
+    # JSON has no NaN and no infinities, so their names are written.
     odd = isinstance(value, float) and not math.isfinite(value)
     return {"type": type(value).__name__, "value": str(value) if odd else value}
-
-
-def _untyped(typed: Mapping[str, Any]) -> Property:
-    return _TYPES[typed["type"]](typed["value"])

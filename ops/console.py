@@ -15,19 +15,19 @@ _console: "Console | None" = None
 
 
 def out() -> "Console":
-    """Where results go; without colours when nobody looks."""
+    """The console for results on stdout; without colours in a pipe."""
     global _console
     if _console is None:
         from rich.console import Console
 
-        # Into a pipe or a log a line is as long as it is.
+        # In a pipe or a log, lines are not wrapped.
         seen = sys.stdout.isatty()
         _console = Console(width=None if seen else _NEVER_WRAPPED, soft_wrap=not seen, highlight=False)
     return _console
 
 
 def err(line: str) -> None:
-    """Say something that is not the result."""
+    """Print something that is not a result."""
     sys.stderr.write(f"{harmless(line)}\n")
     sys.stderr.flush()
 
@@ -54,5 +54,5 @@ def count(number: int, thing: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """`text` with what people do not see written out: a message may hold sequences that move a terminal's cursor."""
+    """`text` with invisible characters written out: a message may contain sequences that move a terminal's cursor."""
     return escaped(text)

@@ -1,6 +1,6 @@
-"""What the demonstration asks and what a right answer looks like, read from `questions.yaml`. Pure but for the file."""
+"""The demonstration's questions and the checks of their answers, from `questions.yaml`. Pure except for reading it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change to a document, and what the answer must then hold."""
+    """A change to a document, and the words that the answer must then have."""
 
     document: str
     replace: str
@@ -30,7 +30,7 @@ class Question:
 
     @property
     def answerable(self) -> bool:
-        """Whether the documents say."""
+        """Whether the documents answer it."""
         return bool(self.expect)
 
 
@@ -38,59 +38,55 @@ def read(file: Path) -> list[Question]:
     """The questions that are marked for the demonstration."""
     import yaml
 
-    listed = yaml.safe_load(file.read_text("utf-8"))["questions"]
-    return [_question(each) for each in listed if each.get("demo")]
+    questions = []
+    for each in yaml.safe_load(file.read_text("utf-8"))["questions"]:
+        if not each.get("demo"):
+            continue
+        edit = each.get("edit")
+        questions.append(
+            Question(
+                id=each["id"],
+                text=each["question"],
+                expect=tuple(each["expect"]),
+                documents=frozenset(filter(None, [each.get("document"), *each.get("also", ())])),
+                edit=Edit(edit["document"], edit["replace"], edit["with"], tuple(edit["expect_after"]))
+                if edit
+                else None,
+            )
+        )
+    return questions
 
 
 def faults(
     question: Question, answer: Answer, *, cache: str | None = None, expect: Iterable[str] | None = None
 ) -> list[str]:
-    """What is wrong with `answer`, in words; `cache`: the state it must have (`!hit`: any but that)."""
-    wanted = question.expect if expect is None else tuple(expect)
-    wrong = _wrong_answer(question, answer, wanted) if wanted else _wrong_silence(answer)
-    return [f"{question.id}: {fault}" for fault in (*wrong, *_wrong_cache(answer, cache))]
+    """What is wrong with `answer`, one sentence each.
+
+    `cache`: the required cache state (`!hit`: any other than hit). `expect`: the words that it must have, if not the
+    question's.
+    """
+    wrong: list[str] = []
+    outcome, state = answer.get("outcome"), answer.get("cache")
+    words = question.expect if expect is None else tuple(expect)
+    cited = {citation.get("path") for citation in answer.get("citations", ())}
+    if words and outcome != "answered":
+        wrong.append(f"the outcome is {outcome} ({answer.get('code')}: {answer.get('message')})")
+    elif words:
+        said = str(answer.get("text", "")).casefold()
+        wrong += (f"the answer does not say “{word}”" for word in words if word.casefold() not in said)
+        if not cited & question.documents:
+            wrong.append(f"it cites {sorted(map(str, cited)) or 'nothing'}, not {sorted(question.documents)}")
+    elif outcome != "no_answer":
+        wrong.append(f"the handbook does not answer this, but the outcome is {outcome}: {answer.get('text')}")
+    elif cited:
+        wrong.append("no answer, but citations")
+    if cache is not None and (state == cache[1:] if cache.startswith("!") else state != cache):
+        wrong.append(f"the cache state is {state}, expected {cache.replace('!', 'anything but ')}")
+    return [f"{question.id}: {fault}" for fault in wrong]
 
 
 def edited(text: str, edit: Edit) -> str:
-    """The document after the edit; raises `ValueError` when what is to be replaced is not there."""
+    """The document after the edit; raises `ValueError` when it does not have the text to replace."""
     if edit.replace not in text:
-        raise ValueError(f"{edit.document} does not hold “{edit.replace}”")
+        raise ValueError(f"{edit.document} does not contain “{edit.replace}”")
     return text.replace(edit.replace, edit.by)
-
-
-def _question(each: Mapping[str, Any]) -> Question:
-    documents = frozenset(filter(None, [each.get("document"), *each.get("also", ())]))
-    edit = each.get("edit")
-    return Question(
-        id=each["id"],
-        text=each["question"],
-        expect=tuple(each["expect"]),
-        documents=documents,
-        edit=Edit(edit["document"], edit["replace"], edit["with"], tuple(edit["expect_after"])) if edit else None,
-    )
-
-
-def _wrong_answer(question: Question, answer: Answer, wanted: Iterable[str]) -> list[str]:
-    if answer.get("outcome") != "answered":
-        return [f"the outcome is {answer.get('outcome')} ({answer.get('code')}: {answer.get('message')})"]
-    said = str(answer.get("text", "")).casefold()
-    wrong = [f"the answer does not say “{word}”" for word in wanted if word.casefold() not in said]
-    cited = {citation.get("path") for citation in answer.get("citations", ())}
-    if not cited & question.documents:
-        wrong.append(f"it cites {sorted(map(str, cited)) or 'nothing'}, not {sorted(question.documents)}")
-    return wrong
-
-
-def _wrong_silence(answer: Answer) -> list[str]:
-    if answer.get("outcome") != "no_answer":
-        return [f"the handbook does not say, but the outcome is {answer.get('outcome')}: {answer.get('text')}"]
-    return ["no answer, but citations"] if answer.get("citations") else []
-
-
-def _wrong_cache(answer: Answer, wanted: str | None) -> list[str]:
-    state = answer.get("cache")
-    if wanted is None or (state != wanted[1:] if wanted.startswith("!") else state == wanted):
-        return []
-    return [
-        f"the cache state is {state}, not {wanted.removeprefix('!')}" if wanted[0] != "!" else f"the cache said {state}"
-    ]

@@ -20,7 +20,7 @@ P = ParamSpec("P")
 
 app = typer.Typer(
     name="ragbus",
-    help="Retrieval-augmented answers over Azure Service Bus: run it here, ask, look inside, replay.",
+    help="Retrieval-augmented answers over Azure Service Bus: run the system, ask, inspect queues and index, replay.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -28,9 +28,9 @@ app = typer.Typer(
 _debug = False
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Folder = Annotated[Path, typer.Option(envvar="RAGBUS_FOLDER", help="Where the laptop's stack keeps its state.")]
-After = Annotated[int, typer.Option(min=0, help="Begin after this sequence number.")]
-Config = Annotated[Path | None, typer.Option(help="The configuration folder, if not the running stack's.")]
+Folder = Annotated[Path, typer.Option(envvar="RAGBUS_FOLDER", help="The folder with the laptop stack's state.")]
+After = Annotated[int, typer.Option(min=0, help="Start after this sequence number.")]
+Config = Annotated[Path | None, typer.Option(help="The configuration folder; default: the running stack's.")]
 
 
 @app.callback()
@@ -43,7 +43,7 @@ def options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = Fals
 
 
 def plainly(work: Callable[P, None]) -> Callable[P, None]:
-    """Say what went wrong in a sentence and end with status 2."""
+    """Print a failure in one sentence and exit with status 2."""
 
     @functools.wraps(work)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -61,14 +61,18 @@ def plainly(work: Callable[P, None]) -> Callable[P, None]:
         except Exception as failure:
             if _debug:
                 raise
-            _complain(failure)
+            from ops.console import harmless
+
+            known = isinstance(failure, CommandError)
+            said = str(failure) if known else f"unexpected: {failure!r} (run `ragbus --debug …` for the traceback)"
+            sys.stderr.write(f"ragbus: {harmless(said)}\n")
             raise typer.Exit(2) from None
 
     return guarded
 
 
 def _target(folder: Path, config: Path | None = None) -> "Target":
-    """What the command talks to; says so."""
+    """The installation that the command uses; printed on stderr. Raises `CommandError`."""
     from ops import console, target
 
     found = target.find(folder=folder, config=config)
@@ -78,22 +82,18 @@ def _target(folder: Path, config: Path | None = None) -> "Target":
     return found
 
 
-def _complain(failure: Exception) -> None:
-    from ops.console import harmless
-
-    known = isinstance(failure, CommandError)
-    said = str(failure) if known else f"unexpected: {failure!r} (`ragbus --debug …` shows where)"
-    sys.stderr.write(f"ragbus: {harmless(said)}\n")
-
-
 @app.command()
 @plainly
 def up(
-    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take any free ports, not the usual ones.")] = False,
-    reset: Annotated[bool, typer.Option("--reset", help="Forget data, logs and edited documents first.")] = False,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Use any free ports instead of the usual ones.")
+    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Delete data, logs and edited documents first.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(envvar="RAGBUS_CONFIG", help="The folder with callers.yaml and the rest; the example's."),
+        typer.Option(
+            envvar="RAGBUS_CONFIG", help="The folder with callers.yaml, models.yaml, …; default: the example."
+        ),
     ] = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
@@ -106,11 +106,11 @@ def up(
 @app.command()
 @plainly
 def demo(
-    # Not $RAGBUS_FOLDER: the demonstration begins by throwing away what is there.
-    folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its state.")] = Path(".ragbus/demo"),
-    keep: Annotated[bool, typer.Option("--keep-lake", help="Do not start from the handbook as it was.")] = False,
+    # Not $RAGBUS_FOLDER: the demonstration first deletes what is in its folder.
+    folder: Annotated[Path, typer.Option(help="The folder with the demonstration's state.")] = Path(".ragbus/demo"),
+    keep: Annotated[bool, typer.Option("--keep-lake", help="Keep the documents of the last run.")] = False,
 ) -> None:
-    """Start everything, index the handbook, ask, edit a document, ask again; status 0 only if all went as promised."""
+    """Start everything, index the handbook, ask, edit a document, ask again; status 0 if every check passes."""
     from ops.commands.demo import demo
 
     raise typer.Exit(demo(folder, reset=not keep))
@@ -120,17 +120,15 @@ def demo(
 @plainly
 def ask(
     question: str,
-    use_case: Annotated[
-        str | None, typer.Option(help="One of the caller's use cases; none needed if it has one.")
+    use_case: Annotated[str | None, typer.Option(help="The use case; optional for a caller with one.")] = None,
+    caller: Annotated[str | None, typer.Option("--as", help="A caller in callers.yaml; default: the first.")] = None,
+    http: Annotated[bool, typer.Option("--http", help="Ask over HTTP instead of the queue.")] = False,
+    session: Annotated[
+        str | None, typer.Option(help="The reply queue's session for the answer; default: a new one.")
     ] = None,
-    caller: Annotated[str | None, typer.Option("--as", help="A caller in callers.yaml; the first.")] = None,
-    http: Annotated[bool, typer.Option("--http", help="Ask the gateway, not its queue.")] = False,
-    session: Annotated[str | None, typer.Option(help="The session of the reply queue to be answered in.")] = None,
-    timeout: Annotated[float, typer.Option(min=2, help="Seconds until it is too late.")] = 60,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Work it out again, whatever the answer cache has.")
-    ] = False,
-    message_id: Annotated[str | None, typer.Option(help="The ask's id; a new one.")] = None,
+    timeout: Annotated[float, typer.Option(min=2, help="The deadline, in seconds.")] = 60,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Do not use a cached answer.")] = False,
+    message_id: Annotated[str | None, typer.Option(help="The ask's id; default: a new one.")] = None,
     json: AsJson = False,
     config: Config = None,
     folder: Folder = Path(".ragbus"),
@@ -144,8 +142,7 @@ def ask(
     question_ = asking.Question(
         question, use_case, caller, session, timeout, refresh=refresh, message_id=message_id or asking.new_id()
     )
-    door = at.gateway if http else "its queue"
-    console.err(f"asking {door} as {question_.message_id}")
+    console.err(f"asking {at.gateway if http else 'by queue'} under the id {question_.message_id}")
     try:
         answer, seconds = (asking.by_http if http else asking.by_queue)(at, question_)
     except KeyboardInterrupt:
@@ -162,11 +159,13 @@ def ask(
 @plainly
 def cancel(
     what: Annotated[str, typer.Argument(help="The ask's message_id; with --http, the request id.")],
-    caller: Annotated[str | None, typer.Option("--as", help="Whose ask it was: a caller in callers.yaml.")] = None,
-    http: Annotated[bool, typer.Option("--http", help="Tell the gateway, and print the outcome it has now.")] = False,
+    caller: Annotated[
+        str | None, typer.Option("--as", help="The caller that asked; default: the first in callers.yaml.")
+    ] = None,
+    http: Annotated[bool, typer.Option("--http", help="Cancel over HTTP, and print the outcome.")] = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Take a question back: its caller is told `cancelled`, unless it has its outcome."""
+    """Cancel a request that has no outcome yet; its caller gets `cancelled`."""
     from ops import console
     from ops.commands import cancel as cancelling
 
@@ -174,24 +173,24 @@ def cancel(
     if http:
         return console.print_json(cancelling.by_http(at, what))
     cancelling.by_queue(at, what, caller)
-    return console.err("sent; `cancelled` comes where the answer would have come, unless that was quicker")
+    return console.err("sent; the caller gets `cancelled` instead of the answer, unless the answer was faster")
 
 
 @app.command()
 @plainly
 def queues(
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second.")] = False,
     json: AsJson = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Show how much waits, is dead and is scheduled in every queue."""
+    """Show the active, dead-lettered and scheduled messages of every queue."""
     from ops.commands import queues as depths
 
     at = _target(folder)
     depths.show(at, watch=watch, as_json=json)
 
 
-dlq = typer.Typer(help="Look at dead letters, without touching them.", no_args_is_help=True, rich_markup_mode=None)
+dlq = typer.Typer(help="Show dead letters without changing them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(dlq, name="dlq")
 
 
@@ -199,14 +198,14 @@ app.add_typer(dlq, name="dlq")
 @plainly
 def dlq_ls(
     queue: Annotated[
-        str, typer.Argument(help="Whose dead letters; `dead` holds those of all request queues.")
+        str, typer.Argument(help="The queue; `dead` has the dead letters of all request queues.")
     ] = "dead",
     condition: Annotated[
-        str | None, typer.Option("--where", help="For example: reason==Crashed and tenant~=acme")
+        str | None, typer.Option("--where", help="A filter, for example: reason==Crashed and tenant~=acme")
     ] = None,
     after: After = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Look at no more than so many; all.")] = None,
-    alive: Annotated[bool, typer.Option("--alive", help="Look at the queue itself.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many; default: all.")] = None,
+    alive: Annotated[bool, typer.Option("--alive", help="Show the queue's active messages instead.")] = False,
     json: AsJson = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
@@ -225,11 +224,11 @@ def dlq_ls(
 @plainly
 def dlq_show(
     sequence: Annotated[int, typer.Argument(help="The message's sequence number.")],
-    queue: Annotated[str, typer.Argument(help="Whose dead letters.")] = "dead",
-    alive: Annotated[bool, typer.Option("--alive", help="Look at the queue itself.")] = False,
+    queue: Annotated[str, typer.Argument(help="The queue.")] = "dead",
+    alive: Annotated[bool, typer.Option("--alive", help="Show the queue's active messages instead.")] = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Show one message whole: what the broker says of it, its properties, its body."""
+    """Show one message in full: its system properties, application properties and body."""
     from ops.commands import dlq as dead_letters
     from ops.messages import Place
 
@@ -241,15 +240,15 @@ def dlq_show(
 @plainly
 def capture(
     queue: str,
-    dead: Annotated[bool, typer.Option("--dead", help="Its dead letters.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("captured"),
+    dead: Annotated[bool, typer.Option("--dead", help="Capture its dead letters.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder for the files.")] = Path("captured"),
     after: After = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Capture no more than so many; all.")] = None,
-    request: Annotated[str | None, typer.Option(help="Only what belongs to this request id.")] = None,
-    condition: Annotated[str | None, typer.Option("--where", help="As in `ragbus dlq ls`.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Capture at most this many; default: all.")] = None,
+    request: Annotated[str | None, typer.Option(help="Only messages of this request id.")] = None,
+    condition: Annotated[str | None, typer.Option("--where", help="A filter, as in `ragbus dlq ls`.")] = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Write messages to files, one each, without taking them from the queue."""
+    """Write messages to files, one each; they stay in the queue."""
     from ops import console
     from ops.commands.capture import capture
     from ops.messages import Place
@@ -265,15 +264,19 @@ def capture(
 @plainly
 def replay(
     files: list[Path],
-    to: Annotated[str, typer.Option(help="Where to: `local`, or the namespace's name.")] = "local",
-    rerun: Annotated[bool, typer.Option("--rerun", help="Work it out again, even if it has its outcome.")] = False,
-    queue: Annotated[str | None, typer.Option(help="The queue to send to, if not the one it came from.")] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Run the handler here, print what it would send.")] = False,
-    azure: Annotated[bool, typer.Option("--yes-send-to-azure", help="Really send to a namespace in Azure.")] = False,
+    to: Annotated[str, typer.Option(help="The target: `local`, or the name of the namespace.")] = "local",
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Repeat the work even if the request has its outcome.")
+    ] = False,
+    queue: Annotated[str | None, typer.Option(help="The queue; default: the one the message came from.")] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Run the handler in this process and print what it would send.")
+    ] = False,
+    azure: Annotated[bool, typer.Option("--yes-send-to-azure", help="Allow sending to a namespace in Azure.")] = False,
     config: Config = None,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Send captured messages again, as replays that are told from the originals."""
+    """Send captured messages again, as replays under new ids."""
     from ops.commands import replay as resend
 
     captured = resend.read(files)
@@ -282,7 +285,7 @@ def replay(
     (resend.inline if inline else resend.replay)(at, captured, rerun=rerun, queue=queue)
 
 
-index = typer.Typer(help="The documents: lake and index.", no_args_is_help=True, rich_markup_mode=None)
+index = typer.Typer(help="Manage the documents in the lake and the index.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(index, name="index")
 
 
@@ -290,10 +293,10 @@ app.add_typer(index, name="index")
 @plainly
 def index_put(
     files: list[Path],
-    to: Annotated[str, typer.Option(help="The folder in the lake.")] = "",
+    to: Annotated[str, typer.Option(help="The folder in the lake; default: its root.")] = "",
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Copy documents into the lake; the index follows."""
+    """Copy documents into the lake; the indexer follows."""
     from ops.commands import index
 
     at = _target(folder)
@@ -303,7 +306,7 @@ def index_put(
 @index.command("rm")
 @plainly
 def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
-    """Remove documents from the lake; the index follows."""
+    """Remove documents from the lake; the indexer follows."""
     from ops.commands import index
 
     at = _target(folder)
@@ -323,10 +326,10 @@ def index_status(json: AsJson = False, folder: Folder = Path(".ragbus")) -> None
 @index.command("reconcile")
 @plainly
 def index_reconcile(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the differences, send nothing.")] = False,
     folder: Folder = Path(".ragbus"),
 ) -> None:
-    """Compare lake and index, and send the events that are missing."""
+    """Compare lake and index, and send the missing events."""
     from ops.commands import index
 
     at = _target(folder)
@@ -336,7 +339,7 @@ def index_reconcile(
 @app.command()
 @plainly
 def doctor(json: AsJson = False, config: Config = None, folder: Folder = Path(".ragbus")) -> None:
-    """Check what usually goes wrong, and say how to mend it; status 1 when something is broken."""
+    """Check for common faults and print their fixes; status 1 if something is broken."""
     from ops.commands import doctor
 
     raise typer.Exit(doctor.examine(folder, config, as_json=json))

@@ -21,7 +21,7 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "!=": lambda found, wanted: found != wanted,
     "~=": lambda found, wanted: wanted.casefold() in found.casefold(),
 }
-# Names of ours for what the port calls otherwise; the rest are the port's own, then application properties.
+# The fields of a filter; any other name is an application property.
 _FIELDS: dict[str, Callable[[Received], Any]] = {
     "reason": lambda message: message.dead_letter_reason,
     "description": lambda message: message.dead_letter_description,
@@ -41,20 +41,27 @@ _FIELDS: dict[str, Callable[[Received], Any]] = {
 
 
 def parse(text: str | None) -> Filter:
-    """The filter that `text` describes; none: everything passes. Raises `CommandError`."""
-    clauses = [_clause(part) for part in re.split(r"\s+and\s+", text)] if text and text.strip() else []
-    return lambda message: all(clause(message) for clause in clauses)
+    """The filter that `text` describes; without one everything passes. Raises `CommandError`."""
+    clauses: list[tuple[str, Callable[[str, str], bool], str]] = []
+    for part in re.split(r"\s+and\s+", text) if text and text.strip() else []:
+        found = _CLAUSE.fullmatch(part)
+        if found is None or _OPERATOR.search(_QUOTED.sub("", found["value"])):
+            raise CommandError(
+                f"--where: {part!r} is not FIELD==VALUE, FIELD!=VALUE or FIELD~=PART (fields: {', '.join(_FIELDS)})"
+            )
+        clauses.append((found["field"], _OPERATORS[found["op"]], found["value"].strip("'\"")))
+    return lambda message: all(holds(value(message, field), wanted) for field, holds, wanted in clauses)
 
 
 def value(message: Received, field: str) -> str:
-    """A field of `message` as text; empty when it has none. Unknown names are application properties."""
+    """A field of `message` as text; empty if it is missing. Unknown names are application properties."""
     known = _FIELDS.get(field)
     found = known(message) if known else message.properties.get(field)
     return "" if found is None else str(found)
 
 
 def body(message: Received) -> Any:
-    """The body as JSON; None when it is none."""
+    """The body as JSON; None if it is not JSON."""
     try:
         return read_json(message.body)
     except Unprocessable:
@@ -62,7 +69,7 @@ def body(message: Received) -> Any:
 
 
 def request_of(message: Received) -> dict[str, Any]:
-    """The request that an internal message carries, or what an outcome says of its own."""
+    """The request in an internal message; of an outcome, the outcome itself, which names its request."""
     parsed = body(message)
     if not isinstance(parsed, dict):
         return {}
@@ -71,7 +78,7 @@ def request_of(message: Received) -> dict[str, Any]:
 
 
 def _died_on(message: Received) -> str:
-    """Where an expired request was, of which only its ask is kept."""
+    """The queue on which an archived request expired."""
     parsed = body(message) if message.subject == ExpiredRequest.kind else None
     return str(parsed.get("died_on", "")) if isinstance(parsed, dict) else ""
 
@@ -83,18 +90,8 @@ def belongs_to(message: Received, request: str) -> bool:
 
 
 def pretty(message: Received) -> str:
-    """The body for reading: indented JSON, else text with what is not text made visible."""
+    """The body for people: indented JSON, else text with other bytes escaped."""
     parsed = body(message)
     if parsed is not None:
         return json.dumps(parsed, indent=2, ensure_ascii=False)
     return message.body.decode("utf-8", "backslashreplace")
-
-
-def _clause(text: str) -> Filter:
-    found = _CLAUSE.fullmatch(text)
-    if found is None or _OPERATOR.search(_QUOTED.sub("", found["value"])):
-        raise CommandError(
-            f"--where: {text!r} is not FIELD==VALUE, FIELD!=VALUE or FIELD~=PART (fields: {', '.join(_FIELDS)})"
-        )
-    field, holds, wanted = found["field"], _OPERATORS[found["op"]], found["value"].strip("'\"")
-    return lambda message: holds(value(message, field), wanted)

@@ -1,4 +1,4 @@
-"""Looking at the messages of a queue without touching them."""
+"""Reading the messages of a queue without changing them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,9 +10,9 @@ from ops.target import Target
 from shared.bus.port import Browser, Received
 from shared.contracts.queues import DEAD
 
-# What one look asks for; the broker may show fewer.
+# Messages of one peek; the broker may return fewer.
 _PAGE = 250
-# So many of those beyond a limit are counted.
+# Messages beyond a limit are counted up to this number.
 _COUNTED = 2_500
 
 
@@ -28,12 +28,12 @@ class Place:
 
 
 REQUESTS = Place(DEAD, dead=True)
-"""Where the dead letters of all request queues are."""
+"""The dead letters of all request queues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which messages are wanted: those that pass `keep`, above a sequence number, so many at the most."""
+    """Which messages to read: those that pass `keep`, after a sequence number, up to `limit`."""
 
     keep: Filter
     after: int = 0
@@ -42,18 +42,18 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a limit left out: how many, at least, and the sequence number that they follow."""
+    """What a limit left out: how many (at least), and the sequence number that they follow."""
 
     count: int
     after: int
 
     def __str__(self) -> str:
         many = f"{_COUNTED} or" if self.count == _COUNTED else self.count
-        return f"{many} more are left: --after {self.after} goes on there, without --limit all are taken"
+        return f"{many} more are left: continue with --after {self.after}, or leave out --limit"
 
 
 async def messages(browser: Browser, place: Place, selection: Selection) -> AsyncIterator[Received]:
-    """The messages of `place` that pass, in the order of their sequence numbers; only a page of them is held."""
+    """The messages of `place` that pass, by sequence number, one page in memory at a time; raises as `peek` does."""
     after = selection.after
     while page := await browser.peek(place.queue, dead=place.dead, after=after, limit=_PAGE):
         for message in filter(selection.keep, page):
@@ -62,7 +62,7 @@ async def messages(browser: Browser, place: Place, selection: Selection) -> Asyn
 
 
 async def each(browser: Browser, place: Place, selection: Selection, take: Callable[[Received], None]) -> Left | None:
-    """Give every message that is wanted to `take`; says what the limit left out."""
+    """Call `take` with every selected message; returns what the limit left out."""
     last, found, left = selection.after, 0, 0
     async for message in messages(browser, place, selection):
         if selection.limit is None or found < selection.limit:
@@ -74,10 +74,10 @@ async def each(browser: Browser, place: Place, selection: Selection, take: Calla
 
 
 def each_of(target: Target, place: Place, selection: Selection, take: Callable[[Received], None]) -> Left | None:
-    """As `each`, on the target's own bus."""
-    return asyncio.run(_each_of(target, place, selection, take))
+    """As `each`, over a connection of its own; raises `CommandError`."""
 
+    async def read() -> Left | None:
+        async with bus(target) as connected:
+            return await each(connected, place, selection, take)
 
-async def _each_of(target: Target, place: Place, selection: Selection, take: Callable[[Received], None]) -> Left | None:
-    async with bus(target) as connected:
-        return await each(connected, place, selection, take)
+    return asyncio.run(read())

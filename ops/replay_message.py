@@ -1,13 +1,13 @@
-"""Sending a captured message again: as a replay, which says so, and which is told from the original everywhere. Pure.
+"""Makes a replay of a captured message, which differs from the original everywhere. Pure.
 
     original                              n-th replay
-    {request}/{stage}, …/r2, …/p1         {request}/{stage}/p{n}        so that no broker takes it for a duplicate
-    request.run                           p{n}                          and everything that follows is named so too
+    {request}/{stage}, …/r2, …/p1         {request}/{stage}/p{n}        so that no broker drops it as a duplicate
+    request.run                           p{n}                          also in everything that follows
     answer_by, time to live               now + the original span       at least a minute
-    ragbus-attempt, …-first-enqueued-at   gone                          it starts from its first attempt
+    ragbus-attempt, …-first-enqueued-at   removed                       it starts with attempt 1
     traceparent                           a new one                     the original's in ragbus-replay-trace
 
-An `expired.v1` is what is left of a request that was late: the gateway is asked by a `replay.v1` to admit it anew.
+An `expired.v1` is the archived ask of a request that was late: a `replay.v1` makes the gateway admit it again.
 An `ask.v1` keeps its first id in `ragbus-origin`: it is the same request. A request that has its outcome gets no
 second one, and the replay ends at the first worker, unless it is a rerun.
 """
@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 
 from ops.captured_message import CapturedMessage
 from ops.errors import CommandError
-from shared.access.callers import Caller, Callers
+from shared.access.callers import Callers
 from shared.bus import port
 from shared.bus.port import Outgoing, Property, Received
 from shared.contracts.ask import Ask
@@ -47,7 +47,7 @@ _STAGES: Mapping[str, tuple[str, type[RetrievePassages] | type[GenerateAnswer]]]
 _LATE: Mapping[str, type[ExpiredRequest] | type[ReplayRequest]] = {
     kind.kind: kind for kind in (ExpiredRequest, ReplayRequest)
 }
-# What belongs to one sending of the message, not to the message.
+# Properties of one sending of the message, which a replay drops.
 _OF_THE_FIRST = {
     *(
         port.ATTEMPT,
@@ -67,37 +67,42 @@ _RUN = re.compile(r"p(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a captured message is about, and where it is worked on."""
+    """The request and the queue of a captured message."""
 
     queue: str
     request_id: str
     stage: str
     origin: str | None = None
-    """Of an ask: the id that its caller gave it."""
+    """Of an ask: the id that its caller chose."""
     request: Request | None = None
     """Of an internal message: the request in its body."""
     earlier: int = 0
-    """The number of the replay that the captured message is itself."""
+    """The replay number of the captured message itself; 0 for an original."""
     ended: bool = False
-    """Whether its request has its outcome for certain: it was told before the message was archived."""
+    """Whether its request certainly has its outcome, because that was sent before the message was archived."""
 
 
 def work_of(captured: CapturedMessage, callers: Callers, queue: str | None = None) -> Work:
-    """Find out what to do with a captured message; raises `CommandError` for one that is no work."""
+    """The work in a captured message; raises `CommandError` for one that is not work, or cannot be read."""
     message = captured.message
     if message.subject in _STAGES:
-        return _stage(message, queue)
+        stage, kind = _STAGES[message.subject or ""]
+        request = _request(kind, message)
+        return Work(queue or stage, request.request_id, stage, request=request, earlier=run_number(request.run))
     if late := _LATE.get(message.subject or ""):
         request = _request(late, message)
         earlier = run_number(request.run)
         return Work(OUTCOMES, request.request_id, "replay", request=request, earlier=earlier, ended=True)
-    source = queue or _source(message)
+    source = queue or message.dead_letter_source or message.queue
     if source == BLOB_EVENTS:
-        return _event(message)
+        # A storage event belongs to no request; reading the lake again is always harmless.
+        return Work(BLOB_EVENTS, "e" + digest(message.message_id or str(message.sequence_number)), "look")
     caller = callers.at_queue(source)
-    if caller is None:
-        raise CommandError(_no_work(message, source, ours=False))
-    return _ask(message, caller, source)
+    if caller is None or message.subject not in (None, "", Ask.kind):
+        raise CommandError(_no_work(message, source, ours=caller is not None))
+    origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{source}#{message.sequence_number}")
+    identity = request_id(caller.tenant, caller.name, origin)
+    return Work(source, identity, "ask", origin=origin, earlier=run_number(str(message.properties.get(port.RUN, ""))))
 
 
 def replayed(captured: CapturedMessage, work: Work, number: int, *, rerun: bool, now: datetime) -> Outgoing:
@@ -121,7 +126,7 @@ def replayed(captured: CapturedMessage, work: Work, number: int, *, rerun: bool,
 
 
 def span_of(message: Received, work: Work) -> timedelta:
-    """How long the original had, and at least a minute: nobody should have to hurry with a debugger."""
+    """The time of the original until its deadline; at least a minute, for work in a debugger."""
     if work.request is not None:
         return max(SHORTEST, work.request.answer_by - work.request.accepted_at)
     life = message.time_to_live
@@ -129,29 +134,9 @@ def span_of(message: Received, work: Work) -> timedelta:
 
 
 def run_number(run: str) -> int:
-    """The n of `p{n}`; 0 for what is no replay."""
+    """The n of `p{n}`; 0 if it is not a replay."""
     found = _RUN.fullmatch(run)
     return int(found[1]) if found else 0
-
-
-def _stage(message: Received, queue: str | None) -> Work:
-    stage, kind = _STAGES[message.subject or ""]
-    request = _request(kind, message)
-    return Work(queue or stage, request.request_id, stage, request=request, earlier=run_number(request.run))
-
-
-def _ask(message: Received, caller: Caller, queue: str) -> Work:
-    if message.subject not in (None, "", Ask.kind):
-        raise CommandError(_no_work(message, queue, ours=True))
-    origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{queue}#{message.sequence_number}")
-    identity = request_id(caller.tenant, caller.name, origin)
-    earlier = run_number(str(message.properties.get(port.RUN, "")))
-    return Work(queue, identity, "ask", origin=origin, earlier=earlier)
-
-
-def _event(message: Received) -> Work:
-    # Storage events belong to no request; looking again at the lake is always harmless.
-    return Work(BLOB_EVENTS, "e" + digest(message.message_id or str(message.sequence_number)), "look")
 
 
 def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun: bool) -> bytes:
@@ -159,13 +144,13 @@ def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun
         return message.body
     if message.subject in _LATE:
         return ReplayRequest(request=work.request.model_copy(update={"run": run, "rerun": rerun})).encode()
-    # In the JSON, not in the model: fields that this version does not know must arrive too.
+    # In the JSON, not in the model, so that fields unknown to this version are kept.
     content = read_json(message.body)
     content["request"] |= {"run": run, "rerun": rerun, "answer_by": answer_by.isoformat()}
-    # It goes on watching the original.
+    # The sentinel belongs to the original.
     content["request"].pop("sentinel", None)
     if rerun:
-        # Its outcome is its own, of which the ledger knows nothing yet.
+        # A rerun has an outcome of its own, which the ledger does not know yet.
         content["request"].pop("recorded", None)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -187,26 +172,19 @@ def _properties(captured: CapturedMessage, work: Work, run: str, *, rerun: bool)
     return kept | lineage
 
 
-def _source(message: Received) -> str:
-    """The queue that the message was on before it died."""
-    return message.dead_letter_source or message.queue
-
-
 def _request(kind: type[_Internal], message: Received) -> Request:
     try:
         return kind.decode(message.body).request
     except Unprocessable as unreadable:
-        raise CommandError(
-            f"{message.message_id} cannot be replayed as it is: {unreadable.detail}; edit its file"
-        ) from None
+        raise CommandError(f"{message.message_id} cannot be replayed: {unreadable.detail}; correct its file") from None
 
 
 def _no_work(message: Received, queue: str, *, ours: bool) -> str:
     kind = message.subject or "a message without a subject"
     if kind in (RequestOutcome.kind, DeadlinePassed.kind):
         work = "the ask.v1, retrieve.v1, generate.v1 or expired.v1"
-        return f"{kind} is an outcome or a reminder of one, not work: replay {work}"
+        return f"{kind} is an outcome or a sentinel, not work: replay {work}"
     if ours:
-        return f"{kind} is not a kind that {queue} takes: correct `subject` in the file"
-    where = "its dead-letter source is unknown" if queue in (DEAD, OUTCOMES) else f"{queue} is nobody's queue"
-    return f"{kind} cannot be replayed: {where} in callers.yaml; name a caller's queue with --queue"
+        return f"{queue} does not accept {kind}: correct `subject` in the file"
+    why = "its dead-letter source is unknown" if queue in (DEAD, OUTCOMES) else f"callers.yaml has no queue {queue}"
+    return f"{kind} cannot be replayed: {why}; name a caller's queue with --queue"

@@ -1,8 +1,8 @@
-"""Which installation a command talks to: the environment's, or the stack that runs on this machine.
+"""The installation that a command uses: the environment's, or the stack that runs on this machine.
 
 `RAGBUS_SERVICEBUS_CONNECTION_STRING` or `RAGBUS_SERVICEBUS_NAMESPACE` in the environment wins; then
-`.ragbus/stack.json`, which `ragbus up` writes. Any other `RAGBUS_…` variable of the environment wins over the stack's
-value of it, and `--config` over both. Every command says which it took, and never shows a key.
+`.ragbus/stack.json`, which `ragbus up` writes. Any other `RAGBUS_…` variable of the environment overrides the stack's
+value, and `--config` overrides both. Every command prints its target, and never a key.
 """
 
 import fcntl
@@ -26,29 +26,29 @@ _EMULATOR_ADMIN_PORT = 5300
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An installation, by the variables that a worker of it would be given."""
+    """An installation, as the variables that its workers get."""
 
     variables: Mapping[str, str]
     source: str
     gateway: str = _GATEWAY
     overridden: Mapping[str, str] = field(default_factory=dict)
-    """What the running stack has for the variables that were given otherwise."""
+    """The running stack's values of variables that the environment overrides."""
 
     @property
     def connection_string(self) -> str | None:
-        """None: by the namespace's name and our own identity."""
+        """None: connect by the namespace's name and our own identity."""
         return self.variables.get(_CONNECTION) or None
 
     @property
     def host(self) -> str:
-        """The namespace's host, with its port if it has one; fit to be printed."""
+        """The namespace's host, with its port if it has one; contains no secret."""
         fields = dict(part.partition("=")[::2] for part in (self.connection_string or "").split(";"))
         endpoint = fields.get("Endpoint") or f"sb://{self.variables.get(_NAMESPACE, '')}"
         return urlsplit(endpoint).netloc
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine for certain."""
+        """Whether it is certainly on this machine."""
         name = urlsplit(f"//{self.host}").hostname or ""
         try:
             return ipaddress.ip_address(name).is_loopback
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def admin_url(self) -> str:
-        """Where a stand-in is administered."""
+        """The administration endpoint of a stand-in."""
         name = urlsplit(f"//{self.host}").hostname
         return self.variables.get("RAGBUS_ADMIN_URL") or f"http://{name}:{_EMULATOR_ADMIN_PORT}"
 
@@ -73,12 +73,12 @@ class Target:
 
     @property
     def redis_url(self) -> str:
-        """Redis."""
+        """The URL of Redis."""
         return self.variables.get("RAGBUS_REDIS_URL") or "redis://127.0.0.1:6379/0"
 
     @property
     def qdrant_url(self) -> str:
-        """Qdrant."""
+        """The URL of Qdrant."""
         return self.variables.get("RAGBUS_QDRANT_URL") or "http://127.0.0.1:6333"
 
     @property
@@ -90,11 +90,11 @@ class Target:
         return int(given)
 
     def differences(self) -> list[str]:
-        """What this command uses instead of what the running stack has, one line each; values of keys are not shown."""
+        """The variables that override the running stack's, one line each, without their values."""
         return [
-            f"configuration: {self.config}; the running stack has {stack_value}"
+            f"configuration: {self.config}; the running stack uses {stack_value}"
             if name == _CONFIG
-            else f"{name} is the one of this terminal, not the running stack's"
+            else f"{name} comes from this terminal, not from the running stack"
             for name, stack_value in sorted(self.overridden.items())
         ]
 
@@ -103,7 +103,7 @@ class Target:
 
 
 def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, config: Path | None = None) -> Target:
-    """The target, with `config` as its configuration if that is given; raises `CommandError` when there is none."""
+    """The target, with `config` as its configuration if given; raises `CommandError` when there is none."""
     ours = {name: value for name, value in environment.items() if name.startswith("RAGBUS_") and value}
     if config is not None:
         ours[_CONFIG] = str(config)
@@ -116,8 +116,8 @@ def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, con
         raise CommandError(f"the stack in {folder.resolve()} is still starting: try again in some seconds")
     if running is None:
         raise CommandError(
-            f"nothing to talk to: start the laptop's stack with `ragbus up` in another terminal, "
-            f"or set {_CONNECTION} (or {_NAMESPACE}); none runs in {folder.resolve()}, --folder names another"
+            f"no stack runs in {folder.resolve()}: start one with `ragbus up` in another terminal, "
+            f"choose another folder with --folder, or set {_CONNECTION} (or {_NAMESPACE})"
         )
     return replace(
         running,
@@ -128,19 +128,23 @@ def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, con
 
 
 def read_stack(file: Path) -> Target | None:
-    """The stack that `file` tells of; None when it does not run (any more)."""
+    """The stack that `file` describes; None when it does not run."""
     try:
-        told = json.loads(file.read_text("utf-8"))
-        variables, pid = dict(told["environment"]), int(told["pid"])
+        described = json.loads(file.read_text("utf-8"))
+        variables, pid = dict(described["environment"]), int(described["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return None
-    return Target(variables, str(file), gateway=str(told.get("gateway_url", _GATEWAY)))
+    except PermissionError:
+        pass  # it runs, under another user
+    return Target(variables, str(file), gateway=str(described.get("gateway_url", _GATEWAY)))
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether a stack has its folder, though it does not say yet where everything is."""
+    """Whether a starting stack holds its folder but has not written its addresses yet."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -149,13 +153,3 @@ def _is_held(lock: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

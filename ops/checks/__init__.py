@@ -1,4 +1,4 @@
-"""The checks of `ragbus doctor`, one file each; a check yields what it found, with the fix."""
+"""The checks of `ragbus doctor`, one file each; a check yields findings with their fixes."""
 
 from collections.abc import Callable, Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Whether the broker can be reached and lets us in."""
+"""Whether the broker is reachable and accepts our credentials."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from shared.contracts.queues import DEAD
 
 
 def broker(at: Target) -> Iterator[Finding]:
-    """Whether the broker can be reached and lets us in."""
+    """Whether the broker is reachable and accepts our credentials."""
     name, port = urlsplit(f"//{at.host}").hostname or "", urlsplit(f"//{at.host}").port or 5671
     try:
         socket.create_connection((name, port), PATIENCE).close()
@@ -23,12 +23,12 @@ def broker(at: Target) -> Iterator[Finding]:
             if at.is_emulator
             else "check name, network and firewall (AMQP over TLS, port 5671)"
         )
-        yield Finding(Level.FAIL, "broker", f"{name}:{port} cannot be reached ({away})", fix)
+        yield Finding(Level.FAIL, "broker", f"{name}:{port} is unreachable ({away})", fix)
         return
-    asyncio.run(_peek(at))
-    yield Finding(Level.OK, "broker", f"{at.host} lets us in")
 
+    async def peek() -> None:
+        async with bus(at) as connected:
+            await connected.peek(DEAD, limit=1)
 
-async def _peek(at: Target) -> None:
-    async with bus(at) as connected:
-        await connected.peek(DEAD, limit=1)
+    asyncio.run(peek())
+    yield Finding(Level.OK, "broker", f"{at.host} accepts our credentials")

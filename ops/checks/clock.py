@@ -12,22 +12,25 @@ from shared.contracts.queues import SKEW
 
 
 def clock(at: Target) -> Iterator[Finding]:
-    """Our clock against the broker's, or that of whatever else tells the time; where nothing answers, nothing."""
+    """Our clock against that of the broker, else of Qdrant or the gateway; no finding if none answers."""
     for url in (at.admin_url if at.is_emulator else f"https://{at.host}", at.qdrant_url, at.gateway):
         try:
-            told = get(url, {}).headers.get("date")
+            date = get(url, {}).headers.get("date")
         except OSError:
             continue
-        if told:
-            yield skew(told, datetime.now(UTC), urlsplit(url).netloc)
+        if date:
+            yield skew(date, datetime.now(UTC), urlsplit(url).netloc)
             return
 
 
-def skew(told: str, now: datetime, who: str) -> Finding:
-    """How far apart the clocks are; an HTTP date is cut to seconds."""
-    apart = abs((now - parsedate_to_datetime(told)).total_seconds())
+def skew(date: str, now: datetime, who: str) -> Finding:
+    """How far the clocks differ; an HTTP date has whole seconds."""
+    apart = abs((now - parsedate_to_datetime(date)).total_seconds())
     if apart > SKEW.total_seconds():
         return Finding(
-            Level.FAIL, "clock", f"{apart:.0f} s apart from {who}'s", "synchronise this machine's clock (NTP)"
+            Level.FAIL,
+            "clock",
+            f"differs from that of {who} by {apart:.0f} s",
+            "synchronise this machine's clock (NTP)",
         )
-    return Finding(Level.OK, "clock", f"within {max(1, round(apart))} s of {who}'s")
+    return Finding(Level.OK, "clock", f"within {max(1, round(apart))} s of that of {who}")

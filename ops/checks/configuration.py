@@ -1,4 +1,4 @@
-"""Whether the files in the configuration folder are right and go together."""
+"""Whether the files in the configuration folder are valid and consistent."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def configuration(at: Target) -> Iterator[Finding]:
-    """The files in the configuration folder, and whether they go together."""
+    """Whether the files in the configuration folder are valid and consistent."""
     from ops.checks.consistency import Configuration, contradictions
     from services.gateway.main import check_deadlines, check_rights
     from services.gateway.settings import GatewaySettings
@@ -43,9 +43,9 @@ def configuration(at: Target) -> Iterator[Finding]:
 
 
 def unknown_deployments(use_cases: "Iterable[UseCase]", chats: Sequence[str]) -> Iterator[Finding]:
-    """The deployments that use cases name, but that no chat model has: who asks there would be told `failed`."""
+    """Deployments of use cases that models.yaml does not have; asks for them would fail."""
     for use_case in use_cases:
         for name in use_case.deployments:
             if name not in chats:
-                said = f"use case {use_case.name}: deployments: there is no chat deployment {name!r} in models.yaml"
-                yield Finding(Level.FAIL, "configuration", said, f"name one that is there: {', '.join(chats)}")
+                said = f"use case {use_case.name}: deployments: models.yaml has no chat deployment {name!r}"
+                yield Finding(Level.FAIL, "configuration", said, f"use one of: {', '.join(chats)}")

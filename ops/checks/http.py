@@ -1,4 +1,4 @@
-"""HTTP answers for the checks."""
+"""HTTP for the checks."""
 
 import urllib.error
 import urllib.request
@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from ops.errors import CommandError
 
-# Seconds until a service counts as one that does not answer.
+# Seconds until a service counts as not answering.
 PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An HTTP answer, whatever its status; the names of its headers in lower case."""
+    """An HTTP response of any status; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -23,7 +23,7 @@ class Page:
 
 
 def get(url: str, headers: Mapping[str, str]) -> Page:
-    """An answer, also if it is a refusal; raises `OSError` when there is none."""
+    """The response, also an error status; raises `OSError` when there is none, `CommandError` for another scheme."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise CommandError(f"{url} is not an http(s) address")
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http or https, see above
@@ -35,6 +35,7 @@ def get(url: str, headers: Mapping[str, str]) -> Page:
 
 
 def why(error: OSError) -> str:
+    """The cause in urllib's error."""
     return str(getattr(error, "reason", error))
 
 

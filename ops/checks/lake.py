@@ -1,4 +1,4 @@
-"""Whether the documents are where the indexer looks."""
+"""Whether the lake's folder exists."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +8,11 @@ from ops.target import Target
 
 
 def lake(at: Target) -> Iterator[Finding]:
-    """Whether the documents are where the indexer looks."""
+    """Whether the lake's folder exists."""
     folder = at.variables.get("RAGBUS_LAKE_FOLDER")
     if folder is None:
         account = at.variables.get("RAGBUS_LAKE_ACCOUNT_URL")
-        yield Finding(Level.OK, "lake", account or "the indexer's own choice")
+        yield Finding(Level.OK, "lake", account or "set in the indexer's environment")
     elif Path(folder).is_dir():
         yield Finding(Level.OK, "lake", folder)
     else:

@@ -1,4 +1,4 @@
-"""Whether `ragbus up` would find its ports free."""
+"""Whether the ports of `ragbus up` are free."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from ops.findings import Finding, Level
 
 
 def ports() -> Iterator[Finding]:
-    """Whether `ragbus up` would find its ports free."""
+    """Whether the ports of `ragbus up` are free."""
     from local.stack.errors import CannotStart
     from local.stack.ports import USUAL, usual
 

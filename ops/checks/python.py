@@ -9,11 +9,14 @@ OLDEST_PYTHON = (3, 11)
 
 
 def python() -> Iterator[Finding]:
-    """The interpreter."""
+    """Whether the interpreter is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info >= OLDEST_PYTHON:
         yield Finding(Level.OK, "python", version)
     else:
         yield Finding(
-            Level.FAIL, "python", f"{version} is too old", "make clean, then make PYTHON=python3.11 (or newer)"
+            Level.FAIL,
+            "python",
+            f"{version} is too old",
+            "run `make clean`, then `make demo PYTHON=python3.11` (or newer)",
         )

@@ -1,4 +1,4 @@
-"""Whether Qdrant answers and lets us in."""
+"""Whether Qdrant answers and accepts our key."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from ops.target import Target
 
 
 def qdrant(at: Target) -> Iterator[Finding]:
-    """Whether Qdrant answers and lets us in."""
+    """Whether Qdrant answers and accepts our key."""
     key = at.variables.get("RAGBUS_QDRANT_API_KEY", "")
     try:
         page = get(f"{at.qdrant_url}/collections", {"api-key": key})
@@ -22,7 +22,7 @@ def qdrant(at: Target) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "qdrant", "refuses our key", "set RAGBUS_QDRANT_API_KEY")
     elif page.status != 200:
         yield Finding(
-            Level.FAIL, "qdrant", f"answers {page.status} to /collections", "is RAGBUS_QDRANT_URL really Qdrant's?"
+            Level.FAIL, "qdrant", f"answers {page.status} to /collections", "check that RAGBUS_QDRANT_URL is Qdrant's"
         )
     else:
         yield Finding(

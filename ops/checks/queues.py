@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def queues(at: Target) -> Iterator[Finding]:
-    """Whether the broker has the queues of the topology, set up as they must be, and what died in them."""
+    """Whether the broker has the queues with the right settings, and which have dead letters."""
     known = callers(at)
     expected = topology(known.ingresses(), known.reply_queues())
     with administration(at) as client:
@@ -24,17 +24,22 @@ def queues(at: Target) -> Iterator[Finding]:
     wrong = list(topology_faults(expected, actual, window))
     yield from wrong
     if not wrong:
-        yield Finding(Level.OK, "queues", f"all {len(expected)} are there, as they should be")
+        yield Finding(Level.OK, "queues", f"all {len(expected)} exist with the right settings")
     dead = {depth.queue: depth.dead for depth in held if depth.dead}
     if dead:
-        told = ", ".join(f"{count} in {queue}" for queue, count in dead.items())
-        yield Finding(Level.WARN, "dead letters", told, f"ragbus dlq ls {next(iter(dead))}")
+        counts = ", ".join(f"{count} in {queue}" for queue, count in dead.items())
+        yield Finding(
+            Level.WARN,
+            "dead letters",
+            counts,
+            f"read them with `ragbus dlq ls {next(iter(dead))}`, then replay or empty them",
+        )
 
 
 def topology_faults(
     expected: Iterable[Queue], actual: "Mapping[str, QueueProperties]", window: timedelta
 ) -> Iterator[Finding]:
-    """How the queues differ from what the workers rely on. `window`: what the gateway was told of theirs."""
+    """How the queues differ from what the workers need. `window`: the gateway's RAGBUS_DUPLICATE_WINDOW."""
     for queue in expected:
         there = actual.get(queue.name)
         if there is None:
@@ -61,19 +66,19 @@ def _differences(queue: Queue, there: "QueueProperties", window: timedelta) -> I
     if queue.is_ingress and queue.duplicate_window and there_window and there_window > queue.duplicate_window:
         yield (
             Level.WARN,
-            f"duplicate window {there_window}, meant to be {queue.duplicate_window}: a repeat gets no answer",
+            f"duplicate window {there_window}, should be {queue.duplicate_window}: a repeat gets no answer",
         )
     if not queue.is_ingress and queue.duplicate_window and there_window is not None and there_window < window:
-        yield Level.FAIL, f"duplicate window {there_window}, but RAGBUS_DUPLICATE_WINDOW says {window}"
+        yield Level.FAIL, f"duplicate window {there_window}, but RAGBUS_DUPLICATE_WINDOW is {window}"
     lock = _duration(there.lock_duration)
     if lock is not None and lock < queue.lock:
-        yield Level.WARN, f"lock {lock}, meant to be {queue.lock}"
+        yield Level.WARN, f"lock {lock}, should be {queue.lock}"
     if (there.max_delivery_count or 0) < queue.max_delivery_count:
-        yield Level.WARN, f"max delivery count {there.max_delivery_count}, meant to be {queue.max_delivery_count}"
+        yield Level.WARN, f"max delivery count {there.max_delivery_count}, should be {queue.max_delivery_count}"
 
 
 def entity(address: str | None) -> str:
-    """The queue's name in what Azure answers with: a whole address."""
+    """The queue's name; Azure returns a whole address."""
     return (address or "").rstrip("/").rpartition("/")[2]
 
 

@@ -1,4 +1,4 @@
-"""Whether Redis takes what the workers do, and is new enough."""
+"""Whether Redis accepts writes, and is new enough."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -8,16 +8,16 @@ from ops.checks.http import PATIENCE
 from ops.findings import Finding, Level
 from ops.target import Target
 
-# The scripts and the commands that we use; 6.2 is what the oldest supported Azure Cache runs above.
+# The oldest version with all our commands; every supported Azure Cache is newer.
 OLDEST_REDIS = (6, 2)
 
 
 def redis(at: Target) -> Iterator[Finding]:
-    """Whether Redis takes what the workers do, a write on every node, and is new enough."""
-    yield from asyncio.run(_redis(at.redis_url))
+    """Whether Redis accepts a write on every node, and is new enough."""
+    yield asyncio.run(_redis(at.redis_url))
 
 
-async def _redis(url: str) -> list[Finding]:
+async def _redis(url: str) -> Finding:
     from shared.redis import FailFastRedis, RedisUnavailable
 
     quick = FailFastRedis(url, timeout=PATIENCE, patience=PATIENCE)
@@ -25,41 +25,41 @@ async def _redis(url: str) -> list[Finding]:
         nodes = await quick.probe()
         info: dict[str, Any] = await quick.run(lambda redis: redis.info("server"))
     except RedisUnavailable as away:
-        return [redis_refusal(str(away))]
+        return redis_refusal(str(away))
     except ValueError as wrong:
-        return [Finding(Level.FAIL, "redis", f"not a Redis URL ({wrong})", "correct RAGBUS_REDIS_URL")]
+        return Finding(Level.FAIL, "redis", f"not a Redis URL ({wrong})", "correct RAGBUS_REDIS_URL")
     finally:
         await quick.close()
-    return [redis_version(str(info.get("redis_version", "0")), str(info.get("valkey_version", "")), nodes)]
+    return redis_version(str(info.get("redis_version", "0")), str(info.get("valkey_version", "")), nodes)
 
 
-# What Redis says when it does not take a write, and what to do about it.
+# Words in Redis' refusal of a write, and the fix.
 _REFUSALS: Mapping[str, str] = {
     "WRONGPASS": "correct the password in RAGBUS_REDIS_URL",
     "invalid username-password": "correct the password in RAGBUS_REDIS_URL",
     "Authentication required": "put the password into RAGBUS_REDIS_URL",
-    "no permissions": "let its user run scripts and write keys that begin with ragbus:",
+    "no permissions": "allow its user to run scripts and to write keys that begin with ragbus:",
     "read only replica": "point RAGBUS_REDIS_URL to the primary",
-    "used memory": "give it more memory, or let it evict (maxmemory-policy volatile-lru)",
-    "persist": "mend its disk, or set stop-writes-on-bgsave-error no",
-    "not served": "give every hash slot of the cluster to a node",
-    "cluster is down": "bring back the nodes that are missing, or let replicas take over",
-    "loading": "wait until it has read its data",
+    "used memory": "give it more memory, or allow eviction (maxmemory-policy volatile-lru)",
+    "persist": "repair its disk, or set stop-writes-on-bgsave-error no",
+    "not served": "assign every hash slot of the cluster to a node",
+    "cluster is down": "start the missing nodes, or let replicas take over",
+    "loading": "wait until it has loaded its data",
     "SELECT is not allowed": "end RAGBUS_REDIS_URL in /0: a cluster has one database",
-    "certificate": "name the host that is in its certificate in RAGBUS_REDIS_URL",
+    "certificate": "use the host name of its certificate in RAGBUS_REDIS_URL",
 }
 
 
 def redis_refusal(said: str) -> Finding:
-    """Why Redis is of no use to the workers."""
+    """Why the workers cannot use Redis, and the fix."""
     for words, fix in _REFUSALS.items():
         if words.lower() in said.lower():
-            return Finding(Level.FAIL, "redis", f"refuses what the workers do ({said})", fix)
-    return Finding(Level.FAIL, "redis", f"does not take a write ({said})", "start it, or correct RAGBUS_REDIS_URL")
+            return Finding(Level.FAIL, "redis", f"refuses the workers' writes ({said})", fix)
+    return Finding(Level.FAIL, "redis", f"does not accept a write ({said})", "start it, or correct RAGBUS_REDIS_URL")
 
 
 def redis_version(version: str, valkey: str = "", nodes: int = 1) -> Finding:
-    """Whether that version will do. `nodes`: of a cluster."""
+    """Whether the version is new enough. `nodes`: the number of nodes of a cluster."""
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     said = f"Valkey {valkey} (as Redis {version})" if valkey else f"Redis {version}"
     if numbers < OLDEST_REDIS:

@@ -26,7 +26,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and as whom."""
+    """A question and its caller; `timeout` in seconds."""
 
     text: str
     use_case: str | None = None
@@ -38,15 +38,15 @@ class Question:
 
     @property
     def cache(self) -> str | None:
-        """What the body says about the answer cache."""
+        """The body's `cache` field."""
         return "refresh" if self.refresh else None
 
 
 def goes_on(question: Question, *, http: bool) -> str:
-    """What to say when nobody waits for the answer any more."""
-    door = "http/" if http else ""
+    """The hint after Ctrl-C: the request continues, and how to cancel it."""
+    prefix = "http/" if http else ""
     caller = f" --as {question.caller}" if question.caller else ""
-    return f"the request goes on; `ragbus cancel {door}{question.message_id}{caller}` takes it back"
+    return f"the request continues; cancel it with `ragbus cancel {prefix}{question.message_id}{caller}`"
 
 
 def by_queue(target: Target, question: Question) -> tuple[Answer, float]:
@@ -55,7 +55,7 @@ def by_queue(target: Target, question: Question) -> tuple[Answer, float]:
 
 
 def by_http(target: Target, question: Question) -> tuple[Answer, float]:
-    """The same through the gateway's HTTP door; raises `CommandError`."""
+    """The same over HTTP; raises `CommandError`."""
     use_case = question.use_case or caller_named(target, question.caller).use_cases[0]
     url = f"{target.gateway}/v1/{use_case}/ask?wait={min(question.timeout, 120):.0f}&deadline={question.timeout:.0f}"
     key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
@@ -69,7 +69,8 @@ def by_http(target: Target, question: Question) -> tuple[Answer, float]:
     answer = fetch_json(urllib.request.Request(url, body, headers), question.timeout + 20)  # noqa: S310 - our own gateway
     if "outcome" not in answer:
         raise CommandError(
-            f"no outcome within {question.timeout:.0f} s; fetch {target.gateway}/v1/requests/{answer['request_id']}"
+            f"no outcome within {question.timeout:.0f} s; "
+            f"get it later from {target.gateway}/v1/requests/{answer['request_id']}"
         )
     return answer, time.perf_counter() - began
 
@@ -88,16 +89,18 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
         async with service_bus(target) as bus:
             return await ask(bus, caller, question)
     except NoReply as silence:
-        raise CommandError(f"{silence}; `ragbus queues` shows where it waits, `ragbus doctor` why") from silence
+        raise CommandError(
+            f"{silence}; run `ragbus queues` to see where it waits, `ragbus doctor` to see why"
+        ) from silence
     except ServiceBusError as away:
-        raise CommandError(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+        raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away
 
 
 async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
     from ops.upstream import Upstream
 
     def unexpected(answer: Answer) -> None:
-        console.err(f"another answer was in that session: {answer.get('outcome')}, request {answer.get('request_id')}")
+        console.err(f"the session has another answer: {answer.get('outcome')}, request {answer.get('request_id')}")
 
     app = Upstream(
         bus, queue=caller.queue, replies=caller.reply_queues[0], session=question.session, unexpected=unexpected
@@ -115,7 +118,7 @@ async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -
 
 
 async def _with_one_connection(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
-    """The same where connections are scarce: the sender is closed before answers are received."""
+    """The same with one connection at a time: the sender is closed before the answer is received."""
     from ops.upstream import LATE, NoReply, ask_message
 
     replies, session = caller.reply_queues[0], question.session or new_id()

@@ -1,4 +1,4 @@
-"""`ragbus cancel`: take a question back, by queue or over HTTP."""
+"""`ragbus cancel`: cancels a request, by queue or over HTTP."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ def by_queue(target: Target, message_id: str, caller: str | None = None) -> None
 
 
 def by_http(target: Target, request_id: str) -> Answer:
-    """The outcome of the request from now on; raises `CommandError`."""
+    """Cancel over HTTP; returns the request's outcome. Raises `CommandError`."""
     key = target.variables.get("RAGBUS_API_KEY", LAPTOP_KEY)
     headers = {"Authorization": f"Bearer {key}"}
     url = f"{target.gateway}/v1/requests/{urllib.parse.quote(request_id, safe='')}"
@@ -45,4 +45,4 @@ async def _by_queue(target: Target, message_id: str, caller: Any) -> None:
         async with service_bus(target) as bus, bus.get_queue_sender(caller.queue) as sender:
             await sender.send_messages(said)
     except ServiceBusError as away:
-        raise CommandError(f"{target.host} does not answer: {away}; `ragbus doctor` says more") from away
+        raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away

@@ -1,4 +1,4 @@
-"""`ragbus capture`: messages into files, without taking them from their queue."""
+"""`ragbus capture`: writes messages to files; they stay in their queue."""
 
 import os
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ def capture(
     after: int,
     limit: int | None,
 ) -> int:
-    """Write one file per message into `folder`; says how many."""
+    """Write one file per message into `folder`; returns how many."""
     matches, count = message_filter.parse(condition), 0
 
     def keep(message: Received) -> bool:
@@ -36,14 +36,14 @@ def capture(
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     left = each_of(target, place, Selection(keep, after, limit), write)
-    console.err(f"{console.count(count, 'message')} of {place} captured; none was taken from it")
+    console.err(f"{console.count(count, 'message')} of {place} captured; the queue is unchanged")
     if left:
         console.err(str(left))
     return count
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Write what only its owner may read, also over a file that others could read: it holds what people asked."""
+    """Write a file that only its owner may read, because it contains what people asked."""
     new = file.with_name(f".{file.name}.part")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
         opened.write(text)

@@ -1,4 +1,4 @@
-"""`ragbus demo`: the whole system at work, with nothing but this machine; every step is checked.
+"""`ragbus demo`: runs the whole system on this machine and checks every step.
 
 start ─▶ index the handbook ─▶ ask ─▶ ask again (from the cache) ─▶ edit ─▶ ask again (the new answer) ─▶ ask the
 unanswerable
@@ -32,13 +32,13 @@ _MEGABYTE = 1_000_000
 
 
 class Stuck(CommandError):
-    """A step did not come to its end; the ones after it make no sense."""
+    """A step did not finish, so the following ones cannot run."""
 
 
 def demo(folder: Path, *, reset: bool) -> int:
-    """0 when every step held, else 1; 130 when it was stopped."""
+    """Returns 0 when every check passed, else 1; 130 when it was stopped."""
     if os.environ.get("RAGBUS_CONFIG"):
-        console.err("note: the demonstration is of the example; RAGBUS_CONFIG does not count for it")
+        console.err("note: the demonstration uses the example and ignores RAGBUS_CONFIG")
     performance = Demo(folder, reset=reset)
     try:
         finished = run(performance.play())
@@ -46,13 +46,13 @@ def demo(folder: Path, *, reset: bool) -> int:
         performance.failures.append(str(failure))
         finished = True
     if finished is None:
-        console.err("stopped; nothing is left running")
+        console.err("stopped; nothing is running")
         return 130
     return performance.verdict()
 
 
 class Demo:
-    """One performance, and what went wrong in it."""
+    """One run, and its failures."""
 
     def __init__(self, folder: Path, *, reset: bool) -> None:
         self.failures: list[str] = []
@@ -62,12 +62,18 @@ class Demo:
         self._memory = ""
         self._documents = 0
         self._questions = demo_script.read(EXAMPLE / "questions.yaml")
-        # Our own stand-ins, or the checks would judge somebody else's model; any Redis will do.
+        # Our own stand-ins, because the checks depend on the model; any Redis will do.
         redis = {name: url for name, url in from_environment().items() if name == "redis"}
-        self._stack = Stack(folder, ports="free", reset=reset, instead=redis, progress=self._tell)
+        self._stack = Stack(
+            folder,
+            ports="free",
+            reset=reset,
+            instead=redis,
+            progress=lambda name, seconds: console.out().print(f"  {name:<10} {seconds:5.1f} s", style="dim"),
+        )
 
     async def play(self) -> bool:
-        """All steps, in order."""
+        """Run all steps, in order."""
         self._title("Start: nine processes on this machine")
         loading = asyncio.create_task(asyncio.to_thread(_load))
         async with self._stack as stack:
@@ -77,13 +83,13 @@ class Demo:
         return True
 
     def verdict(self) -> int:
-        """Say how it went; the exit status."""
+        """Print the result; returns the exit status."""
         out = console.out()
         out.print()
         for failure in self.failures:
             out.print(f"[red]failed[/red] {console.harmless(failure)}", markup=True)
         if not self.failures:
-            out.print(f"[green]all {self._checks} checks held[/green]")
+            out.print(f"[green]all {self._checks} checks passed[/green]")
         if self._first_answer is not None:
             first = f"first cited answer {self._first_answer:.1f} s after the start"
             out.print(f"{first} · {self._documents} documents{self._memory}")
@@ -104,7 +110,7 @@ class Demo:
 
     async def _index(self) -> None:
         files = documents_in(self._stack.lake)
-        self._title(f"Index: {len(files)} documents of the handbook, told by blob events")
+        self._title(f"Index: {len(files)} documents of the handbook, announced by blob events")
         began = time.monotonic()
         async with _progress(len(files)) as show:
             while len(live := await self._live(files)) < len(files):
@@ -115,25 +121,25 @@ class Demo:
             show(len(live))
         self._documents = len(live)
         passages = sum(document.passages for document in live.values())
-        took = f"{time.monotonic() - began:.1f} s after everything was ready; indexing began during the start"
+        took = f"indexed {time.monotonic() - began:.1f} s after everything was ready (indexing began during the start)"
         console.out().print(f"  {len(live)} documents, {passages} passages, {took}")
 
     async def _ask(self, app: Upstream) -> None:
-        self._title("Ask: an upstream app posts to its queue, with the plain azure-servicebus SDK")
+        self._title("Ask: an upstream app sends to its queue with the plain azure-servicebus SDK")
         answerable = [question for question in self._questions if question.answerable]
         for question in answerable:
             answer = await self._put(app, question.text)
             self._check(demo_script.faults(question, answer, cache="miss"))
             if self._first_answer is None and answer.get("citations"):
                 self._first_answer = self._elapsed()
-        self._title("Ask the first one again: nobody pays twice")
+        self._title("Ask the first question again: the cache answers, and no model is paid")
         self._check(demo_script.faults(answerable[0], await self._put(app, answerable[0].text), cache="hit"))
 
     async def _change(self, app: Upstream) -> None:
         for question in self._questions:
             if question.edit is None:
                 continue
-            self._title(f"Edit {question.edit.document}: what depended on it is forgotten")
+            self._title(f"Edit {question.edit.document}: cached answers that used it are evicted")
             await self._edit(question.edit)
             answer = await self._put(app, question.text)
             self._check(demo_script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
@@ -145,16 +151,16 @@ class Demo:
         try:
             file.write_text(demo_script.edited(file.read_text("utf-8"), edit), "utf-8")
         except ValueError as changed:
-            raise Stuck(f"{changed}: run the demonstration without --keep-lake") from changed
+            raise Stuck(f"{changed}; run the demonstration without --keep-lake") from changed
         began = time.monotonic()
         while (now := (await self._live({edit.document})).get(edit.document)) is None or now.version <= before:
             if time.monotonic() - began > REINDEX_WITHIN:
-                raise Stuck(f"{edit.document} was edited, but not indexed anew within {REINDEX_WITHIN:.0f} s")
+                raise Stuck(f"{edit.document} was edited, but not indexed again within {REINDEX_WITHIN:.0f} s")
             await asyncio.sleep(_LOOK)
-        console.out().print(f"  version {now.version} counts after {time.monotonic() - began:.2f} s")
+        console.out().print(f"  version {now.version} is current after {time.monotonic() - began:.2f} s")
 
     async def _ask_the_unanswerable(self, app: Upstream) -> None:
-        self._title("Ask what the handbook does not say")
+        self._title("Ask a question that the handbook does not answer")
         for question in self._questions:
             if not question.answerable:
                 self._check(demo_script.faults(question, await self._put(app, question.text)))
@@ -173,7 +179,7 @@ class Demo:
         self.failures += wrong
 
     async def _live(self, wanted: set[str]) -> "dict[str, Document]":
-        """Which of the `wanted` documents can be found, with all that follows from a change done."""
+        """The `wanted` documents that are indexed completely, by path."""
         from ops.registry import documents
 
         entries = await documents(self._target())
@@ -182,28 +188,25 @@ class Demo:
     def _target(self) -> Target:
         target = read_stack(self._stack.folder.state)
         if target is None:
-            raise Stuck(f"{self._stack.folder.state} is gone")
+            raise Stuck(f"{self._stack.folder.state} no longer describes a running stack")
         return target
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
-
-    def _tell(self, name: str, seconds: float) -> None:
-        console.out().print(f"  {name:<10} {seconds:5.1f} s", style="dim")
 
     def _title(self, text: str) -> None:
         console.out().print(f"\n[bold]{text}[/bold]")
 
 
 def documents_in(lake: Path) -> set[str]:
-    """The paths of all documents in a folder; hidden files are none."""
+    """The paths of all documents in a folder, without hidden files."""
     files = (file.relative_to(lake) for file in lake.rglob("*") if file.is_file())
     return {file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)}
 
 
 @asynccontextmanager
 async def _progress(total: int) -> "AsyncIterator[Show]":
-    """A bar on a terminal; elsewhere nothing, since a log is no place for one."""
+    """A progress bar on a terminal; nothing in a log."""
     if not console.out().is_terminal:
         yield lambda _done: None
         return
@@ -216,7 +219,7 @@ async def _progress(total: int) -> "AsyncIterator[Show]":
 
 
 def _load() -> None:
-    """Import what is slow to import while the processes start."""
+    """Import slow modules while the processes start."""
     import azure.servicebus.aio  # noqa: F401
 
     import ops.registry  # noqa: F401

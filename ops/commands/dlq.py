@@ -1,4 +1,4 @@
-"""`ragbus dlq`: looking at dead letters without touching them."""
+"""`ragbus dlq`: dead letters, read without changing them."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,13 @@ from shared.contracts.queues import DEAD
 if TYPE_CHECKING:
     from rich.table import Table
 
+# Characters of a description that a group shares.
 _DESCRIBED = 120
 
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one reason from one queue, with the same description."""
+    """Dead letters from one queue with one reason and one description."""
 
     reason: str
     source: str
@@ -34,13 +35,14 @@ class Group:
 
 
 def groups_of(found: Iterable[Received]) -> list[Group]:
-    """`found` by reason, by the queue they died on and by description, the largest group first."""
+    """`found` by reason, source queue and description, the largest group first."""
     groups: dict[tuple[str, str, str], Group] = {}
     for message in found:
+        line = _line(message)
         key = (
             message_filter.value(message, "reason") or "Unknown",
             message_filter.value(message, "source"),
-            _described(message),
+            line if len(line) <= _DESCRIBED else line[: _DESCRIBED - 1] + "…",
         )
         group = groups.setdefault(key, Group(*key, example=message))
         group.count += 1
@@ -60,7 +62,7 @@ def list_dead(
         if as_json:
             listed.append(_facts(message))
         else:
-            # What groups are made of; the bodies of all dead letters would be too much to hold.
+            # Without the bodies, which may be too large together.
             seen.append(replace(message, body=b""))
 
     left = each_of(target, place, Selection(message_filter.parse(condition), after, limit), take)
@@ -75,7 +77,7 @@ def list_dead(
 
 
 def show(target: Target, place: Place, sequence: int) -> None:
-    """Print one message whole."""
+    """Print one message in full; raises `CommandError`."""
     message = asyncio.run(_at(target, place, sequence))
     for name, value in _facts(message).items():
         if value not in (None, "", {}):
@@ -89,42 +91,38 @@ async def _at(target: Target, place: Place, sequence: int) -> Received:
     async with bus(target) as connected:
         page = await connected.peek(place.queue, dead=place.dead, after=sequence - 1, limit=1)
     if not page or page[0].sequence_number != sequence:
-        raise CommandError(f"{place} has no message with sequence number {sequence}; `ragbus dlq ls --json` lists them")
+        raise CommandError(
+            f"{place} has no message with sequence number {sequence}; list them with `ragbus dlq ls --json`"
+        )
     return page[0]
 
 
 def mention_others(target: Target) -> None:
-    """Say in one line which other queues hold dead letters, if it can be known."""
+    """Print in one line which other queues have dead letters, if we have the right to count them."""
     try:
         with administration(target) as client:
             others = {each.queue: each.dead for each in depths(client) if each.dead and each.queue != DEAD}
     except CommandError:
-        return  # counting needs the right to manage, looking does not
+        return  # counting needs the right to manage, peeking does not
     if others:
         listed = ", ".join(f"{count} of {queue}" for queue, count in others.items())
-        console.err(f"there are others: {listed}; `ragbus dlq ls {next(iter(others))}` lists them")
+        console.err(f"other queues have dead letters: {listed}; list them with `ragbus dlq ls {next(iter(others))}`")
 
 
 def _line(message: Received) -> str:
     return " ".join(message_filter.value(message, "description").split())
 
 
-def _described(message: Received) -> str:
-    """The description in a line; what differs only after it counts as the same."""
-    line = _line(message)
-    return line if len(line) <= _DESCRIBED else line[: _DESCRIBED - 1] + "…"
-
-
 def _table(groups: Sequence[Group]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    columns = ("reason", "died on", "count", "oldest", "first", "its description")
+    columns = ("reason", "source", "count", "oldest", "first", "description of the first")
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for group in groups:
         oldest = f"{group.oldest:%Y-%m-%d %H:%M:%S}Z" if group.oldest else ""
         first = f"#{group.example.sequence_number}"
-        # In a pipe nothing is cut; on a terminal `dlq show` has the whole.
+        # In a pipe nothing is cut; on a terminal, `dlq show` prints all of it.
         said = group.description if console.out().is_terminal else _line(group.example)
         cells = (group.reason, group.source, group.count, oldest, first, said)
         table.add_row(*(Text(console.harmless(str(cell))) for cell in cells))

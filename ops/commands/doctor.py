@@ -1,4 +1,4 @@
-"""`ragbus doctor`: what usually goes wrong, checked in the order in which one thing needs another."""
+"""`ragbus doctor`: checks for common faults, dependencies first."""
 
 import logging
 import threading
@@ -16,14 +16,14 @@ from ops.target import Target
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Of one check, in seconds: to sign in at Azure by trying one kind of identity after another may take a while.
+# Seconds for one check: signing in to Azure may try several kinds of identity.
 DEADLINE = 20.0
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 def examine(folder: Path, config: Path | None, *, as_json: bool) -> int:
-    """Print each thing as it is found; 1 when something is broken."""
-    # The SDK logs a traceback for each attempt to reach a broker that is hung; a finding says it in a line.
+    """Print each finding when it is made; returns 1 when something is broken, else 0."""
+    # The SDK logs a traceback for each attempt to reach a hung broker; a finding needs one line.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     found: list[Finding] = []
     for finding in _findings(folder, config):
@@ -54,20 +54,20 @@ def _safely(what: str, check: Callable[[Target], Iterable[Finding]], at: Target)
     try:
         yield from _in_time(lambda: list(check(at)))
     except TimeoutError:
-        fix = "what it asked is hung or cannot be reached: look at the findings above, and at that service's own health"
+        fix = "the service hangs or is unreachable: check the findings above, and the service's own health"
         yield Finding(Level.FAIL, what, f"no answer within {DEADLINE:.0f} s", fix)
     except CommandError as problem:
         said, fix = _split(str(problem), "; ")
-        # "Ask the doctor" is no advice from the doctor.
+        # Advice to run the doctor is useless here.
         yield Finding(Level.FAIL, what, said, "" if "ragbus doctor" in fix else fix)
-    except Exception as odd:  # noqa: BLE001 - one check that cannot be made must not hide the others
-        yield Finding(Level.WARN, what, f"could not be checked: {odd!r}", "ragbus --debug queues may say more")
+    except Exception as odd:  # noqa: BLE001 - a failing check must not hide the others
+        yield Finding(Level.WARN, what, f"the check failed: {odd!r}", "run `ragbus --debug queues` for more")
 
 
 def _in_time(check: Callable[[], list[Finding]], deadline: float = DEADLINE) -> list[Finding]:
-    """What `check` finds; raises what it raises, and `TimeoutError` when it hangs.
+    """The findings of `check`; raises what it raises, and `TimeoutError` after `deadline` seconds.
 
-    In a thread that is left behind then: an SDK that waits for a silent broker cannot be told to stop.
+    In a thread, which is then abandoned, because an SDK that waits for a silent broker cannot be stopped.
     """
     ended: SimpleQueue[list[Finding] | Exception] = SimpleQueue()
 
@@ -88,7 +88,7 @@ def _in_time(check: Callable[[], list[Finding]], deadline: float = DEADLINE) -> 
 
 
 def _split(sentence: str, mark: str) -> tuple[str, str]:
-    """What is wrong, and the fix, which stands after the last `mark`; before it may be another program's words."""
+    """The fault and the fix in `sentence`; the fix follows the last `mark`."""
     said, found, fix = sentence.rpartition(mark)
     return (said, fix) if found else (sentence, "")
 

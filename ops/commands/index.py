@@ -1,4 +1,4 @@
-"""`ragbus index`: what is in the lake, what is in the index, and bringing the two together."""
+"""`ragbus index`: documents in the lake and in the index, and the differences."""
 
 import asyncio
 import os
@@ -28,52 +28,58 @@ if TYPE_CHECKING:
 
 
 def put(target: Target, files: Sequence[Path], folder: str) -> None:
-    """Copy `files` into the lake; the event that follows gets them indexed."""
+    """Copy `files` into the lake, whose events make the indexer read them; raises `CommandError`."""
     lake = lake_of(target)
     for file in files:
         if not file.is_file():
             raise CommandError(f"{file} is not a file")
         name = (PurePosixPath(folder) / file.name).as_posix()
-        _copy(file, within(lake, name))
-        console.out().print(f"{name} is in the lake; `ragbus index status` shows when it counts", markup=False)
+        copy = within(lake, name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # Under a hidden name first, so that the watcher never reports half a file.
+        half = copy.with_name(f".{copy.name}.part")
+        shutil.copyfile(file, half)
+        half.replace(copy)
+        console.out().print(f"{name} is in the lake; `ragbus index status` shows when it is indexed", markup=False)
 
 
 def remove(target: Target, paths: Sequence[str]) -> None:
-    """Remove documents from the lake; the event that follows gets them out of the index."""
+    """Remove documents from the lake, whose events make the indexer drop them; raises `CommandError`."""
     lake = lake_of(target)
     for path in paths:
         file = within(lake, path)
         if not file.is_file():
-            raise CommandError(f"the lake has no {path}; `ragbus index status` lists what is indexed")
+            raise CommandError(f"the lake has no {path}; list the indexed documents with `ragbus index status`")
         file.unlink()
-        console.out().print(f"{path} is gone from the lake", markup=False)
+        console.out().print(f"{path} was removed from the lake", markup=False)
 
 
 def status(target: Target, *, as_json: bool) -> None:
-    """Print what the registry knows."""
+    """Print the registry; raises `CommandError`."""
     known = asyncio.run(documents(target))
     if as_json:
         console.print_json([{**asdict(document), "groups": sorted(document.groups)} for document in known])
     elif known:
         console.out().print(_table(known, datetime.now(UTC)))
     else:
-        console.out().print("nothing is indexed; `ragbus index reconcile` announces what is in the lake")
+        console.out().print("nothing is indexed; `ragbus index reconcile` sends an event for each document in the lake")
 
 
 def reconcile(target: Target, *, dry_run: bool) -> None:
-    """Announce what the index lacks of the lake."""
+    """Print the differences between lake and index, and send their events; raises `CommandError`."""
     found = asyncio.run(reconciled(target, dry_run=dry_run))
     for finding in found:
         console.out().print(f"{finding.why:<10} {console.harmless(finding.path)}", markup=False)
     if not found:
-        console.out().print("the index says what the lake says")
+        console.out().print("the index matches the lake")
     else:
         console.err(f"{console.count(len(found), 'event')} {'would be ' if dry_run else ''}sent to blob-events")
 
 
 async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Mismatch]":
-    """Where index and lake differ, after telling the indexer of it; raises `CommandError`."""
+    """The differences between lake and index, after sending their events; raises `CommandError`."""
     from services.indexer.build import build_reconciler
+    from services.indexer.reconcile import event_of
     from services.indexer.settings import IndexerSettings
 
     os.environ.update(target.variables)
@@ -83,28 +89,22 @@ async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Mismatch
     except SettingsError as wrong:
         raise CommandError(str(wrong)) from wrong
     except TryLater as away:
-        raise CommandError(f"{away}; `ragbus doctor` says more") from away
+        raise CommandError(f"{away}; run `ragbus doctor`") from away
     if found and not dry_run:
-        await _announce(target, found)
+        async with bus(target) as connected:
+            for finding in found:
+                event_id = str(uuid4())
+                body = event_of(finding, now=datetime.now(UTC), event_id=event_id)
+                await connected.send(Outgoing(BLOB_EVENTS, body, subject="", message_id=event_id))
     return found
 
 
-async def _announce(target: Target, found: "Sequence[Mismatch]") -> None:
-    from services.indexer.reconcile import event_of
-
-    async with bus(target) as connected:
-        for finding in found:
-            event_id = str(uuid4())
-            body = event_of(finding, now=datetime.now(UTC), event_id=event_id)
-            await connected.send(Outgoing(BLOB_EVENTS, body, subject="", message_id=event_id))
-
-
 def lake_of(target: Target) -> Path:
-    """The folder that is the lake; raises `CommandError` when the lake is a storage account."""
+    """The folder of the lake; raises `CommandError` when the lake is a storage account."""
     folder = target.variables.get("RAGBUS_LAKE_FOLDER")
     if folder is None:
         raise CommandError(
-            "the lake is no folder here: upload to its container (`az storage blob upload`), the event follows"
+            "the lake is a storage account: upload to its container (`az storage blob upload`), which sends the event"
         )
     if not Path(folder).is_dir():
         raise CommandError(f"RAGBUS_LAKE_FOLDER: {folder} is not a folder")
@@ -118,18 +118,10 @@ def within(lake: Path, path: str) -> Path:
         raise CommandError(f"{path} is not a path inside the lake")
     name = file.relative_to(lake).as_posix()
     if PurePosixPath(path).as_posix() != name:
-        raise CommandError(f"{path} is another name of {name}, by a link or a step up; use that one")
+        raise CommandError(f"{path} is another name of {name} (by a link or `..`); use that one")
     if fault := fault_of_path(name):
         raise CommandError(f"{path} cannot be indexed: {fault}")
     return file
-
-
-def _copy(source: Path, file: Path) -> None:
-    # Under a hidden name first: the watcher must not announce half a file.
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(f".{file.name}.part")
-    shutil.copyfile(source, half)
-    half.replace(file)
 
 
 def _table(known: "Sequence[Document]", now: datetime) -> "Table":

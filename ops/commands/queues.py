@@ -1,4 +1,4 @@
-"""`ragbus queues`: how much waits where."""
+"""`ragbus queues`: the messages of every queue, counted."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ _EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What a queue holds."""
+    """The message counts of a queue."""
 
     queue: str
     active: int
@@ -40,12 +40,19 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
         with _client(target) as client:
             yield client
     except ClientAuthenticationError as refused:
-        raise CommandError(f"{target.host} refuses our credentials; queue counts need the right to manage") from refused
+        raise CommandError(
+            f"{target.host} refuses our credentials; counting messages needs the right to manage"
+        ) from refused
     except DeserializationError as odd:
-        raise CommandError(f"the administration of {where} answers what the SDK cannot read: {_cause(odd)}") from odd
+        cause: BaseException = odd
+        while cause.__cause__ is not None:
+            cause = cause.__cause__  # the SDK wraps errors in one another
+        raise CommandError(
+            f"the SDK cannot read the reply of the administration endpoint {where}: {_first_line(cause)}"
+        ) from odd
     except AzureError as away:
         raise CommandError(
-            f"the administration of {where} does not answer: {_first_line(away)}; is it running?"
+            f"the administration endpoint {where} does not answer: {_first_line(away)}; is it running?"
         ) from away
 
 
@@ -66,12 +73,12 @@ def depths(client: "ServiceBusAdministrationClient") -> list[Depth]:
 
 
 def properties(client: "ServiceBusAdministrationClient") -> "dict[str, QueueProperties]":
-    """How every queue is set up."""
+    """The settings of every queue, by name."""
     return {each.name: each for each in client.list_queues()}
 
 
 def show(target: Target, *, watch: bool, as_json: bool) -> None:
-    """Print the depths once, or again and again until Ctrl-C."""
+    """Print the counts once, or repeatedly until Ctrl-C."""
     with administration(target) as client:
         if as_json:
             console.print_json([asdict(depth) for depth in depths(client)])
@@ -85,7 +92,7 @@ def _watch(client: "ServiceBusAdministrationClient") -> None:
     from rich.live import Live
 
     if not console.out().is_terminal:
-        # A live display in a pipe would show nothing until it ends.
+        # A live display prints nothing into a pipe until it ends.
         while True:
             console.out().print(_table(depths(client)))
             sys.stdout.flush()
@@ -119,31 +126,19 @@ def _client(target: Target) -> "ServiceBusAdministrationClient":
         return ServiceBusAdministrationClient(target.host, DefaultAzureCredential())
     if not target.is_emulator:
         return ServiceBusAdministrationClient.from_connection_string(target.connection_string)
-    return _emulated(target.connection_string, target)
-
-
-def _emulated(connection_string: str, target: Target) -> "ServiceBusAdministrationClient":
     from urllib.parse import urlsplit
 
     from azure.core.pipeline.transport import RequestsTransport
-    from azure.servicebus.management import ServiceBusAdministrationClient
 
     class PlainHttp(RequestsTransport):  # type: ignore[misc]  # azure.core loads it lazily, untyped
-        """The SDK speaks https only, the emulator http only."""
+        """The SDK speaks only https, the emulator only http."""
 
         def send(self, request: Any, **options: Any) -> Any:
             request.url = request.url.replace("https://", "http://", 1)
             return super().send(request, **options)
 
-    there = connection_string.replace(target.host, urlsplit(target.admin_url).netloc)
+    there = target.connection_string.replace(target.host, urlsplit(target.admin_url).netloc)
     return ServiceBusAdministrationClient.from_connection_string(there, transport=PlainHttp(), retry_total=1)
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost error's words: the SDK wraps one into another."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

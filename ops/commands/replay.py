@@ -1,11 +1,10 @@
-"""`ragbus replay`: captured messages sent again, or run through their worker in this process."""
+"""`ragbus replay`: sends captured messages again, or runs their worker's handler in this process."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ops import captured_message, console
 from ops.captured_message import CapturedMessage
@@ -17,29 +16,26 @@ from shared.contracts.ids import replay_run
 from shared.ledger.ledger import KEEP, Ledger
 from shared.redis import FailFastRedis, RedisUnavailable
 
-if TYPE_CHECKING:
-    from shared.ledger.ledger import Entry
-
 LOCAL = "local"
 
 
 def check_target(target: Target, to: str, *, allowed: bool) -> None:
-    """Refuse to send anywhere but here, unless it was said twice; raises `CommandError`."""
+    """Raise `CommandError` for a target other than `to`, or outside this machine without `allowed`."""
     if target.is_local:
         if to not in (LOCAL, target.host):
-            raise CommandError(f"the target is {target}, not {to}")
+            raise CommandError(f"nothing was sent: the target is {target}, not {to}")
         return
     if to == LOCAL:
         raise CommandError(
-            f"the target is {target}, which is not on this machine: unset its RAGBUS_SERVICEBUS_… and use `ragbus up`, "
-            f"or mean it with --to {target.host} --yes-send-to-azure"
+            f"nothing was sent: the target is {target}, not this machine; "
+            f"unset RAGBUS_SERVICEBUS_… and use `ragbus up`, or add --to {target.host} --yes-send-to-azure"
         )
     if to not in (target.host, target.host.partition(".")[0]) or not allowed:
-        raise CommandError(f"nothing was sent: to send to {target.host} say --to {target.host} --yes-send-to-azure")
+        raise CommandError(f"nothing was sent: to send to {target.host}, add --to {target.host} --yes-send-to-azure")
 
 
 def read(files: Sequence[Path]) -> list[CapturedMessage]:
-    """The captured messages; raises `CommandError` naming the file that cannot be read."""
+    """The captured messages; raises `CommandError` that names an unreadable file."""
     found = []
     for file in files:
         try:
@@ -54,18 +50,28 @@ def read(files: Sequence[Path]) -> list[CapturedMessage]:
 
 
 async def resend(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
-    """Send each of `captured` again."""
+    """Send each of `captured` again; raises `CommandError`."""
     known = callers(target)
     async with redis(target) as quick, bus(target) as connected:
         for each in captured:
             work = work_of(each, known, queue)
             if work.ended and not rerun:
                 console.err(
-                    f"request {work.request_id} has its outcome (expired), so nothing was sent: "
-                    "--rerun has the gateway admit it anew, and a second outcome is sent"
+                    f"request {work.request_id} has its outcome (expired), so nothing was sent; "
+                    "with --rerun the gateway admits it again and sends a second outcome"
                 )
                 continue
-            await _tell_what_is_known(Ledger(quick), work, rerun=rerun)
+            try:
+                entry = await Ledger(quick).find(work.request_id)
+            except RedisUnavailable:
+                console.err("Redis is unavailable, so it is unknown whether the request has its outcome")
+            else:
+                known_outcome = (entry.answer or entry.unread) if entry is not None else None
+                if known_outcome is not None:
+                    console.err(
+                        f"request {work.request_id} has its outcome ({known_outcome.outcome}); "
+                        + ("the rerun sends a second one" if rerun else "the replay changes nothing without --rerun")
+                    )
             number = await next_number(quick, work)
             message = replayed(each, work, number, rerun=rerun, now=datetime.now(UTC))
             await connected.send(message)
@@ -73,48 +79,27 @@ async def resend(target: Target, captured: Sequence[CapturedMessage], *, rerun: 
 
 
 async def next_number(redis: FailFastRedis, work: Work) -> int:
-    """One more than every replay of this request before, so that no duplicate window swallows what comes of it.
+    """The next replay number of a request, so that no duplicate window drops what follows from the replay.
 
-    Of the request, not of the stage: the first replay of an ask makes a `…/retrieve/p1` too.
+    Counted per request, not per stage: the first replay of an ask also makes a `…/retrieve/p1`.
     """
     key = f"ragbus:replays:{{{work.request_id}}}"
     try:
         counted = int(await redis.run(lambda client: client.incr(key)))
         await redis.run(lambda client: client.expire(key, KEEP))
     except RedisUnavailable:
-        # Larger than any counted number, and than that of a second ago.
+        # Larger than any counted number, and growing with time.
         return time.time_ns() // 1_000_000
     return max(counted, work.earlier + 1)
 
 
-async def _tell_what_is_known(ledger: Ledger, work: Work, *, rerun: bool) -> None:
-    try:
-        entry = await ledger.find(work.request_id)
-    except RedisUnavailable:
-        console.err("Redis is away, so it is not known whether the request has its outcome already")
-        return
-    if entry is not None and (entry.answer is not None or entry.unread is not None):
-        console.err(_told(entry, work, rerun=rerun))
-
-
-def _told(entry: "Entry", work: Work, *, rerun: bool) -> str:
-    answer = entry.answer or entry.unread
-    outcome = answer.outcome if answer else "?"
-    if rerun:
-        return f"request {work.request_id} has its outcome ({outcome}); as a rerun it gets a second one"
-    return (
-        f"request {work.request_id} has its outcome ({outcome}): the replay will change nothing; "
-        "--rerun works it out again and sends a second outcome"
-    )
-
-
 def replay(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
-    """Send the `captured` messages again."""
+    """Send the `captured` messages again; raises `CommandError`."""
     asyncio.run(resend(target, captured, rerun=rerun, queue=queue))
 
 
 def inline(target: Target, captured: Sequence[CapturedMessage], *, rerun: bool, queue: str | None) -> None:
-    """Run the `captured` messages through their workers here; send nothing."""
+    """Run the workers' handlers on the `captured` messages in this process; raises `CommandError`."""
     from ops.inline import run
 
     known = callers(target)

@@ -1,4 +1,4 @@
-"""`ragbus up`: the stack, and how to use it."""
+"""`ragbus up`: starts the stack and prints how to use it."""
 
 import asyncio
 import os
@@ -38,17 +38,17 @@ with bus.get_queue_receiver("answers", session_id=session) as receiver:
 
 
 def up(folder: Path, *, config: Path | None, free_ports: bool, reset: bool) -> int:
-    """Run until told to stop: 0; 1 when a part died. Raises `CommandError` when it cannot start."""
+    """Run until stopped: 0; 1 when a part died. Raises `CommandError` when it cannot start."""
     if os.environ.get("RAGBUS_SERVICEBUS_NAMESPACE") or os.environ.get("RAGBUS_SERVICEBUS_CONNECTION_STRING"):
-        console.err("note: the stack brings its own broker; RAGBUS_SERVICEBUS_… of this terminal does not count for it")
+        console.err("note: the stack starts its own broker and ignores RAGBUS_SERVICEBUS_… of this terminal")
     try:
         run(_up(folder, config=config or EXAMPLE, free_ports=free_ports, reset=reset))
     except CannotStart as error:
         raise CommandError(str(error).replace("use --free-ports", "use `.venv/bin/ragbus up --free-ports`")) from error
     except Died as error:
-        console.err(f"ragbus: everything was stopped, because {error}")
+        console.err(f"ragbus: stopped everything, because {error}")
         return 1
-    console.err("stopped; nothing is left running")
+    console.err("stopped; nothing is running")
     return 0
 
 
@@ -71,9 +71,9 @@ async def _up(folder: Path, *, config: Path, free_ports: bool, reset: bool) -> N
 
 
 async def _catch_up(environment: Mapping[str, str]) -> None:
-    """Announce again what the last run announced but may not have indexed: a power cut takes the queues' last moment.
+    """Send events for documents that the last run may not have indexed: a power cut loses the queues' last moment.
 
-    In a process of its own, so that what this needs does not stay in our memory.
+    In a process of its own, so that its imports do not stay in our memory.
     """
     command = (sys.executable, "-m", "ops", "index", "reconcile")
     process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=DEVNULL, stderr=PIPE)
@@ -84,7 +84,7 @@ async def _catch_up(environment: Mapping[str, str]) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        console.err(f"the documents could not be compared with the index: {said.decode().strip()}")
+        console.err(f"cannot compare the lake with the index: {said.decode().strip()}")
 
 
 def _explain(stack: Stack) -> None:
@@ -96,35 +96,31 @@ def _explain(stack: Stack) -> None:
         out.print("\n[bold]Ask over the queue[/bold], with the plain SDK")
         print_plain(_PYTHON.format(connection_string=stack.connection_string))
     else:
-        print_plain(f"\nCallers, use cases and models are those of {stack.config}")
+        print_plain(f"\nCallers, use cases and models: {stack.config}")
     out.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
+    out.print("Indexing may take some seconds more; [bold]ragbus index status[/bold] lists the finished documents.")
     out.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
 
 
 def print_plain(text: str) -> None:
-    """Print what is to be copied: unwrapped, unmarked."""
+    """Print text for copying: unwrapped, without markup."""
     console.out().print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _table(stack: Stack) -> "Table":
     from rich.table import Table
 
-    table = Table("what", "where", "process", box=None, header_style="bold", pad_edge=False)
-    for name, child in stack.children.items():
-        table.add_row(name, _where(stack, name), str(child.pid))
-    table.add_row("documents", str(stack.lake), "")
-    table.add_row("logs", str(stack.folder.logs), "")
-    return table
-
-
-def _where(stack: Stack, name: str) -> str:
     at = stack.addresses
     known = {
         "broker": f"amqp://127.0.0.1:{at.broker}, administration {at.admin_url}",
         "redis": at.redis_url,
         "vectors": at.qdrant_url,
         "llm": at.llm_url,
+        **{name: f"http://127.0.0.1:{port}, health {stack.health_url(name)}" for name, port in at.http.items()},
     }
-    if name in at.http:
-        return f"http://127.0.0.1:{at.http[name]}, health {stack.health_url(name)}"
-    return known.get(name) or f"health {stack.health_url(name)}"
+    table = Table("part", "address", "process", box=None, header_style="bold", pad_edge=False)
+    for name, child in stack.children.items():
+        table.add_row(name, known.get(name) or f"health {stack.health_url(name)}", str(child.pid))
+    table.add_row("documents", str(stack.lake), "")
+    table.add_row("logs", str(stack.folder.logs), "")
+    return table

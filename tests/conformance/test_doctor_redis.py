@@ -61,6 +61,6 @@ def test_a_cluster_without_its_slots_is_not(tmp_path: Path) -> None:
     try:
         node.start()
         found = doctor(node.url)
-        assert (found.level, found.fix) == (Level.FAIL, "give every hash slot of the cluster to a node")
+        assert (found.level, found.fix) == (Level.FAIL, "assign every hash slot of the cluster to a node")
     finally:
         node.kill()

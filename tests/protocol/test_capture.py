@@ -55,4 +55,4 @@ def test_all_messages_are_listed_and_a_limit_says_what_it_leaves(
     dlq.list_dead(target, ASK, condition=None, after=0, limit=100, as_json=True)
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == 100
-    assert said.err == "200 more are left: --after 100 goes on there, without --limit all are taken\n"
+    assert said.err == "200 more are left: continue with --after 100, or leave out --limit\n"

@@ -121,8 +121,8 @@ async def test_a_configuration_that_was_named_wins_over_the_running_stacks(app: 
     stack = ("--folder", str(app.stack.folder.path))
     for named, environment in (((), {"RAGBUS_CONFIG": str(other)}), (("--config", str(other)), {})):
         said = await run(*(RAGBUS, "ask", "How?", "--as", "nobody", *named, *stack), environment=environment, status=2)
-        assert "there are: another-app" in said
-        assert f"configuration: {other}; the running stack has {EXAMPLE}" in said
+        assert "it has: another-app" in said
+        assert f"configuration: {other}; the running stack uses {EXAMPLE}" in said
 
 
 async def test_nothing_is_sent_to_azure_by_mistake(app: App, tmp_path: Path) -> None:

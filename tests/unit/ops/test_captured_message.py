@@ -106,7 +106,7 @@ def test_a_file_that_is_none_of_ours_is_refused_with_a_sentence(text: str) -> No
 
 
 def test_a_file_of_another_version_is_refused() -> None:
-    with pytest.raises(CommandError, match="format 99 is not known"):
+    with pytest.raises(CommandError, match="format 99 is not supported"):
         read('{"format": 99}')
 
 

@@ -65,8 +65,8 @@ def test_a_missing_queue_is_named() -> None:
         ({"forward_dead_lettered_messages_to": None}, Level.FAIL, "forwards dead letters to: nowhere, must be dead"),
         ({"dead_lettering_on_message_expiration": False}, Level.FAIL, "dead-lettering on expiry: off, must be on"),
         ({"duplicate_detection_history_time_window": timedelta(minutes=5)}, Level.FAIL, "duplicate window 0:05:00"),
-        ({"lock_duration": timedelta(seconds=30)}, Level.WARN, "lock 0:00:30, meant to be 0:01:00"),
-        ({"max_delivery_count": 3}, Level.WARN, "max delivery count 3, meant to be 10"),
+        ({"lock_duration": timedelta(seconds=30)}, Level.WARN, "lock 0:00:30, should be 0:01:00"),
+        ({"max_delivery_count": 3}, Level.WARN, "max delivery count 3, should be 10"),
     ],
 )
 def test_a_queue_that_is_set_up_otherwise_is_named(changed: dict[str, Any], level: Level, said: str) -> None:
@@ -133,8 +133,8 @@ def test_a_deployment_that_no_chat_model_has_is_named() -> None:
     use_case = UseCase(name="travel", collection="c", prompt="p", deployments=("a", "b"), context_window=4000)
     [finding] = unknown_deployments([use_case], ["a", "c"])
     assert finding.level is Level.FAIL
-    assert finding.said == "use case travel: deployments: there is no chat deployment 'b' in models.yaml"
-    assert finding.fix == "name one that is there: a, c"
+    assert finding.said == "use case travel: deployments: models.yaml has no chat deployment 'b'"
+    assert finding.fix == "use one of: a, c"
     assert list(unknown_deployments([use_case], ["a", "b"])) == []
 
 
@@ -184,5 +184,5 @@ def test_a_check_that_hangs_does_not_hide_the_others() -> None:
 def test_a_variable_that_nothing_reads_is_named_with_the_one_it_resembles() -> None:
     given = ["RAGBUS_CONCURENCY", "RAGBUS_CONCURRENCY", "RAGBUS_MY_KEY", "RAGBUS_API_KEY", "PATH"]
     [finding] = unread_variables(given, {"RAGBUS_CONCURRENCY", "RAGBUS_MY_KEY"})
-    assert (finding.level, finding.said) == (Level.WARN, "RAGBUS_CONCURENCY: nothing reads it")
-    assert finding.fix == "RAGBUS_CONCURRENCY is read"
+    assert (finding.level, finding.said) == (Level.WARN, "RAGBUS_CONCURENCY: unknown variable")
+    assert finding.fix == "did you mean RAGBUS_CONCURRENCY?"

@@ -55,8 +55,8 @@ def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, argument
     told = ragbus(*arguments, folder=tmp_path)
     assert told.returncode == 2
     assert told.stdout == ""
-    assert told.stderr.startswith("ragbus: nothing to talk to: start the laptop's stack with `ragbus up`")
-    assert f"none runs in {tmp_path.resolve() / '.ragbus'}" in told.stderr
+    assert told.stderr.startswith("ragbus: no stack runs in ")
+    assert f"no stack runs in {tmp_path.resolve() / '.ragbus'}" in told.stderr
     assert len(told.stderr.splitlines()) == 1
 
 
@@ -70,7 +70,7 @@ def test_both_modules_are_the_command(tmp_path: Path, module: str) -> None:
     command = (sys.executable, "-m", module, "queues")
     told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
     assert told.returncode == 2
-    assert told.stderr.startswith("ragbus: nothing to talk to")
+    assert told.stderr.startswith("ragbus: no stack runs in ")
 
 
 def test_quitting_the_debugger_of_a_bare_breakpoint_is_quiet() -> None:

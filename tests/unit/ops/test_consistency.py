@@ -61,18 +61,22 @@ def a_configuration(
                 "embedding": {"region": "northeurope"},
             },
             Level.FAIL,
-            "no deployment may answer, every ask fails: use case onboarding allows the regions northeurope, but small "
+            "no deployment may answer, so every ask fails: use case onboarding allows the regions northeurope, but small "
             "is in westeurope",
         ),
-        ({"chat": {"context_window": 900}}, Level.FAIL, "no deployment may answer, every ask fails: prompt, question"),
+        (
+            {"chat": {"context_window": 900}},
+            Level.FAIL,
+            "no deployment may answer, so every ask fails: prompt, question",
+        ),
         (
             {"source": {"collection": "other"}},
             Level.FAIL,
-            "use case onboarding: no source in sources.yaml feeds its collection handbook",
+            "use case onboarding: sources.yaml has no source for its collection handbook",
         ),
-        ({"source": {"tenant": "acne"}}, Level.FAIL, "source docs/: tenant acne is not in callers.yaml"),
-        ({"embedding": {"name": "elsewhere"}}, Level.FAIL, "there is no embedding deployment 'vectors'"),
-        ({"tokens_per_minute": 3_999}, Level.FAIL, "tenant acme has 3999 tokens per minute, an ask of use case"),
+        ({"source": {"tenant": "acne"}}, Level.FAIL, "source docs/: callers.yaml has no tenant acne"),
+        ({"embedding": {"name": "elsewhere"}}, Level.FAIL, "models.yaml has no embedding deployment 'vectors'"),
+        ({"tokens_per_minute": 3_999}, Level.FAIL, "tenant acme has 3999 tokens per minute, but an ask of use case"),
         (
             {"source": {"groups": ["employees", "employes"]}},
             Level.WARN,
@@ -86,11 +90,11 @@ def a_configuration(
                 "embedding": {"region": "eastus"},
             },
             Level.WARN,
-            "use case onboarding allows westeurope; its questions are embedded in eastus",
+            "use case onboarding allows westeurope, but its questions are embedded in eastus",
         ),
-        ({"embedding": {"priority": 1}}, Level.WARN, "deployment vectors: priority means nothing for azure embedding"),
-        ({"chat": {"dimensions": 3}}, Level.WARN, "deployment small: dimensions means nothing for azure chat"),
-        ({"chat": {"provider": "openai"}}, Level.WARN, "deployment small: api_version means nothing for openai chat"),
+        ({"embedding": {"priority": 1}}, Level.WARN, "deployment vectors: priority has no effect for azure embedding"),
+        ({"chat": {"dimensions": 3}}, Level.WARN, "deployment small: dimensions has no effect for azure chat"),
+        ({"chat": {"provider": "openai"}}, Level.WARN, "deployment small: api_version has no effect for openai chat"),
     ],
 )
 def test_what_is_wrong_between_the_files_is_named(changes: dict[str, Any], level: Level, said: str) -> None:

@@ -48,8 +48,8 @@ async def test_the_limit_counts_what_passes_the_filter_and_one_can_go_on_from_th
 
 async def test_what_is_left_is_said_with_the_way_to_it() -> None:
     left = await each(Shelf(3_000), Place("dead"), Selection(lambda _: True, limit=10), lambda _: None)
-    assert str(left) == "2500 or more are left: --after 10 goes on there, without --limit all are taken"
-    assert str(Left(6, after=4)) == "6 more are left: --after 4 goes on there, without --limit all are taken"
+    assert str(left) == "2500 or more are left: continue with --after 10, or leave out --limit"
+    assert str(Left(6, after=4)) == "6 more are left: continue with --after 4, or leave out --limit"
 
 
 def test_dead_letters_are_grouped_by_reason_and_place_the_largest_group_first() -> None:

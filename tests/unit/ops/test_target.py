@@ -42,8 +42,8 @@ def test_what_the_terminal_says_wins_over_the_stack_and_is_told(tmp_path: Path) 
     found = find(given, tmp_path)
     assert (found.host, found.config, found.redis_url) == ("127.0.0.1:25672", Path("/mine"), "redis://:key@mine")
     assert found.differences() == [
-        "configuration: /mine; the running stack has /stack",
-        "RAGBUS_REDIS_URL is the one of this terminal, not the running stack's",
+        "configuration: /mine; the running stack uses /stack",
+        "RAGBUS_REDIS_URL comes from this terminal, not from the running stack",
     ]
     assert find({}, tmp_path).differences() == []
 
@@ -58,7 +58,7 @@ def test_a_stack_that_was_killed_is_not_taken_for_running(tmp_path: Path) -> Non
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     stack_file(tmp_path, gone.pid)
-    with pytest.raises(CommandError, match="nothing to talk to"):
+    with pytest.raises(CommandError, match="no stack runs in"):
         find({}, tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_a_stack_that_is_starting_is_said_to_be(tmp_path: Path) -> None:
         find({}, tmp_path)
     folder.release()
     folder.lock.touch()  # left behind by one that was killed
-    with pytest.raises(CommandError, match="nothing to talk to"):
+    with pytest.raises(CommandError, match="no stack runs in"):
         find({}, tmp_path)
 
 
