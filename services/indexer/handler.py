@@ -1,7 +1,7 @@
-"""The indexer's story: an event says where to look, the lake says what is there, the index follows.
+"""The indexer: an event says where to look, the lake says what is there, and the index is made to match it.
 
-What an event claims to have happened is not believed. So duplicates, disorder and late events do no harm: the
-last look sees the lake as it is.
+What an event claims to have happened is not used. So duplicate, reordered and late events do no harm: the last one
+finds the lake as it is.
 """
 
 import asyncio
@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.indexer.chunk import MOST_TOKENS, Chunk, chunk
+from services.indexer.chunk import MOST_TOKENS, chunk
 from services.indexer.index_writer import IndexWriter
 from services.indexer.lakes.port import Blob, Changed, Lake, Vanished
-from services.indexer.parsing.document import ParsedDocument
 from services.indexer.parsing.sandbox import Parser
 from services.indexer.sources import Source, Sources
 from services.indexer.storage_event import BlobChanged, Change
@@ -29,14 +28,15 @@ from shared.vectors.port import Document, Registry
 
 log = get_logger()
 
-# Every look that is overtaken means that another one succeeded, so a document seldom needs a third.
-_LOOKS = 5
-# Documents of one directory that are looked at side by side.
-_SIDE_BY_SIDE = 4
-# Characters that are cut in about 20 ms.
-_QUICKLY_CUT = 20_000
+# Attempts at one document. Each that is overtaken means that another writer succeeded, so a third is seldom needed.
+_ATTEMPTS = 5
+# Documents of one directory that are indexed concurrently.
+_CONCURRENT = 4
+# Characters that are split in about 20 ms.
+_QUICKLY_SPLIT = 20_000
 
 Place = tuple[str, str]
+"""Container and path."""
 
 
 class Indexer:
@@ -69,122 +69,109 @@ class Indexer:
         self._busy: weakref.WeakValueDictionary[Place, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def handle(self, task: Sequence[BlobChanged], attempt: int = 1) -> Sequence[Envelope]:
-        """Make the index say what the lake says, in every place that the events name."""
+        """Make the index match the lake at every place that the events name.
+
+        Raises `TryLater` when the lake, Qdrant, the model or Redis is busy or down, or a document keeps changing;
+        `Unprocessable` for a document that cannot be indexed. One failing document does not keep others from the index.
+        """
         failures: list[BaseException] = []
+        room = asyncio.Semaphore(_CONCURRENT)
+
+        async def converge(place: Place) -> None:
+            async with room:
+                await self._converge(*place)
+
         for event in task:
             async for places in self._places(event):
-                failures += await self._look_at_all(places)
+                ended = await asyncio.gather(*map(converge, places), return_exceptions=True)
+                failures += (failure for failure in ended if failure is not None)
         if failures:
-            raise _worst(failures)
-        self._record_lag(task)
+            # A bug first; then what a redelivery can help, because it meets the other failures again.
+            raise min(failures, key=lambda each: isinstance(each, TryLater) + 2 * isinstance(each, Unprocessable))
+        for occurred_at in (event.occurred_at for event in task if event.occurred_at):
+            self._metrics.index_lag.record(max(0.0, (self._clock() - occurred_at).total_seconds()))
         return ()
 
     async def _places(self, event: BlobChanged) -> AsyncIterator[Sequence[Place]]:
-        """Where to look; the new place of something moved before the old one, so that no vector is lost."""
+        """Where to look; the new place of a moved document before the old one, so that its vectors are reused."""
         for path in filter(None, (event.path, event.previous_path)):
             match event.change:
                 case Change.WRITTEN | Change.DELETED | Change.RENAMED:
                     yield [(event.container, path)]
                 case Change.DIRECTORY_RENAMED | Change.DIRECTORY_DELETED:
-                    yield await self._below(event.container, f"{path}/")
+                    # Every document below it, whether it is in the lake or only in the index.
+                    container, folder = event.container, f"{path}/"
+                    below = {blob.path async for blob in self._lake.blobs(container, folder)}
+                    below |= {entry.path async for entry in self._registry.entries(container=container, folder=folder)}
+                    yield [(container, each) for each in sorted(below)]
                 case Change.IGNORED:
                     continue
 
-    async def _below(self, container: str, folder: str) -> Sequence[Place]:
-        """Every document below a directory, whether the lake has it or only the index."""
-        paths = {blob.path async for blob in self._lake.blobs(container, folder)}
-        paths |= {entry.path async for entry in self._registry.entries(container=container, folder=folder)}
-        return [(container, path) for path in sorted(paths)]
-
-    async def _look_at_all(self, places: Sequence[Place]) -> list[BaseException]:
-        """Look at places side by side; one that fails does not keep the others from being looked at."""
-        room = asyncio.Semaphore(_SIDE_BY_SIDE)
-
-        async def look(place: Place) -> None:
-            async with room:
-                await self._look(*place)
-
-        results = await asyncio.gather(*map(look, places), return_exceptions=True)
-        return [result for result in results if result is not None]
-
-    async def _look(self, container: str, path: str) -> None:
-        """Look until nothing has moved meanwhile. Within this process one look at a document follows another."""
+    async def _converge(self, container: str, path: str) -> None:
+        """Repeat until nothing changed meanwhile. One process works on a document once at a time."""
         async with self._busy.setdefault((container, path), asyncio.Lock()):
-            for _ in range(_LOOKS):
-                if await self._follow(container, path):
+            for _ in range(_ATTEMPTS):
+                if await self._converge_once(container, path):
                     return
-        raise TryLater(f"{path} keeps changing")
+        raise TryLater(f"{path} changed again during each of {_ATTEMPTS} attempts to index it")
 
-    async def _follow(self, container: str, path: str) -> bool:
-        """Follow the lake in one place; False if the document moved under our hands."""
-        # The registry before the lake: then a commit on this version rests on a look that is newer than it.
+    async def _converge_once(self, container: str, path: str) -> bool:
+        """Make the index match the lake at one place; False if the document changed meanwhile."""
+        # The registry before the lake: then a commit on this version rests on a newer state of the lake.
         entries = await self._registry.at(container, path)
         source = self._sources.of(container, path)
         blob = await self._lake.head(container, path) if source else None
         if source is None:
             log.info("document.in_no_source", path=path)
-        mine = next((each for each in entries if source and _belongs(each, source)), None)
+        owner = (source.tenant, source.collection) if source else None
+        mine = next((each for each in entries if (each.tenant, each.collection) == owner), None)
         reach("indexer.looked")
-        followed = [await self._remove(each) for each in entries if each is not mine or blob is None]
+        unchanged = True
+        for entry in entries:
+            if entry is mine and blob is not None:
+                continue
+            # The lake no longer has it, or `sources.yaml` gives it to another collection.
+            if entry.is_live:
+                unchanged &= await self._writer.write(self._maker.tombstone(entry), [], before=entry.version)
+            else:
+                await self._finish(entry)
         if source and blob:
-            followed.append(await self._bring_in(source, blob, mine))
-        return all(followed)
+            unchanged &= await self._index(source, blob, mine)
+        return unchanged
 
-    async def _remove(self, entry: Document) -> bool:
-        """The lake has it no more, or gives it to somebody else."""
-        if entry.is_live:
-            tombstone = self._maker.tombstone(entry)
-            return await self._writer.write(tombstone, [], before=entry.version)
-        return await self._finished(entry)
-
-    async def _bring_in(self, source: Source, blob: Blob, entry: Document | None) -> bool:
-        """The lake has it: index it, unless the index says the same already."""
-        if entry and self._maker.is_up_to_date(entry, source) and entry.etag == blob.etag:
-            return await self._finished(entry)
+    async def _index(self, source: Source, blob: Blob, entry: Document | None) -> bool:
+        """Index `blob`, unless `entry` matches it; False if the document changed meanwhile. Raises `Unprocessable`."""
+        up_to_date = entry if entry and self._maker.is_up_to_date(entry, source) else None
+        if up_to_date and up_to_date.etag == blob.etag:
+            await self._finish(up_to_date)
+            return True
         if blob.size > self._most_bytes:
-            raise _too_large(blob, self._most_bytes)
+            size = f"it has {blob.size:,} bytes; the maximum is {self._most_bytes:,}"
+            raise Unprocessable(Reason.POISON_CONTENT, f"{escaped(blob.path)} cannot be indexed: {size}")
         try:
             data = await self._lake.read(source.container, blob.path, blob.etag)
         except (Changed, Vanished):
             return False
         reach("indexer.read")
         content_hash = hashlib.sha256(data).hexdigest()
-        if entry and self._maker.is_up_to_date(entry, source) and entry.content_hash == content_hash:
-            return await self._writer.refresh(replace(entry, etag=blob.etag)) and await self._finished(entry)
+        if up_to_date and up_to_date.content_hash == content_hash:
+            if not await self._writer.refresh(replace(up_to_date, etag=blob.etag)):
+                return False
+            await self._finish(up_to_date)
+            return True
         document = await self._parser.parse(data, blob.path, blob.content_type)
         reach("indexer.parsed")
-        chunks = await self._cut(document)
+        if len(document.text) <= _QUICKLY_SPLIT:
+            chunks = chunk(document, self._passage_tokens)
+        else:
+            # A book takes a second, and meanwhile the locks of all deliveries must be renewed.
+            chunks = await asyncio.to_thread(chunk, document, self._passage_tokens)
         if not chunks:
             log.warning("document.empty", path=blob.path)
         made, passages = self._maker.version(source, blob, content_hash, document.title, chunks, entry)
         return await self._writer.write(made, passages, before=entry.version if entry else None)
 
-    async def _cut(self, document: ParsedDocument) -> list[Chunk]:
-        if len(document.text) <= _QUICKLY_CUT:
-            return chunk(document, self._passage_tokens)
-        # A book takes a second, and meanwhile the locks of all deliveries must be renewed.
-        return await asyncio.to_thread(chunk, document, self._passage_tokens)
-
-    async def _finished(self, entry: Document) -> bool:
-        """Finish what a crash after the commit left undone."""
+    async def _finish(self, entry: Document) -> None:
+        """Do what a crash after the commit of `entry` left undone."""
         if not entry.finished:
             await self._writer.finish(entry)
-        return True
-
-    def _record_lag(self, task: Sequence[BlobChanged]) -> None:
-        for occurred_at in filter(None, (event.occurred_at for event in task)):
-            self._metrics.index_lag.record(max(0.0, (self._clock() - occurred_at).total_seconds()))
-
-
-def _worst(failures: Sequence[BaseException]) -> BaseException:
-    """A bug first; then what a redelivery may mend, for it will come across the rest again."""
-    return min(failures, key=lambda failure: isinstance(failure, TryLater) + 2 * isinstance(failure, Unprocessable))
-
-
-def _belongs(entry: Document, source: Source) -> bool:
-    return (entry.tenant, entry.collection) == (source.tenant, source.collection)
-
-
-def _too_large(blob: Blob, most: int) -> Unprocessable:
-    detail = f"{escaped(blob.path)} cannot be indexed: it has {blob.size:,} bytes, more than the {most:,} that are read"
-    return Unprocessable(Reason.POISON_CONTENT, detail)

@@ -1,15 +1,15 @@
-"""How a new version of a document becomes the one that counts, and the old one goes.
+"""Replaces one version of a document by the next.
 
-    put passages ─▶ tell the caches ─▶ COMMIT ─▶ tell the caches ─▶ collect older passages ─▶ finished
-                     └ no answer from older passages      └ nor from what was read before the commit
-                       is kept from here on
+    put passages ─▶ evict answers ─▶ COMMIT ─▶ evict answers ─▶ collect older passages ─▶ finished
+                     └ from here on no answer      └ nor one from passages that were read
+                       from older passages is kept   before the commit
 
-The commit is one compare-and-set. Before it nothing of the new version counts, after it nothing of the old one;
-a crash anywhere leaves either, and what was left undone is done when the document is looked at again.
+The commit is one compare-and-set. Before it the old version is current, after it the new one, also after a crash at any
+point. The next event of the document does what a crash left undone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
@@ -19,21 +19,20 @@ from shared.telemetry.metrics import Metrics
 from shared.vectors.port import Document, Embedded, Passage, Passages, Registry
 
 log = get_logger()
-T = TypeVar("T")
 
-# Passages that are embedded and stored together: progress that a crash does not lose.
+# Passages that are embedded and stored together; a crash loses at most the work of one batch.
 _BATCH = 128
 
 
 class Evictor(Protocol):
-    """The caches that hold answers made of documents."""
+    """A cache of answers that used documents."""
 
     async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> object:
-        """Forget answers made of `path` before `version`; raises `TryLater` if nobody can be told."""
+        """Evict answers that used `path` before `version`; raises `TryLater` when the cache is unavailable."""
 
 
 class IndexWriter:
-    """Brings new versions of documents into the index."""
+    """Writes versions of documents to the index. Every method raises `TryLater` when a dependency is busy or down."""
 
     def __init__(
         self, *, passages: Passages, registry: Registry, embedder: Embedder, evictor: Evictor, metrics: Metrics
@@ -45,9 +44,9 @@ class IndexWriter:
         self._metrics = metrics
 
     async def write(self, entry: Document, passages: Sequence[Passage], *, before: int | None) -> bool:
-        """Make `entry` with its passages count, if the document still is at version `before`.
+        """Make `entry` with its passages current, if the document still is at version `before`.
 
-        False: another writer was quicker, and what counts is that writer's.
+        False: another writer was faster, and its version is current.
         """
         embedded = await self._put(entry, passages)
         await self._invalidate(entry)
@@ -68,7 +67,7 @@ class IndexWriter:
         return True
 
     async def finish(self, entry: Document) -> None:
-        """Do what follows a commit. Doing it again does no harm."""
+        """Do what follows a commit: evict answers, collect older passages. Idempotent."""
         await self._invalidate(entry)
         reach("indexer.evicted")
         await self._passages.collect(entry.collection, entry.id, upto=entry.version, keep=entry.build_id)
@@ -76,37 +75,30 @@ class IndexWriter:
         await self._registry.commit(entry.as_finished(), entry.version)
 
     async def refresh(self, entry: Document) -> bool:
-        """Correct an entry without a new version."""
+        """Correct an entry without a new version; False if the document changed meanwhile."""
         return await self._registry.commit(entry, entry.version)
 
     async def _put(self, entry: Document, passages: Sequence[Passage]) -> int:
-        """Store passages with their vectors; says how many had to be embedded."""
-        bought = 0
-        for batch in _batches(passages, _BATCH):
+        """Store passages with their vectors; returns how many had to be embedded."""
+        embedded = 0
+        for start in range(0, len(passages), _BATCH):
+            batch = passages[start : start + _BATCH]
             known = await self._passages.vectors(entry.collection, entry.tenant, {each.digest for each in batch})
             new = [each for each in batch if each.digest not in known]
             vectors = (await self._embedder.embed([as_embedded(each) for each in new])).vectors if new else []
             known |= dict(zip((each.digest for each in new), vectors, strict=True))
             reach("indexer.embedded")
-            await self._passages.put(entry.collection, [_with_vectors(each, known) for each in batch])
+            points = [Embedded(each, known[each.digest], sparse.of_passage(as_embedded(each))) for each in batch]
+            await self._passages.put(entry.collection, points)
             reach("indexer.stored")
-            bought += len(new)
-        self._metrics.passages_embedded.add(bought)
-        return bought
+            embedded += len(new)
+        self._metrics.passages_embedded.add(embedded)
+        return embedded
 
     async def _invalidate(self, entry: Document) -> None:
         await self._evictor.invalidate(entry.tenant, entry.collection, entry.path, entry.version)
 
 
 def as_embedded(passage: Passage) -> str:
-    """What is embedded and searched by words: a passage means more under its headings."""
+    """The text that is embedded and searched by words: the passage under its title and headings."""
     return "\n".join(part for part in (passage.title, passage.section, passage.text) if part)
-
-
-def _with_vectors(passage: Passage, dense: Mapping[str, list[float]]) -> Embedded:
-    return Embedded(passage, dense[passage.digest], sparse.of_passage(as_embedded(passage)))
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
