@@ -61,8 +61,8 @@ def a_configuration(
                 "embedding": {"region": "northeurope"},
             },
             Level.FAIL,
-            "no deployment may answer, so every ask fails: use case onboarding allows the regions northeurope, but small "
-            "is in westeurope",
+            "no deployment may answer, so every ask fails: use case onboarding allows the regions northeurope, "
+            "but small is in westeurope",
         ),
         (
             {"chat": {"context_window": 900}},
