@@ -1,6 +1,6 @@
-"""Taking a request back: `cancelled` is decided as its outcome, and the caller is told.
+"""Cancels a request: `cancelled` becomes its outcome, and the caller is told.
 
-Whoever works on it meets the decision: before the next paid call, or between two pieces of an answer.
+The worker that has the request finds out before its next paid call, or between two pieces of an answer.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +12,6 @@ from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id
 from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
-from shared.contracts.request import Request
 from shared.errors import TryLater
 from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
@@ -23,14 +22,14 @@ log = get_logger()
 
 CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
-# While Redis is away a cancellation is tried so often, so far apart at the least; by then most requests have ended.
+# Tries of a cancellation while Redis is unavailable, and the time between them; by then most requests have ended.
 ATTEMPTS = 5
 WAIT_FOR_REDIS = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The outcome of a request that somebody wanted to cancel, and its way to the caller."""
+    """The outcome of a request that its caller wanted to cancel, and the message that tells it."""
 
     answer: RequestOutcome
     envelope: Envelope
@@ -77,16 +76,12 @@ class Cancellation:
             log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
             self._noted(identity)
             return None
-        answer = await self._decided(entry.request)
-        log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
-        return Decided(answer, to_caller(entry.request, answer, self._clock()))
-
-    async def _decided(self, request: Request) -> RequestOutcome:
-        wish = cancelled(request, self._clock())
-        answer = (await self._ledger.decide(request, wish)).answer or wish
+        request, now = entry.request, self._clock()
+        answer = (await self._ledger.decide(request, cancelled(request, now))).answer or cancelled(request, now)
         reach("cancel.claimed")
         if answer.outcome is Outcome.CANCELLED:
             # What a call that is under way uses is charged when it is stopped.
             await self._correct_budget(request.tenant, request.spending, 0)
             reach("cancel.settled")
-        return answer
+        log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
+        return Decided(answer, to_caller(request, answer, now))

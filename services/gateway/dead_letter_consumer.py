@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.gateway.admission import Arrival, bound_to, reply_address
+from services.gateway.admission import bound_to, reply_address
 from services.gateway.ask_consumer import AskConsumer
 from shared.bus.port import Received
 from shared.contracts.ask import Ask
@@ -98,65 +98,67 @@ class DeadLetterConsumer:
         self._clock = clock
 
     def decode(self, message: Received) -> DeadMessage:
-        """Whom the dead message concerned. Never raises: what cannot be read is archived all the same."""
-        reason, description = epitaph(message)
-        kept = ArchiveInPlace(reason, description)
+        """Whom the dead message concerns. Never raises: what cannot be read is archived all the same."""
+        reason = message.dead_letter_reason or "Unknown"
+        description = message.dead_letter_description or "no description"
         try:
             if message.subject == ExpiredRequest.kind and message.dead_letter_source is None:
                 expired = ExpiredRequest.decode(message.body)
-                return DeadMessage(
-                    None, expired.reason, expired.detail, ArchiveInPlace(expired.reason, expired.detail), is_told=True
-                )
-            is_ask = message.dead_letter_source not in OURS
-            return DeadMessage(self._request(message), reason, description, _remains(message), is_ask)
+                kept = ArchiveInPlace(expired.reason, expired.detail)
+                return DeadMessage(None, expired.reason, expired.detail, kept, is_told=True)
+            # Where it died decides how it is read: on a caller's own queue a subject and a body prove nothing.
+            if message.dead_letter_source not in OURS:
+                kept = ArchiveInPlace(reason, description)
+                return DeadMessage(self._of_ask(message), reason, description, kept, is_ask=True)
+            return DeadMessage(self._of_work(message), reason, description, _remains(message, reason, description))
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
             log.warning("dead.unreadable", detail=repr(unreadable))
-            return DeadMessage(None, reason, description, kept)
+            return DeadMessage(None, reason, description, ArchiveInPlace(reason, description))
 
-    async def handle(self, dead_message: DeadMessage, attempt: int = 1) -> Sequence[Envelope]:
+    async def handle(self, dead: DeadMessage, attempt: int = 1) -> Sequence[Envelope]:
         """Tell the caller; the worker archives the message."""
-        request = dead_message.request
-        if dead_message.is_told:
-            return []
+        request, now = dead.request, self._clock()
         if request is None:
-            log.warning("dead.nobody_to_tell", reason=dead_message.reason, detail=dead_message.description)
+            if not dead.is_told:
+                log.warning("dead.nobody_to_tell", reason=dead.reason, detail=dead.description)
             return []
         reach("dead.telling")
-        outcome, code, retryable = _TOLD.get(dead_message.reason, _UNKNOWN)
-        now = self._clock()
-        answer = ending(request, outcome, code, _told(dead_message), retryable=retryable, finished_at=now)
-        told = await self._for_ask(request, answer, now) if dead_message.is_ask else to_caller(request, answer, now)
+        outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
+        # What a bug said of itself is for us, not for the caller.
+        message = "something went wrong on our side" if dead.reason == Reason.CRASHED else dead.description
+        answer = ending(request, outcome, code, message, retryable=retryable, finished_at=now)
+        told = await self._for_ask(request, answer, now) if dead.is_ask else to_caller(request, answer, now)
         bound = told.request if told is not None and told.decide else None
         if bound is not None:
             await self._correct_budget(bound.tenant, bound.spending, 0)
-            if dead_message.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
+            if dead.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
                 await self._release(bound)
         reach("dead.settled")
         return [told] if told is not None else []
 
-    def archive(self, dead_message: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
+    def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
         """What is kept of a dead message, given what the ledger has on a request that is over."""
-        if not isinstance(dead_message.remains, ExpiredRequest):
-            return dead_message.remains
-        request = dead_message.remains.request
+        if not isinstance(dead.remains, ExpiredRequest):
+            return dead.remains
         answer = known.answer if known is not None else None
         ended_otherwise = answer is not None and answer.outcome is not Outcome.EXPIRED
-        if known is not None and (ended_otherwise or known.is_past(request)):
+        if known is not None and (ended_otherwise or known.is_past(dead.remains.request)):
             # Another copy of the work was in time, it was cancelled, or it was asked anew.
             return None
-        return to_archive(dead_message.remains)
+        return to_archive(dead.remains)
 
     async def _for_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
         """What the sender of a dead ask is told; None: it was told before. `answer` says how the ask died."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
+        # Of a replay, which an operator sent, the caller was told the first time.
+        alone = None if request.run else to_one_ask(request, answer, request.token, now)
         try:
             if not readable and not request.rerun:
                 await self._ledger.unread(request, answer)
-                return self._alone(request, answer, now)
+                return alone
             entry = await self._ledger.bind(request, request.token, now)
         except RedisUnavailable:
-            bound = readable or request.rerun
-            return to_caller(request, answer, now) if bound else self._alone(request, answer, now)
+            return to_caller(request, answer, now) if readable or request.rerun else alone
         if request.token in entry.past or (is_replay and entry.unread is not None):
             return None
         if not entry.asks_the_same(request):
@@ -164,44 +166,41 @@ class DeadLetterConsumer:
         if request.run or entry.token == request.token:
             if entry.answer is not None and entry.delivered:
                 return None
-            update = {"admission": entry.admission, "token": entry.token or request.token}
-            request = request.model_copy(update=update)
+            request = request.in_admission(entry.admission, entry.token or request.token)
             return to_caller(request, cancelled(request, now) if entry.cancelled else answer, now)
         if entry.answer is not None:
             return to_one_ask(request, repeated(entry.answer, now), request.token, now, again=True)
-        return self._alone(request, answer, now)
+        return alone
 
-    def _alone(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
-        if request.run:
-            # An operator sent it again; its sender was told the first time.
+    def _of_work(self, message: Received) -> Request | None:
+        """The request that our own dead work was for."""
+        kind = _INTERNAL.get(message.subject or "")
+        if kind is None:
             return None
-        return to_one_ask(request, answer, request.token, now)
-
-    def _request(self, message: Received) -> Request | None:
-        # Where it died decides how it is read: on a caller's door a subject and a body prove nothing.
-        kind = _INTERNAL.get(message.subject or "") if message.dead_letter_source in OURS else None
         try:
-            if message.dead_letter_source not in OURS:
-                return self._asked(message)
-            request = kind.decode(message.body).request if kind else None
-            if request is None or (kind is ReplayRequest and not request.rerun):
-                return None
-            return self._recent(request)
+            request = kind.decode(message.body).request
         except Unprocessable:
             return None
-
-    def _recent(self, request: Request) -> Request | None:
-        """Of a request so old that its outcome is forgotten, the caller was told long ago, by its sentinel."""
+        if kind is ReplayRequest and not request.rerun:
+            return None
+        # Of a request so old that its outcome is forgotten, the caller was told long ago, by its sentinel.
         return request if self._clock() - request.answer_by < KEEP else None
 
-    def _asked(self, message: Received) -> Request | None:
+    def _of_ask(self, message: Received) -> Request | None:
         """A request for an ask that was never admitted: enough of one to answer it."""
-        source = message.dead_letter_source
-        if source is None or message.subject == Cancel.kind:
+        if message.dead_letter_source is None or message.subject == Cancel.kind:
             # A cancellation is no request: what it was meant for has an outcome of its own.
             return None
-        here = _at(message, source)
-        arrival = self._ask_consumer.arrival(here)
+        ask = replace(message, queue=message.dead_letter_source)
+        try:
+            arrival = self._ask_consumer.arrival(ask)
+        except Unprocessable:
+            return None
+        try:
+            said = self._ask_consumer.decode(ask).said
+            digest = bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
+        except Unprocessable:
+            digest = ""
         identity = request_id(arrival.caller.tenant, arrival.caller.name, arrival.message_id)
         now = self._clock()
         return Request(
@@ -217,47 +216,23 @@ class DeadLetterConsumer:
             reply_to=reply_address(arrival, identity),
             run=arrival.run,
             rerun=arrival.rerun,
-            ask_digest=self._digest(here, arrival),
+            ask_digest=digest,
             token=arrival.token,
         )
 
-    def _digest(self, message: Received, arrival: Arrival) -> str:
-        """What the id of a dead ask is bound to; empty when it cannot be read. It is used for nothing else."""
-        try:
-            said = self._ask_consumer.decode(message).said
-        except Unprocessable:
-            return ""
-        return bound_to(said, arrival.caller) if isinstance(said, Ask) else ""
 
-
-def _remains(message: Received) -> ExpiredRequest | ArchiveInPlace | None:
-    """What is kept of a dead message."""
-    reason, description = epitaph(message)
-    kept = ArchiveInPlace(reason, description)
-    source, kind = message.dead_letter_source, message.subject or ""
-    if source not in OURS or reason not in _LATE:
+def _remains(message: Received, reason: str, description: str) -> ExpiredRequest | ArchiveInPlace | None:
+    """What is kept of our own dead work."""
+    kept, kind = ArchiveInPlace(reason, description), message.subject or ""
+    if reason not in _LATE:
         return kept
     if kind == DeadlinePassed.kind:
         return None  # the work that it watched is kept
     work = _WORK.get(kind)
+    if work is None:
+        return kept
     try:
-        request = work.decode(message.body).request.ask_only() if work else None
+        request = work.decode(message.body).request.ask_only()
     except Unprocessable:
         return kept
-    if request is None:
-        return kept
-    return ExpiredRequest(request=request, died_on=source, reason=reason, detail=description)
-
-
-def epitaph(message: Received) -> tuple[str, str]:
-    """The reason and the description that a message died with."""
-    return message.dead_letter_reason or "Unknown", message.dead_letter_description or "no description"
-
-
-def _told(dead_message: DeadMessage) -> str:
-    # What a bug said of itself is for us, not for the caller.
-    return "something went wrong on our side" if dead_message.reason == Reason.CRASHED else dead_message.description
-
-
-def _at(message: Received, queue: str) -> Received:
-    return replace(message, queue=queue)
+    return ExpiredRequest(request=request, died_on=message.dead_letter_source or "", reason=reason, detail=description)

@@ -8,6 +8,7 @@ was sent is not sent again, and the reply queue drops what the worker has told a
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from services.gateway.dead_letter_consumer import DeadLetterConsumer
@@ -24,8 +25,8 @@ log = get_logger()
 EVERY = 10.0
 PAGE = 100
 # The sequence number up to which the archive was looked through, for whichever gateway looks next.
-CURSOR = "ragbus:dead:swept"
-AWAY = (BusUnavailable, UnknownQueue, RedisUnavailable, TryLater)
+CURSOR = "ragbus:dead:scanned"
+UNAVAILABLE = (BusUnavailable, UnknownQueue, RedisUnavailable, TryLater)
 
 
 class ExpiredDeadLetterScan:
@@ -50,60 +51,51 @@ class ExpiredDeadLetterScan:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """ExpiredDeadLetterScan until `stopping` is set; what fails is tried again."""
+        """Scan every `EVERY` seconds until `stopping` is set; what fails is tried again."""
         while not stopping.is_set():
             try:
                 await self.once()
-            except AWAY as away:
-                log.info("dead.not_swept", detail=str(away))
-            try:
+            except UNAVAILABLE as failure:
+                log.info("dead.scan_failed", detail=str(failure))
+            with suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await stopping.wait()
-            except TimeoutError:
-                continue
 
     async def once(self) -> int:
         """Look through what is new; returns how many callers were told. Raises as peek and send do."""
         told = 0
-        while page := await self._bus.peek(DEAD, dead=True, after=await self._cursor(), limit=PAGE):
+        after = int(await self._redis.run(lambda redis: redis.get(CURSOR)) or 0)
+        while page := await self._bus.peek(DEAD, dead=True, after=after, limit=PAGE):
             for message in page:
-                told += await self._look_at(message)
-            await self._go_on_from(page[-1].sequence_number)
+                try:
+                    told += await self._tell(message)
+                except UNAVAILABLE:
+                    raise
+                except Exception as bug:  # noqa: BLE001 - one that cannot be told must not hide those after it
+                    log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug))
+            after = page[-1].sequence_number
+            await self._go_on_from(after)
         return told
-
-    async def _cursor(self) -> int:
-        return int(await self._redis.run(lambda redis: redis.get(CURSOR)) or 0)
 
     async def _go_on_from(self, number: int) -> None:
         await self._redis.run(lambda redis: redis.set(CURSOR, number))
 
-    async def _look_at(self, message: Received) -> bool:
-        try:
-            return await self._tell(message)
-        except AWAY:
-            raise
-        except Exception as bug:  # noqa: BLE001 - one that cannot be told must not hide those after it
-            log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug))
-            return False
-
     async def _tell(self, message: Received) -> bool:
-        if message.dead_letter_reason != Reason.TTL_EXPIRED or self._is_old(message):
+        """Tell the caller of an expired message, if nobody has; says whether that was so."""
+        is_old = message.enqueued_at is not None and self._clock() - message.enqueued_at > KEEP
+        if message.dead_letter_reason != Reason.TTL_EXPIRED or is_old:  # the ledger has forgotten what is old
             return False
-        dead_message = self._dead_letters.decode(message)
-        if dead_message.request is None:
+        dead = self._dead_letters.decode(message)
+        if dead.request is None:
             return False
-        entry = await self._ledger.find(key_of(dead_message.request))
-        if entry is not None and entry.answer is not None and not dead_message.is_ask:
+        entry = await self._ledger.find(key_of(dead.request))
+        if entry is not None and entry.answer is not None and not dead.is_ask:
             return False
-        if entry is None and dead_message.request.recorded:
+        if entry is None and dead.request.recorded:
             # Redis lost it. Its sentinel has told its caller, and the queue that would drop a repeat has forgotten it.
             return False
-        envelopes = await self._dead_letters.handle(dead_message)
+        envelopes = await self._dead_letters.handle(dead)
         for envelope in envelopes:
-            log.info("dead.swept", request_id=dead_message.request.request_id, tenant=dead_message.request.tenant)
+            log.info("dead.expired", request_id=dead.request.request_id, tenant=dead.request.tenant)
             await self._send(envelope)
         return bool(envelopes)
-
-    def _is_old(self, message: Received) -> bool:
-        """Whether the ledger would not know its outcome any more."""
-        return message.enqueued_at is not None and self._clock() - message.enqueued_at > KEEP

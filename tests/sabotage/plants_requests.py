@@ -165,8 +165,8 @@ REQUESTS: Final = (
         "dead-letter-not-told",
         "Whose request died never hears of it.",
         _DEAD,
-        "return to_one_ask(request, answer, request.token, now)",
-        "return None",
+        "else to_one_ask(request, answer, request.token, now)",
+        "else None",
         (_DOORS + "test_the_sender_of_a_dead_ask_is_told_why",),
     ),
     Plant(
@@ -316,8 +316,8 @@ REQUESTS: Final = (
         "cancelled-and-answered",
         "An answer that comes after the cancellation is the outcome all the same.",
         "services/gateway/cancellation.py",
-        "(await self._ledger.decide(request, wish)).answer or wish",
-        "wish",
+        "(await self._ledger.decide(request, cancelled(request, now))).answer or cancelled(request, now)",
+        "cancelled(request, now)",
         (_CANCELLING + "test_an_answer_that_comes_later_is_not_the_outcome",),
     ),
     Plant(
