@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import json
 import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,13 +21,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from local.stack import Stack
 from shared.vectors.qdrant import connect
 from shared.vectors.qdrant_registry import QdrantRegistry
+from tests.support.waiting import PATIENCE, until
 
 # Not the shipped one: killed workers' messages come back when their lock ends, and no test waits a minute for that.
 LOCK = timedelta(seconds=6)
 # One caller's repeats reach the gateway at once; a test of them need not wait for a minute.
 INGRESS_WINDOWS = {"ask-hr": timedelta(seconds=1)}
-# Guards against hanging: a test that passes never waits so long, however busy the machine is.
-PATIENCE = 300.0
 # The longest deadline of the use case, not its usual minute: on a busy machine an answer may take that long.
 LONGEST = timedelta(seconds=300)
 KEYS = {"ask": "laptop-key-welcome-app", "ask-hr": "laptop-key-hr-portal"}
@@ -186,16 +184,6 @@ class App:
         await self.hang_up()
         await self.http.aclose()
         await self.control.aclose()
-
-
-async def until(what: Callable[[], Awaitable[Any]], patience: float = PATIENCE) -> Any:
-    """Ask again and again until there is something true to be had."""
-    deadline = time.monotonic() + patience
-    while True:
-        if found := await what():
-            return found
-        assert time.monotonic() < deadline, f"still not: {what.__name__}"
-        await asyncio.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

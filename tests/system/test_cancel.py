@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from shared.contracts.ids import request_id
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 from tests.system.test_replay import ragbus
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

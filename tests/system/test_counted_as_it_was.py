@@ -11,7 +11,8 @@ import pytest
 from azure.servicebus import ServiceBusReceivedMessage
 from redis.asyncio import Redis
 
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 from tests.system.test_replay import ragbus
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 from tests.system.links import GONE, HUNG, Links
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]

@@ -30,7 +30,8 @@ from tests.support.manifests import (
     secrets,
 )
 from tests.support.redis_cluster import Node
-from tests.system.conftest import KEYS, PATIENCE, until
+from tests.support.waiting import PATIENCE, until
+from tests.system.conftest import KEYS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 

@@ -30,8 +30,9 @@ from shared.contracts.ids import request_id
 from shared.errors import TryLater
 from shared.failpoints import POINTS
 from tests.failpoints import FOLDER, set_trap
+from tests.support.waiting import PATIENCE, until
 from tests.support.worker_pool import WorkerPool
-from tests.system.conftest import PATIENCE, App, until
+from tests.system.conftest import App
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 

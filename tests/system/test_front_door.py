@@ -12,7 +12,8 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import MessageSizeExceededError
 
 from ops.upstream import Upstream
-from tests.system.conftest import App, Collector, until
+from tests.support.waiting import until
+from tests.system.conftest import App, Collector
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -16,7 +16,8 @@ from local.stack import Stack
 from local.stack.stack import EXAMPLE
 from shared.access.callers import hash_key
 from shared.flow.rules import limit
-from tests.system.conftest import LOCK, SETTINGS, App, until
+from tests.support.waiting import until
+from tests.system.conftest import LOCK, SETTINGS, App
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 

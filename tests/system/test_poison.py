@@ -22,7 +22,8 @@ from shared.errors import Reason
 from tests.poison.corpus import ANSWERED, ASKS, QUESTIONS, SESSION, Poison, ask, odd
 from tests.poison.internal import STRAYS, Stray
 from tests.poison.messages import annotated, post, stray
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

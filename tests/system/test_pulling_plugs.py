@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.conftest import LOCK, App, until
+from tests.support.waiting import until
+from tests.system.conftest import LOCK, App
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

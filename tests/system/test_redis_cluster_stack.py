@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.redis_cluster import Cluster, running_cluster
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 

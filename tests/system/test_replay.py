@@ -17,7 +17,8 @@ import pytest
 from local.stack.stack import EXAMPLE
 from services.gateway.ask_consumer import AskConsumer
 from shared.contracts.ids import request_id
-from tests.system.conftest import App, until
+from tests.support.waiting import until
+from tests.system.conftest import App
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -21,8 +21,8 @@ from shared.worker.publisher import Publisher
 from tests.support.breakable import Breakable
 from tests.support.builders import NOW, a_request
 from tests.support.memory_bus import MemoryBus
+from tests.support.waiting import until
 from tests.support.worker import WorkerFixture, an_answer
-from tests.system.conftest import until
 
 
 async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: FailFastRedis) -> None:

@@ -18,8 +18,8 @@ from shared.worker.publisher import Publisher, send_in_order
 from shared.worker.sentinels import Sentinels
 from tests.support.builders import a_request
 from tests.support.memory_bus import MemoryBus
+from tests.support.waiting import until
 from tests.support.worker import an_answer
-from tests.system.conftest import until
 
 
 def soon(**changes: object) -> Request:
@@ -45,6 +45,7 @@ async def test_the_sentinel_is_scheduled_before_the_work_which_carries_its_numbe
     request = RetrievePassages.decode(work.body).request
     assert request.sentinel == sentinel.sequence_number
     assert sentinel.scheduled_for == request.answer_by + SENTINEL_DELAY
+    assert timedelta(0) < SENTINEL_DELAY < timedelta(seconds=15)  # what is promised to the caller
     assert DeadlinePassed.decode(sentinel.body).request.question == ""
 
 
