@@ -198,7 +198,9 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) 
     """The whole system on free ports, with the handbook indexed."""
     folder: Path = tmp_path_factory.mktemp("ragbus")
     settings = {**SETTINGS, "*": {**SETTINGS["*"], "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}}
-    async with Stack(folder, ports="free", settings=settings, lock=LOCK, ingress_windows=INGRESS_WINDOWS) as running:
+    async with Stack(
+        folder, ports="free", settings=settings, lock=LOCK, ingress_windows=INGRESS_WINDOWS, patience=PATIENCE
+    ) as running:
         yield running
 
 

@@ -19,7 +19,7 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 
 from local.stack import Stack
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
@@ -51,7 +51,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     config = the_compose_config(tmp_path / "config")
     settings = {**budgets(), "*": {"RAGBUS_GRACE": "3"}}
     settings["gateway"]["RAGBUS_DUPLICATE_WINDOW"] = "300"
-    async with Stack(tmp_path / "state", ports="free", config=config, settings=settings, lake=False) as running:
+    async with Stack(
+        tmp_path / "state", ports="free", config=config, settings=settings, lake=False, patience=PATIENCE
+    ) as running:
         yield running
 
 

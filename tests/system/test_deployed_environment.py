@@ -39,7 +39,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """What is in Azure: broker, Redis, Qdrant and models; no worker."""
-    async with Stack(tmp_path_factory.mktemp("cloud"), ports="free", workers=NO_WORKERS, lake=False) as stack:
+    async with Stack(
+        tmp_path_factory.mktemp("cloud"), ports="free", workers=NO_WORKERS, lake=False, patience=PATIENCE
+    ) as stack:
         yield stack
 
 

@@ -16,7 +16,7 @@ from local.stack import Stack
 from local.stack.stack import EXAMPLE
 from shared.access.callers import hash_key
 from shared.flow.rules import limit
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.system.conftest import LOCK, SETTINGS, App
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
@@ -80,6 +80,7 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TwoTena
     stack = Stack(
         folder / "stack",
         ports="free",
+        patience=PATIENCE,
         config=configuration(folder),
         documents=folder / "documents",
         settings={**SETTINGS, "generator": {"RAGBUS_CONCURRENCY": str(SLOTS)}},
