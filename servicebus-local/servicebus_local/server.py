@@ -41,6 +41,7 @@ from servicebus_local.strangers import other_end, spoken
 
 _LOGGER = logging.getLogger("servicebus_local")
 _READ_SIZE: Final = 64 * 1024
+_BACKLOG: Final = 1024  # connections that may wait to be accepted; the kernel caps it at its own limit
 _HIGH_WATER: Final = 1024 * 1024
 _OUTPUT_LIMIT: Final = 64 * 1024 * 1024
 _ALONE: Final = 0.0001  # seconds since the last commit; whoever is read sooner shares this turn of the loop
@@ -121,7 +122,7 @@ class Broker:
         return response if self.commit() else Response(500, "text/plain", f"{self.failure}\n".encode())
 
     async def _listen(self, protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> int:
-        server = await asyncio.get_running_loop().create_server(protocol, host, port)
+        server = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=_BACKLOG)
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

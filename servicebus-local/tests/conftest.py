@@ -1,7 +1,8 @@
 """What every test of the broker shares."""
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-# How long an example takes says how busy the machine is, and nothing about the code.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+from tests.examples import examples
+
+settings.register_profile("ours", examples(100))
+settings.load_profile("ours")

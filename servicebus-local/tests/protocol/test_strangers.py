@@ -46,8 +46,8 @@ from servicebus_local.testing import connection_string
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUEUE = "orders"
-SOON = 60.0  # a guard against hanging: a well-behaved peer may be as slow as the machine
-LIMITS = DEFAULT_LIMITS._replace(credit=50)
+SOON = 600.0  # a guard against hanging: a well-behaved peer may be as slow as the machine
+LIMITS = DEFAULT_LIMITS._replace(credit=50, opening=SOON, closing=SOON)
 HASTY = LIMITS._replace(opening=0.2)
 CROWD = 1000
 MEBIBYTE = 1024 * 1024
@@ -409,6 +409,7 @@ async def test_a_spoiled_conversation_harms_nobody(come: Come, seed: int) -> Non
             pass
 
 
+@pytest.mark.slow
 async def test_a_thousand_connections_at_once_are_served(come: Come, broker: Broker, neighbour: Neighbour) -> None:
     _allow_files(2 * CROWD + 500)
     crowd = [await come(opening(BEGIN, TO_CBS)) for _ in range(CROWD)]
@@ -423,9 +424,9 @@ async def test_a_thousand_connections_at_once_are_served(come: Come, broker: Bro
 
 
 def _allow_files(needed: int) -> None:
-    """Raise the soft limit of open files, if it is too low; the hard one must allow it."""
+    """Raise the soft limit of open files, if it is too low; skip where the hard one does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"{needed} open files are needed here, and the hard limit is {hard}: see ulimit -Hn")
     if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard)
-        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servicebus_local.admin.http import BadRequest, Continue, Request, RequestReader, Response, write_response
+from tests.examples import examples
 
 GET = b"GET /a%20b?$skip=1&x=y&x=z&Empty= HTTP/1.1\r\nHost: here:1\r\nAccept: */*\r\n\r\n"
 OLD = b"POST /p HTTP/1.0\r\ncontent-length: 3\r\n\r\nabc"
@@ -62,7 +63,7 @@ def test_a_body_in_chunks_is_put_together() -> None:
     assert second.path == "/a b"
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.lists(st.integers(0, len(CHUNKED + OLD + GET)), max_size=8))
 def test_requests_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     whole = CHUNKED + OLD + GET
@@ -70,7 +71,7 @@ def test_requests_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     assert read(*(whole[a:b] for a, b in pairwise(edges))) == read(whole)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.integers(0, len(CHUNKED) - 1))
 def test_half_a_request_is_waited_for(at: int) -> None:
     assert read(CHUNKED[:at]) == []
@@ -180,7 +181,7 @@ def test_requests_in_front_of_rubbish_are_read() -> None:
         next(events)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.binary(max_size=80).map(lambda data: data + b"\r\n\r\n"))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     try:

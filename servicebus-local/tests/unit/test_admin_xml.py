@@ -3,7 +3,7 @@
 from xml.etree.ElementTree import fromstring
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servicebus_local.admin.xml import (
@@ -18,6 +18,7 @@ from servicebus_local.admin.xml import (
     tag,
     text_of,
 )
+from tests.examples import examples
 
 LAUGHS = b"""<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY lol "lol"><!ENTITY lol2 "&lol;&lol;&lol;&lol;&lol;&lol;&lol;&lol;&lol;&lol;">]>
@@ -50,7 +51,7 @@ def test_what_is_not_read_here_is_refused_with_a_sentence(document: bytes) -> No
         parse(document)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.binary(max_size=60))
 def test_no_bytes_raise_anything_else(document: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.wire import varied_frame
@@ -41,6 +41,7 @@ from servicebus_local.amqp.performatives import (
     is_sasl,
 )
 from servicebus_local.amqp.types import DecodeError, Described, Symbol, Uint, Ulong, Ushort, decode, encode
+from tests.examples import examples
 
 STREAM = (
     frames.AMQP_HEADER
@@ -55,7 +56,7 @@ def read_all(chunks: list[bytes]) -> list[bytes | Frame]:
     return [unit for chunk in chunks for unit in reader.feed(chunk)]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
@@ -169,7 +170,7 @@ def test_what_is_no_outcome_or_terminus_is_none() -> None:
         assert read_terminus(value) is None
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"\x00\x53\x14\xc0" + rest))
 def test_no_body_raises_anything_but_a_decode_error(body: bytes) -> None:
     with suppress(DecodeError):
@@ -193,7 +194,7 @@ PERFORMATIVES: list[Performative] = [
 
 
 @pytest.mark.parametrize("performative", PERFORMATIVES, ids=lambda performative: type(performative).__name__)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(random=st.randoms(use_true_random=False))
 def test_a_performative_is_read_in_every_form(performative: Performative, random: Random) -> None:
     fields: list[Any] = [Uint(field) if type(field) is int else field for field in performative]

@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.wire import varied
@@ -29,6 +29,7 @@ from servicebus_local.amqp.types import (
     encode,
     skip,
 )
+from tests.examples import examples
 
 ascii_text = st.text(st.characters(max_codepoint=127))
 integers = st.one_of(
@@ -88,7 +89,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(values)
 def test_a_value_survives_the_wire(value: Any) -> None:
     data = encode(value)
@@ -99,7 +100,7 @@ def test_a_value_survives_the_wire(value: Any) -> None:
         assert isinstance(decoded, kind) == isinstance(value, kind)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=64))
 def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
     try:
@@ -109,7 +110,7 @@ def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
     assert end == skip(data)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(values, st.randoms(use_true_random=False))
 def test_every_form_of_a_value_is_read(value: Any, random: Random) -> None:
     data = varied(random, value)
@@ -117,14 +118,14 @@ def test_every_form_of_a_value_is_read(value: Any, random: Random) -> None:
     assert skip(data) == len(data)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(values)
 def test_within_a_map_every_number_keeps_its_type(value: Any) -> None:
     data = encode({"key": value})
     assert encode(decode(data)[0]) == data
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(values, st.data())
 def test_what_was_read_can_always_be_written(value: Any, data: st.DataObject) -> None:
     damaged = bytearray(encode(value))
@@ -138,7 +139,7 @@ def test_what_was_read_can_always_be_written(value: Any, data: st.DataObject) ->
     assert repr(again) == repr(found)  # by its words, for not every float equals itself
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(values, st.data())
 def test_a_damaged_value_is_a_value_or_a_decode_error(value: Any, data: st.DataObject) -> None:
     damaged = bytearray(encode(value))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servicebus_local.amqp.types import (
@@ -32,6 +32,7 @@ from servicebus_local.bus.message import (
     reply,
     with_application_properties,
 )
+from tests.examples import examples
 
 
 def section(code: int, value: Any) -> bytes:
@@ -123,7 +124,7 @@ def test_states_and_sources_are_rendered_when_there_is_something_to_say() -> Non
     assert annotations["x-opt-deadletter-source"] == "orders"
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=300), min_size=1, max_size=5))
 def test_application_properties_are_added_and_everything_else_is_kept(changes: dict[str, str]) -> None:
     edited = with_application_properties(BARE, changes)
@@ -190,7 +191,7 @@ def test_what_is_no_message_is_a_decode_error(payload: bytes) -> None:
         read(payload)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=40) | st.binary(max_size=40).map(lambda rest: BARE[:60] + rest))
 def test_no_bytes_raise_anything_but_a_decode_error(payload: bytes) -> None:
     for function in (read, read_batch, read_body):

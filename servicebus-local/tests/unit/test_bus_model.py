@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import inf
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -19,6 +18,7 @@ from servicebus_local.bus.errors import MessageLockLost, MessageNotFound
 from servicebus_local.bus.message import Message, State
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions
+from tests.examples import examples
 
 LOCK, MAX_DELIVERIES, DEFAULT_TTL = 10.0, 3, 60.0
 
@@ -305,10 +305,5 @@ class QueueLaw(RuleBasedStateMachine):
         assert counts.size == sum(message.size for message in self.everything())
 
 
-QueueLaw.TestCase.settings = settings(
-    max_examples=300,
-    stateful_step_count=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+QueueLaw.TestCase.settings = examples(300)
 TestQueueLaw = QueueLaw.TestCase

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servicebus_local.admin.control import Control
@@ -37,6 +37,7 @@ from servicebus_local.faults.fault import Occasion, Where
 from servicebus_local.nodes.container import Container
 from servicebus_local.record import Record
 from servicebus_local.server import torn
+from tests.examples import examples
 
 LOCK = 10.0
 
@@ -670,7 +671,7 @@ class World:
         self.check()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_goes_wrong_no_message_is_lost_and_nobody_is_told_what_is_not_so(seed: int) -> None:
     world = World(seed)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servicebus_local.amqp.types import (
@@ -30,6 +30,7 @@ from servicebus_local.amqp.types import (
 )
 from servicebus_local.bus.errors import InvalidArgument
 from servicebus_local.bus.properties import Properties, is_system, is_writable, plain, rewrite
+from tests.examples import examples
 
 BODY = b"\x00\x53\x75\xb0\x00\x00\x00\x04body"
 FIELDS = [
@@ -176,7 +177,7 @@ def test_values_are_made_plain(value: Any, expected: Any) -> None:
     assert type(made) is type(expected)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     st.binary(max_size=60)
     | st.tuples(st.integers(0, 40), st.binary(max_size=20)).map(
@@ -294,7 +295,7 @@ texts = st.text(max_size=6)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     fields=st.lists(st.none() | texts, max_size=13),
     user=st.dictionaries(texts, scalars, max_size=5),

@@ -14,13 +14,14 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from servicebus_local.amqp.types import Described, Symbol, Timestamp, Uuid, encode
 from servicebus_local.bus.errors import FilterError, InvalidArgument
 from servicebus_local.bus.properties import Properties
 from servicebus_local.bus.sql import compile_action, compile_filter
+from tests.examples import examples
 
 ID = Uuid(bytes.fromhex("0123456789abcdef0123456789abcdef"))
 USER: dict[str, Any] = {
@@ -259,7 +260,7 @@ def reference_pattern(pattern: str, escape: str | None) -> str:
     return "".join(written.get(str(piece.lastgroup)) or re.escape(piece[str(piece.lastgroup)]) for piece in pieces)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(text=st.text("ab%_!\n", max_size=8), pattern=st.text("ab%%_!\n", max_size=8), escape=st.none() | st.just("!"))
 def test_like_is_the_regular_expression_it_says(text: str, pattern: str, escape: str | None) -> None:
     assume(escape is None or not re.search(r"(?<!!)(!!)*!\Z", pattern))
@@ -371,7 +372,7 @@ sys user color [a b] "c" 'text' 'a%' 1 2.5 1e3 @p @q newid() p('color') property
 """.split()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join))
 def test_arbitrary_text_is_compiled_or_refused(text: str) -> None:
     for compiler in (compile_filter, compile_action):
@@ -566,7 +567,7 @@ def reference_until(decided: Fraction, terms: Iterator[Fraction], choose: Any) -
     return result
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(conditions)
 def test_expressions_mean_what_the_reference_says(tree: Tree) -> None:
     expression = written(tree)

@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -20,17 +18,11 @@ from servicebus_local.bus.filters import CorrelationFilter, Rule, SqlAction, Sql
 from servicebus_local.bus.message import Message, State
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, TopicOptions, Topology
+from tests.examples import examples
 from tests.unit.store_bench import Desk, Taker, message
 from tests.unit.test_bus_model import DEFAULT_TTL, LOCK, MAX_DELIVERIES, Hand, Known, QueueLaw
 
-SOME = settings(
-    max_examples=40,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-# An example that fails is shrunk for up to five minutes; a time-out of the test would hide what it found.
-PATIENT = pytest.mark.timeout(900)
+SOME = examples(40, steps=40)
 LIMITED = QueueOptions(
     lock_duration=LOCK,
     max_delivery_count=MAX_DELIVERIES,
@@ -86,7 +78,7 @@ class DurableQueueLaw(QueueLaw):
 
 
 DurableQueueLaw.TestCase.settings = SOME
-TestDurableQueueLaw = PATIENT(DurableQueueLaw.TestCase)
+TestDurableQueueLaw = DurableQueueLaw.TestCase
 
 
 PLAIN = QueueOptions(lock_duration=1e6, max_delivery_count=100)
@@ -263,4 +255,4 @@ def _expected(found: Message) -> dict[str, object]:
 
 
 DurableNamespaceLaw.TestCase.settings = SOME
-TestDurableNamespaceLaw = PATIENT(DurableNamespaceLaw.TestCase)
+TestDurableNamespaceLaw = DurableNamespaceLaw.TestCase

@@ -1,8 +1,8 @@
 """Walks azure-servicebus over a broker, async or sync, and prints one JSON line per step: [step, result].
 
-Runs under the version that PYTHONPATH names, in an interpreter of its own:
+Runs under the version that is installed beside its interpreter:
 
-    python walk.py async|sync <connection string>
+    python sdk_walk.py async|sync <connection string>
 
 The administration clients are left out: before 7.15 they take no transport, so they cannot speak plain HTTP.
 """
@@ -19,7 +19,7 @@ import azure.servicebus
 from azure.servicebus import ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.exceptions import MessageLockLostError, MessageSizeExceededError
 
-SOON = 20.0  # a guard, not a measure
+SOON = 60.0  # a guard, not a measure
 
 
 def tell(step: str, result: Any) -> None:
