@@ -25,9 +25,10 @@ from servicebus_local.admin.control import Control
 from servicebus_local.admin.http import Application, HttpProtocol, Request, Response
 from servicebus_local.amqp.composites import Error
 from servicebus_local.amqp.connection import Connection
+from servicebus_local.amqp.connection_state import ConnectionState
 from servicebus_local.amqp.events import Event
 from servicebus_local.amqp.limits import DEFAULT_LIMITS, Limits
-from servicebus_local.amqp.stage import Stage
+from servicebus_local.amqp.link import LinkConnection
 from servicebus_local.bus.access import Keys
 from servicebus_local.bus.clock import Clock, ManualClock, Timers
 from servicebus_local.bus.namespace import Namespace
@@ -258,27 +259,27 @@ class Connections:
         """Return what is behind each connection."""
         return [protocol.container for protocol in self._open]
 
-    def flush(self, connection: Connection) -> None:
+    def flush(self, connection: LinkConnection) -> None:
         """Write what there is to write now."""
         for protocol in self._of(connection):
             protocol.flush()
 
-    def cut(self, connection: Connection, where: Where) -> None:
+    def cut(self, connection: LinkConnection, where: Where) -> None:
         """Break a connection: before what waits to be written, within its last frame, or after it."""
         for protocol in self._of(connection):
             protocol.cut(where)
 
-    def hold(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+    def hold(self, connection: LinkConnection, *, reading: bool, writing: bool) -> None:
         """Stop reading from a socket, or writing to it."""
         for protocol in self._of(connection):
             protocol.hold(reading=reading, writing=writing)
 
-    def let_go(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+    def let_go(self, connection: LinkConnection, *, reading: bool, writing: bool) -> None:
         """Go on."""
         for protocol in self._of(connection):
             protocol.let_go(reading=reading, writing=writing)
 
-    def _of(self, connection: Connection) -> "list[BrokerProtocol]":
+    def _of(self, connection: LinkConnection) -> "list[BrokerProtocol]":
         return [protocol for protocol in self._open if protocol.connection is connection]
 
     def close(self) -> None:
@@ -302,7 +303,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._inbox = memoryview(bytearray(_READ_SIZE))
         self._reading = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._stage: Stage | None = None  # the one the alarm was set for
+        self._state: ConnectionState | None = None  # the one the alarm was set for
         self._said_goodbye = False
         self._one_too_many = False
         self.connection = Connection(
@@ -338,8 +339,8 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             self.connection.close(_QUOTA_EXCEEDED)
         self._reading = False
         self._broker.let_out(self, began)
-        if self.connection.stage is not self._stage:
-            if self._stage is Stage.HEADER and self.connection.closed:
+        if self.connection.state is not self._state:
+            if self._state is ConnectionState.HEADER and self.connection.closed:
                 self._tell_stranger(data)
             self._watch()
 
@@ -471,7 +472,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         """Let the connection do what time demands: heartbeats, and an end to silence."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._stage = self.connection.stage
+        self._state = self.connection.state
         due = self.connection.tick(self._loop.time())
         self._alarm = None if due is None else self._loop.call_at(due, self._watch)
         if self.connection.finished:

@@ -20,14 +20,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 from servicebus_local.amqp import frames
-from servicebus_local.amqp.accounts import Accounts
 from servicebus_local.amqp.composites import Error
+from servicebus_local.amqp.connection_state import ConnectionState
 from servicebus_local.amqp.errors import ConnectionViolation, SessionViolation
 from servicebus_local.amqp.events import Closed, Event
 from servicebus_local.amqp.frames import Frame, FrameReader, FramingError
 from servicebus_local.amqp.limits import DEFAULT_LIMITS, Limits
-from servicebus_local.amqp.link import IncomingLink, Link, OutgoingLink
-from servicebus_local.amqp.patience import Patience
+from servicebus_local.amqp.link import Link, OutgoingLink, Replenished
 from servicebus_local.amqp.performatives import (
     Attach,
     Begin,
@@ -43,8 +42,9 @@ from servicebus_local.amqp.performatives import (
 )
 from servicebus_local.amqp.sasl import OFFER, Authenticate, Exchange
 from servicebus_local.amqp.session import SESSION_HANDLERS, Session
-from servicebus_local.amqp.stage import Stage
+from servicebus_local.amqp.time_outs import TimeOuts
 from servicebus_local.amqp.types import DecodeError, Symbol, Uint, Ushort
+from servicebus_local.amqp.usage import Usage
 
 PROPERTIES: Final = {Symbol("product"): "servicebus-local", Symbol("version"): "1.0"}
 _SHORTEST_IDLE: Final = 0.02  # seconds; no heartbeat can be promised more often than twice in it
@@ -73,7 +73,7 @@ class Connection:
         self.user = ""  # whose password was right; empty for everybody else
         self.idle_time_out = idle_time_out
         self.peer_idle_time_out: float | None = None
-        self.stage = Stage.HEADER
+        self.state = ConnectionState.HEADER
         self.closed = False  # our last word is said: nothing more will be written
         self.held_back = False  # somebody asked and was told not to write
         self.heard = False
@@ -91,10 +91,10 @@ class Connection:
         self._sessions: dict[int, Session] = {}
         self._channels: set[int] = set()  # those of ours that are taken
         self._ended: set[int] = set()  # the peer's, where frames may still be on their way
-        self.accounts = Accounts(limits)
+        self.usage = Usage(limits)
         self._to_replenish: dict[Any, None] = {}  # sessions and incoming links
         self._flows_to_answer: dict[Any, None] = {}  # outgoing links
-        self._patience = Patience(self)
+        self._time_outs = TimeOuts(self)
         self._handlers: dict[type, Callable[[int, Any, bytes], None]] = {}
 
     # ------------------------------------------------------------------ input
@@ -144,11 +144,11 @@ class Connection:
             return
         with suppress(DecodeError):
             if isinstance(frames.parse(unit.body)[0], Close):
-                self.stage = Stage.ENDED
+                self.state = ConnectionState.ENDED
 
     def _on_framing_error(self, error: FramingError) -> None:
         self._unreadable = True
-        if self.stage is Stage.HEADER:
+        if self.state is ConnectionState.HEADER:
             self._turn_away(frames.AMQP_HEADER if self._behind_sasl else frames.SASL_HEADER)
         else:
             self.close(Error("amqp:connection:framing-error", str(error)))
@@ -205,13 +205,13 @@ class Connection:
         self.write(data)
         return True
 
-    def replenish_later(self, waiting: Session | IncomingLink) -> None:
+    def replenish_later(self, waiting: Replenished) -> None:
         """Remember whose window or credit is to be renewed when the peer reads again."""
         self._to_replenish[waiting] = None
 
     def part(self, link: Link) -> None:
         """Owe a link nothing any more: it is gone."""
-        self.accounts.part(link)
+        self.usage.remove(link)
         self._to_replenish.pop(link, None)
         self._flows_to_answer.pop(link, None)
 
@@ -225,9 +225,9 @@ class Connection:
     def tick(self, now: float) -> float | None:
         """Do what is due at `now`, in seconds of any clock; return when to call again, None for never.
 
-        Call it when the transport is there, when `stage` has changed, and at the time it returned.
+        Call it when the transport is there, when `state` has changed, and at the time it returned.
         """
-        return self._patience.tick(now)
+        return self._time_outs.tick(now)
 
     def heartbeat(self) -> None:
         """Queue an empty frame, so that the peer's idle time-out does not strike."""
@@ -241,7 +241,7 @@ class Connection:
 
     def abandon(self) -> None:
         """Wait no longer for the peer's close."""
-        self.stage = Stage.ENDED
+        self.state = ConnectionState.ENDED
         self.closed = True
 
     # ------------------------------------------------------------------ closing
@@ -249,17 +249,17 @@ class Connection:
     @property
     def finished(self) -> bool:
         """Whether the peer's last word is not waited for either; until then input is read and ignored."""
-        return self.stage is Stage.ENDED
+        return self.state is ConnectionState.ENDED
 
     def close(self, error: Error | None = None) -> None:
         """End everything on this connection and say so to the peer."""
         if self.closed:
             return
-        if self.stage is Stage.OPENING:
+        if self.state is ConnectionState.OPENING:
             self._write_open()  # a close must follow an open (2.4.3)
-        if self.stage in (Stage.OPENING, Stage.OPENED):
+        if self.state in (ConnectionState.OPENING, ConnectionState.OPENED):
             self.say(0, Close(error))
-        self.stage = Stage.CLOSING
+        self.state = ConnectionState.CLOSING
         self.closed = True
         self._end_sessions()
         self._events.append(Closed(error))
@@ -285,12 +285,12 @@ class Connection:
     def _on_header(self, header: bytes) -> None:
         if header == frames.AMQP_HEADER:
             self._reader.frame_type = frames.AMQP_TYPE
-            self.stage = Stage.OPENING
+            self.state = ConnectionState.OPENING
             self._handlers = {Open: self._on_open}
             self.write(header)
         elif header == frames.SASL_HEADER and not self._behind_sasl:
             self._reader.frame_type = frames.SASL_TYPE
-            self.stage = Stage.SASL
+            self.state = ConnectionState.SASL
             self._handlers = {SaslInit: self._on_sasl_init}
             self.write(header + frames.frame(0, OFFER))
         else:
@@ -312,7 +312,7 @@ class Connection:
             self.close()
             return
         self.user = self._sasl.user
-        self.stage = Stage.HEADER
+        self.state = ConnectionState.HEADER
         self._behind_sasl = True
         self._reader.expect_header()
 
@@ -342,7 +342,7 @@ class Connection:
 
     def _on_empty_frame(self) -> None:
         """Take a heartbeat; before the open, an empty frame means nothing (2.4.5)."""
-        if self.stage is not Stage.OPENED:
+        if self.state is not ConnectionState.OPENED:
             raise ConnectionViolation("amqp:illegal-state", "an empty frame before the open")
 
     def _on_stray_frame(self, channel: int, performative: Performative, _payload: bytes) -> None:
@@ -371,7 +371,7 @@ class Connection:
         self.peer_idle_time_out = idle if idle > 0 else None
         self._channel_max = 0xFFFF if opening.channel_max is None else opening.channel_max
         self._write_open()
-        self.stage = Stage.OPENED
+        self.state = ConnectionState.OPENED
         self._handlers = dict.fromkeys(SESSION_HANDLERS, self._on_stray_frame)
         self._handlers |= {Begin: self._on_begin, Close: self._on_close}
 
@@ -388,7 +388,7 @@ class Connection:
 
     def _on_close(self, _channel: int, _close: Close, _payload: bytes) -> None:
         self.close()
-        self.stage = Stage.ENDED
+        self.state = ConnectionState.ENDED
 
     # ------------------------------------------------------------------ sessions
 

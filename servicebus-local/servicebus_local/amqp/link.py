@@ -10,7 +10,7 @@ forgotten, and a peer that asks is told that nothing of it is known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from servicebus_local.amqp import performatives
 from servicebus_local.amqp.composites import (
@@ -23,23 +23,127 @@ from servicebus_local.amqp.composites import (
     read_terminus,
 )
 from servicebus_local.amqp.errors import LinkViolation
-from servicebus_local.amqp.events import CreditChanged, MessageArrived
-from servicebus_local.amqp.performatives import Attach, Detach, Flow, Transfer
+from servicebus_local.amqp.limits import Limits
+from servicebus_local.amqp.performatives import Attach, Detach, Flow, Performative, Transfer
 from servicebus_local.amqp.serial import MASK, ahead
 from servicebus_local.amqp.types import Described, Ubyte, Uint, Ulong
-
-if TYPE_CHECKING:
-    from servicebus_local.amqp.connection import Connection
-    from servicebus_local.amqp.session import Session
+from servicebus_local.amqp.usage import Usage
 
 _LONGEST_TAG: Final = 32  # part 2, 2.8.7
 _SETTLED, _SECOND = 1, 1  # sender- and receiver-settle-mode
 
 
+class LinkAsked(NamedTuple):
+    """The peer attaches a link; answer with `accept` or `refuse`, now or later."""
+
+    link: IncomingLink | OutgoingLink
+
+
+class MessageArrived(NamedTuple):
+    """A whole message came in; answer with `IncomingLink.settle` unless it is settled."""
+
+    link: IncomingLink
+    delivery_id: int
+    settled: bool
+    message_format: int
+    payload: bytes
+
+
+class CreditChanged(NamedTuple):
+    """The peer may take more, or less; after `drain`, credit that is not used now is given up."""
+
+    link: OutgoingLink
+    drain: bool
+
+
+class OutcomeArrived(NamedTuple):
+    """The peer says what became of a delivery; answer with `confirm` unless it is settled."""
+
+    link: OutgoingLink
+    delivery_id: int
+    token: Any
+    outcome: Outcome | None
+    settled: bool
+
+
+class LinkDetached(NamedTuple):
+    """A link is gone, with its session or connection or alone."""
+
+    link: IncomingLink | OutgoingLink
+
+
+class LinkConnection(Protocol):
+    """What a link needs of its connection."""
+
+    limits: Limits
+    usage: Usage
+    peer: str
+    """The peer's container id."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to be written that the peer may not send more either."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether one more message may be queued for the peer."""
+
+    def emit(self, event: LinkAsked | MessageArrived | CreditChanged | OutcomeArrived | LinkDetached) -> None:
+        """Tell the application."""
+
+    def replenish_later(self, waiting: Replenished) -> None:
+        """Call `replenish` when the peer reads again."""
+
+    def answer_flow(self, link: OutgoingLink) -> None:
+        """Call `answer_flow` when the application has done what the peer's flow asks for."""
+
+
+class Replenished(Protocol):
+    """A window or credit that is renewed while the peer reads what it is sent."""
+
+    def replenish(self) -> None:
+        """Renew it, unless the peer does not read."""
+
+
+class LinkSession(Protocol):
+    """What a link needs of its session."""
+
+    @property
+    def connection(self) -> LinkConnection:
+        """The connection of the session."""
+
+    def holds(self, link: Link) -> bool:
+        """Tell whether a link is still one of this session's."""
+
+    def detach(self, link: Link, error: Error | None) -> None:
+        """Close a link from our side."""
+
+    def say(self, performative: Performative) -> None:
+        """Send a performative."""
+
+    def flow(self, link: tuple[int, ...] = ()) -> None:
+        """Send a flow of the session and one of its links."""
+
+    def drained(self, handle: int, delivery_count: int) -> None:
+        """Send the flow that answers a drain."""
+
+    def settle(self, role: bool, delivery_id: int, outcome: Outcome) -> None:
+        """Settle one delivery."""
+
+    def has_room(self) -> bool:
+        """Tell whether a message sent now would leave now."""
+
+    def send(self, link: OutgoingLink, tag: bytes, payload: bytes, token: Any) -> None:
+        """Send a message."""
+
+    def give_back(self, link: OutgoingLink, token: Any) -> None:
+        """Let the application have a message again that could not be sent."""
+
+
 class Link:
     """What both directions share: identity, attach, detach."""
 
-    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+    def __init__(self, session: LinkSession, attach: Attach, handle: int) -> None:
         self.session = session
         self.name = attach.name
         self.handle = handle
@@ -56,7 +160,7 @@ class Link:
         self._asked = attach
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> LinkConnection:
         """The connection this link lives on."""
         return self.session.connection
 
@@ -129,7 +233,7 @@ class Link:
 class IncomingLink(Link):
     """A link on which the peer sends."""
 
-    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+    def __init__(self, session: LinkSession, attach: Attach, handle: int) -> None:
         super().__init__(session, attach, handle)
         self.rcv_settle_mode = 0  # we settle first, whatever the sender would like: its outcome is final
         limits = session.connection.limits
@@ -239,10 +343,10 @@ class IncomingLink(Link):
             self._drop_parts()
         else:
             self._parts += payload
-            self.connection.accounts.keep(len(payload))
+            self.connection.usage.count_partial(len(payload))
 
     def _drop_parts(self) -> None:
-        self.connection.accounts.keep(-len(self._parts))
+        self.connection.usage.count_partial(-len(self._parts))
         self._parts = bytearray()
 
     def forget(self) -> None:
@@ -292,7 +396,7 @@ class IncomingLink(Link):
 class OutgoingLink(Link):
     """A link on which the peer receives."""
 
-    def __init__(self, session: Session, attach: Attach, handle: int) -> None:
+    def __init__(self, session: LinkSession, attach: Attach, handle: int) -> None:
         super().__init__(session, attach, handle)
         self.credit = 0
         self.available = 0  # what the application says waits for credit

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from servicebus_local.amqp import frames
 from servicebus_local.amqp.composites import Error, Outcome, Rejected, Released, encode_outcome, read_outcome
 from servicebus_local.amqp.errors import ConnectionViolation, LinkViolation, SessionViolation
-from servicebus_local.amqp.events import LinkAsked, LinkDetached, OutcomeArrived
-from servicebus_local.amqp.link import IncomingLink, Link, OutgoingLink
+from servicebus_local.amqp.link import (
+    IncomingLink,
+    Link,
+    LinkAsked,
+    LinkConnection,
+    LinkDetached,
+    OutcomeArrived,
+    OutgoingLink,
+)
 from servicebus_local.amqp.performatives import Attach, Begin, Detach, Disposition, End, Flow, Performative, Transfer
 from servicebus_local.amqp.serial import MASK, ahead, within
 from servicebus_local.amqp.types import Uint
-
-if TYPE_CHECKING:
-    from servicebus_local.amqp.connection import Connection
 
 AnyLink = IncomingLink | OutgoingLink
 
@@ -42,10 +46,28 @@ class _Delivery:
         self.at = 0
 
 
+class SessionConnection(LinkConnection, Protocol):
+    """What a session needs of its connection."""
+
+    max_frame_size: int
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the peer."""
+
+    def say(self, channel: int, performative: Performative) -> bool:
+        """Queue a performative; False if it is too long for the peer."""
+
+    def part(self, link: Link) -> None:
+        """Owe a link nothing any more."""
+
+    def forget(self, session: Session) -> None:
+        """Take a session off its channels."""
+
+
 class Session:
     """A channel in each direction, and the links on it."""
 
-    def __init__(self, connection: Connection, channel: int, peer_channel: int, begin: Begin) -> None:
+    def __init__(self, connection: SessionConnection, channel: int, peer_channel: int, begin: Begin) -> None:
         self.connection = connection
         self.channel = channel
         self.peer_channel = peer_channel
@@ -110,12 +132,12 @@ class Session:
         if attach.handle in self._links:
             raise SessionViolation("amqp:session:handle-in-use", f"handle {attach.handle} is in use")
         self._leaving.pop(attach.handle, None)
-        self.connection.accounts.free_name(attach.name, not attach.role)
+        self.connection.usage.free_name(attach.name, not attach.role)
         handle = self._free_handle(attach.handle)
         link = OutgoingLink(self, attach, handle) if attach.role else IncomingLink(self, attach, handle)
         self._links[attach.handle] = link
         self._handles.add(handle)
-        refusal = self.connection.accounts.join(link) or _refusal(attach)
+        refusal = self.connection.usage.add(link) or _refusal(attach)
         if refusal is None:
             self.connection.emit(LinkAsked(link))
         else:
@@ -315,15 +337,15 @@ class Session:
     def _hold(self, delivery: _Delivery) -> None:
         """Keep a delivery for later, or end the session if too much waits already."""
         self._waiting.append(delivery)
-        if not self.connection.accounts.hold(len(delivery.payload)):
+        if not self.connection.usage.count_waiting(len(delivery.payload)):
             self.end(Error("amqp:resource-limit-exceeded", "too many messages wait for the session's window"))
 
     def _send_waiting(self) -> None:
         while self._waiting and self._advance(self._waiting[0]):
-            self.connection.accounts.hold(-len(self._waiting.popleft().payload))
+            self.connection.usage.count_waiting(-len(self._waiting.popleft().payload))
 
     def _drop_waiting(self) -> None:
-        self.connection.accounts.hold(-sum(len(delivery.payload) for delivery in self._waiting))
+        self.connection.usage.count_waiting(-sum(len(delivery.payload) for delivery in self._waiting))
         self._waiting.clear()
 
     # ------------------------------------------------------------------ outcomes

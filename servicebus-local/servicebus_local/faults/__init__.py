@@ -2,6 +2,7 @@
 
 from servicebus_local.faults.fault import Fault, FaultError, read_fault
 from servicebus_local.faults.faults import Faults
-from servicebus_local.faults.port import Peer, Sockets
+from servicebus_local.faults.sockets import Sockets
+from servicebus_local.nodes.fault_injection import Peer
 
 __all__ = ["Fault", "FaultError", "Faults", "Peer", "Sockets", "read_fault"]

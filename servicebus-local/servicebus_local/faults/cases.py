@@ -16,8 +16,8 @@ from servicebus_local.bus.errors import BusError, Unauthorized
 from servicebus_local.bus.message import read_body, reply
 from servicebus_local.faults.delays import Direction
 from servicebus_local.faults.fault import Fault, LinkKind, Occasion, Point, Where
-from servicebus_local.faults.port import Link, Peer
 from servicebus_local.nodes.addresses import CBS, Address, read_address
+from servicebus_local.nodes.fault_injection import Link, Peer
 
 _STATUS: Final = {each.condition: each.status for each in reversed(BusError.__subclasses__())}
 

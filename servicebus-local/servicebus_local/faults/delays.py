@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from servicebus_local.bus.clock import Alarm, Timers
-from servicebus_local.faults.port import Link
+from servicebus_local.nodes.fault_injection import Link
 
 Direction = Literal["in", "out"]
 

@@ -25,7 +25,8 @@ from servicebus_local.faults.cases import Case, case_of, strike
 from servicebus_local.faults.delays import Delays
 from servicebus_local.faults.fault import SERVER_BUSY, Fault, LinkKind, Occasion, Point, Where
 from servicebus_local.faults.now import happen
-from servicebus_local.faults.port import Link, Peer, Sockets
+from servicebus_local.faults.sockets import Sockets
+from servicebus_local.nodes.fault_injection import Link, Peer
 
 _REMEMBERED: Final = 1000  # faults that are over, for whoever asks how often they struck
 

@@ -9,7 +9,8 @@ from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.queue import Queue
 from servicebus_local.faults.cases import address_of, error_of, kind_of
 from servicebus_local.faults.fault import Fault, Occasion
-from servicebus_local.faults.port import Link, Peer, Sockets
+from servicebus_local.faults.sockets import Sockets
+from servicebus_local.nodes.fault_injection import Link, Peer
 
 
 def happen(fault: Fault, namespace: Namespace, sockets: Sockets) -> int:

@@ -33,8 +33,8 @@ from servicebus_local.bus.topology import Right
 from servicebus_local.nodes.addresses import CBS, Address, read_address
 from servicebus_local.nodes.cbs import CbsNode
 from servicebus_local.nodes.entity import Receiver, Sender
+from servicebus_local.nodes.fault_injection import NO_FAULTS, FaultInjection
 from servicebus_local.nodes.grants import ANY, LISTEN, SEND, Grants, needed
-from servicebus_local.nodes.interference import PEACE, Interference
 from servicebus_local.nodes.management import LARGEST_REQUEST, ManagementNode
 from servicebus_local.nodes.node import Node, error_of
 
@@ -52,13 +52,13 @@ class Container:
     """Routes what happens on one connection."""
 
     def __init__(
-        self, namespace: Namespace, keys: Keys, connection: Connection, interference: Interference = PEACE
+        self, namespace: Namespace, keys: Keys, connection: Connection, faults: FaultInjection = NO_FAULTS
     ) -> None:
         self.connection = connection
         self.silent = False  # answers to requests are lost
         self._namespace = namespace
         self._keys = keys
-        self._interference = interference
+        self._faults = faults
         self._grants = Grants(keys.wall_clock)
         self._alarm: Alarm | None = None
         self._watched = inf  # the moment the alarm is for
@@ -78,7 +78,7 @@ class Container:
         """Let the node of the link deal with an event."""
         if self._grants.next_expiry <= self._keys.wall_clock():
             self._end_expired()
-        if not self._interference.armed or not self._interference.intercept(self, event):
+        if not self._faults.armed or not self._faults.intercept(self, event):
             self._handlers[type(event)](event)
 
     def proceed(self, event: Event) -> None:
@@ -146,7 +146,7 @@ class Container:
             self._attach_reply_link(link, address)
             return
         self._use(link, address.path, LISTEN)
-        receiver = Receiver(self._namespace.queue(address.path), link, self._interference)
+        receiver = Receiver(self._namespace.queue(address.path), link, self._faults)
         self._nodes[link] = receiver
         receiver.attach()
 

@@ -12,7 +12,7 @@ from servicebus_local.bus.lane import Lane
 from servicebus_local.bus.message import BATCH_FORMAT, Message, read, read_batch, render
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.sessions import Session
-from servicebus_local.nodes.interference import PEACE, Interference
+from servicebus_local.nodes.fault_injection import NO_FAULTS, FaultInjection
 from servicebus_local.nodes.node import Node, error_of
 
 SESSION_FILTER = Symbol("com.microsoft:session-filter")
@@ -63,13 +63,13 @@ class Receiver(Node):
 
     sends = False
 
-    def __init__(self, queue: Queue, link: OutgoingLink, interference: Interference = PEACE) -> None:
+    def __init__(self, queue: Queue, link: OutgoingLink, faults: FaultInjection = NO_FAULTS) -> None:
         self.name = link.name
         self.container = link.connection.peer
         self.deletes = link.settles_first
         self._queue = queue
         self._link = link
-        self._interference = interference
+        self._faults = faults
         self._drain: object | None = None  # the request to drain that waits until held deliveries are out
         self._lane: Lane | None = None
 
@@ -104,17 +104,17 @@ class Receiver(Node):
     @property
     def ready(self) -> bool:
         """Whether the peer has given credit and can be written to."""
-        if self._interference.armed:
-            left = self._link.credit - self._interference.held(self._link)
+        if self._faults.armed:
+            left = self._link.credit - self._faults.held(self._link)
             return self._link.ready and left > 0 and self._drain is None
         return self._link.ready
 
     def deliver(self, message: Message, token: bytes | None, until: float | None) -> None:
         """Send a message; the delivery tag is the lock token in the byte order of .NET."""
         tag = b"\x00" if token is None else _dotnet_order(token)
-        if self._interference.armed:
+        if self._faults.armed:
             send = partial(self._send_late, tag, render(message, until, token), token)
-            self._interference.deliver(self._queue, self._link, token, send)
+            self._faults.deliver(self._queue, self._link, token, send)
         else:
             self._link.send(tag, render(message, until, token), token)
 
@@ -136,9 +136,9 @@ class Receiver(Node):
         """Send what there is; what is left of a drained credit is given up."""
         self._drain = None
         self.resume()
-        if event.drain and self._interference.armed:
+        if event.drain and self._faults.armed:
             drain = self._drain = object()
-            self._interference.after_held(self._link, partial(self._on_held_out, drain))
+            self._faults.after_held(self._link, partial(self._on_held_out, drain))
         elif event.drain:
             self._link.drained()
 

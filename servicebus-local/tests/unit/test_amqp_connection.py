@@ -5,6 +5,7 @@ import pytest
 from servicebus_local.amqp import frames
 from servicebus_local.amqp.composites import Accepted, Error, Terminus, read_error
 from servicebus_local.amqp.connection import Connection
+from servicebus_local.amqp.connection_state import ConnectionState
 from servicebus_local.amqp.events import Closed, LinkAsked, LinkDetached
 from servicebus_local.amqp.frames import Frame, FrameReader
 from servicebus_local.amqp.performatives import (
@@ -24,7 +25,6 @@ from servicebus_local.amqp.performatives import (
     SaslResponse,
     Transfer,
 )
-from servicebus_local.amqp.stage import Stage
 from servicebus_local.amqp.types import Symbol, Uint, Ushort, encode
 from tests.unit.amqp_peer import Peer, encoded
 
@@ -54,7 +54,7 @@ def test_mechanisms_that_prove_nothing_let_everybody_in(mechanism: str) -> None:
     assert mechanisms == SaslMechanisms(["MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL"])
     assert outcome == SaslOutcome(0)
     assert list(connection.receive(frames.AMQP_HEADER + OPEN)) == []
-    assert (connection.stage, connection.user) == (Stage.OPENED, "")
+    assert (connection.state, connection.user) == (ConnectionState.OPENED, "")
 
 
 @pytest.mark.parametrize(

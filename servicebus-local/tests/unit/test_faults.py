@@ -24,6 +24,7 @@ from servicebus_local.amqp.composites import (
 )
 from servicebus_local.amqp.connection import Connection
 from servicebus_local.amqp.frames import Frame, FrameReader
+from servicebus_local.amqp.link import LinkConnection
 from servicebus_local.amqp.performatives import Attach, Begin, Detach, Disposition, Flow, Open, Performative, Transfer
 from servicebus_local.amqp.types import Raw, Uint
 from servicebus_local.bus.access import ROOT, Keys
@@ -158,27 +159,28 @@ class Site:
     def peers(self) -> list[Container]:
         return [client.container for client in self.clients]
 
-    def flush(self, connection: Connection) -> None:
+    def flush(self, connection: LinkConnection) -> None:
         if not self.of(connection).over:
             self.of(connection).hear()
 
-    def cut(self, connection: Connection, where: Where) -> None:
-        client, output = self.of(connection), connection.take()
+    def cut(self, connection: LinkConnection, where: Where) -> None:
+        client = self.of(connection)
+        output = client.connection.take()
         if client.over:
             return
         client.over = True
         client.hear({"before": b"", "within": torn(output), "after": output}[where])
-        connection.abandon()
-        connection.paused = True
+        client.connection.abandon()
+        client.connection.paused = True
         self.soon.append(client.lost)
 
-    def hold(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+    def hold(self, connection: LinkConnection, *, reading: bool, writing: bool) -> None:
         self.of(connection).muted = writing
 
-    def let_go(self, connection: Connection, *, reading: bool, writing: bool) -> None:
+    def let_go(self, connection: LinkConnection, *, reading: bool, writing: bool) -> None:
         self.of(connection).muted = False
 
-    def of(self, connection: Connection) -> "Client":
+    def of(self, connection: LinkConnection) -> "Client":
         [client] = [client for client in self.clients if client.connection is connection]
         return client
 

@@ -1,26 +1,51 @@
-"""Where the nodes let somebody spoil what they do: a port, and nobody at it.
+"""Where the nodes let faults be injected: a port with nothing behind it by default.
 
 While `armed` is not set, that one look is all it costs.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
+from servicebus_local.amqp.connection import Connection
 from servicebus_local.amqp.events import Event
-from servicebus_local.amqp.link import OutgoingLink
+from servicebus_local.amqp.link import IncomingLink, OutgoingLink
 from servicebus_local.bus.queue import Queue
 
-if TYPE_CHECKING:
-    from servicebus_local.nodes.container import Container
+Link = IncomingLink | OutgoingLink
 
 
-class Interference(Protocol):
-    """Whoever may spoil things."""
+class Peer(Protocol):
+    """One client's connection, as the nodes see it."""
+
+    silent: bool
+    """Set, answers to requests are lost."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        ...
+
+    @property
+    def links(self) -> Iterable[Link]:
+        """The links to entities, and to their management."""
+        ...
+
+    def proceed(self, event: Event) -> None:
+        """Deal with an event as if there were no faults."""
+        ...
+
+    def answer(self, request: IncomingLink, payload: bytes, reply_to: str | None) -> None:
+        """Send an answer to the client that asked on a link."""
+        ...
+
+
+class FaultInjection(Protocol):
+    """Faults that may be injected."""
 
     armed: bool
     """Whether to ask."""
 
-    def intercept(self, peer: "Container", event: Event) -> bool:
+    def intercept(self, peer: Peer, event: Event) -> bool:
         """Look at an event before it is handled; tell whether that is not to be done any more."""
         ...
 
@@ -37,12 +62,12 @@ class Interference(Protocol):
         ...
 
 
-class Peace:
-    """Nobody spoils anything."""
+class NoFaults:
+    """Nothing goes wrong on purpose."""
 
     armed = False
 
-    def intercept(self, peer: "Container", event: Event) -> bool:
+    def intercept(self, peer: Peer, event: Event) -> bool:
         """Let it happen."""
         return False
 
@@ -59,4 +84,4 @@ class Peace:
         action()
 
 
-PEACE: Final[Interference] = Peace()
+NO_FAULTS: Final[FaultInjection] = NoFaults()

@@ -9,14 +9,14 @@ reading costs nothing, and a silent peer is found after two to three times the t
 from typing import Protocol
 
 from servicebus_local.amqp.composites import Error
+from servicebus_local.amqp.connection_state import ConnectionState
 from servicebus_local.amqp.limits import Limits
-from servicebus_local.amqp.stage import Stage
 
 
 class Watched(Protocol):
     """A connection, as far as time can see it."""
 
-    stage: Stage
+    state: ConnectionState
     limits: Limits
     heard: bool
     idle_time_out: float | None
@@ -32,30 +32,30 @@ class Watched(Protocol):
         """Wait no longer for the peer's close."""
 
 
-class Patience:
+class TimeOuts:
     """Keeps the time of one connection."""
 
     def __init__(self, connection: Watched) -> None:
         self._connection = connection
-        self._stage: Stage | None = None
+        self._state: ConnectionState | None = None
         self._begun: float | None = None
-        self._since = 0.0  # when the stage was entered
+        self._since = 0.0  # when the state was entered
         self._heard = 0.0  # when something was known to have come in
         self._next_beat = 0.0
 
     def tick(self, now: float) -> float | None:
         """Do what is due; return when to look again, None for never."""
-        stage = self._connection.stage
+        state = self._connection.state
         if self._begun is None:
             self._begun = now
-        if stage is not self._stage:
-            self._stage, self._since, self._heard, self._next_beat = stage, now, now, now
-        match stage:
-            case Stage.ENDED:
+        if state is not self._state:
+            self._state, self._since, self._heard, self._next_beat = state, now, now, now
+        match state:
+            case ConnectionState.ENDED:
                 return None
-            case Stage.CLOSING:
+            case ConnectionState.CLOSING:
                 return self._await_close(now)
-            case Stage.OPENED:
+            case ConnectionState.OPENED:
                 return self._keep_open(now)
             case _:
                 return self._await_open(now, self._begun)

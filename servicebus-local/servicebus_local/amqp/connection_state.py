@@ -3,7 +3,7 @@
 from enum import Enum, auto
 
 
-class Stage(Enum):
+class ConnectionState(Enum):
     """The stages of a connection, in the order they are passed."""
 
     HEADER = auto()
