@@ -127,12 +127,12 @@ async def _serve(broker: Broker, options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     _on_signals(stop.set)
     _allow_many_connections()
-    asyncio.get_running_loop().set_exception_handler(_FullHouse())
+    asyncio.get_running_loop().set_exception_handler(_ConnectionLimitLog())
     broker.on_failure = stop.set
     host = options.host
-    with _taken(host, options.port, "--port"):
+    with _listening_on(host, options.port, "--port"):
         port = await broker.start(host, options.port)
-    with _taken(host, options.admin_port, "--admin-port"):
+    with _listening_on(host, options.admin_port, "--admin-port"):
         admin_port = await broker.start_admin(host, options.admin_port)
     sys.stdout.write(
         f"servicebus-local: ready, AMQP on {host}:{port}, admin on http://{host}:{admin_port}, "
@@ -166,7 +166,7 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-class _FullHouse:
+class _ConnectionLimitLog:
     """Says once that no connection can be accepted; asyncio would, with a traceback, for every attempt."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class _FullHouse:
             _LOGGER.warning("no more connections can be accepted (%s): see ulimit -n", error.strerror)
 
 
-class _taken:  # noqa: N801 - reads as a clause
+class _listening_on:  # noqa: N801 - reads as a clause
     """Turns the failure to listen into a line a person can act on."""
 
     def __init__(self, host: str, port: int, flag: str) -> None:

@@ -45,7 +45,7 @@ def check(
 ) -> list[str]:
     """Return what breaks the rules of a queue, each as a sentence; nothing is what should come back.
 
-    No message is delivered while somebody has it, settled twice, or settled under another lock than
+    No message is delivered while it is locked, settled twice, or settled under another lock than
     its own; delivery counts are those of the failures before; a session has one holder at a time.
     With `held`, the sequence numbers of what each entity holds now, nothing may be lost either: `{}`
     says that all are empty. `partial` says that the beginning is missing, so that messages may turn
@@ -82,7 +82,7 @@ def _from(*states: str, to: str, counts: bool = False) -> _Rule:
 
 
 _DEAD_LETTERS: Final = "/$deadletterqueue"
-_ARRIVALS: Final = {"sent": "active", "scheduled": "scheduled", "buried": "active"}
+_ARRIVALS: Final = {"sent": "active", "scheduled": "scheduled", "dead-letter-arrived": "active"}
 _BACK: Final = "active or deferred"
 _RULES: Final = {
     "delivered": _from("active", "deferred", to="locked"),
@@ -134,10 +134,10 @@ class _Checker:
     def _see_arrival(self, event: Event) -> None:
         key = _key(event)
         before = self._lives.get(key)
-        if before is not None and (before.state != "ended" or event.kind != "buried"):
+        if before is not None and (before.state != "ended" or event.kind != "dead-letter-arrived"):
             self._complain(event, f"its number was given before, to a message that is {before.state}")
         self._lives[key] = _Life(_ARRIVALS[event.kind], event.delivery_count or 0)
-        if event.kind == "buried":
+        if event.kind == "dead-letter-arrived":
             self._graves[key[0]] -= 1
 
     def _see_change(self, event: Event, rule: _Rule) -> None:
@@ -152,7 +152,7 @@ class _Checker:
 
     def _stranger(self, event: Event) -> _Life:
         """Meet a message whose arrival was not told of."""
-        if not self._partial and event.kind != "dead-lettered":  # a topic's copy may be buried at once
+        if not self._partial and event.kind != "dead-lettered":  # a topic's copy may be dead at once
             self._complain(event, "nothing was told of its arrival")
         return _Life("unknown", event.delivery_count or 0)
 
@@ -195,7 +195,7 @@ class _Checker:
             self._sessions[key] = event.link
             return
         if holder is None and not self._partial:
-            self._complain(event, "nobody held it")
+            self._complain(event, "no receiver held it")
         self._sessions[key] = None
 
     # ------------------------------------------------------------------ at the end
@@ -203,7 +203,7 @@ class _Checker:
     def end(self, held: Mapping[str, Collection[int]] | None) -> None:
         """Compare with what is there now."""
         if not self._partial:
-            self._compare_graves()
+            self._compare_dead_letters()
         if held is None:
             return
         there = {(entity.lower(), sequence) for entity, sequences in held.items() for sequence in sequences}
@@ -216,7 +216,7 @@ class _Checker:
             unknown = sorted(there - set(self._lives))
             self.violations += [f"message {number} of {entity} came from nowhere" for entity, number in unknown]
 
-    def _compare_graves(self) -> None:
+    def _compare_dead_letters(self) -> None:
         for grave, missing in self._graves.items():
             if missing > 0 and grave.endswith(_DEAD_LETTERS):
                 self.violations.append(f"{missing} messages that were dead-lettered never came to {grave}")

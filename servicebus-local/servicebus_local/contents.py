@@ -1,11 +1,11 @@
-"""What an entity holds, for whoever wants to look without receiving."""
+"""What an entity holds, to look at without receiving."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from servicebus_local.amqp.types import DecodeError
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.message import Message, State, read_body
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.properties import Properties
 
 _STATES: dict[State, Literal["active", "locked", "deferred", "scheduled"]] = {
@@ -33,7 +33,7 @@ class StoredMessage:
     body: Any  # bytes, or the value of a message that has one
 
 
-def contents(entity: Entrance) -> list[StoredMessage]:
+def contents(entity: MessagingEntity) -> list[StoredMessage]:
     """Return the messages of an entity in sequence order."""
     return [_stored(message) for _, message in sorted(entity.messages.items())]
 
@@ -41,7 +41,7 @@ def contents(entity: Entrance) -> list[StoredMessage]:
 def _stored(message: Message) -> StoredMessage:
     try:
         properties, body = dict(Properties.of(message.bare).user), read_body(message.bare)[2]
-    except DecodeError:  # what nobody has to understand but the receiver
+    except DecodeError:  # only the receiver has to understand it
         properties, body = {}, message.bare
     return StoredMessage(
         message.sequence,

@@ -69,7 +69,7 @@ def field(fields: Mapping[str, Any], name: str, convert: Convert, where: str) ->
 
 
 def known(fields: Mapping[str, Any], names: Collection[str], where: str) -> None:
-    """Complain of a field that nobody knows: ignored in silence, it would be found in production."""
+    """Refuse an unknown field: if it were ignored, the mistake would be found in production."""
     unknown = sorted(set(fields) - set(names))
     if unknown:
         raise ConfigError(f"{where}.{unknown[0]}: no such setting; there are {', '.join(sorted(names))}")

@@ -7,7 +7,7 @@
 
 `Keys` are one or two, a bare text is one key. Without `Rights` a policy has all three, without
 `Entity` it is one of the namespace. They have a file of their own, so that `Config.json` stays
-one that Microsoft's emulator can read, and can be shown to everybody.
+one that Microsoft's emulator can read, and has no secrets in it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -96,7 +96,7 @@ def _rights(value: Any, where: str) -> frozenset[Right]:
         raise ConfigError(f"{where}: expected some of {', '.join(names)}, found {found}")
     rights = frozenset(names[word] for word in words)
     if Right.MANAGE in rights and rights != _ALL:
-        raise ConfigError(f"{where}: whoever may manage must be allowed to send and to listen too, as in Azure")
+        raise ConfigError(f"{where}: a policy with Manage also needs Send and Listen, as in Azure")
     return rights
 
 

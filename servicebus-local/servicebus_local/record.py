@@ -1,4 +1,4 @@
-"""A record of every delivery, for whoever has to prove that nothing was lost and nothing done twice.
+"""A record of every delivery, to prove that nothing was lost and nothing settled twice.
 
     with LocalBus("orders") as bus:
         ...                                   # the application does its work
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from uuid import UUID
 
-from servicebus_local.bus.entrance import Entrance
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
-from servicebus_local.bus.observer import Happening, Kind
+from servicebus_local.bus.observer import Kind, MessageEvent
 from servicebus_local.checker import Event, check
 
 __all__ = ["Event", "Kind", "Record", "check"]
@@ -32,7 +32,7 @@ class Record:
 
     def __init__(self, namespace: Namespace) -> None:
         self.run: Callable[[Callable[[], Any]], Any] = lambda function: function()
-        """How to reach the broker's thread, for whoever is in another."""
+        """Calls a function in the broker's thread."""
         self.limit = 0
         self.dropped = 0
         self._namespace = namespace
@@ -54,7 +54,7 @@ class Record:
         if not self.limit:
             self._clear()
             self._whole = not any(entity.messages or entity.users for entity in entities(self._namespace))
-            self._namespace.observe(self._on_happening)
+            self._namespace.observe(self._on_message_event)
         self.dropped += max(0, len(self._events) - limit)
         self._events = deque(self._events, limit)
         self.limit = limit
@@ -104,7 +104,7 @@ class Record:
 
     # ------------------------------------------------------------------ writing
 
-    def _on_happening(self, happening: Happening) -> None:
+    def _on_message_event(self, happening: MessageEvent) -> None:
         """Keep what happened, as cheaply as can be: most of it is never looked at."""
         kind, entity, message, _, _, session_id, reason, target = happening
         self._last += 1
@@ -120,7 +120,7 @@ class Record:
             first = message.enqueued_sequence or None
         self._events.append((self._last, self._clock(), kind, entity, *known, *holder, reason, target, first))
 
-    def _holder(self, key: tuple[str, Any], happening: Happening) -> _Raw:
+    def _holder(self, key: tuple[str, Any], happening: MessageEvent) -> _Raw:
         """Return who has, or has had, what this is about: the container, the link, and the token of the lock."""
         kind, token, consumer = happening.kind, happening.token, happening.consumer
         if kind is Kind.DELIVERED or kind is Kind.SESSION_ACCEPTED:
@@ -142,7 +142,7 @@ def _event(raw: _Raw) -> Event:
     return Event._make((*raw[:2], kind.value, *raw[3:10], shown, *raw[11:]))
 
 
-def entities(namespace: Namespace) -> Iterator[Entrance]:
+def entities(namespace: Namespace) -> Iterator[MessagingEntity]:
     """Return everything that can hold messages: topics, queues, subscriptions, and dead letters of these."""
     for topic in namespace.topics():
         yield topic

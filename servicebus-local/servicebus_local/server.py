@@ -2,7 +2,7 @@
 
 What a connection produces while its own input is handled leaves in one write. What another
 connection's message produces here leaves at the end of this turn of the loop, so latency
-does not become the next timer. Nobody waits for a slow peer: above the high-water mark it
+does not become the next timer. A slow peer delays no other: above the high-water mark it
 gets no more messages, and above the limit it is hung up on.
 
 With a store that outlives the process, nothing leaves before what it follows from is durable:
@@ -36,16 +36,16 @@ from servicebus_local.bus.store import MemoryStore, Store, StoreError
 from servicebus_local.bus.topology import AccessRule, QueueOptions, Topology
 from servicebus_local.faults import Faults
 from servicebus_local.faults.fault import Where
+from servicebus_local.foreign_protocols import peer_address, protocol_of
 from servicebus_local.nodes.container import Container
 from servicebus_local.record import Record
-from servicebus_local.strangers import other_end, spoken
 
 _LOGGER = logging.getLogger("servicebus_local")
 _READ_SIZE: Final = 64 * 1024
 _BACKLOG: Final = 1024  # connections that may wait to be accepted; the kernel caps it at its own limit
 _HIGH_WATER: Final = 1024 * 1024
 _OUTPUT_LIMIT: Final = 64 * 1024 * 1024
-_ALONE: Final = 0.0001  # seconds since the last commit; whoever is read sooner shares this turn of the loop
+_ALONE: Final = 0.0001  # seconds since the last commit; a connection that is read sooner shares this turn of the loop
 _FAILED: Final = Error("amqp:internal-error", "The broker cannot store anything any more, and ends.")
 _STOPPING: Final = Error("amqp:connection:forced", "The broker stops.")
 _PLAIN: Final = "; clients are told by UseDevelopmentEmulator=true in their connection string"
@@ -128,7 +128,7 @@ class Broker:
         return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Hang up on everybody; what the queues hold is kept, and durable if the store is."""
+        """Close all connections; what the queues hold is kept, and durable if the store is."""
         self.timers.on_change = _no_change
         if self._alarm is not None:
             self._alarm.cancel()
@@ -138,7 +138,7 @@ class Broker:
         for admin_socket in list(self._admin_sockets):
             admin_socket.close()
         await asyncio.sleep(0)
-        self.connections.drop()  # whoever did not take the goodbye
+        self.connections.drop()  # those that did not answer the close
         await asyncio.sleep(0)
         self.commit()
 
@@ -175,7 +175,7 @@ class Broker:
         return self.failure is None
 
     def _fail(self, failure: StoreError) -> None:
-        """Hang up on everybody, without a word of what is not durable."""
+        """Close all connections without confirming what is not durable."""
         if self.failure is not None:
             return
         self.failure = failure
@@ -185,23 +185,23 @@ class Broker:
         self.connections.fail()
         self.on_failure()
 
-    def let_out(self, protocol: "BrokerProtocol", since: float) -> None:
-        """Let a connection write what it has to say: now, or after the commit at the end of this turn.
+    def flush_when_committed(self, protocol: "BrokerProtocol", since: float) -> None:
+        """Write a connection's output: now, or after the commit at the end of this turn.
 
-        Waiting for the end of the turn costs as much as a commit, so only those wait who are not alone.
+        Waiting for the end of the turn costs as much as a commit, so a connection that is busy alone does not wait.
         """
         if not self.store.pending or (not self._leaving and since - self._committed_at > _ALONE):
             protocol.flush()
         else:
-            self.let_out_later(protocol)
+            self.flush_after_turn(protocol)
 
-    def let_out_later(self, protocol: "BrokerProtocol") -> None:
+    def flush_after_turn(self, protocol: "BrokerProtocol") -> None:
         """Let a connection write at the end of this turn of the loop, after one commit for all that do."""
         if not self._leaving:
-            asyncio.get_running_loop().call_soon(self._let_out)
+            asyncio.get_running_loop().call_soon(self._flush_leaving)
         self._leaving[protocol] = None
 
-    def _let_out(self) -> None:
+    def _flush_leaving(self) -> None:
         leaving, self._leaving = self._leaving, {}
         if self.commit():
             for protocol in leaving:
@@ -209,7 +209,7 @@ class Broker:
 
 
 def _no_change() -> None:
-    """Nobody listens: alarms wait until somebody does."""
+    """Before the broker listens no alarm is set."""
 
 
 def _soon(action: Callable[[], None]) -> None:
@@ -217,7 +217,7 @@ def _soon(action: Callable[[], None]) -> None:
 
 
 class Connections:
-    """Who is connected, and how many were at most."""
+    """The open connections, and the most there were at once."""
 
     def __init__(self) -> None:
         self._open: dict[BrokerProtocol, None] = {}
@@ -283,12 +283,12 @@ class Connections:
         return [protocol for protocol in self._open if protocol.connection is connection]
 
     def close(self) -> None:
-        """Say goodbye to everybody."""
+        """Close every connection, with an AMQP close frame."""
         for protocol in list(self._open):
             protocol.close()
 
     def fail(self) -> None:
-        """Tell everybody that the broker has failed."""
+        """Close every connection because the broker has failed."""
         for protocol in list(self._open):
             protocol.fail()
 
@@ -304,7 +304,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._reading = False
         self._alarm: asyncio.TimerHandle | None = None
         self._state: ConnectionState | None = None  # the one the alarm was set for
-        self._said_goodbye = False
+        self._sent_eof = False
         self._one_too_many = False
         self.connection = Connection(
             on_output=self._on_output,
@@ -338,10 +338,10 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         if self._one_too_many and self.connection.peer:
             self.connection.close(_QUOTA_EXCEEDED)
         self._reading = False
-        self._broker.let_out(self, began)
+        self._broker.flush_when_committed(self, began)
         if self.connection.state is not self._state:
             if self._state is ConnectionState.HEADER and self.connection.closed:
-                self._tell_stranger(data)
+                self._log_foreign_protocol(data)
             self._watch()
 
     def _handle(self, events: Iterable[Event]) -> None:
@@ -352,11 +352,13 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             _LOGGER.exception("connection %s failed", self.connection.peer)
             self.abort()
 
-    def _tell_stranger(self, data: bytes) -> None:
-        """Say in the log why somebody was turned away at once."""
-        what = spoken(data)
+    def _log_foreign_protocol(self, data: bytes) -> None:
+        """Log why a client was turned away at its first bytes."""
+        what = protocol_of(data)
         advice = _PLAIN if what == "TLS" else ""
-        _LOGGER.warning("%s: the AMQP port speaks plain AMQP 1.0, not %s%s", other_end(self._transport), what, advice)
+        _LOGGER.warning(
+            "%s: the AMQP port speaks plain AMQP 1.0, not %s%s", peer_address(self._transport), what, advice
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free what the peer held here."""
@@ -365,7 +367,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             self._alarm.cancel()
         self._broker.connections.left(self)
         self._handle(self.connection.lost())
-        self._broker.let_out_later(self)  # nothing of it; but what came back to the queues must be durable too
+        self._broker.flush_after_turn(self)  # nothing of it; but what came back to the queues must be durable too
 
     def pause_writing(self) -> None:
         """Give a slow peer no more messages."""
@@ -377,18 +379,18 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._resume()
 
     def close(self) -> None:
-        """Say goodbye and hang up."""
+        """Send a close frame and close the socket."""
         self.connection.close(_STOPPING)
         self.flush()
 
     def fail(self) -> None:
-        """Hang up because the broker has failed; what was to be written before may not be true."""
+        """Close because the broker has failed; what waited to be written may not be true."""
         self.connection.take()
         self.connection.close(_FAILED)
         self._write(self.connection.take())
 
     def abort(self) -> None:
-        """Hang up without a word, as a network would."""
+        """Abort the socket, as a broken network would."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -398,7 +400,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         """Break off: what is left to write is written, in part, or not."""
         output = self.connection.take()
         self.connection.abandon()
-        self.connection.paused = True  # no message is handed out to nobody
+        self.connection.paused = True  # no message is delivered to a connection that is gone
         if self._transport is None or self._transport.is_closing():
             return
         if not self._broker.commit():
@@ -408,14 +410,14 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._transport.close()
 
     def hold(self, *, reading: bool, writing: bool) -> None:
-        """Stop reading, or writing, for somebody."""
+        """Stop reading, or writing, for one more fault."""
         self._not_reading += reading
         self._not_writing += writing
         if self._not_reading and self._transport is not None:
             self._transport.pause_reading()
 
     def let_go(self, *, reading: bool, writing: bool) -> None:
-        """Go on, unless somebody else wants it otherwise."""
+        """Go on, unless another fault still holds it."""
         self._not_reading -= reading
         self._not_writing -= writing
         if not self._not_reading and self._transport is not None:
@@ -430,7 +432,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
 
     def _on_output(self) -> None:
         if not self._reading:
-            self._broker.let_out_later(self)
+            self._broker.flush_after_turn(self)
 
     def flush(self) -> None:
         """Write what there is to write, once that is durable."""
@@ -463,8 +465,8 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             transport.close()
             if transport.get_write_buffer_size():
                 self._loop.call_later(self.connection.limits.closing, transport.abort)
-        elif not self._said_goodbye:
-            self._said_goodbye = True
+        elif not self._sent_eof:
+            self._sent_eof = True
             with suppress(OSError):  # the peer has hung up already
                 transport.write_eof()
 

@@ -3,7 +3,7 @@
     async with LocalBus("orders", clock=ManualClock()) as bus:       # in this event loop
         client = ServiceBusClient.from_connection_string(bus.connection_string)
         ...
-        await bus.advance(61)                  # locks end, scheduled messages appear, nobody sleeps
+        await bus.advance(61)                  # locks end, scheduled messages appear, without sleeping
         bus.faults.drop("send", where="within")
         assert [each.state for each in bus.messages("orders")] == ["locked"]
         assert bus.record.check() == []        # nothing lost, nothing settled twice
@@ -53,7 +53,7 @@ _BLINK = 0.002  # seconds between two looks at a condition
 
 
 class Controls:
-    """What a bus can be asked, and told, from any thread."""
+    """What can be called from any thread."""
 
     def __init__(self, broker: Broker, clock: Clock | None, host: str, port: int, record: int) -> None:
         self._broker = broker
@@ -86,11 +86,11 @@ class Controls:
             raise
 
     def _live_here(self) -> None:
-        """Be told that everything is to be done by the thread and the loop that run this."""
+        """Remember this thread and loop: everything is done there."""
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def _live_nowhere(self) -> None:
-        """Be told that nothing runs any more, and may be looked at from anywhere."""
+        """Remember that nothing runs, so that any thread may look."""
         self._loop = None
 
     async def _advance(self, seconds: float) -> None:
@@ -244,7 +244,7 @@ class LocalBus(Controls):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hang up on everybody."""
+        """Close all connections and stop."""
         await self._broker.stop()
         self._live_nowhere()
         self._close_store()
@@ -258,7 +258,7 @@ class LocalBus(Controls):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hang up on everybody, and wait until the thread has ended."""
+        """Close all connections, stop, and wait until the thread has ended."""
         if self._threaded is not None:
             self._threaded.stop()
         self._close_store()
@@ -272,9 +272,9 @@ class LocalBus(Controls):
         await self._advance(seconds)
 
     async def wait_until(self, condition: Callable[[], object], within: float = 30.0) -> None:
-        """Return when a condition is true; raises `TimeoutError` after so many seconds of real time."""
+        """Return when a condition is true; raises `TimeoutError` after `within` seconds of real time."""
         async with asyncio.timeout(within):
-            while not condition():  # noqa: ASYNC110 - the condition is anybody's, and nobody tells when it changes
+            while not condition():  # noqa: ASYNC110 - the condition is the caller's, and there is no event for its change
                 await asyncio.sleep(_BLINK)
 
     async def stop_listening(self) -> None:
@@ -290,7 +290,7 @@ class ThreadedBus(Controls):
     """A broker in a thread of its own: what `with LocalBus(...) as bus` gives."""
 
     def start(self) -> None:
-        """Begin to listen; whatever keeps the broker from it is raised here."""
+        """Begin to listen; raises what prevents it."""
         started: Future[None] = Future()
         self._worker = threading.Thread(target=self._run, args=(started,), name="local-broker", daemon=True)
         self._worker.start()
@@ -302,7 +302,7 @@ class ThreadedBus(Controls):
             raise
 
     def stop(self) -> None:
-        """Hang up on everybody, and wait until the thread has ended."""
+        """Close all connections, stop, and wait until the thread has ended."""
         self._call(self._over.set)
         self._worker.join()
         self._live_nowhere()
@@ -315,7 +315,7 @@ class ThreadedBus(Controls):
         self._over = asyncio.Event()
         try:
             await self._listen()
-        except Exception as error:  # noqa: BLE001 - whoever starts the thread wants to know all of them
+        except Exception as error:  # noqa: BLE001 - all of them are raised where the thread is started
             started.set_exception(error)
             return
         started.set_result(None)
@@ -331,7 +331,7 @@ class ThreadedBus(Controls):
         self._do(self._advance(seconds))
 
     def wait_until(self, condition: Callable[[], object], within: float = 30.0) -> None:
-        """Return when a condition is true; raises `TimeoutError` after so many seconds of real time."""
+        """Return when a condition is true; raises `TimeoutError` after `within` seconds of real time."""
         end = time.monotonic() + within
         while not condition():
             if time.monotonic() > end:

@@ -97,7 +97,7 @@ async def test_what_was_dead_lettered_is_archived_with_a_description(story: Stor
     buried = Counter(event.kind for event in story.events if event.entity == "dead/$DeadLetterQueue")
     unreadable = sum(poison.reason is not None for poison in ASKS)
     on_our_queues = sum(each.reason is not None and each.queue != "blob-events" for each in STRAYS)
-    assert buried == {"buried": unreadable + on_our_queues}
+    assert buried == {"dead-letter-arrived": unreadable + on_our_queues}
     assert len(story.archived) == unreadable + on_our_queues
     assert {dead.dead_letter_source for dead in story.archived} <= {*QUEUES, None}
     assert all(dead.dead_letter_reason and dead.dead_letter_error_description for dead in story.archived)

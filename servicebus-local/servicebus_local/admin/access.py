@@ -1,6 +1,6 @@
 """Shared access policies in a description: `<AuthorizationRules>`.
 
-A policy without keys gets new ones. Whoever may manage may also send and listen, and must say so,
+A policy without keys gets new ones. A policy that may manage must also name the rights to send and listen,
 as in Azure; an entity has twelve policies at most.
 """
 

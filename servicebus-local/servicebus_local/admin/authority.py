@@ -1,4 +1,4 @@
-"""Who may administrate: whoever has a token with the right to manage what a request names."""
+"""Who may administer: a client whose token has the right to manage what the request names."""
 
 from collections.abc import Callable
 
@@ -25,4 +25,4 @@ def managers(keys: Keys) -> Authorize:
 
 
 def allow_all(_token: str | None, _path: str) -> None:
-    """Let everybody through."""
+    """Allow every request."""

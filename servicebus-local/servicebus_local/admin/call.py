@@ -10,8 +10,8 @@ from servicebus_local.admin.http import Request
 from servicebus_local.admin.refusals import Outdated
 from servicebus_local.admin.routes import Route, route
 from servicebus_local.admin.xml import ATOM, SERVICE_BUS, Unreadable, child, local, parse
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import EntityNotFound, InvalidArgument
+from servicebus_local.bus.messaging_entity import MessagingEntity
 
 LATEST_VERSION: Final = "2024-05"
 _PAGE: Final = 100  # entries at most, as in Azure
@@ -62,7 +62,7 @@ class Call:
         """Whether something is changed that must be there, rather than created."""
         return "if-match" in self.request.headers
 
-    def check_current(self, entity: Entrance) -> None:
+    def check_current(self, entity: MessagingEntity) -> None:
         """Refuse to change an entity that is not as the client believes it to be."""
         wanted = self.request.headers.get("if-match", "*").strip().strip('"')
         if wanted not in ("*", etag(entity)):
@@ -82,7 +82,7 @@ class Call:
         return found
 
 
-def etag(entity: Entrance) -> str:
+def etag(entity: MessagingEntity) -> str:
     """Return what changes with an entity's options: when they did, in microseconds."""
     return str(int(entity.updated_at * 1_000_000))
 

@@ -46,7 +46,7 @@ def write_seconds(seconds: float) -> str:
 
 
 def write_ticks(ticks: int) -> str:
-    """Write a duration of so many ticks."""
+    """Write a duration, given in ticks."""
     sign, ticks = ("-", -ticks) if ticks < 0 else ("", ticks)
     minutes, rest = divmod(ticks, 60 * _TICKS)
     hours, minutes = divmod(minutes, 60)

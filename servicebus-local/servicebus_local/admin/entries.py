@@ -8,8 +8,8 @@ from servicebus_local.admin.descriptions import MESSAGE_KILOBYTES, QUEUE, SUBSCR
 from servicebus_local.admin.durations import write_moment
 from servicebus_local.admin.rules import write_rule
 from servicebus_local.admin.xml import COUNTS, boolean, tag, tags
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.filters import Rule
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topics import SUBSCRIPTIONS, Subscription, Topic
 from servicebus_local.bus.topology import Counts
@@ -95,11 +95,11 @@ def rules_path(subscription: Subscription) -> str:
     return f"{subscription.topic.name}/{SUBSCRIPTIONS}/{subscription.short_name}/Rules"
 
 
-def _shown(entity: Entrance, title: str, element: str, content: str) -> Shown:
+def _shown(entity: MessagingEntity, title: str, element: str, content: str) -> Shown:
     return Shown(entity.name, title, element, content, entity.created_at, entity.updated_at)
 
 
-def _facts(entity: Entrance) -> dict[str, str]:
+def _facts(entity: MessagingEntity) -> dict[str, str]:
     counts = entity.counts()
     facts = {
         "SizeInBytes": str(entity.total_size),

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from servicebus_local.strangers import other_end, spoken
+from servicebus_local.foreign_protocols import peer_address, protocol_of
 
 _LOGGER = logging.getLogger("servicebus_local")
 _LARGEST_HEAD: Final = 64 * 1024
@@ -102,7 +102,7 @@ class RequestReader:
         """Wait for a method: who begins a TLS handshake says no more until it is answered."""
         while not _BEGINNING.match(self._buffer):
             if not _BEGINNING_SO_FAR.fullmatch(self._buffer):
-                raise BadRequest(f"this port speaks plain HTTP, not {spoken(bytes(self._buffer))}")
+                raise BadRequest(f"this port speaks plain HTTP, not {protocol_of(bytes(self._buffer))}")
             if len(self._buffer) > _LARGEST_HEAD:
                 raise BadRequest("the header is too long", 431)
             yield None
@@ -290,7 +290,7 @@ class HttpProtocol(asyncio.Protocol):
                 if not self._handle(event):
                     return
         except BadRequest as error:
-            _LOGGER.warning("%s: a bad request to the admin port: %s", other_end(self._transport), error)
+            _LOGGER.warning("%s: a bad request to the admin port: %s", peer_address(self._transport), error)
             refusal = Response(error.status, "text/plain", f"{error}\n".encode())
             self._answer(refusal, keep_alive=False)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from servicebus_local.admin.durations import write_moment
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.message import State
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.queue import Queue
 
@@ -22,7 +22,7 @@ def stats_of_all(namespace: Namespace) -> dict[str, Any]:
     return {entity.name: stats_of(entity, now) for entity in _entities(namespace)}
 
 
-def stats_of(entity: Entrance, now: float) -> dict[str, Any]:
+def stats_of(entity: MessagingEntity, now: float) -> dict[str, Any]:
     """Look at one entity; `active` are those that could be received now."""
     states = [message.state for message in entity.messages.values()]
     oldest = min((m.enqueued_at for m in entity.messages.values() if m.state is State.ACTIVE), default=None)
@@ -43,7 +43,7 @@ def stats_of(entity: Entrance, now: float) -> dict[str, Any]:
     }
 
 
-def _of_queue(entity: Entrance) -> dict[str, Any]:
+def _of_queue(entity: MessagingEntity) -> dict[str, Any]:
     if not isinstance(entity, Queue):
         return {}
     counts = entity.counts()
@@ -55,7 +55,7 @@ def _of_queue(entity: Entrance) -> dict[str, Any]:
     }
 
 
-def _entities(namespace: Namespace) -> Iterator[Entrance]:
+def _entities(namespace: Namespace) -> Iterator[MessagingEntity]:
     yield from namespace.queues()
     for topic in namespace.topics():
         yield topic

@@ -1,4 +1,4 @@
-"""Where entities forward to: it must be there, and whoever sets it must be allowed to manage it too."""
+"""Where entities forward to: the target must exist, and the caller must have the right to manage it."""
 
 from typing import Final
 

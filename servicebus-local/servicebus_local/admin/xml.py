@@ -42,7 +42,7 @@ def parse(data: bytes) -> Element:
     parser.CharacterDataHandler = reader.text
     try:
         parser.Parse(data, True)
-    except (ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding nobody knows
+    except (ExpatError, LookupError, ValueError) as error:  # LookupError: an unknown encoding
         raise Unreadable(f"The body is not XML that is read here: {error}.") from error
     return reader.root
 

@@ -1,7 +1,7 @@
 """The described values inside performatives: errors, delivery states, sources and targets.
 
 They are read from what `types.decode` returns. Descriptors may come as numbers or as names
-(specification part 1, 1.3), fields left out at the end are null, and fields nobody here looks
+(specification part 1, 1.3), fields left out at the end are null, and fields that are not used here
 at are kept as they were, so that an answer can repeat them. What is written has all its fields,
 as in `performatives`.
 """

@@ -70,12 +70,12 @@ class Connection:
         self.container_id = container_id
         self.limits = limits
         self.peer = ""
-        self.user = ""  # whose password was right; empty for everybody else
+        self.user = ""  # authenticated by password; empty for all others
         self.idle_time_out = idle_time_out
         self.peer_idle_time_out: float | None = None
         self.state = ConnectionState.HEADER
         self.closed = False  # our last word is said: nothing more will be written
-        self.held_back = False  # somebody asked and was told not to write
+        self.held_back = False  # the application asked to write and was told to wait
         self.heard = False
         self.max_frame_size = frames.SMALLEST_MAX_FRAME
         self._channel_max = 0xFFFF
@@ -235,7 +235,7 @@ class Connection:
             self.write(frames.EMPTY_FRAME)
 
     def give_up(self, error: Error) -> None:
-        """End the connection and wait for nothing: nobody is there."""
+        """End the connection without waiting for the peer, which does not answer."""
         self.close(error)
         self.abandon()
 
@@ -395,7 +395,7 @@ class Connection:
     def _on_begin(self, channel: int, begin: Begin, _payload: bytes) -> None:
         self._check_channel(channel)
         if begin.remote_channel is not None:
-            raise ConnectionViolation("amqp:not-allowed", "a begin that answers one nobody sent")
+            raise ConnectionViolation("amqp:not-allowed", "a begin with a remote-channel, which answers no begin")
         if channel in self._sessions:
             raise ConnectionViolation("amqp:illegal-state", f"channel {channel} has a session already")
         session = Session(self, self._free_channel(channel), channel, begin)

@@ -22,7 +22,7 @@ AMQP_HEADER: Final = b"AMQP\x00\x01\x00\x00"
 SASL_HEADER: Final = b"AMQP\x03\x01\x00\x00"
 EMPTY_FRAME: Final = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 UNLIMITED: Final = 0xFFFFFFFF
-SMALLEST_MAX_FRAME: Final = 512  # MIN-MAX-FRAME-SIZE: what everybody must be able to take (2.8.19)
+SMALLEST_MAX_FRAME: Final = 512  # MIN-MAX-FRAME-SIZE: which every peer must accept (2.8.19)
 
 _FRAME_HEADER = Struct(">IBBH")
 _SIZE = Struct(">I")

@@ -2,7 +2,7 @@
 
 Two of the numbers are those Azure announces (4,999 and 255, as its own refusals name them); the
 others are far above what a client needs. Above a limit the peer gets an error of the
-specification, on its own connection; nobody else notices.
+specification, on its own connection; other connections do not notice.
 """
 
 from typing import NamedTuple

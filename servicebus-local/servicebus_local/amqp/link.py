@@ -240,7 +240,7 @@ class IncomingLink(Link):
         self._delivery_count = (attach.initial_delivery_count or 0) & MASK
         self._credit = 0
         self._low_credit = limits.credit // 2
-        self.largest = limits.message  # bytes of a message; whoever accepts the link may take more
+        self.largest = limits.message  # bytes of a message; the application may raise it when it accepts the link
         self._first: Transfer | None = None
         self._settled = False
         self._parts = bytearray()

@@ -244,7 +244,7 @@ class _Shape:
         signature = tuple(map(type, fields))
         if signature not in self._seen:  # a client sends a few kinds of each, again and again
             self._check(fields)
-            if len(self._seen) == _SIGNATURES:  # somebody tries them all: the common ones come back
+            if len(self._seen) == _SIGNATURES:  # a peer tries them all: the common ones are added again
                 self._seen.clear()
             self._seen.add(signature)
         made: Performative = _new_tuple(self._kind, fields)

@@ -4,7 +4,7 @@
 
 Transfers are counted against two windows. Ours is opened again before it is used up, unless the
 peer does not read what it is sent. Within the peer's, messages leave at once; what does not fit,
-the rest of a large message or an answer nobody held back, waits in order.
+the rest of a large message or an answer that was not held back, waits in order.
 """
 
 from __future__ import annotations
@@ -393,7 +393,7 @@ def _unattached(handle: int) -> SessionViolation:
 
 
 def _refusal(attach: Attach) -> Error | None:
-    """Tell why an attach cannot be granted, whoever asks for whatever; None if it can."""
+    """Return why no such attach can be granted; None if it can."""
     if attach.snd_settle_mode not in (None, 0, 1, 2) or attach.rcv_settle_mode not in (None, 0, 1):
         return Error("amqp:invalid-field", "a settle mode that does not exist")
     if attach.role and attach.incomplete_unsettled:

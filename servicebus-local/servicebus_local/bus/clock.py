@@ -1,7 +1,7 @@
 """Time for the bus: a clock that is asked, and one heap of alarms.
 
 An alarm holds a function and nothing else, never a message: what waits for hours must
-not keep a body alive. Whoever owns the loop asks `next_due` and calls `fire`.
+not keep a body alive. The owner of the loop asks `next_due` and calls `fire`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Deletes entities nobody uses: `AutoDeleteOnIdle`.
+"""Deletes entities that are not used: `AutoDeleteOnIdle`.
 
 What counts as use is what Azure's page on message expiration says under "Idleness": sending,
 receiving, peeking, scheduled messages, changes of the entity and of its rules. Forwarding is as
@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 
 from servicebus_local.bus.clock import Alarm, Timers
-from servicebus_local.bus.entrance import Entrance
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topics import Topic
 
@@ -22,29 +22,29 @@ from servicebus_local.bus.topics import Topic
 class IdleWatch:
     """Which entities may be deleted when they are idle."""
 
-    def __init__(self, timers: Timers, delete: Callable[[Entrance], None]) -> None:
+    def __init__(self, timers: Timers, delete: Callable[[MessagingEntity], None]) -> None:
         self._timers = timers
         self._delete = delete
-        self._alarms: dict[Entrance, Alarm] = {}
+        self._alarms: dict[MessagingEntity, Alarm] = {}
 
-    def watch(self, entity: Entrance) -> None:
+    def watch(self, entity: MessagingEntity) -> None:
         """Begin to watch an entity, or do so by its new options; either is a use of it."""
         self.forget(entity)
         entity.used_at = self._timers.clock()
         if entity.options.auto_delete_on_idle != inf:
             self._look_again(entity, entity.used_at)
 
-    def forget(self, entity: Entrance) -> None:
+    def forget(self, entity: MessagingEntity) -> None:
         """Stop watching an entity."""
         alarm = self._alarms.pop(entity, None)
         if alarm is not None:
             alarm.cancel()
 
-    def _look_again(self, entity: Entrance, since: float) -> None:
+    def _look_again(self, entity: MessagingEntity, since: float) -> None:
         due = since + entity.options.auto_delete_on_idle
         self._alarms[entity] = self._timers.at(due, partial(self._look, entity))
 
-    def _look(self, entity: Entrance) -> None:
+    def _look(self, entity: MessagingEntity) -> None:
         del self._alarms[entity]
         if entity.deleted:
             return
@@ -56,16 +56,16 @@ class IdleWatch:
             self._look_again(entity, since)
 
 
-def _in_use(entity: Entrance) -> bool:
+def _in_use(entity: MessagingEntity) -> bool:
     """Say whether an entity is being used now."""
     return any(part.users or part.counts().scheduled or _forwards(part) for part in _parts(entity))
 
 
-def _forwards(entity: Entrance) -> bool:
+def _forwards(entity: MessagingEntity) -> bool:
     return isinstance(entity, Queue) and entity.options.forward_to is not None
 
 
-def _parts(entity: Entrance) -> Iterator[Entrance]:
+def _parts(entity: MessagingEntity) -> Iterator[MessagingEntity]:
     """Return the entity, its dead letters, and the subscriptions of a topic with theirs."""
     yield entity
     if isinstance(entity, Queue) and not entity.is_dead_letter_queue:

@@ -16,7 +16,7 @@ from servicebus_local.bus.errors import MessageLockLost
 
 
 class LockTable:
-    """The locks of one queue, by token; a token is sixteen bytes that nobody guesses."""
+    """The locks of one queue, by token; a token is sixteen random bytes."""
 
     def __init__(self, timers: Timers, duration: float, on_expired: Callable[[int], None]) -> None:
         self._timers = timers

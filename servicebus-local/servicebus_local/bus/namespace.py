@@ -11,18 +11,18 @@ from dataclasses import replace
 from typing import TypeVar
 
 from servicebus_local.bus.clock import Timers
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import EntityExists, EntityNotFound, NotAllowed
 from servicebus_local.bus.filters import Rule
 from servicebus_local.bus.idle import IdleWatch
 from servicebus_local.bus.message import Message
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.observer import Observer
 from servicebus_local.bus.queue import DEAD_LETTER_QUEUE, TRANSFER_DEAD_LETTER_QUEUE, Queue
 from servicebus_local.bus.store import Entity, MemoryStore, Store, StoreError
 from servicebus_local.bus.topics import SUBSCRIPTIONS, Subscription, Topic
 from servicebus_local.bus.topology import AccessRule, QueueOptions, SubscriptionDefinition, TopicOptions, Topology
 
-Kind = TypeVar("Kind", bound=Entrance)
+Kind = TypeVar("Kind", bound=MessagingEntity)
 Options = TypeVar("Options", QueueOptions, TopicOptions)
 Validate = Callable[[str, QueueOptions | TopicOptions], None]
 """Looks at the path and the options of an entity before it is created or changed; may raise `BusError`."""
@@ -51,16 +51,16 @@ class Namespace:
 
     # ------------------------------------------------------------------ at the start
 
-    def _restore_entities(self) -> list[Entrance]:
+    def _restore_entities(self) -> list[MessagingEntity]:
         """Take up the entities the store has kept, empty as yet."""
-        restored: list[Entrance] = []
+        restored: list[MessagingEntity] = []
         for stored in self.store.entities():
             entity = self._build(stored)
             entity.created_at, entity.updated_at = stored.created_at, stored.updated_at
             restored.append(entity)
         return restored
 
-    def _restore_messages(self, restored: list[Entrance]) -> None:
+    def _restore_messages(self, restored: list[MessagingEntity]) -> None:
         """Take up the messages, which may be overdue and may be forwarded: every entity must be ready for them."""
         for entity in restored:
             entity.recall()
@@ -70,7 +70,7 @@ class Namespace:
                 self._idle.watch(entity)
         self.timers.fire()
 
-    def _build(self, stored: Entity) -> Entrance:
+    def _build(self, stored: Entity) -> MessagingEntity:
         topic_name, separator, name = stored.path.partition(f"/{SUBSCRIPTIONS}/")
         if isinstance(stored.options, TopicOptions):
             return self._new_topic(stored.path, stored.options)
@@ -118,7 +118,7 @@ class Namespace:
     # ------------------------------------------------------------------ who watches
 
     def observe(self, observer: Observer | None) -> None:
-        """Tell somebody, or nobody any more, what happens to the messages of all entities."""
+        """Report to this observer, or to none, what happens to the messages of all entities."""
         self._observer = observer
         for entity in self._entities.values():
             entity.observe(observer)
@@ -133,10 +133,10 @@ class Namespace:
         """Return the topics, by name."""
         return (entity for _, entity in sorted(self._entities.items()) if isinstance(entity, Topic))
 
-    def find(self, path: str) -> Entrance:
+    def find(self, path: str) -> MessagingEntity:
         """Return what is at a path: a queue, a topic, a subscription, or dead letters of one."""
         name, subscription, sub_queue = _split(path)
-        entity: Entrance | None = self._entities.get(name)
+        entity: MessagingEntity | None = self._entities.get(name)
         if entity is None and subscription is None and name and self.default_options is not None:
             entity = self.create_queue(path.strip("/").partition("/$")[0], self.default_options)
         if subscription is not None:
@@ -272,7 +272,7 @@ class Namespace:
 
     def delete(self, name: str) -> None:
         """Delete a queue, or a topic with its subscriptions; messages and dead letters go with it."""
-        entity = self._named(name, Entrance)
+        entity = self._named(name, MessagingEntity)
         del self._entities[name.lower()]
         self._idle.forget(entity)
         entity.end()
@@ -286,7 +286,7 @@ class Namespace:
         subscription.end()
         self.store.delete(subscription.name)
 
-    def _delete_idle(self, entity: Entrance) -> None:
+    def _delete_idle(self, entity: MessagingEntity) -> None:
         if isinstance(entity, Subscription):
             self.delete_subscription(entity.topic.name, entity.short_name)
         else:
@@ -310,7 +310,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _merged(stored: Entrance, configured: Options) -> Options:
+def _merged(stored: MessagingEntity, configured: Options) -> Options:
     """Return the options of a stored entity that is configured: those, with the policies that were created since."""
     for named in (_kind_of, _sessions_of):
         if (was := named(stored.options)) != (wanted := named(configured)):
@@ -334,7 +334,7 @@ def entity_of(path: str) -> str:
     return _split(path)[0]
 
 
-def _sub_queue(entity: Entrance | None, name: str) -> Queue | None:
+def _sub_queue(entity: MessagingEntity | None, name: str) -> Queue | None:
     if not isinstance(entity, Queue):
         return None
     sub_queues = {DEAD_LETTER_QUEUE: entity.dead_letters, TRANSFER_DEAD_LETTER_QUEUE: entity.transfer_dead_letters}

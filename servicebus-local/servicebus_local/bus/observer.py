@@ -1,21 +1,21 @@
 """Watching what happens to messages: a port for records and checkers.
 
-    arrivals    sent · scheduled · buried (into dead letters)             duplicate: dropped at once
+    arrivals    sent · scheduled · dead-letter-arrived (into dead letters)             duplicate: dropped at once
     between     delivered · lock-renewed · abandoned · released · lock-lost · deferred
     ends        completed · dead-lettered · forwarded · expired · purged · cancelled · activated · published
 
 An entity tells of each change after it was decided and before anything follows from it, so what
 is told is in order. A scheduled message ends as `activated` and arrives as `sent` under its new
 number; a topic's messages end as `published`, and each copy is `sent` to its subscription.
-Nobody watching costs one look at an attribute.
+Without an observer, an event costs one look at an attribute.
 """
 
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from servicebus_local.bus.lane import Consumer
 from servicebus_local.bus.message import Message
+from servicebus_local.bus.ready_queue import Consumer
 
 
 class Kind(StrEnum):
@@ -33,7 +33,7 @@ class Kind(StrEnum):
     RELEASED = "released"
     DEFERRED = "deferred"
     DEAD_LETTERED = "dead-lettered"
-    BURIED = "buried"
+    DEAD_LETTER_ARRIVED = "dead-letter-arrived"
     FORWARDED = "forwarded"
     EXPIRED = "expired"
     PURGED = "purged"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
     SESSION_LOST = "session-lost"
 
 
-class Happening(NamedTuple):
+class MessageEvent(NamedTuple):
     """One thing that happened, with what is known about it."""
 
     kind: Kind
@@ -57,4 +57,4 @@ class Happening(NamedTuple):
     target: str | None = None  # where a message goes from here
 
 
-Observer = Callable[[Happening], None]
+Observer = Callable[[MessageEvent], None]

@@ -18,7 +18,6 @@ from math import inf
 from typing import Any
 
 from servicebus_local.bus.clock import DueTimes, Timers
-from servicebus_local.bus.entrance import MAX_HOPS, Entrance, Forward
 from servicebus_local.bus.errors import (
     BusError,
     HopsExceeded,
@@ -28,10 +27,11 @@ from servicebus_local.bus.errors import (
     NotAllowed,
     SessionLockLost,
 )
-from servicebus_local.bus.lane import Consumer, Lane
 from servicebus_local.bus.locks import LockTable
 from servicebus_local.bus.message import Message, State, with_application_properties
-from servicebus_local.bus.observer import Happening, Kind, Observer
+from servicebus_local.bus.messaging_entity import MAX_HOPS, Forward, MessagingEntity
+from servicebus_local.bus.observer import Kind, MessageEvent, Observer
+from servicebus_local.bus.ready_queue import Consumer, ReadyQueue
 from servicebus_local.bus.sessions import Granted, Session, SessionTable
 from servicebus_local.bus.store import Store
 from servicebus_local.bus.topology import Counts, QueueOptions, Status
@@ -44,7 +44,7 @@ def _nowhere(target: str, _message: Message) -> None:
     raise NotAllowed(f"there is no entity '{target}' to forward to")
 
 
-class Queue(Entrance):
+class Queue(MessagingEntity):
     """One queue or subscription, or a dead-letter queue of one."""
 
     options: QueueOptions
@@ -62,7 +62,7 @@ class Queue(Entrance):
         super().__init__(name, options, timers, store, parent._sequences if parent is not None else None)
         self._forward = forward
         self._parent = parent
-        self._lane = Lane()
+        self._ready_queue = ReadyQueue()
         self._locks = LockTable(timers, options.lock_duration, self._on_lock_expired)
         self._expiries = DueTimes(timers, self.messages.__contains__, self._on_expired)
         self.sessions = SessionTable(timers, options.lock_duration, self._on_session_released)
@@ -97,7 +97,7 @@ class Queue(Entrance):
     @property
     def waiting(self) -> int:
         """How many receivers have asked for a message and wait for it."""
-        return sum(consumer.ready for consumer in self._lane.consumers)
+        return sum(consumer.ready for consumer in self._ready_queue.consumers)
 
     # ------------------------------------------------------------------ coming and going as a whole
 
@@ -136,7 +136,7 @@ class Queue(Entrance):
             self._forward_backlog(self.options.forward_to)
 
     def observe(self, observer: Observer | None) -> None:
-        """Tell somebody, or nobody any more, what happens here and in the dead-letter queues."""
+        """Report to this observer, or to none, what happens here and in the dead-letter queues."""
         super().observe(observer)
         for part in self._sub_queues():
             part.observe(observer)
@@ -167,7 +167,7 @@ class Queue(Entrance):
         if self.options.requires_session and not isinstance(message.session_id, str):
             self._number(message)
             message.enqueued_at = self._timers.clock()
-            self._bury(
+            self._pass_to_dead_letters(
                 message,
                 "Session ID is null.",
                 "Session enabled entity doesn't allow a message whose session identifier is null.",
@@ -203,11 +203,11 @@ class Queue(Entrance):
 
     def _make_available(self, message: Message) -> None:
         message.state = State.ACTIVE
-        lane = self._session_of(message) or self._lane
-        lane.offer(message.sequence)
-        if isinstance(lane, Session):
-            self.sessions.settle(lane)
-        self.pump(lane)
+        ready_queue = self._session_of(message) or self._ready_queue
+        ready_queue.offer(message.sequence)
+        if isinstance(ready_queue, Session):
+            self.sessions.settle(ready_queue)
+        self.dispatch(ready_queue)
 
     # ------------------------------------------------------------------ going on to another queue
 
@@ -216,7 +216,7 @@ class Queue(Entrance):
             self._hop(message, target)
         except BusError as refusal:
             self._tell(Kind.DEAD_LETTERED, message, reason=refusal.reason, target=self.transfer_dead_letters.name)
-            self._bury_in_transfer(message, refusal)
+            self._to_transfer_dead_letters(message, refusal)
         else:
             self._tell(Kind.FORWARDED, message, target=target)
 
@@ -237,7 +237,7 @@ class Queue(Entrance):
 
     # ------------------------------------------------------------------ going out
 
-    def subscribe(self, consumer: Consumer) -> Lane:
+    def subscribe(self, consumer: Consumer) -> ReadyQueue:
         """Let a receiver take turns on this queue."""
         if self.options.requires_session:
             raise NotAllowed(
@@ -245,15 +245,15 @@ class Queue(Entrance):
             )
         self._check_receivable()
         self.join(consumer)
-        self._lane.consumers.append(consumer)
-        return self._lane
+        self._ready_queue.consumers.append(consumer)
+        return self._ready_queue
 
     def accept_session(self, consumer: Consumer, session_id: str) -> Session:
         """Give a receiver the session it names."""
         self._check_sessions()
         session = self.sessions.accept(consumer, session_id)
         self.join(consumer)
-        self._tell_of_session(Kind.SESSION_ACCEPTED, session, consumer)
+        self._notify_of_session(Kind.SESSION_ACCEPTED, session, consumer)
         return session
 
     def accept_next_session(self, consumer: Consumer, timeout: float, granted: Granted) -> None:
@@ -262,14 +262,14 @@ class Queue(Entrance):
         self.join(consumer)
 
         def accepted(session: Session) -> None:
-            self._tell_of_session(Kind.SESSION_ACCEPTED, session, consumer)
+            self._notify_of_session(Kind.SESSION_ACCEPTED, session, consumer)
             granted(session)
 
         self.sessions.accept_next(consumer, timeout, accepted)
 
-    def _tell_of_session(self, kind: Kind, session: Session, consumer: Consumer | None = None) -> None:
+    def _notify_of_session(self, kind: Kind, session: Session, consumer: Consumer | None = None) -> None:
         if self.observer is not None:
-            self.observer(Happening(kind, self.name, consumer=consumer, session_id=session.id))
+            self.observer(MessageEvent(kind, self.name, consumer=consumer, session_id=session.id))
 
     def _check_sessions(self) -> None:
         if not self.options.requires_session:
@@ -286,25 +286,25 @@ class Queue(Entrance):
         self.part(consumer)
         if self.options.requires_session:
             self.sessions.leave(consumer)
-        elif consumer in self._lane.consumers:
-            self._lane.consumers.remove(consumer)
+        elif consumer in self._ready_queue.consumers:
+            self._ready_queue.consumers.remove(consumer)
 
-    def pump(self, lane: Lane) -> None:
+    def dispatch(self, ready_queue: ReadyQueue) -> None:
         """Hand out what is ready to those who want it, turn by turn."""
-        while lane.ready:
-            consumer = lane.next_consumer()
+        while ready_queue.ready:
+            consumer = ready_queue.next_consumer()
             if consumer is None:
                 return
-            message = self._next(lane)
+            message = self._next(ready_queue)
             if message is None:
                 return
-            self._deliver(message, consumer, lane)
+            self._deliver(message, consumer, ready_queue)
 
-    def _next(self, lane: Lane) -> Message | None:
+    def _next(self, ready_queue: ReadyQueue) -> Message | None:
         """Take the first ready message that has not expired."""
         now = self._timers.clock()
-        while lane.ready:
-            message = self.messages.get(heappop(lane.ready))
+        while ready_queue.ready:
+            message = self.messages.get(heappop(ready_queue.ready))
             if message is None or message.state is not State.ACTIVE:
                 continue
             if message.expires_at > now:
@@ -312,14 +312,14 @@ class Queue(Entrance):
             self._expire(message)
         return None
 
-    def _deliver(self, message: Message, consumer: Consumer, lane: Lane) -> None:
+    def _deliver(self, message: Message, consumer: Consumer, ready_queue: ReadyQueue) -> None:
         if consumer.deletes:
             self._drop(message)
             token, until = None, None
         else:
-            token, until = self._lock(message, lane if isinstance(lane, Session) else None)
+            token, until = self._lock(message, ready_queue if isinstance(ready_queue, Session) else None)
         if self.observer is not None:
-            self.observer(Happening(Kind.DELIVERED, self.name, message, token, consumer))
+            self.observer(MessageEvent(Kind.DELIVERED, self.name, message, token, consumer))
         consumer.deliver(message, token, until)
 
     def _lock(self, message: Message, session: Session | None) -> tuple[bytes, float]:
@@ -397,7 +397,7 @@ class Queue(Entrance):
     def purge(self) -> int:
         """Forget every message, locked ones too; return how many that were."""
         self._locks.stop()
-        self._lane.ready.clear()
+        self._ready_queue.ready.clear()
         self.sessions.forget_tokens()
         return super().purge()
 
@@ -414,7 +414,7 @@ class Queue(Entrance):
         for message in deleted:
             self._tell(Kind.PURGED, message)
             self._drop(message)
-        self._lane.forget_gone(self.messages)
+        self._ready_queue.forget_gone(self.messages)
         return len(deleted)
 
     def _unlock(self, token: bytes) -> Message:
@@ -469,7 +469,7 @@ class Queue(Entrance):
 
     def _on_session_released(self, session: Session, expired: bool) -> None:
         """Take back what the receiver of a session had not settled."""
-        self._tell_of_session(Kind.SESSION_LOST if expired else Kind.SESSION_RELEASED, session)
+        self._notify_of_session(Kind.SESSION_LOST if expired else Kind.SESSION_RELEASED, session)
         for token in session.take_tokens():
             message = self.messages[self._locks.release(token)]
             self._tell(Kind.LOCK_LOST if expired else Kind.RELEASED, message, token)
@@ -479,7 +479,7 @@ class Queue(Entrance):
         message = self.messages[sequence]
         if message.state is State.ACTIVE:  # a lock outlives the time to live, and a deferred one ends when asked for
             self._expire(message)
-            self._lane.forget_gone(self.messages)
+            self._ready_queue.forget_gone(self.messages)
 
     def _expire(self, message: Message) -> None:
         if self.options.dead_lettering_on_expiration:
@@ -492,9 +492,9 @@ class Queue(Entrance):
 
     def _to_dead_letters(self, message: Message, reason: str | None, description: str | None) -> None:
         self._drop(message)
-        self._bury(message, reason, description)
+        self._pass_to_dead_letters(message, reason, description)
 
-    def _bury(self, message: Message, reason: str | None, description: str | None) -> None:
+    def _pass_to_dead_letters(self, message: Message, reason: str | None, description: str | None) -> None:
         """Write the reason on a message that left this queue, and pass it on."""
         named = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
         changes = {name: text for name, text in named.items() if text is not None}
@@ -513,9 +513,9 @@ class Queue(Entrance):
             self._hop(message, target)
         except BusError as refusal:
             message.dead_letter_source = source
-            self._bury_in_transfer(message, refusal)
+            self._to_transfer_dead_letters(message, refusal)
 
-    def _bury_in_transfer(self, message: Message, refusal: BusError) -> None:
+    def _to_transfer_dead_letters(self, message: Message, refusal: BusError) -> None:
         """Keep what could not be forwarded where Azure keeps it; why it died before stays readable."""
         changes = {"DeadLetterReason": refusal.reason, "DeadLetterErrorDescription": refusal.description}
         message.bare = with_application_properties(message.bare, changes)
@@ -526,7 +526,7 @@ class Queue(Entrance):
         message.deferred, message.expires_at, message.state = False, inf, State.ACTIVE
         if message.sequence in self.messages:
             self._number(message)
-        self._tell(Kind.BURIED, message)
+        self._tell(Kind.DEAD_LETTER_ARRIVED, message)
         self._keep(message)
         self._make_available(message)
 

@@ -23,13 +23,13 @@ from servicebus_local.bus.errors import (
     SessionLockLost,
     TimedOut,
 )
-from servicebus_local.bus.lane import Consumer, Lane
+from servicebus_local.bus.ready_queue import Consumer, ReadyQueue
 
 GRACE: Final = 1.0  # seconds between the moment a lock was promised until and its end
 
 
-class Session(Lane):
-    """One session of a queue: a lane with a memory and a lock."""
+class Session(ReadyQueue):
+    """One session of a queue: a ready_queue with a memory and a lock."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Session(Lane):
         self.alarm: Alarm | None = None
         self.members = 0  # messages in any state
         self.tokens: dict[bytes, None] = {}  # locks on messages, valid while the session is held
-        self.returning = False  # its messages are being taken back: nobody may have it yet
+        self.returning = False  # its messages are being taken back: it cannot be accepted yet
 
     @property
     def holder(self) -> Consumer | None:
@@ -106,7 +106,7 @@ class SessionTable:
         return [s.id for s in changed if (s.state_changed_at or 0.0) > updated_after]
 
     def stop(self) -> None:
-        """Forget every session and whoever waits for one."""
+        """Forget every session and every waiting receiver."""
         for waiter in self._waiters:
             waiter.alarm.cancel()
         for session in self._sessions.values():

@@ -13,7 +13,7 @@ from servicebus_local.bus.sqlite_rows import row_of
 
 PART: Final = 1 << SEQUENCE_BITS
 ENTITY: Final = PART << PART_BITS
-SWEEP: Final = 256  # of so many message ids of an entity each makes the oldest be looked at: may they go?
+SWEEP: Final = 256  # after this many message ids of an entity, the expired ones are deleted
 
 _SAVE: Final = "REPLACE INTO entity VALUES (?, ?, ?, ?, ?)"
 _ADD: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -74,7 +74,7 @@ def file_at(place: Path) -> Path:
 def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     """Open the file, or make a new one, and keep every other process out of it.
 
-    Raises `StoreError`, and leaves the file as it is, when it is damaged, somebody else's, of a
+    Raises `StoreError`, and leaves the file as it is, when it is damaged, not ours, of a
     newer version, in use, or cannot be written.
     """
     _check_header(path)

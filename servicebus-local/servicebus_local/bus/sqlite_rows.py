@@ -14,7 +14,7 @@ _LONG_MAX: Final = 2**63 - 1
 def row_of(key: int, message: Message) -> tuple[Any, ...]:
     """Write a message as the columns have it; what most messages do not have is NULL.
 
-    Truth is a number here: the sqlite3 module looks long for a way to adapt what is no plain number, text or bytes.
+    Booleans are stored as numbers: the sqlite3 module is slow to adapt anything but a number, text or bytes.
     """
     header = message.persistence + message.first_acquirer
     return (

@@ -13,10 +13,10 @@ from typing import Any
 
 from servicebus_local.amqp.types import Timestamp
 from servicebus_local.bus.clock import Timers
-from servicebus_local.bus.entrance import Entrance, Forward
 from servicebus_local.bus.errors import EntityExists, EntityNotFound, FilterError, NotAllowed, QuotaExceeded
 from servicebus_local.bus.filters import CorrelationFilter, Rule
 from servicebus_local.bus.message import Message, with_application_properties
+from servicebus_local.bus.messaging_entity import Forward, MessagingEntity
 from servicebus_local.bus.observer import Kind, Observer
 from servicebus_local.bus.properties import Properties
 from servicebus_local.bus.queue import Queue
@@ -103,10 +103,10 @@ class Subscription(Queue):
             copy = message.copy()
             self._number(copy)
             copy.enqueued_at = message.enqueued_at
-            self._bury(copy, error.reason, error.description)
+            self._pass_to_dead_letters(copy, error.reason, error.description)
 
 
-class Topic(Entrance):
+class Topic(MessagingEntity):
     """Where messages are published."""
 
     options: TopicOptions
@@ -122,7 +122,7 @@ class Topic(Entrance):
         self._apply_status()
 
     def observe(self, observer: Observer | None) -> None:
-        """Tell somebody, or nobody any more, what happens here and in the subscriptions."""
+        """Report to this observer, or to none, what happens here and in the subscriptions."""
         super().observe(observer)
         for subscription in self.subscriptions.values():
             subscription.observe(observer)

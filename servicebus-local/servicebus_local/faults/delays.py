@@ -1,4 +1,4 @@
-"""What waits: on each link and in each direction, whoever comes later waits behind whoever was delayed."""
+"""What is delayed: on each link and in each direction, what comes later waits behind it."""
 
 from collections.abc import Callable
 from typing import Literal

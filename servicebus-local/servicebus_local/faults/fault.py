@@ -18,7 +18,7 @@
     lose-lock the lock ends, at once or some seconds after the delivery
 
 Each of these can happen at Azure's too, or on the way there. So none of them loses a message
-that was accepted, or settles one that nobody settled; only what is received and deleted at once
+that was accepted, or settles one that was not settled; only what is received and deleted at once
 can be lost on its way, as it can be there.
 """
 

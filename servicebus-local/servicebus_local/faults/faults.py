@@ -28,7 +28,7 @@ from servicebus_local.faults.now import happen
 from servicebus_local.faults.sockets import Sockets
 from servicebus_local.nodes.fault_injection import Link, Peer
 
-_REMEMBERED: Final = 1000  # faults that are over, for whoever asks how often they struck
+_REMEMBERED: Final = 1000  # faults that are over and can still be listed
 
 
 class Chosen(TypedDict, total=False):
@@ -87,7 +87,7 @@ class Faults:
         """Take what there is to spoil; `soon` calls a function after what is being done now."""
         self.armed = False
         self.run: Callable[[Callable[[], Any]], Any] = lambda function: function()
-        """How to reach the broker's thread, for whoever is in another."""
+        """Calls a function in the broker's thread."""
         self._namespace = namespace
         self._timers = namespace.timers
         self._sockets = sockets

@@ -26,8 +26,8 @@ from servicebus_local.amqp.events import (
 from servicebus_local.amqp.link import IncomingLink, OutgoingLink
 from servicebus_local.bus.access import Access, Keys
 from servicebus_local.bus.clock import Alarm
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import AccessExpired, BusError, EntityNotFound, NotImplementedHere, Unauthorized
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.topology import Right
 from servicebus_local.nodes.addresses import CBS, Address, read_address
@@ -153,11 +153,11 @@ class Container:
     def _attach_reply_link(self, link: OutgoingLink, address: Address) -> None:
         if address.management:
             self._use(link, address.path, ANY)
-        link.settles_first = True  # nobody will ever settle an answer
+        link.settles_first = True  # an answer is never settled by the peer
         self._reply_links.append(link)
         link.accept()
 
-    def _use(self, link: OutgoingLink | IncomingLink, path: str, rights: frozenset[Right]) -> Entrance:
+    def _use(self, link: OutgoingLink | IncomingLink, path: str, rights: frozenset[Right]) -> MessagingEntity:
         """Return the entity at a path, if the connection may use it so."""
         if not path:
             raise EntityNotFound("The address of the link names no messaging entity.")
@@ -241,7 +241,7 @@ class Container:
     # ------------------------------------------------------------------ answers
 
     def answer(self, request: IncomingLink, payload: bytes, reply_to: str | None) -> None:
-        """Send an answer to whoever asked on a link.
+        """Send an answer to the client that asked on a link.
 
         Credit is not looked at: the SDK gives 10 000 once and never again, and counts on
         answers coming none the less.

@@ -6,11 +6,11 @@ from servicebus_local.amqp.composites import Accepted, Modified, Outcome, Reject
 from servicebus_local.amqp.events import CreditChanged, MessageArrived, OutcomeArrived
 from servicebus_local.amqp.link import IncomingLink, OutgoingLink
 from servicebus_local.amqp.types import DecodeError, Described, Symbol
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import BusError, InvalidArgument
-from servicebus_local.bus.lane import Lane
 from servicebus_local.bus.message import BATCH_FORMAT, Message, read, read_batch, render
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.queue import Queue
+from servicebus_local.bus.ready_queue import ReadyQueue
 from servicebus_local.bus.sessions import Session
 from servicebus_local.nodes.fault_injection import NO_FAULTS, FaultInjection
 from servicebus_local.nodes.node import Node, error_of
@@ -27,7 +27,7 @@ class Sender(Node):
 
     sends = True
 
-    def __init__(self, entity: Entrance, link: IncomingLink) -> None:
+    def __init__(self, entity: MessagingEntity, link: IncomingLink) -> None:
         self._entity = entity
         self._link = link
 
@@ -71,7 +71,7 @@ class Receiver(Node):
         self._link = link
         self._faults = faults
         self._drain: object | None = None  # the request to drain that waits until held deliveries are out
-        self._lane: Lane | None = None
+        self._ready_queue: ReadyQueue | None = None
 
     # ------------------------------------------------------------------ attaching
 
@@ -79,7 +79,7 @@ class Receiver(Node):
         """Accept the link, or raise; a session that is not free yet is accepted later."""
         filters = (self._link.source.filters if self._link.source else None) or {}
         if SESSION_FILTER not in filters:
-            self._lane = self._queue.subscribe(self)
+            self._ready_queue = self._queue.subscribe(self)
             self._link.accept()
             return
         session_id = _filter_value(filters[SESSION_FILTER])
@@ -95,7 +95,7 @@ class Receiver(Node):
         return asked / 1000 if isinstance(asked, int) else _DEFAULT_SESSION_TIMEOUT
 
     def _granted(self, session: Session) -> None:
-        self._lane = session
+        self._ready_queue = session
         ticks = _DOTNET_EPOCH_TICKS + int(session.locked_until * 1000) * 10_000
         self._link.accept({SESSION_FILTER: session.id}, {_LOCKED_UNTIL: ticks})
 
@@ -144,8 +144,8 @@ class Receiver(Node):
 
     def resume(self) -> None:
         """Send what there is, as far as the peer wants it."""
-        if self._lane is not None:
-            self._queue.pump(self._lane)
+        if self._ready_queue is not None:
+            self._queue.dispatch(self._ready_queue)
 
     def _on_held_out(self, drain: object) -> None:
         """Give up what is left of the credit, unless the peer has asked for something else, or is gone."""

@@ -13,7 +13,6 @@ from typing import Any, Final
 from servicebus_local.amqp.composites import Accepted, Outcome, Rejected
 from servicebus_local.amqp.events import MessageArrived
 from servicebus_local.amqp.types import NULL, DecodeError, Int, Symbol
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import (
     BusError,
     EntityNotFound,
@@ -23,6 +22,7 @@ from servicebus_local.bus.errors import (
     TooLarge,
 )
 from servicebus_local.bus.message import read_body, reply
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.topics import Subscription
 from servicebus_local.bus.topology import Right
@@ -42,7 +42,7 @@ class ManagementNode(Node):
     def __init__(
         self,
         namespace: Namespace,
-        entity: Entrance,
+        entity: MessagingEntity,
         require: Callable[[Collection[Right]], None],
         answer: Callable[[bytes, str | None], None],
     ) -> None:
@@ -53,7 +53,7 @@ class ManagementNode(Node):
         self._answer = answer
 
     def on_message(self, event: MessageArrived) -> None:
-        """Run the operation and answer it; what is no message at all is rejected."""
+        """Run the operation and answer it; what is not a message is rejected."""
         outcome: Outcome = Accepted()
         try:
             properties, application, body = read_body(event.payload)

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from servicebus_local.amqp.types import Array, Int, Timestamp, Uuid
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import InvalidArgument, NotAllowed
 from servicebus_local.bus.message import read, render, without_body
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.sessions import Session
 from servicebus_local.bus.topics import Subscription
@@ -48,13 +48,13 @@ def peek_message(queue: Queue, request: Request) -> Answer:
     return {"messages": messages} if messages else None
 
 
-def schedule_message(entity: Entrance, request: Request) -> Answer:
+def schedule_message(entity: MessagingEntity, request: Request) -> Answer:
     """Take messages in now, for later."""
     messages = [read(Request(entry).get("message", bytes)) for entry in request.maps("messages")]
     return {"sequence-numbers": Array(_LONG, entity.send(messages))}
 
 
-def cancel_scheduled_message(entity: Entrance, request: Request) -> Answer:
+def cancel_scheduled_message(entity: MessagingEntity, request: Request) -> Answer:
     """Forget messages that are not due yet."""
     entity.cancel_scheduled(request.numbers("sequence-numbers"))
     return {}
@@ -103,7 +103,7 @@ def _settlement(queue: Queue, request: Request) -> Callable[[bytes], None]:
 
 
 def batch_delete_messages(queue: Queue, request: Request) -> Answer:
-    """Delete messages that nobody has locked, oldest first."""
+    """Delete messages that are not locked, oldest first."""
     limit, before = request.count("message-count"), request.get("enqueued-time-utc", int)
     if not 1 <= limit <= _DELETE_LIMIT:
         raise InvalidArgument(f"The field 'message-count' must be between 1 and {_DELETE_LIMIT}, it is {limit}.")
@@ -176,14 +176,14 @@ class Operation(NamedTuple):
     """What runs, on which kind of entity, and which of these rights it takes."""
 
     run: Callable[[Any, Request], Answer]
-    kind: type[Entrance]
+    kind: type[MessagingEntity]
     rights: frozenset[Right]
     changes_rules: bool = False
 
 
 OPERATIONS: Final[dict[str, Operation]] = {
-    "com.microsoft:schedule-message": Operation(schedule_message, Entrance, SEND),
-    "com.microsoft:cancel-scheduled-message": Operation(cancel_scheduled_message, Entrance, SEND),
+    "com.microsoft:schedule-message": Operation(schedule_message, MessagingEntity, SEND),
+    "com.microsoft:cancel-scheduled-message": Operation(cancel_scheduled_message, MessagingEntity, SEND),
     "com.microsoft:peek-message": Operation(peek_message, Queue, LISTEN),
     "com.microsoft:renew-lock": Operation(renew_lock, Queue, LISTEN),
     "com.microsoft:receive-by-sequence-number": Operation(receive_by_sequence_number, Queue, LISTEN),

@@ -100,7 +100,7 @@ class Desk:
         self.counter, self.bus, self.client, self.queue = counter, counter.bus, client, queue
         self.sender = client.get_queue_sender(queue)
         self.receiver = client.get_queue_receiver(queue)
-        self.graves = client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        self.dead_letters = client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
 
     def send(self, *bodies: str, **properties: Any) -> None:
         """Send messages in one batch."""
@@ -115,10 +115,10 @@ class Desk:
         self.send(body, **properties)
         return self.next()
 
-    def buried(self) -> ServiceBusReceivedMessage:
+    def next_dead_letter(self) -> ServiceBusReceivedMessage:
         """Receive one dead letter that must be there or come soon, and complete it."""
-        message = self.next(self.graves)
-        self.graves.complete_message(message)
+        message = self.next(self.dead_letters)
+        self.dead_letters.complete_message(message)
         return message
 
     @property
@@ -129,11 +129,11 @@ class Desk:
 
 
 @contextmanager
-def desk_at(config: Given, queue: str, *, graves: bool = False) -> Iterator[Desk]:
+def desk_at(config: Given, queue: str, *, dead_letters: bool = False) -> Iterator[Desk]:
     """Start a bus with a desk at one of its queues."""
     with counter_at(config) as counter:
         desk = Desk(counter, queue)
-        counter.open_all(desk.sender, desk.receiver, *[desk.graves] * graves)
+        counter.open_all(desk.sender, desk.receiver, *[desk.dead_letters] * dead_letters)
         yield desk
 
 

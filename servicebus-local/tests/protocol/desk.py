@@ -94,7 +94,9 @@ class Desk:
         self.queue = queue
         self.sender: ServiceBusSender = client.get_queue_sender(queue)
         self.receiver: ServiceBusReceiver = client.get_queue_receiver(queue)
-        self.graves: ServiceBusReceiver = client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        self.dead_letters: ServiceBusReceiver = client.get_queue_receiver(
+            queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER
+        )
         self._opened: list[Handler] = []
 
     async def open(self, handler: Opened) -> Opened:
@@ -105,7 +107,7 @@ class Desk:
 
     async def open_all(self) -> None:
         """Open the three it starts with."""
-        await asyncio.gather(self.open(self.sender), self.open(self.receiver), self.open(self.graves))
+        await asyncio.gather(self.open(self.sender), self.open(self.receiver), self.open(self.dead_letters))
 
     async def refusal(self, handler: Handler) -> ServiceBusError:
         """Open what must be refused; return the error."""
@@ -128,10 +130,10 @@ class Desk:
         [message] = await (receiver or self.receiver).receive_messages(1, max_wait_time=SOON)
         return message
 
-    async def buried(self) -> ServiceBusReceivedMessage:
+    async def next_dead_letter(self) -> ServiceBusReceivedMessage:
         """Receive one dead letter that must be there or come soon, and complete it."""
-        message = await self.next(self.graves)
-        await self.graves.complete_message(message)
+        message = await self.next(self.dead_letters)
+        await self.dead_letters.complete_message(message)
         return message
 
     @property
@@ -142,11 +144,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_at(bus: LocalBus, queue: str, *, receiver: bool = True, graves: bool = False) -> AsyncIterator[Desk]:
+async def desk_at(
+    bus: LocalBus, queue: str, *, receiver: bool = True, dead_letters: bool = False
+) -> AsyncIterator[Desk]:
     """Open a desk at a queue of a running bus, everything at once."""
     async with client_of(bus) as client:
         desk = Desk(bus, client, queue)
-        receivers = [*[desk.receiver] * receiver, *[desk.graves] * graves]
+        receivers = [*[desk.receiver] * receiver, *[desk.dead_letters] * dead_letters]
         try:
             await asyncio.gather(desk.open(desk.sender), *(desk.open(each) for each in receivers))
             yield desk

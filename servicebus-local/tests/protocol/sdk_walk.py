@@ -56,10 +56,10 @@ async def queue(client: Any) -> None:
     await done(receiver.complete_message(later))
     tell("defer", str(later))
     await done(receiver.dead_letter_message(dead, reason="r", error_description="d"))
-    graves = client.get_queue_receiver("orders", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
-    [dead] = await done(graves.receive_messages(1, max_wait_time=SOON))
+    dead_letters = client.get_queue_receiver("orders", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+    [dead] = await done(dead_letters.receive_messages(1, max_wait_time=SOON))
     tell("dead letter", [str(dead), dead.dead_letter_reason, dead.dead_letter_error_description])
-    await done(graves.complete_message(dead))
+    await done(dead_letters.complete_message(dead))
 
     large = ServiceBusMessage("x" * 150_000)  # many frames, both ways
     await done(sender.send_messages(large))
@@ -73,7 +73,7 @@ async def queue(client: Any) -> None:
     await done(sender.cancel_scheduled_messages(numbers[:1]))
     tell("schedule", [(str(each), each.state.name) for each in await done(receiver.peek_messages(5))])
     await done(sender.cancel_scheduled_messages(numbers[1:]))
-    for each in (graves, sender, receiver):
+    for each in (dead_letters, sender, receiver):
         await done(each.close())
 
 

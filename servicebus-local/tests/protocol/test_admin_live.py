@@ -161,12 +161,12 @@ async def test_a_policy_made_here_opens_what_it_says(bus: LocalBus, admin: Admin
     options: dict[str, Any] = {"socket_timeout": 0.02, "retry_total": 0}
     async with ServiceBusClient.from_connection_string(string, **options) as client:
         sender, reader = client.get_queue_sender("letters"), client.get_queue_receiver("letters")
-        stranger = client.get_queue_sender("other")
+        peer = client.get_queue_sender("other")
         async with opened(sender):
             await sender.send_messages(ServiceBusMessage("a letter"))
             with pytest.raises(ServiceBusAuthorizationError):
                 await reader.__aenter__()
             with pytest.raises(ServiceBusAuthenticationError):
-                await stranger.__aenter__()
-            await asyncio.gather(reader.close(), stranger.close())
+                await peer.__aenter__()
+            await asyncio.gather(reader.close(), peer.close())
     assert bus.counts("letters").active == 1

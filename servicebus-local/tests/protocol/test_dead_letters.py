@@ -31,38 +31,38 @@ async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: De
     await orders.send("poison", message_id="p", subject="ask.v1", application_properties={"tenant": "t"})
     message = await orders.next()
     await orders.receiver.dead_letter_message(message, reason="SchemaInvalid", error_description="no body")
-    buried = await orders.buried()
-    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("SchemaInvalid", "no body")
-    assert (str(buried), buried.message_id, buried.subject) == ("poison", "p", "ask.v1")
-    assert (buried.application_properties or {})[b"tenant"] == b"t"
-    assert buried.sequence_number == message.sequence_number
-    assert buried.dead_letter_source is None
+    dead = await orders.next_dead_letter()
+    assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("SchemaInvalid", "no body")
+    assert (str(dead), dead.message_id, dead.subject) == ("poison", "p", "ask.v1")
+    assert (dead.application_properties or {})[b"tenant"] == b"t"
+    assert dead.sequence_number == message.sequence_number
+    assert dead.dead_letter_source is None
 
 
 async def test_dead_lettering_needs_no_reason(orders: Desk) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next())
-    assert (await orders.buried()).dead_letter_reason is None
+    assert (await orders.next_dead_letter()).dead_letter_reason is None
 
 
 async def test_a_dead_letter_cannot_be_dead_lettered(orders: Desk) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next(), reason="one")
-    dead = await orders.next(orders.graves)
+    dead = await orders.next(orders.dead_letters)
     with pytest.raises(ServiceBusError, match="cannot be dead-lettered"):
-        await orders.graves.dead_letter_message(dead, reason="two")
+        await orders.dead_letters.dead_letter_message(dead, reason="two")
     await orders.bus.advance(60)  # the SDK has closed the receiver, and the lock is still there
-    buried = await orders.buried()
-    assert (buried.dead_letter_reason, buried.delivery_count) == ("one", 0)
+    dead = await orders.next_dead_letter()
+    assert (dead.dead_letter_reason, dead.delivery_count) == ("one", 0)
 
 
 async def test_too_many_deliveries_end_in_the_dead_letter_queue(orders: Desk) -> None:
     await orders.send("unlucky")
     for _ in range(2):
         await orders.receiver.abandon_message(await orders.next())
-    buried = await orders.buried()
-    assert buried.dead_letter_reason == "MaxDeliveryCountExceeded"
-    assert buried.delivery_count == 2
+    dead = await orders.next_dead_letter()
+    assert dead.dead_letter_reason == "MaxDeliveryCountExceeded"
+    assert dead.delivery_count == 2
     assert orders.left == 0
 
 
@@ -71,7 +71,7 @@ async def test_locks_that_end_count_as_deliveries(orders: Desk) -> None:
     for _ in range(2):
         await orders.next()
         await orders.bus.advance(60)
-    assert (await orders.buried()).dead_letter_reason == "MaxDeliveryCountExceeded"
+    assert (await orders.next_dead_letter()).dead_letter_reason == "MaxDeliveryCountExceeded"
 
 
 async def test_in_the_dead_letter_queue_nothing_is_counted(orders: Desk) -> None:
@@ -79,8 +79,8 @@ async def test_in_the_dead_letter_queue_nothing_is_counted(orders: Desk) -> None
     await orders.receiver.abandon_message(await orders.next())
     await orders.receiver.dead_letter_message(await orders.next())
     for _ in range(4):
-        await orders.graves.abandon_message(await orders.next(orders.graves))
-    assert (await orders.buried()).delivery_count == 1
+        await orders.dead_letters.abandon_message(await orders.next(orders.dead_letters))
+    assert (await orders.next_dead_letter()).delivery_count == 1
 
 
 async def test_a_deferred_message_can_be_dead_lettered(orders: Desk) -> None:
@@ -89,9 +89,9 @@ async def test_a_deferred_message_can_be_dead_lettered(orders: Desk) -> None:
     await orders.receiver.defer_message(message)
     [deferred] = await orders.receiver.receive_deferred_messages([message.sequence_number or 0])
     await orders.receiver.dead_letter_message(deferred, reason="late", error_description="told")
-    buried = await orders.buried()
-    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("late", "told")
-    assert buried.state is ServiceBusMessageState.ACTIVE
+    dead = await orders.next_dead_letter()
+    assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("late", "told")
+    assert dead.state is ServiceBusMessageState.ACTIVE
 
 
 async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: Desk, dead: Desk) -> None:
@@ -129,8 +129,8 @@ async def test_an_archived_dead_letter_never_expires(work: Desk, dead: Desk) -> 
     await work.receiver.dead_letter_message(await work.next(), reason="Crashed")
     await dead.receiver.dead_letter_message(await dead.next(), reason="Seen")
     await dead.bus.advance(7200)
-    buried = await dead.buried()
-    assert (str(buried), buried.dead_letter_source, buried.dead_letter_reason) == ("kept", "work", "Seen")
+    kept = await dead.next_dead_letter()
+    assert (str(kept), kept.dead_letter_source, kept.dead_letter_reason) == ("kept", "work", "Seen")
 
 
 async def test_a_queue_may_forward_everything(orders: Desk) -> None:
@@ -150,5 +150,5 @@ async def test_dead_letters_keep_coming_when_many_die_at_once(orders: Desk) -> N
     await orders.sender.send_messages([ServiceBusMessage(str(n)) for n in range(10)])
     doomed = [await orders.next() for _ in range(10)]
     await asyncio.gather(*(orders.receiver.dead_letter_message(m, reason=str(m)) for m in doomed))
-    buried = [await orders.buried() for _ in range(10)]
-    assert [m.dead_letter_reason for m in buried] == [str(n) for n in range(10)]
+    dead = [await orders.next_dead_letter() for _ in range(10)]
+    assert [m.dead_letter_reason for m in dead] == [str(n) for n in range(10)]

@@ -274,11 +274,11 @@ async def before_the_kill(running: Life, client: ServiceBusClient) -> int:
 async def after_the_kill(running: Life, client: ServiceBusClient, later: int) -> None:
     receivers = [client.get_queue_receiver(name) for name in ("q", "once")]
     subscriber = client.get_subscription_receiver("news", "all")
-    graves = client.get_queue_receiver("q", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+    dead_letters = client.get_queue_receiver("q", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
     session = client.get_queue_receiver("talk", session_id="s")
     senders = [client.get_queue_sender(name) for name in ("q", "once")]
     (receiver, uniques), (q, once) = receivers, senders
-    async with opened(*receivers, subscriber, graves, session, *senders):
+    async with opened(*receivers, subscriber, dead_letters, session, *senders):
         peeked = [(str(m), m.sequence_number, m.delivery_count) for m in await receiver.peek_messages(10)]
         assert peeked == [("locked", 1, 1), ("deferred", 2, 1), ("waiting", 4, 0), ("later", later, 0)]
         [deferred] = await receiver.receive_deferred_messages(2)
@@ -286,7 +286,7 @@ async def after_the_kill(running: Life, client: ServiceBusClient, later: int) ->
         [locked] = await receiver.receive_messages(1, max_wait_time=SOON)
         assert (str(locked), locked.delivery_count) == ("locked", 1)
         await q.cancel_scheduled_messages(later)
-        [dead] = await graves.receive_messages(1, max_wait_time=SOON)
+        [dead] = await dead_letters.receive_messages(1, max_wait_time=SOON)
         assert (str(dead), dead.dead_letter_reason, dead.dead_letter_error_description) == ("dead", "Bad", "very")
         await once.send_messages(ServiceBusMessage("two", message_id="same"))
         assert [str(message) for message in await uniques.peek_messages(10)] == ["one"]

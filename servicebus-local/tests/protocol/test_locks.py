@@ -84,11 +84,11 @@ async def test_each_lock_has_its_own_time(orders: Desk) -> None:
 async def test_renewals_and_settlements_do_not_disturb_each_other(orders: Desk) -> None:
     """With low delivery ids the SDK mistakes an outcome for the answer to its own request."""
     await orders.send(*(str(number) for number in range(8)))
-    renewed, buried = [[await orders.next() for _ in range(4)] for _ in range(2)]
+    renewed, dead = [[await orders.next() for _ in range(4)] for _ in range(2)]
     async with asyncio.timeout(SOON):
         await asyncio.gather(
             *(orders.receiver.renew_message_lock(message) for message in renewed * 5),
-            *(orders.receiver.dead_letter_message(message, reason="r") for message in buried),
+            *(orders.receiver.dead_letter_message(message, reason="r") for message in dead),
         )
     await asyncio.gather(*(orders.receiver.complete_message(message) for message in renewed))
     counts = orders.bus.counts("locked")

@@ -41,7 +41,9 @@ class Office:
         self.client = client
         self.orders: ServiceBusSender = client.get_queue_sender("orders")
         self.receiver: ServiceBusReceiver = client.get_queue_receiver("orders")
-        self.graves: ServiceBusReceiver = client.get_queue_receiver("orders", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        self.dead_letters: ServiceBusReceiver = client.get_queue_receiver(
+            "orders", sub_queue=ServiceBusSubQueue.DEAD_LETTER
+        )
         self.news: ServiceBusSender = client.get_topic_sender("news")
         self.all: ServiceBusReceiver = client.get_subscription_receiver("news", "all")
         self.some: ServiceBusReceiver = client.get_subscription_receiver(
@@ -53,7 +55,7 @@ class Office:
     @property
     def handlers(self) -> list[ServiceBusSender | ServiceBusReceiver]:
         """Everything the SDK has open."""
-        return [self.orders, self.receiver, self.graves, self.news, self.all, self.some]
+        return [self.orders, self.receiver, self.dead_letters, self.news, self.all, self.some]
 
     async def ask(self, path: str, operation: str, body: Any, **properties: Any) -> Answer:
         """Ask by hand."""
@@ -107,11 +109,11 @@ async def test_the_dead_letters_have_a_management_of_their_own(office: Office) -
     [message] = await office.receiver.receive_messages(1, max_wait_time=SOON)
     await office.receiver.dead_letter_message(message, reason="r")
     assert await office.receiver.peek_messages(sequence_number=1) == []
-    [seen] = await office.graves.peek_messages()
+    [seen] = await office.dead_letters.peek_messages()
     assert seen.dead_letter_reason == "r"
-    [dead] = await office.graves.receive_messages(1, max_wait_time=SOON)
-    await office.graves.renew_message_lock(dead)
-    await office.graves.complete_message(dead)
+    [dead] = await office.dead_letters.receive_messages(1, max_wait_time=SOON)
+    await office.dead_letters.renew_message_lock(dead)
+    await office.dead_letters.complete_message(dead)
 
 
 async def test_a_topic_schedules_and_cancels(office: Office) -> None:

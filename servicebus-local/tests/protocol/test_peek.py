@@ -70,10 +70,10 @@ async def test_dead_letters_are_seen_in_sequence_order(orders: Desk) -> None:
     first, second = await orders.next(), await orders.next()
     await orders.receiver.dead_letter_message(second, reason="b")
     await orders.receiver.dead_letter_message(first, reason="a")
-    seen = await orders.graves.peek_messages(10, sequence_number=1)
+    seen = await orders.dead_letters.peek_messages(10, sequence_number=1)
     assert [(str(m), m.dead_letter_reason) for m in seen] == [("first", "a"), ("second", "b")]
     for _ in range(2):
-        await orders.buried()
+        await orders.next_dead_letter()
 
 
 async def test_many_large_messages_are_seen_a_reply_at_a_time(orders: Desk) -> None:

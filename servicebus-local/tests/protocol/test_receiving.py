@@ -80,7 +80,7 @@ class Counter:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def counter() -> AsyncIterator[Counter]:
-    async with LocalBus(TOPOLOGY, clock=CLOCK) as bus, desk_at(bus, "orders", graves=True) as desk:
+    async with LocalBus(TOPOLOGY, clock=CLOCK) as bus, desk_at(bus, "orders", dead_letters=True) as desk:
         counter = Counter(desk)
         await counter.open()
         yield counter
@@ -333,10 +333,10 @@ async def test_reasons_may_be_long_and_in_any_language(orders: Desk) -> None:
     await orders.send("x")
     reason, description = "Grund " * 500, "理由" * 1000
     await orders.receiver.dead_letter_message(await orders.next(), reason=reason, error_description=description)
-    buried = await orders.buried()
-    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == (reason, description)
-    assert (buried.application_properties or {})[b"DeadLetterReason"] == reason.encode()
-    assert (buried.application_properties or {})[b"DeadLetterErrorDescription"] == description.encode()
+    dead = await orders.next_dead_letter()
+    assert (dead.dead_letter_reason, dead.dead_letter_error_description) == (reason, description)
+    assert (dead.application_properties or {})[b"DeadLetterReason"] == reason.encode()
+    assert (dead.application_properties or {})[b"DeadLetterErrorDescription"] == description.encode()
 
 
 # --------------------------------------------------------------------------- locks
@@ -467,15 +467,15 @@ async def test_a_deferred_message_whose_lock_ends_is_deferred_again(orders: Desk
 async def test_dead_letters_are_abandoned_and_deferred_like_others(orders: Desk) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next(), reason="why")
-    dead = await orders.next(orders.graves)
+    dead = await orders.next(orders.dead_letters)
     assert (dead.locked_until_utc, dead.time_to_live is None) == (moment(60), False)
-    assert await orders.graves.renew_message_lock(dead) == moment(60)
-    await orders.graves.abandon_message(dead)
-    dead = await orders.next(orders.graves)
-    await orders.graves.defer_message(dead)
-    [deferred] = await orders.graves.receive_deferred_messages(dead.sequence_number or 0)
+    assert await orders.dead_letters.renew_message_lock(dead) == moment(60)
+    await orders.dead_letters.abandon_message(dead)
+    dead = await orders.next(orders.dead_letters)
+    await orders.dead_letters.defer_message(dead)
+    [deferred] = await orders.dead_letters.receive_deferred_messages(dead.sequence_number or 0)
     assert (str(deferred), deferred.dead_letter_reason) == ("x", "why")
-    await orders.graves.complete_message(deferred)
+    await orders.dead_letters.complete_message(deferred)
     assert orders.bus.counts("orders").dead_lettered == 0
 
 

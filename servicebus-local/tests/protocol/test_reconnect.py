@@ -90,7 +90,7 @@ async def test_the_broker_may_stop_and_come_back(orders: Desk) -> None:
 
 async def test_the_peak_of_connections_is_remembered_until_it_is_reset(bus: LocalBus) -> None:
     before = bus.connections.current
-    async with desk_at(bus, "orders", graves=True):
+    async with desk_at(bus, "orders", dead_letters=True):
         assert bus.connections.current == before + 3
     assert bus.connections.peak >= before + 3
     bus.connections.reset_peak()

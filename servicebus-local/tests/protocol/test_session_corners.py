@@ -46,7 +46,7 @@ class Parlour(Desk):
         self.held = {name: receiver_of(self, name) for name in OPEN_FROM_THE_START}
         self.held["taken"] = receiver_of(self, "taken", receive_mode=deletes)
         self.held["walked"] = receiver_of(self, "walked", max_wait_time=0.2)
-        await asyncio.gather(self.open(self.sender), self.open(self.graves), *map(self.open, self.held.values()))
+        await asyncio.gather(self.open(self.sender), self.open(self.dead_letters), *map(self.open, self.held.values()))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -168,9 +168,9 @@ async def test_what_is_abandoned_comes_first_again_and_is_counted_out(answers: P
         await receiver.abandon_message(message)
     good = await one(receiver)
     await receiver.complete_message(good)
-    buried = await answers.buried()
-    assert (str(good), str(buried), buried.session_id) == ("good", "bad", "stubborn")
-    assert (buried.dead_letter_reason, buried.delivery_count) == ("MaxDeliveryCountExceeded", 3)
+    dead = await answers.next_dead_letter()
+    assert (str(good), str(dead), dead.session_id) == ("good", "bad", "stubborn")
+    assert (dead.dead_letter_reason, dead.delivery_count) == ("MaxDeliveryCountExceeded", 3)
 
 
 async def test_the_locked_messages_of_one_session_hold_up_no_other(answers: Parlour) -> None:
@@ -214,8 +214,8 @@ async def test_deferred_messages_belong_to_their_session(answers: Parlour) -> No
     [deferred] = await mine.receive_deferred_messages([number])
     assert (str(deferred), deferred.delivery_count, deferred.locked_until_utc) == ("x", 1, None)
     await mine.dead_letter_message(deferred, reason="Testing", error_description="told")
-    buried = await answers.buried()
-    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("Testing", "told")
+    dead = await answers.next_dead_letter()
+    assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Testing", "told")
 
 
 async def test_a_session_is_received_and_deleted(answers: Parlour) -> None:

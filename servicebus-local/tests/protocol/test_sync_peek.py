@@ -17,7 +17,7 @@ ACTIVE, DEFERRED, SCHEDULED = (
 
 @pytest.fixture(scope="module")
 def shared_desk() -> Iterator[Desk]:
-    with desk_at(topology(orders={}, talks={"RequiresSession": True}), "orders", graves=True) as desk:
+    with desk_at(topology(orders={}, talks={"RequiresSession": True}), "orders", dead_letters=True) as desk:
         yield desk
 
 
@@ -67,7 +67,7 @@ def test_every_state_is_seen(desk: Desk) -> None:
 
 def test_dead_letters_are_seen_with_their_reasons(desk: Desk) -> None:
     desk.receiver.dead_letter_message(desk.sent("bad"), reason="r", error_description="d")
-    [seen] = desk.graves.peek_messages(sequence_number=1)
+    [seen] = desk.dead_letters.peek_messages(sequence_number=1)
     assert (str(seen), seen.dead_letter_reason, seen.dead_letter_error_description) == ("bad", "r", "d")
     assert desk.receiver.peek_messages(sequence_number=1) == []
 

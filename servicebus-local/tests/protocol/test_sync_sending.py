@@ -29,7 +29,7 @@ def desks() -> Iterator[dict[str, Desk]]:
     with counter_at(QUEUES) as counter:
         desks = {name: Desk(counter, name) for name in ("orders", "drops", "once")}
         each = [handler for desk in desks.values() for handler in (desk.sender, desk.receiver)]
-        counter.open_all(*each, desks["orders"].graves)
+        counter.open_all(*each, desks["orders"].dead_letters)
         yield desks
 
 
@@ -248,8 +248,8 @@ def test_a_time_on_the_message_schedules_it_too(orders: Desk) -> None:
 def test_an_expired_message_is_dead_lettered_with_its_reason(orders: Desk) -> None:
     orders.send("brief", time_to_live=timedelta(seconds=10))
     orders.bus.advance(10)
-    buried = orders.buried()
-    assert (str(buried), buried.dead_letter_reason) == ("brief", "TTLExpiredException")
+    dead = orders.next_dead_letter()
+    assert (str(dead), dead.dead_letter_reason) == ("brief", "TTLExpiredException")
 
 
 def test_without_dead_lettering_an_expired_message_is_gone(desks: dict[str, Desk]) -> None:

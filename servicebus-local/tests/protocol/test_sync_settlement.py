@@ -29,7 +29,7 @@ every_settlement = pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=S
 @pytest.fixture(scope="module")
 def shared_desk() -> Iterator[Desk]:
     config = topology(orders={"LockDuration": "PT1M", "MaxDeliveryCount": 3, "DefaultMessageTimeToLive": "PT24H"})
-    with desk_at(config, "orders", graves=True) as desk:
+    with desk_at(config, "orders", dead_letters=True) as desk:
         yield desk
 
 
@@ -62,7 +62,7 @@ def test_an_abandoned_message_comes_back_until_its_deliveries_are_used_up(desk: 
         message = desk.next()
         assert message.delivery_count == expected
         desk.receiver.abandon_message(message)
-    dead = desk.buried()
+    dead = desk.next_dead_letter()
     assert (str(dead), dead.dead_letter_reason) == ("poison", "MaxDeliveryCountExceeded")
     assert desk.left == 0
 
@@ -70,7 +70,7 @@ def test_an_abandoned_message_comes_back_until_its_deliveries_are_used_up(desk: 
 def test_a_dead_letter_says_why_and_keeps_its_number(desk: Desk) -> None:
     message = desk.sent("bad", application_properties={"kept": "yes"})
     desk.receiver.dead_letter_message(message, reason="unreadable", error_description="no header")
-    dead = desk.buried()
+    dead = desk.next_dead_letter()
     assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("unreadable", "no header")
     assert dead.sequence_number == message.sequence_number
     assert dead.application_properties is not None
@@ -79,7 +79,7 @@ def test_a_dead_letter_says_why_and_keeps_its_number(desk: Desk) -> None:
 
 def test_a_dead_letter_needs_no_reason(desk: Desk) -> None:
     desk.receiver.dead_letter_message(desk.sent("bad"))
-    dead = desk.buried()
+    dead = desk.next_dead_letter()
     assert not dead.dead_letter_reason
     assert not dead.dead_letter_error_description
 
@@ -111,7 +111,7 @@ def test_a_deferred_message_stays_deferred_unless_it_is_done_with(desk: Desk, ho
     [again] = desk.receiver.receive_deferred_messages(number)
     assert again.delivery_count == (deferred.delivery_count or 0) + 1
     desk.receiver.dead_letter_message(again, reason="late")
-    assert desk.buried().dead_letter_reason == "late"
+    assert desk.next_dead_letter().dead_letter_reason == "late"
 
 
 def test_a_deferred_message_can_be_received_and_deleted(desk: Desk, taker: ServiceBusReceiver) -> None:

@@ -59,7 +59,7 @@ def shared_sender(counter: Counter) -> ServiceBusSender:
 def receivers(counter: Counter, shared_sender: ServiceBusSender) -> dict[str, ServiceBusReceiver]:
     get = counter.client.get_subscription_receiver
     receivers = {name: get("news", name) for name in (*RULES, "brief")}
-    receivers["graves"] = get("news", "all", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+    receivers["dead_letters"] = get("news", "all", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
     receivers["transfer"] = get("news", "all", sub_queue="transferdeadletter")
     receivers["room"] = counter.client.get_queue_receiver("room")
     counter.open_all(shared_sender, *receivers.values())
@@ -136,7 +136,7 @@ def test_a_subscription_has_dead_letters_of_its_own(
     receivers["all"].dead_letter_message(next_of(receivers["all"]), reason="unripe", error_description="green")
     for _ in range(2):
         receivers["all"].abandon_message(next_of(receivers["all"]))
-    unripe, poison = (take_whole(receivers["graves"]) for _ in range(2))
+    unripe, poison = (take_whole(receivers["dead_letters"]) for _ in range(2))
     assert (str(unripe), unripe.dead_letter_reason) == ("bad", "unripe")
     assert (str(poison), poison.dead_letter_reason) == ("poison", "MaxDeliveryCountExceeded")
 

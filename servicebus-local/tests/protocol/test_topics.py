@@ -101,7 +101,7 @@ CONFIG = {
         "Namespaces": [
             {
                 "Name": "sbemulatorns",
-                "Queues": [{"Name": "basket"}, {"Name": "sink"}, {"Name": "gone"}, {"Name": "graves"}],
+                "Queues": [{"Name": "basket"}, {"Name": "sink"}, {"Name": "gone"}, {"Name": "dead_letters"}],
                 "Topics": [
                     topic(
                         "news",
@@ -128,7 +128,7 @@ CONFIG = {
                         subscription("to-queue", ForwardTo="sink"),
                         subscription("to-topic", ForwardTo="hub"),
                         subscription("to-nowhere", ForwardTo="gone"),
-                        subscription("dying", ForwardDeadLetteredMessagesTo="graves"),
+                        subscription("dying", ForwardDeadLetteredMessagesTo="dead_letters"),
                     ),
                     topic("hub", subscription("end")),
                 ],
@@ -167,7 +167,7 @@ class Newsroom:
         self.wordless = self.receiver("chat", "talk", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
         self.basket = client.get_queue_receiver("basket")
         self.sink = client.get_queue_receiver("sink")
-        self.graves = client.get_queue_receiver("graves")
+        self.dead_letters = client.get_queue_receiver("dead_letters")
         self._opened: list[ServiceBusSender | ServiceBusReceiver] = []
 
     def receiver(self, topic: str, subscription: str, **options: Any) -> ServiceBusReceiver:
@@ -331,10 +331,10 @@ async def test_plain_rules_make_one_copy_and_actions_one_each(room: Newsroom) ->
 
 async def test_a_rule_that_cannot_be_evaluated_buries_the_message(room: Newsroom) -> None:
     await room.publish("copied", "x", application_properties={"price": 1, "zero": 0})
-    [buried] = await take(room.odd)
-    assert buried.dead_letter_reason == "FilterException"
-    assert "zero" in (buried.dead_letter_error_description or "")
-    assert (str(buried), properties(buried)[b"price"]) == ("x", 1)
+    [dead] = await take(room.odd)
+    assert dead.dead_letter_reason == "FilterException"
+    assert "zero" in (dead.dead_letter_error_description or "")
+    assert (str(dead), properties(dead)[b"price"]) == ("x", 1)
     await take(room.copies, 2)
 
 
@@ -369,11 +369,11 @@ async def test_dead_letters_of_a_subscription_are_its_own(room: Newsroom) -> Non
     [message] = await room.all.receive_messages(1, max_wait_time=SOON)
     await room.all.dead_letter_message(message, reason="Bad", error_description="very")
     [seen] = await room.dead.peek_messages(sequence_number=1)
-    [buried] = await take(room.dead)
-    assert seen.sequence_number == buried.sequence_number == message.sequence_number
-    assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("Bad", "very")
-    assert (buried.message_id, buried.dead_letter_source) == ("p", None)
-    assert buried.enqueued_sequence_number == message.enqueued_sequence_number
+    [dead] = await take(room.dead)
+    assert seen.sequence_number == dead.sequence_number == message.sequence_number
+    assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Bad", "very")
+    assert (dead.message_id, dead.dead_letter_source) == ("p", None)
+    assert dead.enqueued_sequence_number == message.enqueued_sequence_number
     await take(room.red)
     assert room.bus.counts("news/Subscriptions/red").dead_lettered == 0
 
@@ -383,9 +383,9 @@ async def test_too_many_deliveries_end_among_the_dead_letters(room: Newsroom) ->
     for _ in range(2):
         [message] = await room.all.receive_messages(1, max_wait_time=SOON)
         await room.all.abandon_message(message)
-    [buried] = await take(room.dead)
-    assert (buried.dead_letter_reason, buried.delivery_count) == ("MaxDeliveryCountExceeded", 2)
-    assert buried.dead_letter_error_description == "Message could not be consumed after 2 delivery attempts."
+    [dead] = await take(room.dead)
+    assert (dead.dead_letter_reason, dead.delivery_count) == ("MaxDeliveryCountExceeded", 2)
+    assert dead.dead_letter_error_description == "Message could not be consumed after 2 delivery attempts."
 
 
 async def test_a_copy_is_deferred_and_fetched_by_the_subscriptions_number(room: Newsroom) -> None:
@@ -487,9 +487,9 @@ async def test_the_shortest_time_to_live_counts(room: Newsroom, asked: int | Non
 async def test_each_subscription_decides_what_becomes_of_what_expires(room: Newsroom) -> None:
     await room.publish("aging", "x", time_to_live=timedelta(seconds=10))
     await room.bus.advance(10)
-    [buried] = await take(room.expired)
-    assert buried.dead_letter_reason == "TTLExpiredException"
-    assert buried.dead_letter_error_description == "The message expired and was dead lettered."
+    [dead] = await take(room.expired)
+    assert dead.dead_letter_reason == "TTLExpiredException"
+    assert dead.dead_letter_error_description == "The message expired and was dead lettered."
     counts = room.bus.counts("aging/Subscriptions/long")
     assert (counts.active, counts.dead_lettered) == (0, 0)
 
@@ -521,8 +521,8 @@ async def test_a_subscription_may_require_sessions(room: Newsroom) -> None:
 
 async def test_a_message_without_a_session_is_buried_by_such_a_subscription(room: Newsroom) -> None:
     await room.publish("chat", "wordless")
-    [buried] = await take(room.wordless)
-    assert (buried.dead_letter_reason, buried.session_id) == ("Session ID is null.", None)
+    [dead] = await take(room.wordless)
+    assert (dead.dead_letter_reason, dead.session_id) == ("Session ID is null.", None)
 
 
 # --------------------------------------------------------------------------- forwarding
@@ -541,7 +541,7 @@ async def test_dead_letters_of_a_subscription_are_forwarded_with_their_source(ro
     await room.publish("relay", "x")
     [message] = await room.dying.receive_messages(1, max_wait_time=SOON)
     await room.dying.dead_letter_message(message, reason="Bad", error_description="very")
-    [dead] = await take(room.graves)
+    [dead] = await take(room.dead_letters)
     assert dead.dead_letter_source == "relay/Subscriptions/dying"
     assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Bad", "very")
     assert room.bus.counts("relay/Subscriptions/dying").dead_lettered == 0

@@ -24,8 +24,8 @@ def drops(desks: dict[str, Desk]) -> Desk:
 async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) -> None:
     await keeps.send("brief", time_to_live=timedelta(seconds=10))
     await keeps.bus.advance(10)
-    buried = await keeps.buried()
-    assert (str(buried), buried.dead_letter_reason) == ("brief", "TTLExpiredException")
+    dead = await keeps.next_dead_letter()
+    assert (str(dead), dead.dead_letter_reason) == ("brief", "TTLExpiredException")
     assert keeps.left == 0
 
 
@@ -61,7 +61,7 @@ async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keep
     message = await keeps.next()
     await keeps.bus.advance(30)
     await keeps.receiver.abandon_message(message)
-    assert (await keeps.buried()).dead_letter_reason == "TTLExpiredException"
+    assert (await keeps.next_dead_letter()).dead_letter_reason == "TTLExpiredException"
 
 
 async def test_expiry_is_told_to_the_receiver(keeps: Desk) -> None:
@@ -83,8 +83,8 @@ async def test_a_deferred_message_expires_when_it_is_asked_for(keeps: Desk) -> N
     assert found.state is ServiceBusMessageState.DEFERRED
     with pytest.raises(MessageNotFoundError):
         await keeps.receiver.receive_deferred_messages(message.sequence_number)
-    buried = await keeps.buried()
-    assert (str(buried), buried.dead_letter_reason) == ("forgotten", "TTLExpiredException")
+    dead = await keeps.next_dead_letter()
+    assert (str(dead), dead.dead_letter_reason) == ("forgotten", "TTLExpiredException")
 
 
 async def test_without_dead_lettering_an_expired_deferred_message_is_gone_once_asked_for(drops: Desk) -> None:

@@ -51,8 +51,8 @@ class Taker:
     def take(self, queue: Queue, credit: int = 1) -> list[tuple[Message, bytes]]:
         """Ask for messages and return those that come at once."""
         self.credit = credit
-        lane = queue.subscribe(self)
-        queue.pump(lane)
+        ready_queue = queue.subscribe(self)
+        queue.dispatch(ready_queue)
         self.credit = 0
         queue.unsubscribe(self)
         taken, self.taken = self.taken, []
@@ -104,6 +104,6 @@ class Desk:
         taker = Taker()
         session = self[path].accept_session(taker, session_id)
         taker.credit = credit
-        self[path].pump(session)
+        self[path].dispatch(session)
         taker.credit = 0
         return session

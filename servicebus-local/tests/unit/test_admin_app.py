@@ -284,11 +284,11 @@ def test_stats_say_where_messages_are_and_how_old() -> None:
     orders.send([later])
     for settle in (orders.defer, lambda token: orders.dead_letter(token, None, None)):
         receiver.ready = True
-        orders.pump(orders.subscribe(receiver))
+        orders.dispatch(orders.subscribe(receiver))
         settle(receiver.tokens[-1])
         orders.unsubscribe(receiver)
     receiver.ready = True
-    orders.pump(orders.subscribe(receiver))
+    orders.dispatch(orders.subscribe(receiver))
     office.timers.advance(office.clock, 5)
     status, stats = curl(office, "/stats/ORDERS")
     assert status == 200

@@ -1,4 +1,4 @@
-"""How much a stranger may ask for, and that nobody else pays for it."""
+"""How much a peer may ask for, and that nobody else pays for it."""
 
 from servicebus_local.amqp.composites import Terminus
 from servicebus_local.amqp.events import CreditChanged, LinkAsked, LinkDetached, OutcomeArrived

@@ -3,34 +3,34 @@
 import pytest
 
 from servicebus_local.bus.clock import ManualClock, Timers
-from servicebus_local.bus.lane import Lane
 from servicebus_local.bus.message import Message
 from servicebus_local.bus.queue import Queue
+from servicebus_local.bus.ready_queue import ReadyQueue
 from servicebus_local.bus.topology import QueueOptions
 
 
 def test_a_lane_forgets_what_is_gone_in_front() -> None:
-    lane = Lane()
+    ready_queue = ReadyQueue()
     for sequence in (3, 1, 2, 4):
-        lane.offer(sequence)
-    lane.forget_gone({3, 4})
-    assert lane.ready == [3, 4]
+        ready_queue.offer(sequence)
+    ready_queue.forget_gone({3, 4})
+    assert ready_queue.ready == [3, 4]
 
 
 def test_a_lane_forgets_what_is_gone_behind_when_it_is_most_of_it() -> None:
-    lane = Lane()
+    ready_queue = ReadyQueue()
     for sequence in range(10_000):
-        lane.offer(sequence)
-    lane.forget_gone({0, 5000, 9999})
-    assert lane.ready == [0, 5000, 9999]
+        ready_queue.offer(sequence)
+    ready_queue.forget_gone({0, 5000, 9999})
+    assert ready_queue.ready == [0, 5000, 9999]
 
 
 def test_a_lane_does_not_look_for_a_few() -> None:
-    lane = Lane()
+    ready_queue = ReadyQueue()
     for sequence in range(100):
-        lane.offer(sequence)
-    lane.forget_gone({0, 99})
-    assert len(lane.ready) == 100
+        ready_queue.offer(sequence)
+    ready_queue.forget_gone({0, 99})
+    assert len(ready_queue.ready) == 100
 
 
 def message() -> Message:
@@ -45,7 +45,7 @@ def test_messages_that_expired_unread_leave_nothing(dead_lettering: bool) -> Non
     for _ in range(50):
         queue.send([message() for _ in range(100)])
         timers.advance(clock, 20)
-    assert queue._lane.ready == []
+    assert queue._ready_queue.ready == []
     assert len(queue.dead_letters.messages) == (5000 if dead_lettering else 0)
 
 
@@ -54,7 +54,7 @@ def test_messages_that_were_purged_or_deleted_leave_nothing() -> None:
     queue = Queue("q", QueueOptions(), Timers(clock))
     queue.send([message() for _ in range(100)])
     assert queue.purge() == 100
-    assert queue._lane.ready == []
+    assert queue._ready_queue.ready == []
     kept = queue.send([message() for _ in range(100)])[40:]
     assert queue.delete_oldest(40, before=1) == 40
-    assert sorted(queue._lane.ready) == kept
+    assert sorted(queue._ready_queue.ready) == kept

@@ -157,7 +157,7 @@ class QueueLaw(RuleBasedStateMachine):
         active = [known for known in self.known.values() if known.place == "active"]
         hand = self.hands[deletes]
         hand.ready = True
-        self.queue.pump(self.queue._lane)
+        self.queue.dispatch(self.queue._ready_queue)
         hand.ready = False
         if not active:
             assert not hand.taken

@@ -77,7 +77,7 @@ def message(name: str, session_id: str | None = None) -> Message:
 
 def ask(queue: Queue, hand: Hand, credit: int = 1) -> None:
     hand.credit = credit
-    queue.pump(queue._lane)
+    queue.dispatch(queue._ready_queue)
 
 
 PLAIN = QueueOptions(lock_duration=60, max_delivery_count=10)
@@ -235,8 +235,8 @@ def test_sequence_numbers_are_shared_with_the_dead_letters(bench: Bench) -> None
     [number] = queue.send([message("a")])
     queue.dead_letter(hand.token(), "r", None)
     [later] = queue.send([message("b")])
-    [buried] = bench["q/$DeadLetterQueue"].peek(0, 10)
-    assert (buried.sequence, later > number) == (number, True)
+    [dead] = bench["q/$DeadLetterQueue"].peek(0, 10)
+    assert (dead.sequence, later > number) == (number, True)
 
 
 def test_completed_messages_leave_nothing_behind() -> None:
@@ -343,7 +343,7 @@ def test_messages_given_back_are_all_there_before_the_next_receiver_sees_any(ses
     first, second = Hand(credit=3), Hand(credit=3)
     sessions.accept_session(first, "a")
     sessions.send([message(str(n), "a") for n in range(3)])
-    sessions.accept_next_session(second, 60, lambda s: sessions.pump(s))
+    sessions.accept_next_session(second, 60, lambda s: sessions.dispatch(s))
     sessions.unsubscribe(first)
     assert second.names == ["0", "1", "2"]
 

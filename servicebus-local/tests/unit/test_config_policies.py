@@ -49,7 +49,7 @@ def test_policies_are_read_by_the_entity_they_are_for() -> None:
         ({"p": {"Keys": "k", "Rights": []}}, "p.Rights: expected some of Send, Listen, Manage, found none"),
         ({"p": {"Keys": "k", "Rights": ["Read"]}}, "p.Rights: expected some of Send, Listen, Manage, found 'Read'"),
         ({"p": {"Keys": "k", "Rights": "Send"}}, "p.Rights: expected a list"),
-        ({"p": {"Keys": "k", "Rights": ["Manage", "Send"]}}, "must be allowed to send and to listen too"),
+        ({"p": {"Keys": "k", "Rights": ["Manage", "Send"]}}, "a policy with Manage also needs Send and Listen"),
         ({"p": {"Keys": "k", "Entity": 5}}, "p.Entity: expected a string"),
         ({"p": {"Keys": "k", "Entity": "t/Subscriptions/s"}}, "p.Entity: subscriptions have no policies"),
         ({"p": [{"Keys": "k"}, {"Keys": "l"}]}, "p[1]: there are two policies called 'p' in one place"),

@@ -6,7 +6,6 @@ import pytest
 
 from servicebus_local.amqp.types import Array, Described, Int, Symbol, Timestamp, Uint, Uuid, encode
 from servicebus_local.bus.clock import ManualClock, Timers
-from servicebus_local.bus.entrance import Entrance
 from servicebus_local.bus.errors import (
     BusError,
     EntityExists,
@@ -19,6 +18,7 @@ from servicebus_local.bus.errors import (
 )
 from servicebus_local.bus.filters import CorrelationFilter, FalseFilter, Rule, SqlAction, SqlFilter, TrueFilter
 from servicebus_local.bus.message import Message, read, read_body
+from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, Topology
@@ -52,7 +52,7 @@ def sessions(namespace: Namespace) -> Queue:
     return namespace.queue("s")
 
 
-def run(entity: Entrance, operation: str, link_name: str | None = None, **fields: Any) -> Any:
+def run(entity: MessagingEntity, operation: str, link_name: str | None = None, **fields: Any) -> Any:
     """Run an operation; dashes in the names of fields are underscores here."""
     body = {name.replace("_", "-"): value for name, value in fields.items()}
     return OPERATIONS[f"com.microsoft:{operation}"].run(entity, Request(body, link_name))
@@ -94,7 +94,7 @@ def send(queue: Queue, *bodies: str, session_id: str | None = None) -> list[int]
 def receive(queue: Queue) -> Consumer:
     """Lock everything there is."""
     consumer = Consumer()
-    queue.pump(queue.subscribe(consumer))
+    queue.dispatch(queue.subscribe(consumer))
     queue.unsubscribe(consumer)
     return consumer
 
@@ -372,7 +372,7 @@ def test_a_queue_without_sessions_has_none(queue: Queue, operation: str) -> None
 def test_deferred_messages_of_a_session_go_to_its_holder(sessions: Queue) -> None:
     [number] = send(sessions, "a", session_id="one")
     consumer = Consumer("mine")
-    sessions.pump(sessions.accept_session(consumer, "one"))
+    sessions.dispatch(sessions.accept_session(consumer, "one"))
     [(_, token)] = consumer.taken
     assert token is not None
     sessions.defer(token)

@@ -25,7 +25,7 @@ TOPOLOGY = Topology(
         "room": QueueOptions(),
         "gap": QueueOptions(forward_to="nowhere"),
         "short": QueueOptions(default_time_to_live=5),
-        "graves": QueueOptions(forward_dead_letters_to="room"),
+        "dead_letters": QueueOptions(forward_dead_letters_to="room"),
         "chats": QueueOptions(requires_session=True, lock_duration=10),
     },
     topics={
@@ -85,8 +85,8 @@ class Desk:
     def receive(self, path: str, *, deletes: bool = False) -> bytes:
         """Take one message; return its token."""
         hand, queue = Hand(1, deletes=deletes), self.queue(path)
-        lane = queue.subscribe(hand)
-        queue.pump(lane)
+        ready_queue = queue.subscribe(hand)
+        queue.dispatch(ready_queue)
         queue.unsubscribe(hand)
         return hand.tokens[0] if hand.tokens else b""
 
@@ -126,12 +126,12 @@ def test_a_message_that_fails_too_often_is_buried_with_the_reason(desk: Desk) ->
     desk.queue("q/$DeadLetterQueue").complete(desk.receive("q/$DeadLetterQueue"))
     assert desk.story[-4:] == [
         ("q", "dead-lettered"),
-        ("q/$DeadLetterQueue", "buried"),
+        ("q/$DeadLetterQueue", "dead-letter-arrived"),
         ("q/$DeadLetterQueue", "delivered"),
         ("q/$DeadLetterQueue", "completed"),
     ]
-    [buried] = [event for event in desk.record.events() if event.kind == "dead-lettered"]
-    assert (buried.reason, buried.target) == ("MaxDeliveryCountExceeded", "q/$DeadLetterQueue")
+    [dead] = [event for event in desk.record.events() if event.kind == "dead-lettered"]
+    assert (dead.reason, dead.target) == ("MaxDeliveryCountExceeded", "q/$DeadLetterQueue")
 
 
 def test_every_way_a_message_can_go(desk: Desk) -> None:
@@ -172,13 +172,13 @@ def test_scheduled_messages_and_duplicates(desk: Desk) -> None:
 def test_forwarding_and_its_failures(desk: Desk) -> None:
     desk.send("door", "through")
     desk.send("gap", "stuck")
-    desk.send("graves", "dead")
-    desk.queue("graves").dead_letter(desk.receive("graves"), "why", None)
+    desk.send("dead_letters", "dead")
+    desk.queue("dead_letters").dead_letter(desk.receive("dead_letters"), "why", None)
     assert desk.kinds("door") == ["sent", "forwarded"]
     assert desk.kinds("room") == ["sent", "sent"]
     assert desk.kinds("gap") == ["sent", "dead-lettered"]
-    assert desk.kinds("gap/$Transfer/$DeadLetterQueue") == ["buried"]
-    assert desk.kinds("graves") == ["sent", "delivered", "dead-lettered"]
+    assert desk.kinds("gap/$Transfer/$DeadLetterQueue") == ["dead-letter-arrived"]
+    assert desk.kinds("dead_letters") == ["sent", "delivered", "dead-lettered"]
 
 
 def test_what_expires_what_is_purged_and_what_goes_with_its_queue(desk: Desk) -> None:
@@ -227,16 +227,16 @@ def test_a_topic_publishes_to_its_subscriptions(desk: Desk) -> None:
     assert desk.kinds("news/Subscriptions/all") == ["sent"] * 3
     assert desk.kinds("news/Subscriptions/none") == []
     assert desk.kinds("news/Subscriptions/chats") == ["sent", "sent", "dead-lettered"]
-    assert desk.kinds("news/Subscriptions/chats/$DeadLetterQueue") == ["buried"]
+    assert desk.kinds("news/Subscriptions/chats/$DeadLetterQueue") == ["dead-letter-arrived"]
 
 
 def test_a_session_is_accepted_released_and_lost(desk: Desk) -> None:
     for name in ("a", "b"):
         desk.send("chats", name, session="one")
     queue, first, second = desk.queue("chats"), Hand(1), Hand(2)
-    queue.pump(queue.accept_session(first, "one"))
+    queue.dispatch(queue.accept_session(first, "one"))
     queue.unsubscribe(first)
-    queue.accept_next_session(second, 5, queue.pump)
+    queue.accept_next_session(second, 5, queue.dispatch)
     desk.timers.advance(desk.clock, 10 + GRACE)
     assert desk.kinds("chats")[2:] == [
         *("session-accepted", "delivered", "session-released", "released"),
@@ -349,7 +349,7 @@ def story(*lines: str) -> list[Event]:
             ["session-accepted q session=s link=a", "session-accepted q session=s link=b"],
             "event 2: session 's' of q: session-accepted: it is held by a",
         ),
-        (["session-lost q session=s"], "event 1: session 's' of q: session-lost: nobody held it"),
+        (["session-lost q session=s"], "event 1: session 's' of q: session-lost: no receiver held it"),
         (
             ["session-accepted q session=s link=a", "sent q:1 session=s", "delivered q:1 session=s link=b lock=x"],
             "event 3: message 1 of q: delivered: its session is held by a, not by b",

@@ -169,7 +169,7 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
         queue, taker = self.desk[path], Taker()
         held = queue.accept_session(taker, session)
         taker.credit = 2
-        queue.pump(held)
+        queue.dispatch(held)
         for _, token in taker.taken[:1]:
             queue.complete(token)
         queue.set_session_state(held, state)

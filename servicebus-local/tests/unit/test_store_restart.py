@@ -131,13 +131,13 @@ def test_what_became_due_meanwhile_appears_at_once_earliest_first(tmp_path: Path
     assert held(desk_) == [("early", State.ACTIVE, 0), ("late", State.ACTIVE, 0)]
 
 
-@pytest.mark.parametrize(("options", "buried"), [(PLAIN, []), (BURIES, ["short"])])
-def test_what_expired_meanwhile_is_dealt_with(tmp_path: Path, options: QueueOptions, buried: list[str]) -> None:
+@pytest.mark.parametrize(("options", "dead_lettered"), [(PLAIN, []), (BURIES, ["short"])])
+def test_what_expired_meanwhile_is_dealt_with(tmp_path: Path, options: QueueOptions, dead_lettered: list[str]) -> None:
     desk_ = desk(tmp_path, q=options)
     desk_["q"].send([message("short", time_to_live=100.0), message("long", time_to_live=200.0), message("ever")])
     desk_.restart(seconds=150)
     assert [name for name, _, _ in held(desk_)] == ["long", "ever"]
-    assert [name for name, _, _ in held(desk_, DEAD)] == buried
+    assert [name for name, _, _ in held(desk_, DEAD)] == dead_lettered
     desk_.advance(50)
     assert [name for name, _, _ in held(desk_)] == ["ever"]
 

@@ -58,7 +58,7 @@ def property_named(name: Value) -> Value:
 
 
 def new_id(_properties: Properties) -> Uuid:
-    """Return an id nobody has."""
+    """Return a unique id."""
     return Uuid(uuid4().bytes)
 
 

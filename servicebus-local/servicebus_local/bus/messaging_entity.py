@@ -17,7 +17,7 @@ from servicebus_local.bus.clock import DueTimes, Timers
 from servicebus_local.bus.errors import BusError, EntityDisabled, EntityNotFound, MessageNotFound, QuotaExceeded
 from servicebus_local.bus.history import History
 from servicebus_local.bus.message import Message, State
-from servicebus_local.bus.observer import Happening, Kind, Observer
+from servicebus_local.bus.observer import Kind, MessageEvent, Observer
 from servicebus_local.bus.store import MemoryStore, Store
 from servicebus_local.bus.topology import Counts, QueueOptions, TopicOptions
 
@@ -29,7 +29,7 @@ Forward = Callable[[str, Message], None]
 
 
 class User(Protocol):
-    """Whoever is attached to an entity."""
+    """A link that is attached to an entity."""
 
     @property
     def sends(self) -> bool:
@@ -41,7 +41,7 @@ class User(Protocol):
         ...
 
 
-class Entrance:
+class MessagingEntity:
     """The part of a queue or topic that takes messages in."""
 
     options: QueueOptions | TopicOptions
@@ -62,7 +62,7 @@ class Entrance:
         self.deleted = False
         self.observer: Observer | None = None
         self.created_at = self.updated_at = self.accessed_at = timers.clock()
-        self.used_at = self.created_at  # by somebody; what a topic copies here is no use
+        self.used_at = self.created_at  # by a client; a copy from a topic does not count
         self._timers = timers
         self._store = store or MemoryStore()
         self._sequences = sequences or count(self._store.last_sequence(name) + 1)
@@ -77,7 +77,7 @@ class Entrance:
     # ------------------------------------------------------------------ who watches
 
     def observe(self, observer: Observer | None) -> None:
-        """Tell somebody, or nobody any more, what happens to messages from now on."""
+        """Report to this observer, or to none, what happens to messages from now on."""
         self.observer = observer
 
     def _tell(
@@ -90,18 +90,18 @@ class Entrance:
         target: str | None = None,
     ) -> None:
         if self.observer is not None:
-            self.observer(Happening(kind, self.name, message, token, None, None, reason, target))
+            self.observer(MessageEvent(kind, self.name, message, token, None, None, reason, target))
 
     # ------------------------------------------------------------------ who is here
 
     def join(self, user: User) -> None:
-        """Let somebody attach, unless the entity is disabled for what it wants."""
+        """Attach a link, unless the entity is disabled for it."""
         self._check_status(sends=user.sends)
         self.accessed_at = self.used_at = self._timers.clock()
         self.users[user] = None
 
     def part(self, user: User) -> None:
-        """Let somebody go."""
+        """Detach a link."""
         self.users.pop(user, None)
         self.used_at = self._timers.clock()
 
@@ -123,7 +123,7 @@ class Entrance:
         self._turn_out(senders=not status.sends, receivers=not status.receives, error=disabled)
 
     def end(self) -> None:
-        """Be deleted: everybody is turned out, and what was waiting is forgotten."""
+        """Be deleted: all links are detached, and all messages forgotten."""
         self.deleted = True
         gone = EntityNotFound(f"The messaging entity '{self.name}' was deleted.")
         self._turn_out(senders=True, receivers=True, error=gone)

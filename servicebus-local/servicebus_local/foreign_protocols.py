@@ -1,4 +1,4 @@
-"""What somebody speaks who does not speak what the port does, for the line in the log.
+"""Recognises the protocol of a client that does not speak the port's own, for the log.
 
 Most are clients that would be fine with another setting: TLS where it is plain, the
 administration client at the AMQP port. They see an error of their own library, which seldom
@@ -18,7 +18,7 @@ _BEGINNINGS: Final = (
 )
 
 
-def spoken(data: bytes) -> str:
+def protocol_of(data: bytes) -> str:
     """Name the protocol that begins so; of another, show the beginning."""
     for beginning, name in _BEGINNINGS:
         if data.startswith(beginning):
@@ -26,7 +26,7 @@ def spoken(data: bytes) -> str:
     return "HTTP" if b" HTTP/1." in data.partition(b"\n")[0] else repr(data[:_SHOWN])
 
 
-def other_end(transport: BaseTransport | None) -> str:
+def peer_address(transport: BaseTransport | None) -> str:
     """Write the address of a socket's other end."""
     peer = transport.get_extra_info("peername") if transport is not None else None
-    return f"{peer[0]}:{peer[1]}" if peer else "somebody"
+    return f"{peer[0]}:{peer[1]}" if peer else "a client that has disconnected"

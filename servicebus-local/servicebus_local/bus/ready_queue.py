@@ -1,6 +1,6 @@
-"""A lane: messages ready to leave in sequence order, and the receivers that take turns.
+"""A ready_queue: messages ready to leave in sequence order, and the receivers that take turns.
 
-A plain queue has one lane. A queue with sessions has one per session, with one receiver.
+A plain queue has one ready_queue. A queue with sessions has one per session, with one receiver.
 """
 
 from collections import deque
@@ -40,7 +40,7 @@ class Consumer(Protocol):
         ...
 
 
-class Lane:
+class ReadyQueue:
     """What is ready, and who is waiting."""
 
     def __init__(self) -> None:

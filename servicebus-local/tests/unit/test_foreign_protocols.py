@@ -1,8 +1,8 @@
-"""What somebody speaks who does not speak what the port does: named where it can be, shown where not."""
+"""A foreign protocol is named where it is known, and its first bytes are shown where not."""
 
 import pytest
 
-from servicebus_local.strangers import spoken
+from servicebus_local.foreign_protocols import protocol_of
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ from servicebus_local.strangers import spoken
         (b"a line\nGET / HTTP/1.1", r"b'a line\nGET / HTTP/1.'"),
     ],
 )
-def test_a_stranger_is_known_by_the_first_words(data: bytes, name: str) -> None:
-    assert spoken(data) == name
+def test_a_protocol_is_named_by_its_first_bytes(data: bytes, name: str) -> None:
+    assert protocol_of(data) == name

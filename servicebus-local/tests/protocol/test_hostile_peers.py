@@ -1,7 +1,7 @@
 """Strangers at the AMQP port: whatever they do, a well-behaved client beside them notices nothing.
 
-Raw sockets against the real server. The neighbour is the unmodified SDK, connected before the
-first stranger comes; before and after each of them it sends a message and receives it, over the
+Raw sockets against the real server. The sdk_client is the unmodified SDK, connected before the
+first peer comes; before and after each of them it sends a message and receives it, over the
 connections it has.
 """
 
@@ -53,7 +53,7 @@ CROWD = 1000
 MEBIBYTE = 1024 * 1024
 
 
-class Neighbour:
+class SdkClient:
     """The SDK, with a sender and a receiver that stay open."""
 
     def __init__(self, sender: ServiceBusSender, receiver: ServiceBusReceiver) -> None:
@@ -70,7 +70,7 @@ class Neighbour:
         assert str(message) == body
 
 
-class Stranger:
+class RawPeer:
     """A socket that says whatever it likes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,9 +119,9 @@ class Stranger:
 
 
 class Come(Protocol):
-    """Makes a stranger."""
+    """Makes a peer."""
 
-    async def __call__(self, *said: bytes, deaf: bool = False) -> Stranger:
+    async def __call__(self, *said: bytes, deaf: bool = False) -> RawPeer:
         """Connect, and say something; a deaf one has next to no room for answers."""
         ...
 
@@ -147,18 +147,18 @@ async def port(broker: Broker) -> int:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def moved_in(port: int) -> AsyncIterator[Neighbour]:
+async def moved_in(port: int) -> AsyncIterator[SdkClient]:
     string = connection_string("127.0.0.1", port)
     async with ServiceBusClient.from_connection_string(string, socket_timeout=0.02, retry_total=0) as client:
         sender, receiver = client.get_queue_sender(QUEUE), client.get_queue_receiver(QUEUE)
         await asyncio.gather(sender.__aenter__(), receiver.__aenter__())
-        yield Neighbour(sender, receiver)
+        yield SdkClient(sender, receiver)
         await asyncio.gather(sender.close(), receiver.close())
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def neighbour(moved_in: Neighbour, broker: Broker) -> AsyncIterator[Neighbour]:
-    """The neighbour, who lives as ever before and after the stranger; of whom nothing is left then."""
+async def sdk_client(moved_in: SdkClient, broker: Broker) -> AsyncIterator[SdkClient]:
+    """The sdk_client, who lives as ever before and after the peer; of whom nothing is left then."""
     await moved_in.lives_as_ever()
     connections = set(broker.connections.containers)
     yield moved_in
@@ -168,18 +168,18 @@ async def neighbour(moved_in: Neighbour, broker: Broker) -> AsyncIterator[Neighb
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def come(port: int, neighbour: Neighbour) -> AsyncIterator[Come]:
-    """Let a stranger come and say something; all of them leave in the end."""
-    strangers: list[Stranger] = []
+async def come(port: int, sdk_client: SdkClient) -> AsyncIterator[Come]:
+    """Let a peer come and say something; all of them leave in the end."""
+    peers: list[RawPeer] = []
 
-    async def come(*said: bytes, deaf: bool = False) -> Stranger:
-        stranger = Stranger(*await (_deaf(port) if deaf else asyncio.open_connection("127.0.0.1", port, limit=4096)))
-        strangers.append(stranger)
-        stranger.writer.write(b"".join(said))
-        return stranger
+    async def come(*said: bytes, deaf: bool = False) -> RawPeer:
+        peer = RawPeer(*await (_deaf(port) if deaf else asyncio.open_connection("127.0.0.1", port, limit=4096)))
+        peers.append(peer)
+        peer.writer.write(b"".join(said))
+        return peer
 
     yield come
-    await asyncio.gather(*(stranger.leave() for stranger in strangers))
+    await asyncio.gather(*(peer.leave() for peer in peers))
 
 
 async def _deaf(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -200,7 +200,7 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 def opening(*performatives: Performative, channel: int = 0) -> bytes:
     """Write what begins an AMQP connection."""
-    said = (Open(container_id="stranger"), *performatives)
+    said = (Open(container_id="peer"), *performatives)
     return frames.AMQP_HEADER + b"".join(frames.frame(channel, performative) for performative in said)
 
 
@@ -226,9 +226,9 @@ FROM_CBS = Attach("hears", Uint(1), True, source=Terminus("$cbs").as_source(), t
     ids=["http", "tls", "zeros", "amqp 0-9-1"],
 )
 async def test_garbage_is_answered_with_a_header_and_a_farewell(come: Come, said: bytes, answer: bytes) -> None:
-    stranger = await come(said)
-    await stranger.hear()
-    assert (stranger.headers, stranger.heard) == ([answer], [])
+    peer = await come(said)
+    await peer.hear()
+    assert (peer.headers, peer.heard) == ([answer], [])
 
 
 @pytest.mark.usefixtures("hasty")
@@ -236,29 +236,29 @@ async def test_garbage_is_answered_with_a_header_and_a_farewell(come: Come, said
     "said", [b"", b"AMQ", frames.SASL_HEADER, frames.AMQP_HEADER], ids=["silent", "slow", "sasl", "amqp"]
 )
 async def test_a_half_open_peer_is_hung_up_on(come: Come, said: bytes) -> None:
-    stranger = await come(said)
+    peer = await come(said)
     async with asyncio.timeout(SOON):
-        while await stranger.reader.read(4096):
+        while await peer.reader.read(4096):
             pass
 
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_peer_that_trickles_its_open_is_hung_up_on(come: Come) -> None:
-    stranger = await come()
+    peer = await come()
     data = opening()
     async with asyncio.timeout(SOON):
         for byte in data[:-1]:
-            stranger.writer.write(bytes((byte,)))
+            peer.writer.write(bytes((byte,)))
             await asyncio.sleep(0)
-        while await stranger.reader.read(4096):
+        while await peer.reader.read(4096):
             pass
 
 
 async def test_an_unknown_mechanism_is_refused(come: Come) -> None:
-    stranger = await come(frames.SASL_HEADER, frames.frame(0, SaslInit(Symbol("GSSAPI"))))
-    stranger._cut.frame_type = frames.SASL_TYPE
-    await stranger.hear()
-    assert stranger.heard[-1] == SaslOutcome(1)
+    peer = await come(frames.SASL_HEADER, frames.frame(0, SaslInit(Symbol("GSSAPI"))))
+    peer._cut.frame_type = frames.SASL_TYPE
+    await peer.hear()
+    assert peer.heard[-1] == SaslOutcome(1)
 
 
 # --------------------------------------------------------------------------- the wrong frame
@@ -292,8 +292,8 @@ async def test_an_unknown_mechanism_is_refused(come: Come) -> None:
     ],
 )
 async def test_a_broken_protocol_ends_with_its_error(come: Come, said: bytes, ended: type, condition: str) -> None:
-    stranger = await come(said)
-    assert await stranger.end() == (ended, condition)
+    peer = await come(said)
+    assert await peer.end() == (ended, condition)
 
 
 @pytest.mark.parametrize(
@@ -308,16 +308,16 @@ async def test_a_broken_protocol_ends_with_its_error(come: Come, said: bytes, en
     ids=["transfer", "flow", "detach", "attach", "transfer to us"],
 )
 async def test_a_session_that_goes_wrong_ends_alone(come: Come, frame: Performative, condition: str) -> None:
-    stranger = await come(opening(BEGIN, TO_CBS, FROM_CBS, frame))
-    end = await stranger.hear(End)
+    peer = await come(opening(BEGIN, TO_CBS, FROM_CBS, frame))
+    end = await peer.hear(End)
     assert isinstance(end, End)
     error = read_error(end.error)
     assert error is not None
     assert error.condition == condition
-    stranger.say(1, BEGIN)
-    assert isinstance(await stranger.hear(Begin), Begin)
-    stranger.say(0, Close())
-    assert isinstance(await stranger.hear(Close), Close)
+    peer.say(1, BEGIN)
+    assert isinstance(await peer.hear(Begin), Begin)
+    peer.say(0, Close())
+    assert isinstance(await peer.hear(Close), Close)
 
 
 # --------------------------------------------------------------------------- what is not theirs
@@ -327,10 +327,10 @@ async def test_a_session_that_goes_wrong_ends_alone(come: Come, frame: Performat
 @pytest.mark.parametrize("address", [QUEUE, f"{QUEUE}/$management", "nowhere", "", None])
 async def test_nothing_is_attached_without_a_token(come: Come, role: bool, address: str | None) -> None:
     ends: dict[str, Any] = {"source": Terminus(address).as_source(), "target": Terminus(address).as_target()}
-    stranger = await come(opening(BEGIN, Attach("link", Uint(0), role, **ends)))
-    detach = await stranger.hear(Detach)
+    peer = await come(opening(BEGIN, Attach("link", Uint(0), role, **ends)))
+    detach = await peer.hear(Detach)
     assert isinstance(detach, Detach)
-    attach = stranger.heard[-2]
+    attach = peer.heard[-2]
     assert isinstance(attach, Attach)
     assert (attach.source, attach.target) == (None, None)
     error = read_error(detach.error)
@@ -340,10 +340,10 @@ async def test_nothing_is_attached_without_a_token(come: Come, role: bool, addre
 
 async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(come: Come, broker: Broker) -> None:
     attach = Attach("link", Uint(0), False, source=Terminus("me").as_source(), target=Terminus(QUEUE).as_target())
-    stranger = await come(opening(BEGIN, attach))
-    stranger.say(0, Transfer(Uint(0), Uint(0), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
-    stranger.say(0, Transfer(Uint(0), Uint(1), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
-    assert isinstance(await stranger.hear(End), End)
+    peer = await come(opening(BEGIN, attach))
+    peer.say(0, Transfer(Uint(0), Uint(0), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
+    peer.say(0, Transfer(Uint(0), Uint(1), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
+    assert isinstance(await peer.hear(End), End)
     assert broker.namespace.find(QUEUE).counts().active == 0
 
 
@@ -351,24 +351,24 @@ async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(come: Co
 
 
 async def test_a_message_larger_than_allowed_is_rejected_as_it_comes(come: Come) -> None:
-    stranger = await come(opening(BEGIN, TO_CBS))
+    peer = await come(opening(BEGIN, TO_CBS))
     for number in range(10):
         part = Transfer(Uint(0), Uint(0), b"t", Uint(0), False, number < 9)
-        stranger.say(0, part, payload=bytes(60_000))
-    said = await stranger.hear(Disposition)
+        peer.say(0, part, payload=bytes(60_000))
+    said = await peer.hear(Disposition)
     assert isinstance(said, Disposition)
     assert "amqp:link:message-size-exceeded" in repr(read_outcome(said.state))
 
 
 async def test_messages_begun_on_many_links_and_never_ended_are_bounded(come: Come) -> None:
-    """Each may be as large as a message; all of them together are a stranger's memory in ours."""
-    stranger = await come(opening(BEGIN))
+    """Each may be as large as a message; all of them together are a peer's memory in ours."""
+    peer = await come(opening(BEGIN))
     for handle in range(LIMITS.partial // 200_000 + 2):
-        stranger.say(0, TO_CBS._replace(name=f"link {handle}", handle=Uint(handle)))
+        peer.say(0, TO_CBS._replace(name=f"link {handle}", handle=Uint(handle)))
         begun = Transfer(Uint(handle), Uint(handle), b"t", Uint(0), False, True)
         for _ in range(4):
-            stranger.say(0, begun, payload=bytes(50_000))
-    detach = await stranger.hear(Detach)
+            peer.say(0, begun, payload=bytes(50_000))
+    detach = await peer.hear(Detach)
     assert isinstance(detach, Detach)
     error = read_error(detach.error)
     assert error is not None
@@ -377,23 +377,23 @@ async def test_messages_begun_on_many_links_and_never_ended_are_bounded(come: Co
 
 async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(come: Come, broker: Broker) -> None:
     """What it is told waits here, so that is bounded by what it may still send."""
-    stranger = await come(opening(BEGIN, TO_CBS), deaf=True)
-    await eventually(lambda: "stranger" in broker.connections.containers)
-    [protocol] = [each for each in broker.connections._open if each.connection.peer == "stranger"]
+    peer = await come(opening(BEGIN, TO_CBS), deaf=True)
+    await eventually(lambda: "peer" in broker.connections.containers)
+    [protocol] = [each for each in broker.connections._open if each.connection.peer == "peer"]
     assert protocol._transport is not None
     long = TO_CBS._replace(name="x" * 60_000, handle=Uint(1), target=None)  # is repeated by the refusal
     while not protocol.connection.paused:
-        stranger.say(0, long)
+        peer.say(0, long)
         await asyncio.sleep(0)
     waiting = protocol._transport.get_write_buffer_size()
     assert waiting < 2 * MEBIBYTE
     for number in range(3 * LIMITS.credit):
-        stranger.say(0, Transfer(Uint(0), Uint(number), b"t", Uint(0)), payload=b"nonsense")
-    await stranger.writer.drain()
-    assert isinstance(await stranger.hear(End), End)
-    *_, detach = [said for said in stranger.heard if isinstance(said, Detach)]
+        peer.say(0, Transfer(Uint(0), Uint(number), b"t", Uint(0)), payload=b"nonsense")
+    await peer.writer.drain()
+    assert isinstance(await peer.hear(End), End)
+    *_, detach = [said for said in peer.heard if isinstance(said, Detach)]
     assert "amqp:link:transfer-limit-exceeded" in repr(detach.error)
-    assert "amqp:session:errant-link" in repr(stranger.heard[-1])
+    assert "amqp:session:errant-link" in repr(peer.heard[-1])
 
 
 # --------------------------------------------------------------------------- noise
@@ -402,24 +402,24 @@ async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(come: Come
 @pytest.mark.parametrize("seed", range(30))
 async def test_a_spoiled_conversation_harms_nobody(come: Come, seed: int) -> None:
     noise = random.Random(seed)
-    stranger = await come(spoiled(noise, conversation(noise, 40)))
-    stranger.writer.write_eof()
+    peer = await come(spoiled(noise, conversation(noise, 40)))
+    peer.writer.write_eof()
     async with asyncio.timeout(SOON):
-        while await stranger.reader.read(65536):
+        while await peer.reader.read(65536):
             pass
 
 
 @pytest.mark.slow
-async def test_a_thousand_connections_at_once_are_served(come: Come, broker: Broker, neighbour: Neighbour) -> None:
+async def test_a_thousand_connections_at_once_are_served(come: Come, broker: Broker, sdk_client: SdkClient) -> None:
     _allow_files(2 * CROWD + 500)
     crowd = [await come(opening(BEGIN, TO_CBS)) for _ in range(CROWD)]
-    answers = await asyncio.gather(*(stranger.hear(Flow) for stranger in crowd))
+    answers = await asyncio.gather(*(peer.hear(Flow) for peer in crowd))
     assert all(isinstance(answer, Flow) for answer in answers)
     assert broker.connections.current == CROWD + 2
-    await neighbour.lives_as_ever()
-    for stranger in crowd:
-        stranger.say(0, Close())
-    farewells = await asyncio.gather(*(stranger.hear(Close) for stranger in crowd))
+    await sdk_client.lives_as_ever()
+    for peer in crowd:
+        peer.say(0, Close())
+    farewells = await asyncio.gather(*(peer.hear(Close) for peer in crowd))
     assert all(isinstance(farewell, Close) for farewell in farewells)
 
 
