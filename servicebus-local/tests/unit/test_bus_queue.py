@@ -11,10 +11,11 @@ from servicebus_local.bus.errors import (
     MessageLockLost,
     MessageNotFound,
     NotAllowed,
+    QuotaExceeded,
     SessionCannotBeLocked,
     SessionLockLost,
 )
-from servicebus_local.bus.message import Message
+from servicebus_local.bus.message import Message, read
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions, Topology
@@ -386,3 +387,35 @@ def test_sessions_are_listed_by_when_their_state_changed() -> None:
         bench.advance(10)
     assert queue.sessions.listed() == ["old", "new"]
     assert queue.sessions.listed(updated_after=1005) == ["new"]
+
+
+def test_a_full_queue_takes_nothing_more() -> None:
+    bench = Bench(q=replace(PLAIN, max_size=1000))
+    first, second = (read(b"\x00\x53\x75\xb0" + size.to_bytes(4, "big") + bytes(size)) for size in (900, 200))
+    bench["q"].send([first])
+    with pytest.raises(QuotaExceeded, match="maximum entity size of 'q'"):
+        bench["q"].send([second])
+    bench["q"].purge()
+    bench["q"].send([second])
+    assert bench["q"].counts().active == 1
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_locks_taken_before_and_after_a_change_of_their_duration_end_in_their_own_time(renewed: bool) -> None:
+    bench = Bench(q=PLAIN)
+    queue, old, new = bench["q"], Hand(credit=1), Hand(credit=1)
+    queue.send([message("old")])
+    queue.dispatch(queue.subscribe(old))
+    bench.namespace.update_queue("q", replace(PLAIN, lock_duration=5))
+    queue.send([message("new")])
+    queue.dispatch(queue.subscribe(new))
+    if renewed:
+        assert queue.renew(old.token()) == bench.clock.now + 5
+    bench.advance(6)
+    with pytest.raises(MessageLockLost):
+        queue.complete(new.token())
+    if renewed:
+        with pytest.raises(MessageLockLost):
+            queue.complete(old.token())
+    else:
+        queue.complete(old.token())
