@@ -110,13 +110,13 @@ class _Checker:
         self._partial = partial
         self._lives: dict[tuple[str, int], _Life] = {}
         self._sessions: dict[tuple[str, str], str | None] = {}
-        self._graves: Counter[str] = Counter()  # dead letters on their way
+        self._dead_letters_missing: Counter[str] = Counter()  # by dead-letter queue
         self._time = -inf
 
     def see(self, event: Event) -> None:
         """Take one event in."""
         if event.time < self._time:
-            self._complain(event, "happened before what was told before")
+            self._complain(event, "its time is before that of the previous event")
         self._time = event.time
         if event.kind in _SESSION_KINDS:
             self._see_session(event)
@@ -138,33 +138,27 @@ class _Checker:
             self._complain(event, f"its number was given before, to a message that is {before.state}")
         self._lives[key] = _Life(_ARRIVALS[event.kind], event.delivery_count or 0)
         if event.kind == "dead-letter-arrived":
-            self._graves[key[0]] -= 1
+            self._dead_letters_missing[key[0]] -= 1
 
     def _see_change(self, event: Event, rule: _Rule) -> None:
         life = self._lives.get(_key(event))
         if life is None:
-            life = self._lives[_key(event)] = self._stranger(event)
+            if not self._partial and event.kind != "dead-lettered":  # a topic's copy may be dead-lettered at once
+                self._complain(event, "there is no event of its arrival")
+            life = self._lives[_key(event)] = _Life("unknown", event.delivery_count or 0)
         elif life.state not in rule.states:
             self._complain(event, f"it is {life.state}" + (f" by {life.holder}" if life.holder else ""))
         else:
             self._compare(event, life)
         self._apply(event, rule, life)
 
-    def _stranger(self, event: Event) -> _Life:
-        """Meet a message whose arrival was not told of."""
-        if not self._partial and event.kind != "dead-lettered":  # a topic's copy may be dead at once
-            self._complain(event, "nothing was told of its arrival")
-        return _Life("unknown", event.delivery_count or 0)
-
     def _compare(self, event: Event, life: _Life) -> None:
         if life.state == "locked" and event.lock_token != life.token and event.kind != "purged":
             self._complain(event, f"the lock is {life.token}, not {event.lock_token}")
         if event.delivery_count != life.count:
             self._complain(event, f"its delivery count is {event.delivery_count}, and {life.count} deliveries counted")
-        if event.kind == "delivered":
-            self._compare_delivery(event, life)
-
-    def _compare_delivery(self, event: Event, life: _Life) -> None:
+        if event.kind != "delivered":
+            return
         if life.state == "deferred" and event.link is not None:
             self._complain(event, "it is deferred, and was not asked for by its number")
         holder = self._sessions.get((event.entity.lower(), event.session_id or ""), event.link)
@@ -182,7 +176,7 @@ class _Checker:
         locked = life.state == "locked"
         life.token, life.holder = (event.lock_token, event.link) if locked else (None, None)
         if event.kind == "dead-lettered" and event.target is not None:
-            self._graves[event.target.lower()] += 1
+            self._dead_letters_missing[event.target.lower()] += 1
 
     # ------------------------------------------------------------------ sessions
 
@@ -203,7 +197,9 @@ class _Checker:
     def end(self, held: Mapping[str, Collection[int]] | None) -> None:
         """Compare with what is there now."""
         if not self._partial:
-            self._compare_dead_letters()
+            for queue, missing in self._dead_letters_missing.items():
+                if missing > 0 and queue.endswith(_DEAD_LETTERS):
+                    self.violations.append(f"{missing} messages that were dead-lettered never arrived in {queue}")
         if held is None:
             return
         there = {(entity.lower(), sequence) for entity, sequences in held.items() for sequence in sequences}
@@ -214,12 +210,9 @@ class _Checker:
                 self.violations.append(f"message {sequence} of {entity} had ended and is still there")
         if not self._partial:
             unknown = sorted(there - set(self._lives))
-            self.violations += [f"message {number} of {entity} came from nowhere" for entity, number in unknown]
-
-    def _compare_dead_letters(self) -> None:
-        for grave, missing in self._graves.items():
-            if missing > 0 and grave.endswith(_DEAD_LETTERS):
-                self.violations.append(f"{missing} messages that were dead-lettered never came to {grave}")
+            self.violations += [
+                f"message {number} of {entity} is there without an event of its arrival" for entity, number in unknown
+            ]
 
 
 _SESSION_KINDS: Final = {"session-accepted", "session-released", "session-lost"}

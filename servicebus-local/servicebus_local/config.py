@@ -85,18 +85,14 @@ def read(config: Any, *, strict: bool = False) -> Topology:
     reader.check_targets()
     if strict:
         check_limits(user, topology)
-        topology = _of_emulator_size(topology)
+        # Every queue and topic has the size it has in Microsoft's emulator, where it cannot be set.
+        queues = {name: replace(options, max_size=ENTITY_SIZE) for name, options in topology.queues.items()}
+        topics = {
+            name: replace(topic, options=replace(topic.options, max_size=ENTITY_SIZE))
+            for name, topic in topology.topics.items()
+        }
+        topology = Topology(queues, topics)
     return topology
-
-
-def _of_emulator_size(topology: Topology) -> Topology:
-    """Give every queue and topic the size they have in Microsoft's emulator, where it cannot be set."""
-    queues = {name: replace(options, max_size=ENTITY_SIZE) for name, options in topology.queues.items()}
-    topics = {
-        name: replace(topic, options=replace(topic.options, max_size=ENTITY_SIZE))
-        for name, topic in topology.topics.items()
-    }
-    return Topology(queues, topics)
 
 
 def duration(value: str) -> float:
@@ -127,15 +123,12 @@ class _Reader:
         if "Name" in fields:
             text(fields["Name"], f"{where}.Name")
         for place, queue in _each(fields, "Queues", where):
-            self._read_queue(queue, place)
+            settings = mapping(queue, place)
+            known(settings, {"Name", "Properties"}, place)
+            name = self._new_name(settings, place)
+            self.queues[name] = self._read_options(name, settings, _QUEUE_PROPERTIES, place)
         for place, topic in _each(fields, "Topics", where):
             self._read_topic(topic, place)
-
-    def _read_queue(self, queue: Any, where: str) -> None:
-        fields = mapping(queue, where)
-        known(fields, {"Name", "Properties"}, where)
-        name = self._new_name(fields, where)
-        self.queues[name] = self._read_options(name, fields, _QUEUE_PROPERTIES, where)
 
     def _read_topic(self, topic: Any, where: str) -> None:
         fields = mapping(topic, where)
@@ -159,7 +152,10 @@ class _Reader:
         path = f"{topic}/Subscriptions/{name}"
         options = self._read_options(path, fields, _SUBSCRIPTION_PROPERTIES, where)
         rules = [_read_rule(rule, place) for place, rule in _each(fields, "Rules", where)]
-        _check_rule_names(rules, where)
+        names = [rule.name.lower() for rule in rules]
+        for number, rule in enumerate(rules):
+            if rule.name.lower() in names[:number]:
+                raise ConfigError(f"{where}.Rules[{number}].Name: there are two rules called {rule.name!r}")
         siblings[name] = SubscriptionDefinition(options, tuple(rules) or (DEFAULT_RULE,))
 
     def _read_options(
@@ -220,24 +216,15 @@ def _read_rule(rule: Any, where: str) -> Rule:
     place = f"{where}.Properties"
     properties = field(fields, "Properties", mapping, where)
     known(properties, {"FilterType", "SqlFilter", "CorrelationFilter", "Action"}, place)
+    kind = field(properties, "FilterType", text, place)
+    if kind not in _FILTERS:
+        raise ConfigError(f"{place}.FilterType: expected one of {', '.join(_FILTERS)}, found {kind!r}")
     action = properties.get("Action")
     return Rule(
         name,
-        _read_filter(properties, place),
+        _FILTERS[kind](properties, place),
         None if action is None else _expression(action, f"{place}.Action", SqlAction),
     )
-
-
-def _read_filter(properties: Mapping[str, Any], where: str) -> Filter:
-    kind = field(properties, "FilterType", text, where)
-    if kind not in _FILTERS:
-        raise ConfigError(f"{where}.FilterType: expected one of {', '.join(_FILTERS)}, found {kind!r}")
-    return _FILTERS[kind](properties, where)
-
-
-def _read_sql_filter(properties: Mapping[str, Any], where: str) -> Filter:
-    condition: SqlFilter = _expression(field(properties, "SqlFilter", mapping, where), f"{where}.SqlFilter", SqlFilter)
-    return condition
 
 
 def _read_correlation_filter(properties: Mapping[str, Any], where: str) -> Filter:
@@ -264,13 +251,6 @@ def _without_preprocessing(fields: Mapping[str, Any], where: str) -> dict[str, A
     if "RequiresPreprocessing" in fields:
         boolean(fields["RequiresPreprocessing"], f"{where}.RequiresPreprocessing")
     return {name: value for name, value in fields.items() if name != "RequiresPreprocessing"}
-
-
-def _check_rule_names(rules: list[Rule], where: str) -> None:
-    names = [rule.name.lower() for rule in rules]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise ConfigError(f"{where}.Rules[{number}].Name: there are two rules called {rules[number].name!r}")
 
 
 # --------------------------------------------------------------------------- the kinds of value
@@ -353,7 +333,9 @@ _CORRELATION_PROPERTIES: Final[dict[str, tuple[str, Convert]]] = {
     "To": ("to", text),
 }
 _FILTERS: Final[dict[str, Callable[[Mapping[str, Any], str], Filter]]] = {
-    "Sql": _read_sql_filter,
+    "Sql": lambda properties, where: _expression(
+        field(properties, "SqlFilter", mapping, where), f"{where}.SqlFilter", SqlFilter
+    ),
     "Correlation": _read_correlation_filter,
     "True": lambda _properties, _where: TrueFilter(),
     "False": lambda _properties, _where: FalseFilter(),

@@ -5,11 +5,11 @@ Numbers are those of its `Config-schema.json` and of the usage quotas in its doc
 locks of five seconds newer than those of a minute).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from servicebus_local.bus.errors import InvalidArgument, QuotaExceeded
-from servicebus_local.bus.filters import CorrelationFilter, FalseFilter, Rule, SqlFilter, TrueFilter
+from servicebus_local.bus.filters import CorrelationFilter, FalseFilter, SqlFilter, TrueFilter
 from servicebus_local.bus.namespace import Namespace, entity_of
 from servicebus_local.bus.topics import Topic
 from servicebus_local.bus.topology import DEFAULT_RULE, QueueOptions, TopicDefinition, TopicOptions, Topology
@@ -64,7 +64,9 @@ Complaint = tuple[str, str]
 
 
 def _violations(user: Mapping[str, Any], topology: Topology) -> Iterator[Complaint]:
-    yield from _logging(user)
+    logging = user.get("Logging")
+    if (logging.get("Type") if isinstance(logging, dict) else None) not in _LOGGING:
+        yield "UserConfig.Logging.Type", f"the emulator wants one of {' · '.join(_LOGGING)}"
     namespaces = user["Namespaces"]
     if len(namespaces) != 1:
         yield "UserConfig.Namespaces", f"the emulator has exactly one namespace, not {len(namespaces)}"
@@ -83,52 +85,32 @@ def _violations(user: Mapping[str, Any], topology: Topology) -> Iterator[Complai
         yield from _topic(topic, f"{where}.Topics[{number}]")
 
 
-def _logging(user: Mapping[str, Any]) -> Iterator[Complaint]:
-    logging = user.get("Logging")
-    kind = logging.get("Type") if isinstance(logging, dict) else None
-    if kind not in _LOGGING:
-        yield "UserConfig.Logging.Type", f"the emulator wants one of {' · '.join(_LOGGING)}"
-
-
 def _topic(topic: TopicDefinition, where: str) -> Iterator[Complaint]:
     yield from _options(topic.options, where)
     subscriptions = list(topic.subscriptions.values())
     if not 1 <= len(subscriptions) <= _SUBSCRIPTIONS:
         yield f"{where}.Subscriptions", f"the emulator takes 1 to {_SUBSCRIPTIONS}, not {len(subscriptions)}"
-    rules = [rule for subscription in subscriptions for rule in subscription.rules]
-    yield from _filter_counts(rules, where)
-    for number, subscription in enumerate(subscriptions):
-        place = f"{where}.Subscriptions[{number}]"
-        yield from _options(subscription.options, place)
-        for index, rule in enumerate(subscription.rules):
-            yield from _rule(rule, f"{place}.Rules[{index}].Properties")
-
-
-def _options(options: QueueOptions | TopicOptions, where: str) -> Iterator[Complaint]:
-    for setting, complaint in _out_of_bounds(options):
-        yield f"{where}.Properties.{setting}", complaint
-
-
-def _out_of_bounds(options: QueueOptions | TopicOptions) -> Iterator[Complaint]:
-    for option, (setting, lowest, highest) in _BOUNDS.items():
-        value = getattr(options, option, lowest)
-        unit = "" if option == "max_delivery_count" else " seconds"
-        if not lowest <= value <= highest:
-            yield setting, f"the emulator takes {lowest} to {highest}{unit}, not {value:g}"
-        elif value != int(value):
-            yield setting, f"the emulator takes whole seconds, not {value:g}"
-
-
-def _filter_counts(rules: Iterable[Rule], where: str) -> Iterator[Complaint]:
-    kinds = [type(rule.filter) for rule in rules]
+    kinds = [type(rule.filter) for subscription in subscriptions for rule in subscription.rules]
     for kind, called, most in (
         (CorrelationFilter, "correlation", _CORRELATION_FILTERS),
         (SqlFilter, "SQL", _SQL_FILTERS),
     ):
         if kinds.count(kind) > most:
             yield where, f"the emulator takes at most {most} {called} filters for a topic, not {kinds.count(kind)}"
+    for number, subscription in enumerate(subscriptions):
+        place = f"{where}.Subscriptions[{number}]"
+        yield from _options(subscription.options, place)
+        for index, rule in enumerate(subscription.rules):
+            if isinstance(rule.filter, TrueFilter | FalseFilter) and rule is not DEFAULT_RULE:
+                where_ = f"{place}.Rules[{index}].Properties.FilterType"
+                yield where_, "the emulator knows Sql and Correlation only, and ignores other rules silently"
 
 
-def _rule(rule: Rule, where: str) -> Iterator[Complaint]:
-    if isinstance(rule.filter, TrueFilter | FalseFilter) and rule is not DEFAULT_RULE:
-        yield f"{where}.FilterType", "the emulator knows Sql and Correlation only, and forgets other rules in silence"
+def _options(options: QueueOptions | TopicOptions, where: str) -> Iterator[Complaint]:
+    for option, (setting, lowest, highest) in _BOUNDS.items():
+        value = getattr(options, option, lowest)
+        unit = "" if option == "max_delivery_count" else " seconds"
+        if not lowest <= value <= highest:
+            yield f"{where}.Properties.{setting}", f"the emulator takes {lowest} to {highest}{unit}, not {value:g}"
+        elif value != int(value):
+            yield f"{where}.Properties.{setting}", f"the emulator takes whole seconds, not {value:g}"

@@ -10,7 +10,7 @@
 one that Microsoft's emulator can read, and has no secrets in it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +38,16 @@ def read_policies(document: Any) -> Policies:
     """Read policies that were parsed already; raises `ConfigError`."""
     policies: dict[str, tuple[AccessRule, ...]] = {}
     for name, value in mapping(document, "the policies").items():
-        for where, policy in _each(value, name):
+        several = isinstance(value, list)
+        for number, policy in enumerate(value if several else [value]):
+            where = f"{name}[{number}]" if several else name
             entity, rule = _read_policy(name, policy, where)
-            _add(policies, entity, rule, where)
+            before = policies.get(entity, ())
+            if any(other.name == rule.name for other in before):
+                raise ConfigError(f"{where}: there are two policies called {rule.name!r} in one place")
+            if len(before) >= _MOST:
+                raise ConfigError(f"{where}: {entity or 'the namespace'} has more than {_MOST} policies")
+            policies[entity] = (*before, rule)
     return policies
 
 
@@ -50,14 +57,6 @@ def check_entities(policies: Policies, namespace: Namespace) -> None:
     for entity, rules in policies.items():
         if entity and entity not in names:
             raise ConfigError(f"{rules[0].name}.Entity: there is no queue or topic called {entity!r}")
-
-
-def _each(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, list):
-        yield name, value
-        return
-    for number, policy in enumerate(value):
-        yield f"{name}[{number}]", policy
 
 
 def _read_policy(name: str, policy: Any, where: str) -> tuple[str, AccessRule]:
@@ -98,12 +97,3 @@ def _rights(value: Any, where: str) -> frozenset[Right]:
     if Right.MANAGE in rights and rights != _ALL:
         raise ConfigError(f"{where}: a policy with Manage also needs Send and Listen, as in Azure")
     return rights
-
-
-def _add(policies: dict[str, tuple[AccessRule, ...]], entity: str, rule: AccessRule, where: str) -> None:
-    before = policies.get(entity, ())
-    if any(other.name == rule.name for other in before):
-        raise ConfigError(f"{where}: there are two policies called {rule.name!r} in one place")
-    if len(before) >= _MOST:
-        raise ConfigError(f"{where}: {entity or 'the namespace'} has more than {_MOST} policies")
-    policies[entity] = (*before, rule)

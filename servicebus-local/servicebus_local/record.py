@@ -48,25 +48,27 @@ class Record:
         """Record from now on, the last `limit` events: anew, or if it is on already, with another limit."""
         if limit < 1:
             raise ValueError(f"a record has room for at least one event, not for {limit}")
-        self.run(lambda: self._start(limit))
 
-    def _start(self, limit: int) -> None:
-        if not self.limit:
-            self._clear()
-            self._whole = not any(entity.messages or entity.users for entity in entities(self._namespace))
-            self._namespace.observe(self._on_message_event)
-        self.dropped += max(0, len(self._events) - limit)
-        self._events = deque(self._events, limit)
-        self.limit = limit
+        def start() -> None:
+            if not self.limit:
+                self._clear()
+                self._whole = not any(entity.messages or entity.users for entity in entities(self._namespace))
+                self._namespace.observe(self._on_message_event)
+            self.dropped += max(0, len(self._events) - limit)
+            self._events = deque(self._events, limit)
+            self.limit = limit
+
+        self.run(start)
 
     def stop(self) -> None:
         """Record no more; what was recorded stays readable."""
-        self.run(self._stop)
 
-    def _stop(self) -> None:
-        self._namespace.observe(None)
-        self._holders.clear()
-        self.limit = 0
+        def stop() -> None:
+            self._namespace.observe(None)
+            self._holders.clear()
+            self.limit = 0
+
+        self.run(stop)
 
     def clear(self) -> None:
         """Forget what was recorded; numbers go on, and `check` knows that the beginning is missing."""
@@ -86,21 +88,21 @@ class Record:
 
     def check(self) -> list[str]:
         """Return what broke the rules so far, each as a sentence; while it is on, nothing may be lost either."""
-        events, held, partial = self.run(self._snapshot)
-        return check(map(_event, events), held=held, partial=partial)
 
-    def _snapshot(self) -> tuple[list[_Raw], dict[str, set[int]] | None, bool]:
-        held = {entity.name: set(entity.messages) for entity in entities(self._namespace)}
-        partial = bool(self.dropped) or not self._whole
-        return list(self._events), held if self.limit else None, partial
+        def snapshot() -> tuple[list[_Raw], dict[str, set[int]] | None, bool]:
+            held = {entity.name: set(entity.messages) for entity in entities(self._namespace)}
+            partial = bool(self.dropped) or not self._whole
+            return list(self._events), held if self.limit else None, partial
+
+        events, held, partial = self.run(snapshot)
+        return check(map(_event, events), held=held, partial=partial)
 
     def as_json(self) -> dict[str, int]:
         """Return how far the record goes."""
-        status: dict[str, int] = self.run(self._status)
+        status: dict[str, int] = self.run(
+            lambda: {"limit": self.limit, "kept": len(self._events), "dropped": self.dropped, "last": self._last}
+        )
         return status
-
-    def _status(self) -> dict[str, int]:
-        return {"limit": self.limit, "kept": len(self._events), "dropped": self.dropped, "last": self._last}
 
     # ------------------------------------------------------------------ writing
 

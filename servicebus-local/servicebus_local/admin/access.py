@@ -42,15 +42,11 @@ def _read_rule(element: Element) -> AccessRule:
     name = (text_of(element, "KeyName") or "").strip()
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise ValueError(f"the name of a policy has 1 to {_LONGEST_NAME} characters")
-    keys = tuple(_key(element, which) for which in ("PrimaryKey", "SecondaryKey"))
-    return AccessRule(name, keys, _read_rights(element, name))
-
-
-def _key(element: Element, which: str) -> str:
-    key = (text_of(element, which) or "").strip()
-    if len(key) > _LONGEST_KEY:
-        raise ValueError(f"a key of {len(key)} characters is longer than {_LONGEST_KEY}")
-    return key or b64encode(token_bytes(32)).decode()
+    keys = [(text_of(element, which) or "").strip() for which in ("PrimaryKey", "SecondaryKey")]
+    if (longest := max(map(len, keys))) > _LONGEST_KEY:
+        raise ValueError(f"a key of {longest} characters is longer than {_LONGEST_KEY}")
+    made = (key or b64encode(token_bytes(32)).decode() for key in keys)
+    return AccessRule(name, tuple(made), _read_rights(element, name))
 
 
 def _read_rights(element: Element, name: str) -> frozenset[Right]:
@@ -76,15 +72,14 @@ def _dated(rule: AccessRule, known: Mapping[str, AccessRule], now: float) -> Acc
 
 def write_access(rules: Iterable[AccessRule]) -> str:
     """Write the policies of an entity with their keys."""
-    return f"<AuthorizationRules>{''.join(map(_write_rule, rules))}</AuthorizationRules>"
-
-
-def _write_rule(rule: AccessRule) -> str:
-    rights = "".join(tag("AccessRights", right.value) for right in _RIGHTS if right in rule.rights)
-    primary, secondary = (*rule.keys, None, None)[:2]
-    named = [("KeyName", rule.name), ("PrimaryKey", primary), ("SecondaryKey", secondary)]
-    dates = [("CreatedTime", write_moment(rule.created_at)), ("ModifiedTime", write_moment(rule.modified_at))]
-    return (
-        f'<AuthorizationRule i:type="{_TYPE}">{tags([("ClaimType", _CLAIM), ("ClaimValue", "None")])}'
-        f"<Rights>{rights}</Rights>{tags(dates + named)}</AuthorizationRule>"
-    )
+    written = []
+    for rule in rules:
+        rights = "".join(tag("AccessRights", right.value) for right in _RIGHTS if right in rule.rights)
+        primary, secondary = (*rule.keys, None, None)[:2]
+        named = [("KeyName", rule.name), ("PrimaryKey", primary), ("SecondaryKey", secondary)]
+        dates = [("CreatedTime", write_moment(rule.created_at)), ("ModifiedTime", write_moment(rule.modified_at))]
+        written.append(
+            f'<AuthorizationRule i:type="{_TYPE}">{tags([("ClaimType", _CLAIM), ("ClaimValue", "None")])}'
+            f"<Rights>{rights}</Rights>{tags(dates + named)}</AuthorizationRule>"
+        )
+    return f"<AuthorizationRules>{''.join(written)}</AuthorizationRules>"

@@ -5,7 +5,7 @@
                                         ▼
                                    Application ──▶ Response ──▶ bytes
 
-Heads and bodies are bounded, and what is not a request is answered once and hung up on.
+Heads and bodies are bounded; what is not a request is answered once, and the connection is closed.
 """
 
 import asyncio
@@ -86,26 +86,26 @@ class RequestReader:
     def _requests(self) -> Generator[Request | Continue | None, None, None]:
         while True:
             line, headers = _parse_head((yield from self._head()))
-            if _wants_continue(headers) and not self._buffer:
+            expected = headers.get("expect", "").lower()
+            if expected not in ("", "100-continue"):
+                raise BadRequest(f"the expectation {expected[:40]!r} cannot be met", 417)
+            if expected and not self._buffer:
                 yield Continue()
             yield _request(line, headers, (yield from self._body(headers)))
 
     def _head(self) -> Generator[None, None, str]:
-        yield from self._beginning()
-        head = b""
-        while not head:  # an empty line before a request is forgiven (RFC 9112, 2.2)
-            head = yield from self._until(b"\r\n\r\n", _LARGEST_HEAD, "the header is too long", 431)
-            head = head.removeprefix(b"\r\n")
-        return head.decode("latin-1")
-
-    def _beginning(self) -> Generator[None, None, None]:
-        """Wait for a method: who begins a TLS handshake says no more until it is answered."""
+        """Wait for a method first: a client that begins a TLS handshake sends no more until it is answered."""
         while not _BEGINNING.match(self._buffer):
             if not _BEGINNING_SO_FAR.fullmatch(self._buffer):
                 raise BadRequest(f"this port speaks plain HTTP, not {protocol_of(bytes(self._buffer))}")
             if len(self._buffer) > _LARGEST_HEAD:
                 raise BadRequest("the header is too long", 431)
             yield None
+        head = b""
+        while not head:  # an empty line before a request is forgiven (RFC 9112, 2.2)
+            head = yield from self._until(b"\r\n\r\n", _LARGEST_HEAD, "the header is too long", 431)
+            head = head.removeprefix(b"\r\n")
+        return head.decode("latin-1")
 
     def _until(self, end: bytes, limit: int, complaint: str, status: int = 400) -> Generator[None, None, bytes]:
         searched = 0
@@ -130,7 +130,12 @@ class RequestReader:
     def _body(self, headers: Mapping[str, str]) -> Generator[None, None, bytes]:
         coding = headers.get("transfer-encoding")
         if coding is None:
-            return (yield from self._exactly(_content_length(headers)))
+            length = headers.get("content-length", "0")
+            if not (length.isascii() and length.isdigit()):
+                raise BadRequest(f"not a length: {length[:40]!r}")
+            if len(length) > 20 or int(length) > _LARGEST_BODY:
+                raise BadRequest("the body is too large", 413)
+            return (yield from self._exactly(int(length)))
         if "content-length" in headers:
             raise BadRequest("a body has a length or is chunked, not both")
         if coding.lower() != "chunked":
@@ -171,15 +176,6 @@ def _parse_head(head: str) -> tuple[str, dict[str, str]]:
     return lines[0], headers
 
 
-def _content_length(headers: Mapping[str, str]) -> int:
-    text = headers.get("content-length", "0")
-    if not (text.isascii() and text.isdigit()):
-        raise BadRequest(f"not a length: {text[:40]!r}")
-    if len(text) > 20 or int(text) > _LARGEST_BODY:
-        raise BadRequest("the body is too large", 413)
-    return int(text)
-
-
 def _chunk_size(line: bytes) -> int:
     text = line.partition(b";")[0].strip(b" \t")
     if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", text):
@@ -187,31 +183,19 @@ def _chunk_size(line: bytes) -> int:
     return int(text, 16)
 
 
-def _wants_continue(headers: Mapping[str, str]) -> bool:
-    expected = headers.get("expect", "").lower()
-    if expected not in ("", "100-continue"):
-        raise BadRequest(f"what is expected cannot be met: {expected[:40]!r}", 417)
-    return bool(expected)
-
-
 def _request(line: str, headers: dict[str, str], body: bytes) -> Request:
-    method, target, version = _split_line(line)
-    path, query = _split_target(target)
-    if version == "HTTP/1.1" and "host" not in headers:
-        raise BadRequest("the host is missing")
-    connection = headers.get("connection", "").lower()
-    keep_alive = connection != "close" if version == "HTTP/1.1" else connection == "keep-alive"
-    return Request(method, path, query, headers.get("host", "localhost"), keep_alive, headers, body)
-
-
-def _split_line(line: str) -> tuple[str, str, str]:
     parts = line.split(" ")
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1] or _CONTROL.search(line):
         raise BadRequest(f"not a request line: {line[:80]!r}")
     method, target, version = parts
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise BadRequest(f"not HTTP/1: {version[:20]!r}", 505)
-    return method, target, version
+    path, query = _split_target(target)
+    if version == "HTTP/1.1" and "host" not in headers:
+        raise BadRequest("the host is missing")
+    connection = headers.get("connection", "").lower()
+    keep_alive = connection != "close" if version == "HTTP/1.1" else connection == "keep-alive"
+    return Request(method, path, query, headers.get("host", "localhost"), keep_alive, headers, body)
 
 
 def _split_target(target: str) -> tuple[str, dict[str, str]]:
@@ -230,6 +214,10 @@ def _split_target(target: str) -> tuple[str, dict[str, str]]:
 
 def write_response(response: Response, *, keep_alive: bool, with_body: bool = True) -> bytes:
     """Write a response with the headers that HTTP insists on; the answer to HEAD goes without its body."""
+    try:
+        reason = HTTPStatus(response.status).phrase
+    except ValueError:
+        reason = "Unknown"
     typed = [("content-type", response.content_type)] if response.content_type else []
     headers = [
         *typed,
@@ -237,16 +225,9 @@ def write_response(response: Response, *, keep_alive: bool, with_body: bool = Tr
         ("content-length", str(len(response.body))),
         ("connection", "keep-alive" if keep_alive else "close"),
     ]
-    lines = [f"HTTP/1.1 {response.status} {_reason(response.status)}", *(f"{name}: {value}" for name, value in headers)]
+    lines = [f"HTTP/1.1 {response.status} {reason}", *(f"{name}: {value}" for name, value in headers)]
     head = "\r\n".join(lines) + "\r\n\r\n"
     return head.encode("latin-1") + (response.body if with_body else b"")
-
-
-def _reason(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
 
 
 # --------------------------------------------------------------------------- the socket
@@ -302,31 +283,25 @@ class HttpProtocol(asyncio.Protocol):
             return True
         without_body = event.method == "HEAD"
         asked = event._replace(method="GET") if without_body else event  # the same, but for the body (RFC 9110, 9.3.2)
-        self._answer(self._run(asked), keep_alive=event.keep_alive, with_body=not without_body)
+        try:
+            response = self._application(asked)
+        except Exception:  # a bug of ours ends this request, not the broker
+            _LOGGER.exception("%s %s failed", asked.method, asked.path)
+            response = Response(500, "text/plain", b"this is a bug of the local broker: its log has the details\n")
+        self._answer(response, keep_alive=event.keep_alive, with_body=not without_body)
         return event.keep_alive
 
-    def _run(self, request: Request) -> Response:
-        try:
-            return self._application(request)
-        except Exception:  # a bug of ours ends this request, not the broker
-            _LOGGER.exception("%s %s failed", request.method, request.path)
-            return Response(500, "text/plain", b"this is a bug of the local broker: its log has the details\n")
-
     def _answer(self, response: Response, *, keep_alive: bool, with_body: bool = True) -> None:
+        """Write a response; after the last one a peer that is still sending gets time to read it."""
         if self._transport is None:
             return
         self._transport.write(write_response(response, keep_alive=keep_alive, with_body=with_body))
         if not keep_alive:
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        """Say that nothing more comes; a peer that is still sending gets time to read the answer."""
-        self._reader = None
-        if self._transport is not None:
+            self._reader = None
             self._transport.write_eof()
             asyncio.get_running_loop().call_later(_LINGER, self.close)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         if self._transport is not None:
             self._transport.close()

@@ -6,6 +6,7 @@ string, int, long, boolean, double, dateTime and duration; the others are .NET's
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -36,20 +37,17 @@ _CORRELATED: Final = (
 
 def read_rule(name: str, description: Element) -> Rule:
     """Read a `RuleDescription`; without a filter it chooses everything. Raises `InvalidArgument`."""
-    return Rule(name, _read_filter(child(description, "Filter")), _read_action(child(description, "Action")))
-
-
-def _read_filter(element: Element | None) -> Filter:
-    if element is None:
-        return TrueFilter()
-    kind = instance_type(element) or ""
+    chosen, action = child(description, "Filter"), child(description, "Action")
+    kind = "TrueFilter" if chosen is None else instance_type(chosen) or ""
     if kind not in _FILTERS:
         raise InvalidArgument(f"Filter: the type '{kind[:40]}' is none of {', '.join(_FILTERS)}.")
-    return _FILTERS[kind](element)
-
-
-def _read_sql(element: Element) -> SqlFilter:
-    return SqlFilter(_expression(element), _read_values(element, "Parameters"))
+    rule = Rule(name, TrueFilter() if chosen is None else _FILTERS[kind](chosen), None)
+    kind = "EmptyRuleAction" if action is None else instance_type(action) or ""
+    if action is None or kind == "EmptyRuleAction":
+        return rule
+    if kind != "SqlRuleAction":
+        raise InvalidArgument(f"Action: the type '{kind[:40]}' is neither SqlRuleAction nor EmptyRuleAction.")
+    return replace(rule, action=SqlAction(_expression(action), _read_values(action, "Parameters")))
 
 
 def _read_correlation(element: Element) -> CorrelationFilter:
@@ -61,20 +59,11 @@ def _read_correlation(element: Element) -> CorrelationFilter:
 
 
 _FILTERS: Final[dict[str, Callable[[Element], Filter]]] = {
-    "SqlFilter": _read_sql,
+    "SqlFilter": lambda element: SqlFilter(_expression(element), _read_values(element, "Parameters")),
     "TrueFilter": lambda _element: TrueFilter(),
     "FalseFilter": lambda _element: FalseFilter(),
     "CorrelationFilter": _read_correlation,
 }
-
-
-def _read_action(element: Element | None) -> SqlAction | None:
-    kind = "EmptyRuleAction" if element is None else instance_type(element) or ""
-    if element is None or kind == "EmptyRuleAction":
-        return None
-    if kind != "SqlRuleAction":
-        raise InvalidArgument(f"Action: the type '{kind[:40]}' is neither SqlRuleAction nor EmptyRuleAction.")
-    return SqlAction(_expression(element), _read_values(element, "Parameters"))
 
 
 def _expression(element: Element) -> str:
@@ -82,20 +71,20 @@ def _expression(element: Element) -> str:
 
 
 def _read_values(element: Element, name: str) -> dict[str, Any]:
-    return dict(map(_read_pair, children(element, name)))
-
-
-def _read_pair(pair: Element) -> tuple[str, Any]:
-    name, value = text_of(pair, "Key"), child(pair, "Value")
-    if not name or value is None:
-        raise InvalidArgument("A property or parameter of a rule has a Key and a Value.")
-    kind = instance_type(value) or "string"
-    try:
-        return name, _READERS[kind](value.text or "")
-    except KeyError:
-        raise InvalidArgument(f"The value of '{name[:60]}' has a type that is not known here, '{kind[:40]}'.") from None
-    except ValueError as error:
-        raise InvalidArgument(f"The value of '{name[:60]}' is no {kind}: {error}.") from error
+    """Read name and value of each child of the element's child `name`."""
+    values = {}
+    for pair in children(element, name):
+        key, value = text_of(pair, "Key"), child(pair, "Value")
+        if not key or value is None:
+            raise InvalidArgument("A property or parameter of a rule has a Key and a Value.")
+        kind = instance_type(value) or "string"
+        try:
+            values[key] = _READERS[kind](value.text or "")
+        except KeyError:
+            raise InvalidArgument(f"The value of '{key[:60]}' has an unknown type, '{kind[:40]}'.") from None
+        except ValueError as error:
+            raise InvalidArgument(f"The value of '{key[:60]}' is no {kind}: {error}.") from error
+    return values
 
 
 def _read_truth(text: str) -> bool:
@@ -130,12 +119,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
 
 def write_rule(rule: Rule, created_at: str) -> str:
     """Write what is in a `RuleDescription`."""
-    return (
-        _write_filter(rule.filter) + _write_action(rule.action) + tags([("CreatedAt", created_at), ("Name", rule.name)])
-    )
-
-
-def _write_filter(chosen: Filter) -> str:
+    chosen = rule.filter
     match chosen:
         case CorrelationFilter():
             fields = tags((name, getattr(chosen, option)) for name, option in _CORRELATED)
@@ -144,13 +128,13 @@ def _write_filter(chosen: Filter) -> str:
             content = _write_sql(expression, parameters)
         case _:
             content = _write_sql(chosen.expression, {})
-    return f'<Filter i:type="{type(chosen).__name__}">{content}</Filter>'
-
-
-def _write_action(action: SqlAction | None) -> str:
-    if action is None:
-        return '<Action i:type="EmptyRuleAction"/>'
-    return f'<Action i:type="SqlRuleAction">{_write_sql(action.expression, action.parameters)}</Action>'
+    written = f'<Filter i:type="{type(chosen).__name__}">{content}</Filter>'
+    if rule.action is None:
+        written += '<Action i:type="EmptyRuleAction"/>'
+    else:
+        action = _write_sql(rule.action.expression, rule.action.parameters)
+        written += f'<Action i:type="SqlRuleAction">{action}</Action>'
+    return written + tags([("CreatedAt", created_at), ("Name", rule.name)])
 
 
 def _write_sql(expression: str, parameters: Mapping[str, Any]) -> str:
@@ -159,18 +143,13 @@ def _write_sql(expression: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _write_values(name: str, values: Mapping[str, Any]) -> str:
-    pairs = (
-        f"<KeyValueOfstringanyType>{tag('Key', key)}{_write_value(value)}</KeyValueOfstringanyType>"
-        for key, value in values.items()
-    )
+    pairs = []
+    for key, value in values.items():
+        kind, text = _typed(value)
+        namespace = SERIALIZATION if kind in ("duration", "guid") else SCHEMA  # .NET's own idea of XML Schema
+        typed = tag("Value", text).replace("<Value", f'<Value i:type="d6p1:{kind}" xmlns:d6p1="{namespace}"', 1)
+        pairs.append(f"<KeyValueOfstringanyType>{tag('Key', key)}{typed}</KeyValueOfstringanyType>")
     return f"<{name}>{''.join(pairs)}</{name}>"
-
-
-def _write_value(value: Any) -> str:
-    kind, written = _typed(value)
-    namespace = SERIALIZATION if kind in ("duration", "guid") else SCHEMA  # .NET's own idea of XML Schema
-    typed = tag("Value", written)
-    return typed.replace("<Value", f'<Value i:type="d6p1:{kind}" xmlns:d6p1="{namespace}"', 1)
 
 
 def _typed(value: Any) -> tuple[str, str]:

@@ -227,13 +227,9 @@ def _described_elements(buffer: bytes, at: int, end: int, count: int, decoders: 
     if buffer[at] == 0x00:
         raise DecodeError(f"the elements at byte {at} are described twice")
     inner, after = _elements(buffer, at, end, count, decoders)
-    described = [Described(_as_descriptor(descriptor), value) for value in inner]
-    return Array(0x00, described, inner.constructor), after
-
-
-def _as_descriptor(value: Any) -> Any:
-    """Keep a numeric descriptor what it was: the only numbers that describe are ulongs."""
-    return Ulong(value) if type(value) is int and value >= 0 else value
+    if type(descriptor) is int and descriptor >= 0:
+        descriptor = Ulong(descriptor)  # the only numbers that describe are ulongs
+    return Array(0x00, [Described(descriptor, value) for value in inner], inner.constructor), after
 
 
 def _refuse_constructor(constructor: int) -> _Decoder:

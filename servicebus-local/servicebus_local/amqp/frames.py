@@ -65,7 +65,15 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[bytes | Frame]:
         """Yield each protocol header (as bytes) and each frame that `data` completes."""
-        buffer = self._with_what_waits(data) if self._there else data
+        if self._there:
+            self._waiting.append(data)
+            self._there += len(data)
+            if self._there < self._needed:
+                return
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._there = 0
+        buffer = data
         at, end = 0, len(buffer)
         while at < end:
             if end - at >= 8 and not self._header_next:
@@ -74,7 +82,12 @@ class FrameReader:
                     yield Frame(channel, buffer[at + 4 * offset : at + size])
                     at += size
                     continue
-            length = self._header_length(buffer, at) if self._header_next else self._frame_length(buffer, at)
+            if not self._header_next:
+                length = self._frame_length(buffer, at)
+            elif b"AMQP".startswith(buffer[at : at + 4]):
+                length = 8
+            else:
+                raise FramingError("the peer does not speak AMQP")
             if end - at < length:
                 self._waiting.append(buffer[at:])
                 self._there, self._needed = end - at, length
@@ -82,23 +95,6 @@ class FrameReader:
             self._header_next = False
             yield buffer[at : at + length]
             at += length
-
-    def _with_what_waits(self, data: bytes) -> bytes:
-        """Return all there is, or nothing if that is not enough to go on with."""
-        self._waiting.append(data)
-        self._there += len(data)
-        if self._there < self._needed:
-            return b""
-        buffer = b"".join(self._waiting)
-        self._waiting.clear()
-        self._there = 0
-        return buffer
-
-    @staticmethod
-    def _header_length(buffer: bytes, at: int) -> int:
-        if not b"AMQP".startswith(buffer[at : at + 4]):
-            raise FramingError("the peer does not speak AMQP")
-        return 8
 
     def _frame_length(self, buffer: bytes, at: int) -> int:
         """Return the size of the frame that starts at `at`, or of what tells it."""
@@ -108,14 +104,14 @@ class FrameReader:
         size: int = _SIZE.unpack_from(buffer, at)[0]
         if not 8 <= size <= self._max:
             raise FramingError(f"a frame of {size} bytes, where 8 to {self._max} are allowed")
-        if there >= 6 and (buffer[at + 5] != self.frame_type or not 8 <= 4 * buffer[at + 4] <= size):
-            raise self._malformed(buffer[at + 4], buffer[at + 5])
-        return size
-
-    def _malformed(self, offset: int, kind: int) -> FramingError:
+        if there < 6:
+            return size
+        offset, kind = buffer[at + 4], buffer[at + 5]
         if kind != self.frame_type:
-            return FramingError(f"a frame of type {kind}, where type {self.frame_type} belongs")
-        return FramingError(f"a frame whose body starts at word {offset}")
+            raise FramingError(f"a frame of type {kind}, where type {self.frame_type} belongs")
+        if not 8 <= 4 * offset <= size:
+            raise FramingError(f"a frame whose body starts at word {offset}")
+        return size
 
 
 def parse(body: bytes) -> tuple[Performative, bytes]:
@@ -124,19 +120,13 @@ def parse(body: bytes) -> tuple[Performative, bytes]:
     if body.startswith(b"\x00\x53") and len(body) > 3:
         descriptor, at = body[2], 3
     else:
-        descriptor, at = _long_descriptor(body)
+        if body[:1] != b"\x00":
+            raise DecodeError("a frame body must start with a descriptor")
+        descriptor, at = decode(body, 1)  # a wide number or a name
+        if not isinstance(descriptor, int | str):
+            raise DecodeError(f"{descriptor!r:.40} describes no performative")
     fields, at = decode_list(body, at)
     return performatives.read(descriptor, fields), body[at:]
-
-
-def _long_descriptor(body: bytes) -> tuple[int | str, int]:
-    """Read a descriptor that is a wide number or a name."""
-    if body[:1] != b"\x00":
-        raise DecodeError("a frame body must start with a descriptor")
-    descriptor, at = decode(body, 1)
-    if not isinstance(descriptor, int | str):
-        raise DecodeError(f"{descriptor!r:.40} describes no performative")
-    return descriptor, at
 
 
 # --------------------------------------------------------------------------- writing

@@ -239,8 +239,10 @@ class _Shape:
 
     def make(self, fields: list[Any]) -> Performative:
         """Fill up what was left out at the end, check the types, and name the fields."""
-        if len(fields) != self._size:
-            self._fill_up(fields)
+        if len(fields) > self._size:
+            raise InvalidField(f"{self._kind.__name__} has {len(fields)} fields")
+        if len(fields) < self._size:
+            fields += [None] * (self._size - len(fields))
         signature = tuple(map(type, fields))
         if signature not in self._seen:  # a client sends a few kinds of each, again and again
             self._check(fields)
@@ -249,11 +251,6 @@ class _Shape:
             self._seen.add(signature)
         made: Performative = _new_tuple(self._kind, fields)
         return made
-
-    def _fill_up(self, fields: list[Any]) -> None:
-        if len(fields) > self._size:
-            raise InvalidField(f"{self._kind.__name__} has {len(fields)} fields")
-        fields += [None] * (self._size - len(fields))
 
     def _check(self, fields: list[Any]) -> None:
         for field, (kind, optional) in zip(fields, self._rules, strict=True):

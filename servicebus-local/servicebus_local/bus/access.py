@@ -12,7 +12,7 @@ shared access signatures. The codes in front of the sentences are Azure's too.
 
 import hmac
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import Final, NamedTuple
@@ -57,7 +57,9 @@ class Keys:
         signature = _Signature.read(token)
         if not covers(signature.path, path):
             raise Unauthorized(f"InvalidAudience: The token is for '{signature.path}', not for '{path}'.")
-        rule = next((rule for rule in self._rules(signature.path) if signature.made_with(rule)), None)
+        # The policies of the namespace, and of the queue or topic that the path lies in.
+        rules = [*self._rules_at(""), *(self._rules_at(entity_of(signature.path)) if signature.path else ())]
+        rule = next((rule for rule in rules if signature.made_with(rule)), None)
         if rule is None:
             raise Unauthorized("InvalidSignature: The token has an invalid signature.")
         if signature.expires_at <= self.wall_clock():
@@ -74,9 +76,11 @@ class Keys:
 
         Raises `Unauthorized` when it is nowhere.
         """
+        entities = (*self._namespace.queues(), *self._namespace.topics())
+        places = dict.fromkeys((*self._policies, *(entity.name.lower() for entity in entities)))
         found = [
             Access(path, rule.rights)
-            for path in self._places()
+            for path in places
             for rule in self._rules_at(path)
             if rule.name == name and any(_same(key, known) for known in rule.keys)
         ]
@@ -84,18 +88,8 @@ class Keys:
             raise Unauthorized(f"There is no shared access policy '{name}' with this key.")
         return found
 
-    def _rules(self, path: str) -> Iterator[AccessRule]:
-        """Walk the policies that may sign for a path: the namespace's, and the entity's that it lies in."""
-        yield from self._rules_at("")
-        if path:
-            yield from self._rules_at(entity_of(path))
-
     def _rules_at(self, path: str) -> Iterable[AccessRule]:
         return (*self._policies.get(path, ()), *self._namespace.policies(path))
-
-    def _places(self) -> Iterable[str]:
-        entities = (*self._namespace.queues(), *self._namespace.topics())
-        return dict.fromkeys((*self._policies, *(entity.name.lower() for entity in entities)))
 
 
 class _Signature(NamedTuple):
@@ -109,7 +103,12 @@ class _Signature(NamedTuple):
     @classmethod
     def read(cls, token: str) -> "_Signature":
         if not token.lower().startswith(_PREFIX):
-            raise Unauthorized(_foreign(token))
+            if token.count(".") == 2 and token.startswith("ey"):
+                raise Unauthorized(
+                    "InvalidToken: This is a JSON Web Token, which the local broker cannot check. "
+                    "Use a connection string or a shared access signature instead of a Microsoft Entra credential."
+                )
+            raise Unauthorized("InvalidToken: Only shared access signatures are accepted here.")
         pairs = (field.partition("=") for field in token[len(_PREFIX) :].strip().split("&"))
         fields = {name.strip(): value for name, _, value in pairs}
         missing = [name for name in ("sr", "sig", "se", "skn") if not fields.get(name)]
@@ -148,15 +147,6 @@ def covers(granted: str, path: str) -> bool:
     """Tell whether what is granted for one path opens another: itself, or anything below it."""
     granted, path = granted.lower(), path.lower()
     return not granted or path == granted or path.startswith(granted + "/")
-
-
-def _foreign(token: str) -> str:
-    if token.count(".") == 2 and token.startswith("ey"):
-        return (
-            "InvalidToken: This is a JSON Web Token, which the local broker cannot check. "
-            "Use a connection string or a shared access signature instead of a Microsoft Entra credential."
-        )
-    return "InvalidToken: Only shared access signatures are accepted here."
 
 
 def _same(one: str, other: str) -> bool:

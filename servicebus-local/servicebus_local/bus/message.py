@@ -147,7 +147,16 @@ def _read(payload: bytes) -> Message:
 
 def read_batch(payload: bytes) -> list[Message]:
     """Read the messages of a batch: each data section holds one."""
-    return [read(data) for data in _data_sections(payload)]
+    messages, at = [], 0
+    while at < len(payload):
+        code, value_at = _section(payload, at)
+        at = skip(payload, value_at)
+        if code == _DATA:
+            data, _ = decode(payload, value_at)
+            if not isinstance(data, bytes):
+                raise DecodeError("a data section must be binary")
+            messages.append(read(data))
+    return messages
 
 
 def read_body(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], Any]:
@@ -159,25 +168,16 @@ def read_body(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], Any]:
         code, value_at = _section(payload, at)
         at = skip(payload, value_at)
         if code == _PROPERTIES:
-            properties = _request_properties(payload, value_at)
+            fields, _ = decode_list(payload, value_at)
+            reply_to = fields[4] if len(fields) > 4 else None
+            properties = {"message-id": _first_field(payload, value_at), "reply-to": reply_to}
         elif code == _APPLICATION_PROPERTIES:
-            application = _decode_map(payload, value_at)
+            application, _ = decode(payload, value_at)
+            if not isinstance(application, dict):
+                raise DecodeError("expected a map")
         elif code > _APPLICATION_PROPERTIES:
             value = decode(payload, value_at)[0]
     return properties, application, value
-
-
-def _decode_map(payload: bytes, at: int) -> dict[Any, Any]:
-    value, _ = decode(payload, at)
-    if not isinstance(value, dict):
-        raise DecodeError("expected a map")
-    return value
-
-
-def _request_properties(payload: bytes, at: int) -> dict[str, Any]:
-    fields, _ = decode_list(payload, at)
-    reply_to = fields[4] if len(fields) > 4 else None
-    return {"message-id": _first_field(payload, at), "reply-to": reply_to}
 
 
 def _first_field(payload: bytes, at: int) -> bytes:
@@ -218,18 +218,6 @@ _SECTION_NAMES: dict[Any, int] = {
     "amqp:amqp-value:*": 0x77,
     "amqp:footer:map": _FOOTER,
 }
-
-
-def _data_sections(payload: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(payload):
-        code, value_at = _section(payload, at)
-        at = skip(payload, value_at)
-        if code == _DATA:
-            data, _ = decode(payload, value_at)
-            if not isinstance(data, bytes):
-                raise DecodeError("a data section must be binary")
-            yield data
 
 
 def _read_header(message: Message, payload: bytes, at: int) -> None:
@@ -380,26 +368,22 @@ _STATES = {State.DEFERRED: b"\x01", State.SCHEDULED: b"\x02"}
 def render(message: Message, locked_until: float | None = None, token: bytes | None = None) -> bytes:
     """Write the message for a receiver; lock and token are those of this delivery."""
     entries = _entries(message, locked_until)
-    contents = b"".join((_stamp(message), *entries, *message.annotations))
+    on_every_message = _STAMP(
+        *(_ENQUEUED_TIME, int(message.enqueued_at * 1000)),
+        *(_SEQUENCE, message.sequence),
+        *(_ENQUEUED_SEQUENCE, message.enqueued_sequence),
+    )
+    contents = b"".join((on_every_message, *entries, *message.annotations))
     count = 2 * (3 + len(entries)) + len(message.annotations)
     annotations = b"\x00\x53\x72\xd1" + _UINT32_PAIR(len(contents) + 4, count) + contents
     delivery = b"" if token is None else _LOCK_TOKEN + token
     if message.delivery_annotations:
-        delivery = _render_delivery_annotations(message, token)
-    return b"".join((_render_header(message), delivery, annotations, message.bare))
-
-
-def _render_delivery_annotations(message: Message, token: bytes | None) -> bytes:
-    lock = [] if token is None else [_LOCK_TOKEN_KEY, b"\x98" + token]
-    return b"\x00\x53\x71" + compound_map([*lock, *message.delivery_annotations])
-
-
-def _stamp(message: Message) -> bytes:
-    """Write the three entries every message has."""
-    enqueued_at = int(message.enqueued_at * 1000)
-    return _STAMP(
-        _ENQUEUED_TIME, enqueued_at, _SEQUENCE, message.sequence, _ENQUEUED_SEQUENCE, message.enqueued_sequence
-    )
+        lock = [] if token is None else [_LOCK_TOKEN_KEY, b"\x98" + token]
+        delivery = b"\x00\x53\x71" + compound_map([*lock, *message.delivery_annotations])
+    ttl = b"\x40" if message.time_to_live > _TTL_MAX else encode_uint(int(message.time_to_live * 1000))
+    fields = b"%b%b%b%b" % (message.persistence, ttl, message.first_acquirer, encode_uint(message.delivery_count))
+    header = b"\x00\x53\x70\xc0%c\x05%b" % (len(fields) + 1, fields)
+    return b"".join((header, delivery, annotations, message.bare))
 
 
 def _entries(message: Message, locked_until: float | None) -> list[bytes]:
@@ -414,12 +398,6 @@ def _entries(message: Message, locked_until: float | None) -> list[bytes]:
     if message.dead_letter_source is not None:
         entries.append(_DEAD_LETTER_SOURCE + encode_string(message.dead_letter_source))
     return entries
-
-
-def _render_header(message: Message) -> bytes:
-    ttl = b"\x40" if message.time_to_live > _TTL_MAX else encode_uint(int(message.time_to_live * 1000))
-    fields = b"%b%b%b%b" % (message.persistence, ttl, message.first_acquirer, encode_uint(message.delivery_count))
-    return b"\x00\x53\x70\xc0%c\x05%b" % (len(fields) + 1, fields)
 
 
 _UINT32_PAIR = Struct(">II").pack

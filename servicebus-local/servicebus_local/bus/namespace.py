@@ -46,7 +46,14 @@ class Namespace:
         self._idle = IdleWatch(timers, self._delete_idle)
         restored = self._restore_entities()
         self._apply(topology)
-        self._restore_messages(restored)
+        # Messages may be overdue and may be forwarded, so every entity must be ready for them.
+        for entity in restored:
+            entity.recall()
+        with _uncollected():
+            for entity in restored:
+                entity.restore()
+                self._idle.watch(entity)
+        self.timers.fire()
         self.store.commit()
 
     # ------------------------------------------------------------------ at the start
@@ -55,29 +62,18 @@ class Namespace:
         """Take up the entities the store has kept, empty as yet."""
         restored: list[MessagingEntity] = []
         for stored in self.store.entities():
-            entity = self._build(stored)
+            entity: MessagingEntity
+            topic_name, separator, name = stored.path.partition(f"/{SUBSCRIPTIONS}/")
+            if isinstance(stored.options, TopicOptions):
+                entity = self._new_topic(stored.path, stored.options)
+            elif not separator:
+                entity = self._new_queue(stored.path, stored.options)
+            else:
+                definition = SubscriptionDefinition(stored.options, stored.rules)
+                entity = self._new_subscription(self.topic(topic_name), name, definition)
             entity.created_at, entity.updated_at = stored.created_at, stored.updated_at
             restored.append(entity)
         return restored
-
-    def _restore_messages(self, restored: list[MessagingEntity]) -> None:
-        """Take up the messages, which may be overdue and may be forwarded: every entity must be ready for them."""
-        for entity in restored:
-            entity.recall()
-        with _uncollected():
-            for entity in restored:
-                entity.restore()
-                self._idle.watch(entity)
-        self.timers.fire()
-
-    def _build(self, stored: Entity) -> MessagingEntity:
-        topic_name, separator, name = stored.path.partition(f"/{SUBSCRIPTIONS}/")
-        if isinstance(stored.options, TopicOptions):
-            return self._new_topic(stored.path, stored.options)
-        if not separator:
-            return self._new_queue(stored.path, stored.options)
-        definition = SubscriptionDefinition(stored.options, stored.rules)
-        return self._new_subscription(self.topic(topic_name), name, definition)
 
     def _apply(self, topology: Topology) -> None:
         """Create or update what is configured; what else is stored stays.
@@ -85,25 +81,19 @@ class Namespace:
         Raises `StoreError` when something is stored that cannot become what is configured.
         """
         for name, options in topology.queues.items():
-            self._apply_queue(name, options)
+            existing = self._entities.get(name.lower())
+            if existing is None:
+                self.create_queue(name, options)
+            elif (merged := _merged(existing, options)) != existing.options:
+                self.update_queue(name, merged)
         for name, topic in topology.topics.items():
-            self._apply_topic(name, topic.options)
+            existing = self._entities.get(name.lower())
+            if existing is None:
+                self.create_topic(name, topic.options)
+            elif (changed := _merged(existing, topic.options)) != existing.options:
+                self.update_topic(name, changed)
             for short_name, definition in topic.subscriptions.items():
                 self._apply_subscription(name, short_name, definition)
-
-    def _apply_queue(self, name: str, options: QueueOptions) -> None:
-        existing = self._entities.get(name.lower())
-        if existing is None:
-            self.create_queue(name, options)
-        elif (merged := _merged(existing, options)) != existing.options:
-            self.update_queue(name, merged)
-
-    def _apply_topic(self, name: str, options: TopicOptions) -> None:
-        existing = self._entities.get(name.lower())
-        if existing is None:
-            self.create_topic(name, options)
-        elif (merged := _merged(existing, options)) != existing.options:
-            self.update_topic(name, merged)
 
     def _apply_subscription(self, topic: str, name: str, definition: SubscriptionDefinition) -> None:
         existing = self.topic(topic).subscriptions.get(name.lower())
@@ -141,8 +131,11 @@ class Namespace:
             entity = self.create_queue(path.strip("/").partition("/$")[0], self.default_options)
         if subscription is not None:
             entity = entity.subscriptions.get(subscription) if isinstance(entity, Topic) else None
-        if sub_queue is not None:
-            entity = _sub_queue(entity, sub_queue)
+        if sub_queue is not None and isinstance(entity, Queue):
+            known = {DEAD_LETTER_QUEUE: entity.dead_letters, TRANSFER_DEAD_LETTER_QUEUE: entity.transfer_dead_letters}
+            entity = next((queue for name, queue in known.items() if name.lower() == sub_queue), None)
+        elif sub_queue is not None:
+            entity = None
         if entity is None:
             raise EntityNotFound(f"The messaging entity '{path}' could not be found.")
         return entity
@@ -332,13 +325,6 @@ def _sessions_of(options: QueueOptions | TopicOptions) -> str:
 def entity_of(path: str) -> str:
     """Return the name of the queue or topic that a path lies in, in lower case."""
     return _split(path)[0]
-
-
-def _sub_queue(entity: MessagingEntity | None, name: str) -> Queue | None:
-    if not isinstance(entity, Queue):
-        return None
-    sub_queues = {DEAD_LETTER_QUEUE: entity.dead_letters, TRANSFER_DEAD_LETTER_QUEUE: entity.transfer_dead_letters}
-    return next((queue for known, queue in sub_queues.items() if known.lower() == name), None)
 
 
 def _split(path: str) -> tuple[str, str | None, str | None]:

@@ -250,7 +250,12 @@ def _changed_fields(bare: bytes, section: _Section, changes: Mapping[str, str | 
     for name, value in changes.items():
         at = _FIELDS[name.lower()]
         fields += [Raw(NULL)] * (at + 1 - len(fields))
-        fields[at] = Raw(_encode_field(at, value))
+        if at == _CONTENT_TYPE and value is not None:
+            if not value.isascii():
+                raise InvalidArgument(f"a content type is ASCII, which '{value}' is not")
+            fields[at] = Raw(encode(Symbol(value)))
+        else:
+            fields[at] = Raw(_encode(value))
     return encode_list(fields)
 
 
@@ -270,14 +275,6 @@ def _raw_items(bare: bytes, at: int) -> list[Raw]:
     return items
 
 
-def _encode_field(at: int, value: str | None) -> bytes:
-    if at == _CONTENT_TYPE and value is not None:
-        if not value.isascii():
-            raise InvalidArgument(f"a content type is ASCII, which '{value}' is not")
-        return encode(Symbol(value))
-    return _encode(value)
-
-
 def _changed_entries(bare: bytes, section: _Section, changes: Mapping[str, Any], removed: Collection[str]) -> bytes:
     entries, added = list(map_entries(bare, section.value_at)) if section.value_at else [], dict(changes)
     parts: list[bytes] = []
@@ -293,17 +290,16 @@ def _changed_entries(bare: bytes, section: _Section, changes: Mapping[str, Any],
 
 
 def _encode(value: Any) -> bytes:
+    """Undo `plain` for what has no type of its own on the wire, and encode it."""
+    typed = value
+    if isinstance(value, timedelta):
+        typed = Described(_TIMESPAN, value // timedelta(microseconds=1) * 10)
+    elif type(value) is int and value >= 1 << 63:
+        typed = Ulong(value)
     try:
-        return encode(_for_amqp(value))
+        return encode(typed)
     except (struct.error, UnicodeEncodeError) as error:
         raise InvalidArgument(f"AMQP cannot hold {value!r:.60}") from error
-
-
-def _for_amqp(value: Any) -> Any:
-    """Undo `plain` for what has no type of its own on the wire."""
-    if isinstance(value, timedelta):
-        return Described(_TIMESPAN, value // timedelta(microseconds=1) * 10)
-    return Ulong(value) if type(value) is int and value >= 1 << 63 else value
 
 
 def _encode_like(old: bytes, value: Any) -> bytes:

@@ -19,9 +19,15 @@ def happen(fault: Fault, namespace: Namespace, sockets: Sockets) -> int:
         case "lose-lock":
             return _lose_locks(namespace.queue(fault.entity or ""), fault)
         case "detach":
-            return _detach(fault, sockets)
+            links = [link for peer in sockets.peers() for link in list(_links(fault, peer)) if link.attached]
+            for link in links:
+                link.detach(error_of(fault))
+            return len(links)
         case "drop":
-            return _drop(fault, sockets)
+            peers = list(_peers(fault, sockets))
+            for peer in peers:
+                sockets.cut(peer.connection, fault.where)
+            return len(peers)
         case _:
             return _hold(fault, namespace, sockets)
 
@@ -40,20 +46,6 @@ def _lose_locks(queue: Queue, fault: Fault) -> int:
         with suppress(MessageLockLost):  # it went with the session of one before
             queue.lose_lock(token)
     return len(tokens)
-
-
-def _detach(fault: Fault, sockets: Sockets) -> int:
-    chosen = [link for peer in sockets.peers() for link in list(_links(fault, peer)) if link.attached]
-    for link in chosen:
-        link.detach(error_of(fault))
-    return len(chosen)
-
-
-def _drop(fault: Fault, sockets: Sockets) -> int:
-    chosen = list(_peers(fault, sockets))
-    for peer in chosen:
-        sockets.cut(peer.connection, fault.where)
-    return len(chosen)
 
 
 def _hold(fault: Fault, namespace: Namespace, sockets: Sockets) -> int:

@@ -44,16 +44,15 @@ class CbsNode(Node):
             outcome = Rejected(error_of(InvalidArgument(f"The request cannot be read: {error}.")))
         if not event.settled:
             event.link.settle(event.delivery_id, outcome)
-        if isinstance(outcome, Accepted):
-            self._on_request(properties, application, token)
-
-    def _on_request(self, properties: Mapping[str, Any], application: Mapping[str, Any], token: Any) -> None:
+        if not isinstance(outcome, Accepted):
+            return
+        status, description = 202, "Accepted"
         try:
             self._put_token(application, token)
         except BusError as refusal:
-            self._reply(properties, refusal.status, refusal.description)
-        else:
-            self._reply(properties, 202, "Accepted")
+            status, description = refusal.status, refusal.description
+        answer = {"status-code": Int(status), "status-description": description}
+        self._answer(reply(properties.get("message-id", NULL), answer, None), properties.get("reply-to"))
 
     def _put_token(self, application: Mapping[str, Any], token: Any) -> None:
         """Azure, too, asks first whether the client may be here, and then whether there is such an entity."""
@@ -62,21 +61,12 @@ class CbsNode(Node):
         name = application.get("name")
         if not isinstance(name, str):
             raise InvalidArgument("The application property 'name' is missing: it says what the token is for.")
+        if isinstance(token, bytes):  # as some clients send it
+            token = token.decode(errors="replace")
+        if not isinstance(token, str):
+            raise InvalidArgument("The body of a put-token request must be the token, a string.")
         path = read_address(name).path
-        access = self._keys.check(_text(token), path)
+        access = self._keys.check(token, path)
         if path:
             self._exists(path)
         self._grant(access)
-
-    def _reply(self, request: Mapping[str, Any], status: int, description: str) -> None:
-        application = {"status-code": Int(status), "status-description": description}
-        self._answer(reply(request.get("message-id", NULL), application, None), request.get("reply-to"))
-
-
-def _text(token: Any) -> str:
-    """Return a token that may be a string or, from some clients, its bytes."""
-    if isinstance(token, bytes):
-        return token.decode(errors="replace")
-    if not isinstance(token, str):
-        raise InvalidArgument("The body of a put-token request must be the token, a string.")
-    return token

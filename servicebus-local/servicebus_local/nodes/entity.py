@@ -82,17 +82,17 @@ class Receiver(Node):
             self._ready_queue = self._queue.subscribe(self)
             self._link.accept()
             return
-        session_id = _filter_value(filters[SESSION_FILTER])
+        session_id = filters[SESSION_FILTER]
+        if isinstance(session_id, Described):  # as some clients do; the Azure SDK does not
+            session_id = session_id.value
         if session_id is None:
-            self._queue.accept_next_session(self, self._session_timeout(), self._granted)
+            asked = self._link.properties.get(_TIMEOUT)
+            timeout = asked / 1000 if isinstance(asked, int) else _DEFAULT_SESSION_TIMEOUT
+            self._queue.accept_next_session(self, timeout, self._granted)
         elif isinstance(session_id, str):
             self._granted(self._queue.accept_session(self, session_id))
         else:
             raise InvalidArgument("A session id must be a string.")
-
-    def _session_timeout(self) -> float:
-        asked = self._link.properties.get(_TIMEOUT)
-        return asked / 1000 if isinstance(asked, int) else _DEFAULT_SESSION_TIMEOUT
 
     def _granted(self, session: Session) -> None:
         self._ready_queue = session
@@ -111,7 +111,9 @@ class Receiver(Node):
 
     def deliver(self, message: Message, token: bytes | None, until: float | None) -> None:
         """Send a message; the delivery tag is the lock token in the byte order of .NET."""
-        tag = b"\x00" if token is None else _dotnet_order(token)
+        tag = b"\x00"
+        if token is not None:
+            tag = token[3::-1] + token[5:3:-1] + token[7:5:-1] + token[8:]
         if self._faults.armed:
             send = partial(self._send_late, tag, render(message, until, token), token)
             self._faults.deliver(self._queue, self._link, token, send)
@@ -155,8 +157,13 @@ class Receiver(Node):
                 self._link.drained()
 
     def on_outcome(self, event: OutcomeArrived) -> None:
-        """Apply the outcome and answer with it, or with the reason why it was not applied."""
-        applied: Outcome = _echo(event.outcome)
+        """Apply the outcome and answer with it, or with the reason why it was not applied.
+
+        The answer to a rejection that was applied carries no error.
+        """
+        applied: Outcome = event.outcome or Released()
+        if isinstance(applied, Rejected):
+            applied = Rejected()
         try:
             self._apply(event.token, event.outcome)
         except BusError as refusal:
@@ -175,38 +182,15 @@ class Receiver(Node):
             case Modified(_, False, changes):
                 self._queue.abandon(token, changes)
             case Rejected(error):
-                self._dead_letter(token, error.info if error else None, error.description if error else None)
-
-    def _dead_letter(self, token: bytes, info: dict[str, object] | None, description: str | None) -> None:
-        changes = dict(info or {})
-        reason = changes.pop("DeadLetterReason", None)
-        told = changes.pop("DeadLetterErrorDescription", description)
-        self._queue.dead_letter(token, _text(reason), _text(told), changes)
+                changes = dict(error.info or {}) if error else {}
+                reason = changes.pop("DeadLetterReason", None)
+                description = changes.pop("DeadLetterErrorDescription", error.description if error else None)
+                self._queue.dead_letter(token, _text(reason), _text(description), changes)
 
     def on_detached(self) -> None:
         """Leave the queue."""
         self._queue.unsubscribe(self)
 
 
-def _echo(outcome: Outcome | None) -> Outcome:
-    """Return the outcome as we answer it: a rejection that was applied carries no error."""
-    match outcome:
-        case None:
-            return Released()
-        case Rejected():
-            return Rejected()
-        case _:
-            return outcome
-
-
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-def _filter_value(value: object) -> object:
-    """Return what a filter says; some clients describe it, the Azure SDK does not."""
-    return value.value if isinstance(value, Described) else value
-
-
-def _dotnet_order(token: bytes) -> bytes:
-    return token[3::-1] + token[5:3:-1] + token[7:5:-1] + token[8:]

@@ -59,14 +59,11 @@ def _describe_filter(chosen: Filter) -> Described:
 def read_rule(name: str, description: Mapping[Any, Any]) -> Rule:
     """Read a rule; raises `InvalidArgument` when it is none."""
     action = _expression(description, "sql-rule-action")
-    return Rule(name, _read_filter(description), None if action is None else SqlAction(action))
-
-
-def _read_filter(description: Mapping[Any, Any]) -> Filter:
     expression, correlation = _expression(description, "sql-filter"), _map(description, "correlation-filter")
     if (expression is None) == (correlation is None):
         raise InvalidArgument("A rule needs either a 'sql-filter' or a 'correlation-filter'.")
-    return _read_correlation(correlation or {}) if expression is None else SqlFilter(expression)
+    chosen = _read_correlation(correlation or {}) if expression is None else SqlFilter(expression)
+    return Rule(name, chosen, None if action is None else SqlAction(action))
 
 
 def _read_correlation(fields: Mapping[Any, Any]) -> CorrelationFilter:

@@ -339,7 +339,7 @@ def story(*lines: str) -> list[Event]:
         ),
         (["sent q:1", "completed q:1"], "event 2: message 1 of q: completed: it is active"),
         (["sent q:1", "sent q:1"], "event 2: message 1 of q: sent: its number was given before"),
-        (["delivered q:1 lock=a"], "event 1: message 1 of q: delivered: nothing was told of its arrival"),
+        (["delivered q:1 lock=a"], "event 1: message 1 of q: delivered: there is no event of its arrival"),
         (["scheduled q:1", "delivered q:1 lock=a"], "event 2: message 1 of q: delivered: it is scheduled"),
         (
             ["sent q:1", "delivered q:1 lock=a", "deferred q:1 lock=a", "delivered q:1 lock=b count=1"],
@@ -354,10 +354,13 @@ def story(*lines: str) -> list[Event]:
             ["session-accepted q session=s link=a", "sent q:1 session=s", "delivered q:1 session=s link=b lock=x"],
             "event 3: message 1 of q: delivered: its session is held by a, not by b",
         ),
-        (["sent q:1 time=2", "sent q:2 time=1"], "event 2: message 2 of q: sent: happened before what was told before"),
+        (
+            ["sent q:1 time=2", "sent q:2 time=1"],
+            "event 2: message 2 of q: sent: its time is before that of the previous event",
+        ),
         (
             ["sent q:1", "dead-lettered q:1 to=q/$DeadLetterQueue"],
-            "1 messages that were dead-lettered never came to q/$deadletterqueue",
+            "1 messages that were dead-lettered never arrived in q/$deadletterqueue",
         ),
     ],
 )
@@ -371,7 +374,7 @@ def test_nothing_may_be_lost_and_nothing_may_come_back() -> None:
     assert check(events, held={"Q": [1]}) == []
     assert check(events, held={}) == ["message 1 of q was active and is lost"]
     assert check(events, held={"q": [1, 2]}) == ["message 2 of q had ended and is still there"]
-    assert check(events, held={"q": [1, 3]}) == ["message 3 of q came from nowhere"]
+    assert check(events, held={"q": [1, 3]}) == ["message 3 of q is there without an event of its arrival"]
     assert check(events, held={"q": [1, 3]}, partial=True) == []
 
 

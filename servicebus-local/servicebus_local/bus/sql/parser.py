@@ -12,7 +12,6 @@
 The grammar is that of Microsoft's pages on the SQL filter syntax and the SQL action syntax.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -147,36 +146,30 @@ class _Parser:
         if operator := self._accept(*COMPARISONS):
             condition = build.comparison(COMPARISONS[operator.value], left.evaluate, self._value(self._sum()))
         elif self._accept("IS"):
-            condition = self._null_test(left)
+            negated = self._accept("NOT")
+            self._expect("NULL")
+            is_null = build.is_null(left.evaluate)
+            condition = build.negation(is_null) if negated else is_null
         elif self._next.kind == "keyword" and self._next.value in ("NOT", "IN", "LIKE"):
             condition = self._list_or_pattern(left)
         else:
             return left
         return _Node(condition, left.token, is_condition=True)
 
-    def _null_test(self, left: _Node) -> Condition:
-        negated = self._accept("NOT")
-        self._expect("NULL")
-        condition = build.is_null(left.evaluate)
-        return build.negation(condition) if negated else condition
-
     def _list_or_pattern(self, left: _Node) -> Condition:
         negated = self._accept("NOT")
         if self._accept("IN"):
-            condition = self._list(left)
+            self._expect("(")
+            items = [self._value(self._sum())]
+            while self._accept(","):
+                items.append(self._value(self._sum()))
+            self._expect(")")
+            condition = build.membership(left.evaluate, items)
         elif self._accept("LIKE"):
             condition = self._pattern(left)
         else:
             raise self._wrong("IN or LIKE")
         return build.negation(condition) if negated else condition
-
-    def _list(self, left: _Node) -> Condition:
-        self._expect("(")
-        items = [self._value(self._sum())]
-        while self._accept(","):
-            items.append(self._value(self._sum()))
-        self._expect(")")
-        return build.membership(left.evaluate, items)
 
     def _pattern(self, left: _Node) -> Condition:
         pattern = self._sum()
@@ -184,15 +177,11 @@ class _Parser:
         evaluate, mark = self._value(pattern), None if escape is None else self._value(escape)
         if pattern.value is _VARIES or (escape is not None and escape.value is _VARIES):
             return build.like(left.evaluate, evaluate, mark)
-        return build.like_constant(left.evaluate, self._known_pattern(pattern, escape))
-
-    def _known_pattern(self, pattern: _Node, escape: _Node | None) -> re.Pattern[str] | None:
-        """Translate a pattern once and for all; there is none when a part of it is NULL."""
-        shape, mark = self._text(pattern), None if escape is None else self._text(escape)
-        if shape is None or (escape is not None and mark is None):
-            return None
+        shape, escaped_by = self._text(pattern), None if escape is None else self._text(escape)
+        if shape is None or (escape is not None and escaped_by is None):
+            return build.like_constant(left.evaluate, None)  # a part of the pattern is NULL
         try:
-            return matcher(shape, mark)
+            return build.like_constant(left.evaluate, matcher(shape, escaped_by))
         except FilterError as error:
             raise InvalidArgument(f"SQL {self._source.what}: {error}") from error
 
@@ -302,15 +291,14 @@ class _Parser:
         if word is None:
             raise self._wrong("SET or REMOVE")
         is_system, name = self._property()
-        value = build.constant(None) if word.value == "REMOVE" else self._assigned()
+        value = build.constant(None)
+        if word.value == "SET":
+            self._expect("=")
+            value = self._value(self._sum())
         self._accept(";", ",")
         if is_system:
             return build.set_system(name, value)
         return build.remove_user(name) if word.value == "REMOVE" else build.set_user(name, value)
-
-    def _assigned(self) -> Value:
-        self._expect("=")
-        return self._value(self._sum())
 
 
 _LITERALS: Final = {"TRUE": True, "FALSE": False, "NULL": None}
