@@ -161,7 +161,7 @@ class Receiver(Node):
 
         The answer to a rejection that was applied carries no error.
         """
-        applied: Outcome = event.outcome or Released()
+        applied: Outcome = Released() if event.outcome is None else event.outcome
         if isinstance(applied, Rejected):
             applied = Rejected()
         try:
