@@ -1,6 +1,6 @@
 """The retriever's story: a question comes in, passages that may answer it go out."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Protocol
@@ -25,9 +25,17 @@ from shared.vectors.port import Query
 
 log = get_logger()
 
-Charge = Callable[[str, int], Awaitable[None]]
-
 NOTHING_FOUND = "The documents that you may read say nothing about this."
+
+
+class Budget(Protocol):
+    """The token budgets of tenants."""
+
+    async def charge(self, tenant: str, tokens: int) -> None:
+        """Take `tokens` that were used."""
+
+    async def correct(self, tenant: str, request: str, spent: int) -> None:
+        """Turn what is reserved for `request` into what was spent."""
 
 
 class Epochs(Protocol):
@@ -47,15 +55,14 @@ class Retriever:
         embedder: Embedder,
         epochs: Epochs,
         use_cases: Mapping[str, UseCase],
-        charge: Charge,
+        budget: Budget,
         clock: Callable[[], datetime],
     ) -> None:
-        """`charge`: takes tokens that were used from a tenant's budget."""
         self._knowledge = knowledge
         self._embedder = embedder
         self._epochs = epochs
         self._use_cases = use_cases
-        self._charge = charge
+        self._budget = budget
         self._clock = clock
 
     async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
@@ -69,6 +76,9 @@ class Retriever:
         candidates = await self._search(request, use_case)
         reach("retriever.searched")
         if not candidates:
+            # No model is paid, so what was reserved for one is given back.
+            await self._budget.correct(request.tenant, request.spending, 0)
+            reach("retriever.given_back")
             return [to_caller(request, self._nothing_found(request), self._clock())]
         found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
         kept = len(found.candidates)
@@ -82,7 +92,7 @@ class Retriever:
         [dense] = embedded.vectors
         reach("retriever.embedded")
         # Now, because the request may end in many ways from here on, and every call that was made was paid.
-        await self._charge(request.tenant, count_tokens(asked) if embedded.tokens is None else embedded.tokens)
+        await self._budget.charge(request.tenant, count_tokens(asked) if embedded.tokens is None else embedded.tokens)
         wanted = use_case.retrieval.candidates
         with traces.calling(f"{names.RETRIEVAL} {use_case.collection}", {names.GEN_AI_OPERATION: names.RETRIEVAL}):
             found = await self._knowledge.search(

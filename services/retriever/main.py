@@ -1,29 +1,37 @@
-"""Plugs the retriever into a worker and runs it: `python -m services.retriever`."""
+"""Plugs the retriever together and runs it: `python -m services.retriever`.
+
+What is heavy to import is imported where it is used.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from services.retriever.build import build
+from services.retriever.handler import Budget, Epochs, Retriever
+from services.retriever.knowledge import Knowledge
 from services.retriever.settings import RetrieverSettings
 from shared.access.callers import Callers
+from shared.access.use_cases import read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import Received
 from shared.contracts.base import check_version
-from shared.contracts.envelope import Envelope
-from shared.contracts.outcome import RequestOutcome
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
-from shared.failpoints import reach
+from shared.llm.client import make_client, translate
+from shared.llm.deployments import Deployments, ModelKind, Provider
 from shared.redis import RedisUnavailable
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
-from shared.worker.ports import Ports, open_ports
+from shared.worker.ports import Ports, open_ports, utc_now
 from shared.worker.runtime import Service, make_workers, run_worker
 
-Handle = Callable[[RetrievePassages, int], Awaitable[Sequence[Envelope]]]
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
 
 
 class CacheEpochs:
@@ -40,6 +48,54 @@ class CacheEpochs:
             return None
 
 
+@asynccontextmanager
+async def build(
+    settings: RetrieverSettings,
+    *,
+    epochs: Epochs,
+    budget: Budget,
+    models: "httpx2.AsyncBaseTransport | None" = None,
+    vectors: "httpx.AsyncBaseTransport | None" = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> AsyncIterator[Retriever]:
+    """A retriever ready to handle, whose connections close with the context; raises `SettingsError`.
+
+    `models` and `vectors` carry the HTTP to the embedding model and to Qdrant; None: the clients' own transports.
+    """
+    use_cases = read_use_cases(settings.config / "use_cases")
+    deployment = Deployments.read(settings.config / "models.yaml").get(
+        settings.embedding_deployment, ModelKind.EMBEDDING
+    )
+
+    from shared.embeddings.openai import OpenAIEmbedder
+    from shared.vectors.qdrant import connect
+    from shared.vectors.qdrant_passages import QdrantPassages
+    from shared.vectors.qdrant_registry import QdrantRegistry
+
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    store = connect(settings.qdrant_url, api_key=key, transport=vectors)
+    model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
+    embedder = OpenAIEmbedder(
+        model,
+        model=deployment.model,
+        dimensions=deployment.dimensions,
+        translate=translate,
+        ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
+    )
+    try:
+        yield Retriever(
+            knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),
+            embedder=embedder,
+            epochs=epochs,
+            use_cases=use_cases,
+            budget=budget,
+            clock=clock,
+        )
+    finally:
+        await model.close()
+        await store.close()
+
+
 async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
     """The retriever; raises `SettingsError`."""
     budget = TenantBudget(ports.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
@@ -49,7 +105,7 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
         build(
             settings,
             epochs=epochs,
-            charge=budget.charge,
+            budget=budget,
             models=ports.models,
             vectors=ports.vectors,
             clock=ports.clock,
@@ -58,7 +114,7 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
     consumer = Consumer(
         queue=RETRIEVE,
         decode=decode,
-        handle=giving_back(retriever.handle, budget),
+        handle=retriever.handle,
         identify=internal_identity,
         request=lambda task: task.request,
         shared=True,
@@ -66,19 +122,6 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
         prewarm=(GENERATE,),
     )
     return Service(workers=make_workers([consumer], settings, ports), closing=[closing.aclose])
-
-
-def giving_back(handle: Handle, budget: TenantBudget) -> Handle:
-    """`handle`; when it answers the caller itself, no model is paid and the reserved tokens are given back."""
-
-    async def handled(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
-        envelopes = await handle(task, attempt)
-        if any(isinstance(envelope.message, RequestOutcome) for envelope in envelopes):
-            await budget.correct(task.request.tenant, task.request.spending, 0)
-            reach("retriever.given_back")
-        return envelopes
-
-    return handled
 
 
 def decode(message: Received) -> RetrievePassages:

@@ -23,8 +23,8 @@ from services.indexer.lakes.port import Lake
 from services.indexer.settings import IndexerSettings
 from services.indexer.sources import Sources
 from services.indexer.storage_event import BlobChanged, Change
-from services.retriever.build import build as build_retriever
 from services.retriever.handler import Retriever
+from services.retriever.main import build as build_retriever
 from services.retriever.settings import RetrieverSettings
 from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.outcome import Code, RequestOutcome
@@ -177,8 +177,14 @@ class Caches:
         self.now += 1
 
 
-async def free(tenant: str, tokens: int) -> None:
-    """Takes nothing from anybody's budget."""
+class Free:
+    """A budget that nothing is taken from."""
+
+    async def charge(self, tenant: str, tokens: int) -> None:
+        """Take nothing."""
+
+    async def correct(self, tenant: str, request: str, spent: int) -> None:
+        """Correct nothing."""
 
 
 class Knowing:
@@ -230,7 +236,7 @@ async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.M
     caches = Caches()
     async with (
         build_indexer(settings, lake=lake_of(settings), evictor=caches, metrics=make()) as indexer,
-        build_retriever(RetrieverSettings.model_validate(common), epochs=caches, charge=free) as retriever,
+        build_retriever(RetrieverSettings.model_validate(common), epochs=caches, budget=Free()) as retriever,
     ):
         yield Knowing(lake, indexer, retriever, settings)
 

@@ -85,13 +85,17 @@ class Embeds:
 
 
 class Charged:
-    """Remembers what was taken from whose budget."""
+    """A budget that remembers what was taken from whose, and which reservations were corrected."""
 
     def __init__(self) -> None:
         self.tokens: list[tuple[str, int]] = []
+        self.corrected: list[tuple[str, str, int]] = []
 
-    async def __call__(self, tenant: str, tokens: int) -> None:
+    async def charge(self, tenant: str, tokens: int) -> None:
         self.tokens.append((tenant, tokens))
+
+    async def correct(self, tenant: str, request: str, spent: int) -> None:
+        self.corrected.append((tenant, request, spent))
 
 
 class Epoch:
@@ -111,7 +115,7 @@ def retriever(
     embeds: Embeds | None = None,
     epoch: int | None = 7,
     now: datetime = NOON,
-    charge: Charged | None = None,
+    budget: Charged | None = None,
 ) -> Retriever:
     use_cases: Mapping[str, UseCase] = {"onboarding": USE_CASE}
     return Retriever(
@@ -119,7 +123,7 @@ def retriever(
         embedder=embeds or Embeds(),
         epochs=Epoch(epoch, known),
         use_cases=use_cases,
-        charge=charge or Charged(),
+        budget=budget or Charged(),
         clock=lambda: now,
     )
 
@@ -159,9 +163,18 @@ async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str |
 async def test_the_tokens_of_the_search_are_charged_whatever_it_finds(
     texts: tuple[str, ...], counted: int | None, charged: int
 ) -> None:
-    charge = Charged()
-    await retriever(Known(*texts), Embeds(counted), charge=charge).handle(RetrievePassages(request=request()))
-    assert charge.tokens == [("larkfield", charged)]
+    budget = Charged()
+    await retriever(Known(*texts), Embeds(counted), budget=budget).handle(RetrievePassages(request=request()))
+    assert budget.tokens == [("larkfield", charged)]
+
+
+@pytest.mark.parametrize(("texts", "given_back"), [(("24 days",), []), ((), [("larkfield", "r1", 0)])])
+async def test_tokens_stay_reserved_only_while_a_model_may_be_called(
+    texts: tuple[str, ...], given_back: list[tuple[str, str, int]]
+) -> None:
+    budget = Charged()
+    await retriever(Known(*texts), budget=budget).handle(RetrievePassages(request=request()))
+    assert budget.corrected == given_back
 
 
 async def test_a_late_question_is_not_even_embedded() -> None:
