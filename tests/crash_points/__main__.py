@@ -67,6 +67,8 @@ async def _run(options: argparse.Namespace, folder: Path) -> Result:
         else:
             drawn = sample(planned, options.points, random.Random(options.seed))
             await system.stack.during(crashes.crash(drawn, result))
+            if not options.scenario or "breaker" in options.scenario:
+                await system.stack.during(crashes.crash_at_the_breaker(result))
         await crashes.settle()
         crashes.judge(result)
     result.seconds = time.monotonic() - began

@@ -19,7 +19,7 @@ from shared.redis import FailFastRedis
 from shared.worker.ports import Ports
 from tests.crash_points.trap import Trap
 
-RECEIVE = "bus receive"
+RECEIVE, RENEW = "bus receive", "bus renew"
 SHARED = "ragbus:breaker:"
 """Keys of what all work on a queue has in common."""
 _BRIEF = 20
@@ -133,7 +133,7 @@ class TrappedDelivery:
         self._delivery.forget()
 
     async def renew(self) -> datetime:
-        return await self._trap.around(f"bus renew {self._of}", self._delivery.renew)
+        return await self._trap.around(f"{RENEW} {self._of}", self._delivery.renew)
 
 
 # ---------------------------------------------------------------------- Redis
@@ -161,7 +161,7 @@ class TrappedRedis(FailFastRedis):
         return await self._inner.run(lambda nodes: command(_Commands(nodes, self._trap)))
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
-        name = f"redis {_name_of(source)}"
+        name = f"redis {_name_of(source)}{f' of {keys[0]}' if keys[0].startswith(SHARED) else ''}"
         return await self._trap.around(
             name,
             lambda: self._inner.script(source, keys, args),

@@ -7,25 +7,31 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.chaos.history import History, check
-from tests.crash_points.ports import RECEIVE
+from tests.crash_points.ports import RECEIVE, RENEW, SHARED
 from tests.crash_points.scenarios import ANSWERED, SCENARIOS, Scenario
-from tests.crash_points.system import AGAIN, FIRST, SERVICES, System
-from tests.crash_points.trap import Effect, Moment, Point
+from tests.crash_points.system import AGAIN, FIRST, SERVICES, System, question_of, until
+from tests.crash_points.trap import ANY, Effect, Moment, Point
 
 # An effect that comes again and again (a look whether the work is still wanted) is one boundary, met twice.
 _TIMES = 2
 # Work whose delivery another crash hit may not come by its own point any more; then it is tried with new work.
 _TRIES = 4
 # So many pieces of work per service may be on their way to their point at once.
-_AT_ONCE = 3
+_AT_ONCE = 4
 # A scenario is over when none of its effects came for so long.
 _QUIET = 4.0
 # What follows a call that was paid until the ledger knows it.
 _TAKES = 3.0
 _EARLY = 2.0
+# Each effect on the breaker is died at so often in each moment: while it counts, opens and probes.
+_ROUNDS = 2
+# The longest pause of a breaker is 15 s, and what a dead probe leaves behind is waited for as long.
+_PROBED_WITHIN = 90.0
+QUESTION = SCENARIOS[0]
+BREAKER = replace(QUESTION, name="breaker", services=("generator",))
 
 Say = Callable[[str], None]
 
@@ -68,6 +74,7 @@ class Crashes:
     async def discover(self, names: Collection[str] = ()) -> list[Planned]:
         """Every point of the scenarios called `names` (none: of all), by letting each happen once."""
         wanted = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
+        wanted += [each for each in SCENARIOS if each.name in {one.begins_as for one in wanted} and each not in wanted]
         # Who leaves must not take the others along.
         leaving = [scenario for scenario in wanted if scenario.name == "handed-back"]
         seen = await asyncio.gather(*(self._effects(each) for each in wanted if each not in leaving))
@@ -78,7 +85,10 @@ class Crashes:
             Planned(scenario, Point(effect, moment))
             for scenario in wanted
             for effect in dict.fromkeys(found[scenario.name])
-            if effect.service in scenario.services and effect.times <= _TIMES
+            if effect.service in scenario.services
+            and effect.times <= _TIMES
+            and (scenario.slowly or not effect.name.startswith(RENEW))
+            and effect not in found.get(scenario.begins_as, ())
             for moment in _moments(effect)
         ]
 
@@ -108,6 +118,32 @@ class Crashes:
         async with asyncio.TaskGroup() as group:
             for service in SERVICES:
                 group.create_task(lane(service))
+
+    async def crash_at_the_breaker(self, result: Result) -> None:
+        """The generators' breaker opens and probes while each look at it and each change of it kills one.
+
+        These effects are nobody's work but the service's, so no scenario of one question has them.
+        """
+        system, service = self._system, "generator"
+
+        def names() -> list[str]:
+            return sorted({effect.name for effect, _ in system.folder.seen(service) if SHARED in effect.name})
+
+        system.folder.watch(service)
+        await system.fail_models({"deployment": "*", "kind": "chat", "status": 503})
+        # Five failures in a row open it.
+        marks = [await self._begin(QUESTION, None) for _ in range(6)]
+        await until(lambda: len(names()) > 1)  # it is read, and changed
+        for name, moment in [(name, moment) for name in names() for moment in Moment] * _ROUNDS:
+            planned = Planned(BREAKER, Point(Effect(service, name, ANY), moment))
+            system.folder.arm(service, planned.point)
+            with suppress(TimeoutError):
+                await until(lambda: not system.folder.is_armed(service), _PROBED_WITHIN)
+            (result.unreached if system.folder.is_armed(service) else result.crashed).append(planned)
+            system.folder.disarm(service)
+            result.points += 1
+        await system.fail_models()
+        await asyncio.gather(*(QUESTION.end(system, mark) for mark in marks))
 
     async def _crash_at(self, planned: Planned) -> bool:
         """Whether a worker died there."""
@@ -180,6 +216,10 @@ class Crashes:
         calls = Counter(paid.question for paid in history.paid)
         result.extra_calls = sum(count - 1 for count in calls.values())
         result.outcomes = Counter(reply.outcome for reply in told.replied)
+
+    def question_after(self, planned: Planned) -> str:
+        """What was asked where a worker died at `planned`."""
+        return next(question_of(mark) for mark, crash in self._after.items() if crash == planned)
 
     def _blame(self, violation: str) -> str:
         return "".join(f" [{planned}]" for mark, planned in self._after.items() if mark in violation)

@@ -31,6 +31,10 @@ class Scenario:
     prepare: Step = _nothing
     ends: frozenset[str] = frozenset()
     """The outcomes that it may have; empty: it has none."""
+    slowly: bool = False
+    """Whether it takes so long that its locks are renewed, also on a quick machine."""
+    begins_as: str = ""
+    """A scenario whose effects it has too: they are died at there."""
     lingers: float = 5.0
     """Seconds after its end in which the workers may still be busy with it; a guard, when a point is not reached."""
 
@@ -173,14 +177,23 @@ SCENARIOS = (
     Scenario("repeat", ("gateway",), _ask_again, _told_again, prepare=_answered_before, ends=ANSWERED),
     Scenario("refused", ("gateway",), _asking(use_case="nobody-has-this"), _told, ends=frozenset({"refused"})),
     Scenario("no-answer", ("retriever",), _asking(use_case="empty"), _told, ends=frozenset({"no_answer"})),
-    Scenario("slow", ("generator",), _asking(use_case="slow"), _told, ends=ANSWERED),
+    Scenario(
+        "slow",
+        ("generator",),
+        _asking(use_case="slow"),
+        _told,
+        ends=ANSWERED,
+        slowly=True,
+        begins_as="question",
+    ),
     Scenario("cancelled", ("gateway", "generator"), _cancel, _told, prepare=_stuck, ends=frozenset({"cancelled"})),
     Scenario(
         "expired",
         ("gateway", "generator"),
-        _asking(use_case="busy", life=6.0),
+        _asking(use_case="busy", life=12.0),
         _told,
         ends=frozenset({"expired"}),
+        begins_as="question",
         lingers=15.0,
     ),
     Scenario(

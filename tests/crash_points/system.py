@@ -1,8 +1,9 @@
-"""The system that the crashes happen in: a stack, one worker of each service that is started again whenever it ends,
-a proxy between each worker and each peer, and an upstream app that remembers what it asked and what it was told.
+"""The system that the crashes happen in: a stack, workers that are started again whenever they end, a proxy between
+each worker and each peer, and an upstream app that remembers what it asked and what it was told.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,8 @@ from tests.support.worker_pool import WorkerPool, WorkerProcess
 EXAMPLE = ROOT / "examples" / "onboarding"
 SERVICES = ("gateway", "retriever", "generator", "indexer")
 TENANT, CALLER, KEY = "tessolund", "welcome-app", "laptop-key-welcome-app"
+# One goes on while another is on its way back.
+REPLICAS = 2
 # A killed worker's deliveries come back when their lock ends.
 LOCK = timedelta(seconds=3)
 GRACE = "1"
@@ -50,7 +53,7 @@ FIRST, AGAIN = "crash-points", "crash-points-again"
 LIFE = 240.0
 # Guards against hanging: what is waited for takes a few seconds.
 PATIENCE = 300.0
-_LOOK = 0.05
+_LOOK, _LOOK_AT_PEERS = 0.05, 0.3
 _MODEL_FAULTS = (
     {"deployment": "slow", "kind": "chat", "latency": 1.6},  # more than a third of a lock: it is renewed
     {"deployment": "leaving", "kind": "chat", "latency": float(GRACE) + 3.0},
@@ -132,10 +135,10 @@ class System:
     async def ask_by_http(self, mark: str, use_case: str = "onboarding") -> None:
         """Ask until the request is accepted and its outcome is there, under one key, as a client should."""
         self.folder.name(request_id(TENANT, CALLER, f"http/{mark}", "http"), mark)
-        port = self.pool.workers["gateway"].environment["RAGBUS_HTTP_PORT"]
         headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": mark}
         body = {"question": question_of(mark), "cache": "refresh"}
-        while True:
+        for number in itertools.cycle(range(REPLICAS)):
+            port = self.pool.workers[f"gateway-{number}"].environment["RAGBUS_HTTP_PORT"]
             with suppress(httpx.TransportError):
                 reply = await self.http.post(
                     f"http://127.0.0.1:{port}/v1/{use_case}/ask?wait=10", json=body, headers=headers
@@ -181,9 +184,11 @@ class System:
         await until(lambda: any(call["question"] == question_of(mark) for call in self.calls))
 
     async def leave(self, service: str) -> None:
-        """Ask the worker of `service` to go, as Kubernetes does."""
-        self._leaving.add(service)
-        os.kill(self.pool.workers[service].pid, signal.SIGTERM)
+        """Ask the workers of `service` to go, as Kubernetes does."""
+        for worker in self.pool.workers.values():
+            if worker.service == service and self.pool.is_alive(worker):
+                self._leaving.add(worker.name)
+                os.kill(worker.pid, signal.SIGTERM)
 
     # -- beside everything else
 
@@ -192,15 +197,15 @@ class System:
         while True:
             await worker.gone.wait()
             self.told.kills.append(Interruption(f"{worker.service} killed", time.time()))
-            for proxy in self.proxies[worker.service]:
+            for proxy in self.proxies[worker.name]:
                 proxy.set()
             await self.pool.start(worker)
 
     def judge_deaths(self) -> None:
         """A worker may end by a trap, and by being asked to leave; note what ended otherwise."""
         for death in self.pool.deaths:
-            service = death.partition(" ")[0]
-            if "status -9;" not in death and not ("status 0;" in death and service in self._leaving):
+            left = "status 0;" in death and death.partition(" ")[0] in self._leaving
+            if "status -9;" not in death and not left:
                 self.told.deaths.append(death)
         self.pool.deaths.clear()
 
@@ -236,8 +241,9 @@ class System:
                     self.documents = {
                         entry.path: entry async for entry in QdrantRegistry(store).entries(container="handbook")
                     }
-                self.calls = (await self.http.get(f"{self.stack.llm_url}/control/calls")).json()
-                await asyncio.sleep(0.3)
+                with suppress(httpx.TransportError):  # an idle connection that has just been closed
+                    self.calls = (await self.http.get(f"{self.stack.llm_url}/control/calls")).json()
+                await asyncio.sleep(_LOOK_AT_PEERS)
         finally:
             await store.close()
 
@@ -252,7 +258,8 @@ class System:
 
     async def queues(self) -> dict[str, dict[str, Any]]:
         """What is in each queue."""
-        found: dict[str, dict[str, Any]] = (await self.http.get(f"{self.stack.admin_url}/stats")).json()
+        async with httpx.AsyncClient(timeout=60) as admin:
+            found: dict[str, dict[str, Any]] = (await admin.get(f"{self.stack.admin_url}/stats")).json()
         return found
 
     async def close(self) -> None:
@@ -285,7 +292,7 @@ async def running(folder: Path) -> AsyncIterator[System]:
         system = System(stack, pool, traps, client)
         closing.push_async_callback(system.close)
         await system.fail_models()
-        await asyncio.gather(*(_add(system, service, closing) for service in SERVICES))
+        await asyncio.gather(*(_add(system, service, n, closing) for service in SERVICES for n in range(REPLICAS)))
         beside = [
             *(system.keep_alive(worker) for worker in pool.workers.values()),
             *(system.listen(session) for session in (FIRST, AGAIN)),
@@ -302,8 +309,9 @@ async def running(folder: Path) -> AsyncIterator[System]:
                 task.cancel()
 
 
-async def _add(system: System, service: str, closing: AsyncExitStack) -> None:
-    """Start the worker of `service`, with a proxy of its own to each peer."""
+async def _add(system: System, service: str, number: int, closing: AsyncExitStack) -> None:
+    """Start a worker of `service`, with a proxy of its own to each peer."""
+    name = f"{service}-{number}"
     at, ports, controls = system.stack.addresses, {}, {}
     peers = {
         "bus": at.broker,
@@ -311,13 +319,13 @@ async def _add(system: System, service: str, closing: AsyncExitStack) -> None:
         "vectors": httpx.URL(at.qdrant_url).port or 0,
         "models": httpx.URL(at.llm_url).port or 0,
     }
-    system.proxies[service] = []
+    system.proxies[name] = []
     for peer, port in peers.items():
         proxy = await closing.enter_async_context(Proxy("127.0.0.1", port))
         control = Control(proxy)
         controls[peer] = f"http://127.0.0.1:{await control.start('127.0.0.1', 0)}"
         closing.push_async_callback(control.stop)
-        system.proxies[service].append(proxy)
+        system.proxies[name].append(proxy)
         ports[peer] = proxy.port
     own = {
         "RAGBUS_REDIS_URL": f"redis://127.0.0.1:{ports['redis']}/0",
@@ -327,7 +335,7 @@ async def _add(system: System, service: str, closing: AsyncExitStack) -> None:
         "RAGBUS_SERVICEBUS_CONNECTION_STRING": at.connection_string.replace(f":{at.broker};", f":{ports['bus']};"),
         LINKS: " ".join(f"{peer}={url}" for peer, url in controls.items()),
     }
-    await system.pool.add(service, service, own)
+    await system.pool.add(name, service, own)
 
 
 def _a_config(folder: Path) -> Path:

@@ -5,7 +5,7 @@ what and to whom (`bus send retrieve.v1 to retrieve`, `redis ledger.CLAIM`, `mod
 lists the names. Whose work an effect belongs to is told by a mark that the driver puts into what it asks for.
 
     BEFORE        the process is killed, the peer heard nothing
-    UNANSWERED    the request was written, what the peer says is swallowed on the way, then the process is killed
+    UNANSWERED    the peer has answered, the answer is swallowed on the way, then the process is killed
     AFTER         the peer has confirmed, the process is killed before it does anything with that
 
 In the folder that `RAGBUS_CRASH_POINTS` names:
@@ -15,6 +15,7 @@ In the folder that `RAGBUS_CRASH_POINTS` names:
     seen/{mark}     a line per effect of that work, from the moment on that the driver makes the file
 """
 
+import json
 import os
 import re
 import signal
@@ -39,8 +40,8 @@ MARK = re.compile(r"cp-[0-9a-f]{16}")
 ANY = 0
 """For `Effect.times`: whichever comes next."""
 _REQUEST_ID = re.compile(r"\br[a-z2-7]{26}\b")
-# What was written has arrived by then; if it has not, the process dies as BEFORE, which is as good a crash.
-_ARRIVED = 0.25
+# A peer that has said nothing for so long will not: seconds.
+_SILENT = 4.0
 _AT_WORK: ContextVar[str] = ContextVar("mark of the delivery that is being worked on", default="")
 
 
@@ -206,17 +207,29 @@ class Trap:
             kill()
 
     def _swallow(self, peer: str) -> None:
-        """From now on nothing that `peer` says arrives, and in a moment the process is killed."""
-        body = b'[{"fault": "black-hole", "direction": "down"}]'
-        request = urllib.request.Request(f"{self._links[peer]}/control/faults", body, method="POST")
-        with urllib.request.urlopen(request, timeout=10):
-            pass
+        """From now on nothing that `peer` says arrives, and when it has said something the process is killed."""
+        control = f"{self._links[peer]}/control"
+        before = _swallowed(control)
+        _ask(f"{control}/faults", b'[{"fault": "black-hole", "direction": "down"}]')
 
         def killing() -> None:
-            time.sleep(_ARRIVED)
+            give_up = time.monotonic() + _SILENT
+            while _swallowed(control) == before and time.monotonic() < give_up:
+                time.sleep(0.01)
             kill()
 
         threading.Thread(target=killing, daemon=True).start()
+
+
+def _swallowed(control: str) -> int:
+    """Bytes from the peer that did not arrive."""
+    return int(json.loads(_ask(f"{control}/connections"))["swallowed"]["down"])
+
+
+def _ask(url: str, body: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(url, body, timeout=30) as reply:
+        said: bytes = reply.read()
+    return said
 
 
 def kill() -> NoReturn:
