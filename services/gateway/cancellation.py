@@ -13,7 +13,6 @@ from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id
 from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
 from shared.errors import TryLater
-from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
@@ -71,17 +70,14 @@ class Cancellation:
         Raises `RedisUnavailable`.
         """
         entry = await self._ledger.cancel(identity, caller.tenant, caller.name)
-        reach("cancel.noted")
         if entry.request is None:
             log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
             self._noted(identity)
             return None
         request, now = entry.request, self._clock()
         answer = (await self._ledger.decide(request, cancelled(request, now))).answer or cancelled(request, now)
-        reach("cancel.claimed")
         if answer.outcome is Outcome.CANCELLED:
             # What a call that is under way uses is charged when it is stopped.
             await self._correct_budget(request.tenant, request.spending, 0)
-            reach("cancel.settled")
         log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(request, answer, now))

@@ -27,7 +27,6 @@ from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
-from shared.failpoints import reach
 from shared.ledger.ledger import KEEP, Entry, Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
@@ -122,7 +121,6 @@ class DeadLetterConsumer:
             if not dead.is_told:
                 log.warning("dead.nobody_to_tell", reason=dead.reason, detail=dead.description)
             return []
-        reach("dead.telling")
         outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
         # What a bug said of itself is for us, not for the caller.
         message = "something went wrong on our side" if dead.reason == Reason.CRASHED else dead.description
@@ -133,7 +131,6 @@ class DeadLetterConsumer:
             await self._correct_budget(bound.tenant, bound.spending, 0)
             if dead.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
                 await self._release(bound)
-        reach("dead.settled")
         return [told] if told is not None else []
 
     def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:

@@ -27,7 +27,6 @@ from shared.contracts.fit import fitted
 from shared.contracts.outcome import ID_REUSED, Code, Outcome, RequestOutcome, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater, Unprocessable
-from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
@@ -114,14 +113,12 @@ class HttpEndpoint:
                         answer = entry.answer or answer
             return reply(answer)
         if isinstance(taken, Enqueued):
-            reach("http.taken")
             try:
                 await self._enqueue([*taken.envelopes])
             except Problem:
                 if not taken.resumed:  # what another ask admitted may be under way
                     await self._intake.take_back(taken.request, token)
                 raise
-            reach("http.enqueued")
         left = until - asyncio.get_running_loop().time()
         request = taken.request
         found = await self._outcome(request.request_id, request.admission, left, request.ask_digest)

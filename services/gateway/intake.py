@@ -32,7 +32,6 @@ from shared.contracts.outcome import (
     repeated,
 )
 from shared.contracts.request import Request
-from shared.failpoints import reach
 from shared.ledger.ledger import Entry, Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
@@ -216,7 +215,6 @@ class Intake:
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
             return Answered(request, over_budget(request, refusal.retry_after, self._clock()))
-        reach("intake.reserved")
         if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
             await self._budget.correct(request.tenant, request.spending, 0)
             wait, chance = self._held.usual(request), self._chance()
@@ -235,7 +233,6 @@ class Intake:
                     await self._give_back(request)
                 return known
             request = request.due(entry.answer_by or request.answer_by)
-        reach("intake.accepted")
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
     async def _cached(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:

@@ -10,7 +10,6 @@ from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.errors import TryLater
-from shared.failpoints import reach
 from shared.ledger.ledger import Ledger, key_of
 from shared.redis import RedisUnavailable
 
@@ -47,12 +46,10 @@ class OutcomeConsumer:
             await self._correct_budget(task.request.tenant, task.request.spending, 0)
             return [self._expired(task)]
         self._waiters.tell(task)
-        reach("outcomes.filing")
         try:
             await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
         except RedisUnavailable as away:
             raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
-        reach("outcomes.filed")
         return []
 
     async def _is_early(self, task: DeadlinePassed) -> bool:

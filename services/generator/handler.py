@@ -38,7 +38,6 @@ from shared.contracts.outcome import (
 )
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
-from shared.failpoints import reach
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -137,13 +136,9 @@ class Generator:
             return [self._out(request, overloaded(request, self._clock(), wait=late.usual, chance=self._chance()))]
         except Cancelled as stopped:
             return [await self._stopped(request, stopped)]
-        reach("generator.called")
         await self._keep(request, answer)
-        reach("generator.kept")
         await self._budget.spend(request.tenant, request.spending, spent)
-        reach("generator.settled")
         await self._cache_it(use_case, task, answer)
-        reach("generator.cached")
         return [self._out(request, answer)]
 
     async def _first_that_answers(
@@ -192,7 +187,6 @@ class Generator:
         call = self._call_times.begin(choice.deployment.name, request, within)
         if call is None:
             raise TooLate(self._call_times.usual(choice.deployment.name, request).total_seconds())
-        reach("generator.calling")
         try:
             reply = await self._model.complete(
                 choice.deployment,
@@ -227,7 +221,6 @@ class Generator:
     async def _stopped(self, request: Request, stopped: Cancelled) -> Envelope:
         """The outcome that was decided meanwhile goes out, in case whoever decided it could not send it."""
         await self._budget.spend(request.tenant, request.spending, stopped.used)
-        reach("generator.stopped")
         log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
         return self._out(request, cancelled(request, self._clock()))
 

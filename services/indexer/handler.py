@@ -20,7 +20,6 @@ from services.indexer.storage_event import BlobChanged, Change
 from services.indexer.version import VersionFactory
 from shared.contracts.envelope import Envelope
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.failpoints import reach
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.text import escaped
@@ -125,7 +124,6 @@ class Indexer:
             log.info("document.in_no_source", path=path)
         owner = (source.tenant, source.collection) if source else None
         mine = next((each for each in entries if (each.tenant, each.collection) == owner), None)
-        reach("indexer.looked")
         unchanged = True
         for entry in entries:
             if entry is mine and blob is not None:
@@ -152,7 +150,6 @@ class Indexer:
             data = await self._lake.read(source.container, blob.path, blob.etag)
         except (Changed, Vanished):
             return False
-        reach("indexer.read")
         content_hash = hashlib.sha256(data).hexdigest()
         if up_to_date and up_to_date.content_hash == content_hash:
             if not await self._writer.refresh(replace(up_to_date, etag=blob.etag)):
@@ -160,7 +157,6 @@ class Indexer:
             await self._finish(up_to_date)
             return True
         document = await self._parser.parse(data, blob.path, blob.content_type)
-        reach("indexer.parsed")
         if len(document.text) <= _QUICKLY_SPLIT:
             chunks = chunk(document, self._passage_tokens)
         else:

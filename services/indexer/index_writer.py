@@ -13,7 +13,6 @@ from typing import Protocol
 
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
-from shared.failpoints import reach
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.vectors.port import Document, Embedded, Passage, Passages, Registry
@@ -50,12 +49,10 @@ class IndexWriter:
         """
         embedded = await self._put(entry, passages)
         await self._invalidate(entry)
-        reach("indexer.committing")
         if not await self._registry.commit(entry, before):
             await self._passages.discard(entry.collection, entry.id, entry.build_id)
             log.info("document.overtaken", path=entry.path, version=entry.version)
             return False
-        reach("indexer.committed")
         await self.finish(entry)
         log.info(
             "document.indexed" if entry.is_live else "document.removed",
@@ -69,9 +66,7 @@ class IndexWriter:
     async def finish(self, entry: Document) -> None:
         """Do what follows a commit: evict answers, collect older passages. Idempotent."""
         await self._invalidate(entry)
-        reach("indexer.evicted")
         await self._passages.collect(entry.collection, entry.id, upto=entry.version, keep=entry.build_id)
-        reach("indexer.collected")
         await self._registry.commit(entry.as_finished(), entry.version)
 
     async def refresh(self, entry: Document) -> bool:
@@ -87,10 +82,8 @@ class IndexWriter:
             new = [each for each in batch if each.digest not in known]
             vectors = (await self._embedder.embed([as_embedded(each) for each in new])).vectors if new else []
             known |= dict(zip((each.digest for each in new), vectors, strict=True))
-            reach("indexer.embedded")
             points = [Embedded(each, known[each.digest], sparse.of_passage(as_embedded(each))) for each in batch]
             await self._passages.put(entry.collection, points)
-            reach("indexer.stored")
             embedded += len(new)
         self._metrics.passages_embedded.add(embedded)
         return embedded

@@ -17,7 +17,6 @@ from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
 from shared.embeddings.port import Embedder
 from shared.errors import Reason, Unprocessable
-from shared.failpoints import reach
 from shared.llm.tokens import count_tokens
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -74,11 +73,9 @@ class Retriever:
         # Before the search: an answer from older passages must never be cached under a newer epoch.
         epoch = await self._epochs.epoch(request.tenant, use_case.collection)
         candidates = await self._search(request, use_case)
-        reach("retriever.searched")
         if not candidates:
             # No model is paid, so what was reserved for one is given back.
             await self._budget.correct(request.tenant, request.spending, 0)
-            reach("retriever.given_back")
             return [to_caller(request, self._nothing_found(request), self._clock())]
         found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
         kept = len(found.candidates)
@@ -87,10 +84,8 @@ class Retriever:
 
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
         asked = as_asked(request)
-        reach("retriever.embedding")
         embedded = await self._embedder.embed([asked])
         [dense] = embedded.vectors
-        reach("retriever.embedded")
         # Now, because the request may end in many ways from here on, and every call that was made was paid.
         await self._budget.charge(request.tenant, count_tokens(asked) if embedded.tokens is None else embedded.tokens)
         wanted = use_case.retrieval.candidates

@@ -17,7 +17,6 @@ from shared.contracts.outcome import RequestOutcome, cancelled, id_reused
 from shared.contracts.queues import OUTCOMES
 from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
-from shared.failpoints import reach
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Entry, Ledger, key_of
 from shared.redis import RedisUnavailable
@@ -88,9 +87,7 @@ class OutcomeGuard:
         if not envelope.decide:
             await send(replace(envelope, message=answer))
             return Sent(answer)
-        reach("outcome.claiming")
         entry = await self._decide(request, answer)
-        reach("outcome.claimed")
         if entry is not None and not entry.asks_the_same(request):
             # Redis was away when it was admitted, and its id belongs to another question.
             await self.ended(request, entry)
@@ -117,12 +114,10 @@ class OutcomeGuard:
             winner = too_large(winner)
             await self._replace(request, winner)
             await send(replace(envelope, message=winner))
-        reach("outcome.sent")
         if guarded:
             await self._note_sent(request)
         elif entry is None and request.reply_to.queue != OUTCOMES:  # what arrives there is filed
             self._note_later(request, winner)
-        reach("outcome.noted")
         if self._tickets is not None and holder.reserved_tokens:  # what was refused at once never had a ticket
             await self._tickets.give_back(holder, winner)
         return Sent(winner, guarded)

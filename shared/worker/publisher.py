@@ -11,7 +11,6 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.outcome import RequestOutcome
 from shared.contracts.request import Request
 from shared.errors import Reason, TryLater, Unprocessable
-from shared.failpoints import reach
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
@@ -81,14 +80,12 @@ class Publisher:
     async def _hand_over(self, envelope: Envelope, send: Callable[[Outgoing], Awaitable[T]]) -> T:
         attributes = {names.MESSAGING_SYSTEM: names.SERVICEBUS, names.DESTINATION: envelope.queue}
         with traces.producing(f"{names.SEND} {envelope.queue}", {**attributes, names.MESSAGE_ID: envelope.message_id}):
-            reach("worker.sending")
             try:
                 result = await send(outgoing(envelope, self._clock()))
             except MessageTooLarge as large:
                 raise Unprocessable(Reason.PAYLOAD_TOO_LARGE, str(large)) from large
             except QueueFull as full:
                 raise TryLater(str(full), after=FULL) from full
-        reach("worker.sent")
         self._metrics.sent.add(1, {"queue": envelope.queue})
         return result
 

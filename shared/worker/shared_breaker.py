@@ -13,7 +13,6 @@ from datetime import timedelta
 from enum import Enum
 
 from shared.circuit_breaker import CLOSED, BreakerPolicy, BreakerState, asked_to_receive, failed, may_receive, succeeded
-from shared.failpoints import reach
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.logs import get_logger
 
@@ -89,7 +88,6 @@ class SharedBreaker:
         if not may_receive(state, self._who):
             return Circuit.OPEN
         if before.prober != self._who:
-            reach("breaker.half_open")
             log.info("breaker.half_open", queue=self._queue, times=state.opened)
         return Circuit.HALF_OPEN
 
@@ -105,7 +103,6 @@ class SharedBreaker:
         now, chance = self._clock(), self._chance()
         before, state = await self._change(lambda state: failed(state, self._who, now, chance, self._rules))
         if state.opened > before.opened:
-            reach("breaker.opened")
             wait = round(state.until - now, 1)
             log.warning("breaker.opened", queue=self._queue, times=state.opened, wait=wait, detail=why)
 

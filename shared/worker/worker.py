@@ -14,7 +14,7 @@ Sending comes before settling: a crash in between repeats work, which the ledger
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic
@@ -35,7 +35,6 @@ from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.outcome import Code, Outcome, RequestOutcome
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed, DependencyDown, Reason, Unprocessable
-from shared.failpoints import reach
 from shared.ledger.ledger import Entry
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -103,7 +102,6 @@ class Worker(Generic[Task]):
                 if delivery is None:
                     in_hand.release()
                     continue
-                reach("worker.received")
                 self._probe = delivery if allowed is Circuit.HALF_OPEN else None
                 task = self._start(delivery, in_hand)
                 if allowed is Circuit.HALF_OPEN or _is_suspect(delivery):
@@ -234,7 +232,6 @@ class Worker(Generic[Task]):
             await self._alone()
         try:
             task = self.consumer.decode(delivery.message)
-            reach("worker.decoded")
             request = self.consumer.request(task)
             if request is not None:
                 seen.append(request)
@@ -245,10 +242,8 @@ class Worker(Generic[Task]):
                 if known is not None:
                     await self.outcomes.ended(request, known)
                     return await self._done(delivery, "known", task, known)
-            reach("worker.recognised")
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
-            reach("worker.handled")
             # The next one's call need not wait until this one's result is sent and settled.
             self.slots.leave(delivery)
             if self.breaker is not None and not _was_given_up(envelopes):
@@ -276,13 +271,13 @@ class Worker(Generic[Task]):
     async def _done(self, delivery: Delivery, word: str, task: Task, known: Entry | None = None) -> str:
         kept = self.consumer.archive(task, known) if self.consumer.archive is not None else None
         if isinstance(kept, ArchiveInPlace):
-            reach("worker.archiving")
-            return await _settled(delivery.dead_letter(kept.reason, kept.description), "archived")
+            await delivery.dead_letter(kept.reason, kept.description)
+            return "archived"
         if kept is not None:
             # A crash after this makes a second copy, under the same id.
             await self.publisher.send(kept)
-        reach("worker.completing")
-        return await _settled(delivery.complete(), word)
+        await delivery.complete()
+        return word
 
     async def _recognise(self, request: Request) -> Entry | None:
         """What the ledger has when nothing is left to work on: the outcome, which is made sure to be sent, or past."""
@@ -332,22 +327,21 @@ class Worker(Generic[Task]):
         )
         match decision:
             case Retry(at=at, why=why):
-                reach("worker.retrying")
                 try:
                     await self.bus.send(retry_copy(message, identity, at))
                 except MessageTooLarge as large:
                     # With the marks of an attempt it is more than the broker takes, at every redelivery.
                     return await self._after(Unprocessable(Reason.PAYLOAD_TOO_LARGE, f"{large}: {why}"), delivery)
-                reach("worker.retried")
                 self.metrics.retries.add(1, {"queue": message.queue})
                 log.info("delivery.retried", until=at.isoformat(), detail=why)
-                return await _settled(delivery.complete(), "retried")
+                await delivery.complete()
+                return "retried"
             case DeadLetter(reason=reason, detail=detail):
                 self.metrics.dead_letters.add(1, {"queue": message.queue, "reason": reason})
                 trace = failure if reason is Reason.CRASHED else None
                 log.warning("delivery.dead_lettered", reason=reason, detail=detail, exc_info=trace)
-                reach("worker.dead_lettering")
-                return await _settled(delivery.dead_letter(reason, detail), "dead_lettered")
+                await delivery.dead_letter(reason, detail)
+                return "dead_lettered"
 
     async def _hand_back(self, delivery: Delivery) -> None:
         """The grace period is over: leave the work to another worker, at the same attempt."""
@@ -356,9 +350,7 @@ class Worker(Generic[Task]):
             # A copy would not be dead any more; its lock runs out and another worker looks at it.
             return delivery.forget()
         try:
-            reach("worker.handing_back")
             await self.bus.send(handed_back(message, self.consumer.identify(message), self.clock()))
-            reach("worker.handed_back")
             await delivery.complete()
             log.info("delivery.handed_back")
         except Exception as away:  # noqa: BLE001 - we are leaving; the lock runs out
@@ -391,12 +383,6 @@ def _who(seen: Sequence[Request]) -> dict[str, str]:
 
 def _spoken(request: Request) -> dict[str, str]:
     return {names.REQUEST_ID: request.request_id, names.TENANT: request.tenant, names.USE_CASE: request.use_case}
-
-
-async def _settled(settling: Awaitable[Any], word: str) -> str:
-    await settling
-    reach("worker.settled")
-    return word
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:

@@ -23,7 +23,6 @@ from typing import Any
 
 from local.stack import leash
 from tests.crash_points.trap import Trap
-from tests.failpoints import arm
 
 SERVICES = ("gateway", "retriever", "generator", "indexer")
 # What they import late, in their adapters. Nothing of it may start a thread: a fork would not take it along.
@@ -102,7 +101,6 @@ def _fork(wanted: Mapping[str, Any]) -> int:
 
 def _work(service: str) -> None:
     """Run the service as its image does; where a folder of crash points is named, with traps around its ports."""
-    arm(service, os.environ)
     main = importlib.import_module(f"services.{service}.main")
     trap = Trap.of(service, os.environ)
     if trap is None:
