@@ -1,1 +1,1 @@
-"""What at least two workers say the same way. Imports point down; `make check` holds the floors."""
+"""What at least two workers need in the same form. Imports point down; `make check` enforces the layers."""

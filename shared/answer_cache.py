@@ -24,7 +24,7 @@ from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.request import Turn
 from shared.redis import FailFastRedis
 
-# Raised when what is kept is made in another way; what was kept before is not found then.
+# Raise it when cached entries are made in another way; earlier entries are then not found.
 FORM = 2
 
 # KEYS: entry, minimum, epoch, a uses-set per document
@@ -86,7 +86,7 @@ class CachePartition:
 
 
 class AnswerCache:
-    """Finds, stores and invalidates answers. Every method raises `RedisUnavailable` when Redis is away."""
+    """Finds, stores and invalidates answers. Every method raises `RedisUnavailable`."""
 
     def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
@@ -108,7 +108,7 @@ class AnswerCache:
     ) -> bool:
         """Keep `answer` for `ttl` seconds, unless a document it used has changed since the search.
 
-        `epoch`: what `epoch()` said before the search. `uses`: the documents and their versions; None: as cited.
+        `epoch`: the result of `epoch()` before the search. `uses`: the documents and their versions; None: as cited.
         """
         cited = {(citation.path, citation.version) for citation in answer.citations}
         uses = sorted(cited if uses is None else uses)
@@ -123,7 +123,8 @@ class AnswerCache:
         return int(await self._redis.run(lambda redis: redis.get(CachePartition(tenant, collection).key("epoch"))) or 0)
 
     async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> int:
-        """Evict what used `path` below `version`, and refuse it from now on; says how many went."""
+        """Evict what used `path` below `version`, and refuse such answers from now on; returns how many were
+        evicted."""
         partition = CachePartition(tenant, collection)
         keys = [partition.key("uses", path), partition.key("minimum"), partition.key("epoch")]
         return int(await self._redis.script(_INVALIDATE, keys, [path, version]))
@@ -136,9 +137,9 @@ class AnswerCache:
 def answer_key(
     secret: str, *, tenant: str, acl_class: str, use_case: str, version: str, question: str, turns: Sequence[Turn]
 ) -> str:
-    """Where an answer is kept: the same only for callers who may see the same, asking the same, of the same.
+    """The cache key of an answer: equal only for the same question, use case and rights.
 
-    A keyed hash, so that nobody who reads Redis can test guesses of what was asked.
+    A keyed hash, so that a reader of Redis cannot test guesses of what was asked.
     """
     conversation = [[turn.role, normalise(turn.text)] for turn in turns]
     scope = json.dumps([FORM, tenant, acl_class, use_case, version, conversation, normalise(question)])
@@ -146,9 +147,9 @@ def answer_key(
 
 
 def normalise(text: str) -> str:
-    """Without what makes no difference: case, spacing, Unicode form, closing punctuation.
+    """`text` without differences of case, spacing, Unicode form and closing punctuation.
 
-    NFC, for NFKC would make `10⁵` the same as `105`; and `US` among other words is not `us`.
+    NFC, because NFKC would turn `10⁵` into `105`; and `US` among other words is not `us`.
     """
     shouted = text.isupper()
     words = unicodedata.normalize("NFC", text).split()

@@ -1,4 +1,4 @@
-"""When a queue is not received from, because what its work needs is down. Pure: state in, state out.
+"""When workers stop receiving from a queue because a dependency is down. Pure: state in, state out.
 
                failure × threshold                 its time has come
     ┌──────────┐ ───────────────▶ ┌──────┐ ───────────────────────▶ ┌───────────┐
@@ -7,8 +7,8 @@
          ▲         any success               the probe failed             │
          └────────────────────────────────────────────────────────────────┘ it succeeded
 
-A circuit breaker (Nygard, "Release It!", ch. 5) whose only probe is one delivery of one replica: what scales by
-the backlog would otherwise send every new replica against a dead model. The waits double, with jitter.
+A circuit breaker (Nygard, "Release It!", ch. 5) whose only probe is one delivery of one replica. Otherwise a scaler
+that reads the backlog would send every new replica against a dead model. The waits double, with jitter.
 """
 
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ class BreakerPolicy:
     """When to open, and for how long; times in seconds."""
 
     threshold: int = 5
-    """Failures in a row, over all replicas; with a success in between they are a matter of single messages."""
+    """Failures in a row, over all replicas; a success in between resets the count."""
     first: float = 1.0
     longest: float = 15.0
     lease: float = 10.0
-    """How long a prober that says nothing is waited for."""
+    """How long a silent prober keeps the probe."""
 
     def wait(self, times: int, chance: float) -> float:
-        """How long to stay open for the `times`-th time (from 1); `chance` in 0..1 takes up to half of it away."""
+        """How long to stay open for the `times`-th time (from 1); `chance` in 0..1 shortens it by up to half."""
         longest: float = min(self.longest, self.first * (1 << min(times - 1, 20)))
         return longest * (1 - chance / 2)
 
@@ -45,7 +45,7 @@ class BreakerState:
 
     @property
     def is_closed(self) -> bool:
-        """Whether everybody may receive."""
+        """Whether every replica may receive."""
         return self.opened == 0
 
 
@@ -66,19 +66,19 @@ def failed(state: BreakerState, who: str, now: float, chance: float, rules: Brea
 
 
 def succeeded(_state: BreakerState) -> BreakerState:
-    """After a success, whoever met it and whenever it began: it is there."""
+    """After a success of any worker, whenever it began: the dependency is up."""
     return CLOSED
 
 
 def asked_to_receive(state: BreakerState, who: str, now: float, rules: BreakerPolicy) -> BreakerState:
-    """`who` would like to receive: the probe is its own when the time has come and nobody else has it."""
+    """`who` wants to receive: it gets the probe when the time has come and no other worker has it."""
     if state.is_closed or (state.prober != who and now < state.until):
         return state
     return replace(state, prober=who, until=now + rules.lease)
 
 
 def may_receive(state: BreakerState, who: str) -> bool:
-    """Whether `who` may, of as many as it likes when closed, else of one."""
+    """Whether `who` may receive: any number when closed, else one delivery as the probe."""
     return state.is_closed or state.prober == who
 
 

@@ -2,7 +2,7 @@
 
 Exception
 ├── TryLater        the work is good, the moment is bad      -> a scheduled copy
-│   └── DependencyDown  what all work of the queue needs is down  -> and the breaker counts it
+│   └── DependencyDown  a dependency of the queue is down        -> and the breaker counts it
 ├── Unprocessable   no redelivery can help                   -> the dead-letter queue
 └── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
 """
@@ -29,7 +29,7 @@ class Reason(StrEnum):
 
 
 class TryLater(Exception):
-    """Good work at a bad moment; `after` is the least wait that the other side asked for."""
+    """Good work at a bad moment; `after` is the minimum wait that the other side asked for."""
 
     def __init__(self, why: str, *, after: timedelta = timedelta(0)) -> None:
         super().__init__(why)
@@ -37,14 +37,14 @@ class TryLater(Exception):
 
 
 class DependencyDown(TryLater):
-    """What this queue's work needs (vectors, models) failed: unreachable, a timeout, a 5xx; not a throttle.
+    """A dependency of this queue's work (vectors, models) failed: unreachable, a time-out, a 5xx; not a throttle.
 
-    It says nothing against the message and much about the next one, so the breaker of the queue counts it.
+    The message is not at fault, and the next one would fail as well; so the queue's circuit breaker counts it.
     """
 
 
 class Unprocessable(Exception):
-    """Nothing that a redelivery could mend. `detail` is a sentence for the person who opens it."""
+    """No redelivery can help. `detail` is a sentence for the person who opens the dead letter."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -53,7 +53,7 @@ class Unprocessable(Exception):
 
 
 class DeadlineMissed(Unprocessable):
-    """Nobody waits for it any more."""
+    """The deadline has passed."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(Reason.DEADLINE_EXCEEDED, detail)

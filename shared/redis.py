@@ -1,14 +1,13 @@
-"""A Redis connection that never makes anybody wait: a short timeout, no retries, and silence while Redis is away.
+"""A Redis client that fails fast: a short time-out, no retries, and no commands while Redis is unavailable.
 
-redis-py's defaults turn a hung server into a minute of silence (10 retries of 5 s). Here the first to meet a
-dead Redis lose `TIMEOUT`, and nobody after them loses anything: a task of our own, not a request, asks until
-Redis is back.
+redis-py's defaults turn a hung server into a minute of silence (10 retries of 5 s). Here the first commands to a dead
+Redis lose `TIMEOUT`, and later ones fail at once: a background task, not a request, tries until Redis is back.
 
     here ──a command fails or is late──▶ away ──a write succeeds on every node──▶ here
                                           └──◀─ every `PAUSE` ─┘
 
-Redis is one server or a Redis Cluster (`redis_cluster.py`). A cluster is away as a whole: a request that met its
-silent nodes one after the other would wait for each.
+Redis is one server or a Redis Cluster (`redis_cluster.py`). A cluster is available or unavailable as a whole: a request
+that met several silent nodes would wait for each.
 """
 
 import asyncio
@@ -29,24 +28,24 @@ log = get_logger()
 # A request meets up to three processes, each of which may be the first in it to find Redis hung: together they
 # stay below the 0.3 s that Redis may cost a request (docs/explanation/delivery.md).
 TIMEOUT = 0.08
-# Between two looks whether it is back.
+# Seconds between two attempts during an outage.
 PAUSE = 1.0
 # A burst waits for one of these rather than opening hundreds at once, which a busy server would refuse.
 CONNECTIONS = 16
-# Of these, how many to each node are opened where nobody waits for it: at the start, and when Redis is back.
+# How many of these are opened to each node in advance: at the start, and after an outage.
 _OPENED_AHEAD = 4
-# How long new connections and their first answers may take there.
+# Seconds that new connections and their first replies may take then.
 PATIENCE = 3.0
-# What has arrived while this process was busy is read in the next turn of its loop.
+# A reply that arrived while this process was busy is read in the next turn of its event loop.
 _NEXT_TURN = 0.005
-# What a worker does to Redis is write, by scripts: a replica, a full server and a cluster without its slots all
-# answer PING.
+# Workers write by scripts, so the probe does too: a replica, a full server and a cluster without its slots all answer
+# PING.
 _PROBE = "ragbus:probe"
 _WRITE = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer, or did not a moment ago."""
+    """Redis did not answer, now or a moment ago."""
 
 
 class FailFastRedis:
@@ -61,11 +60,11 @@ class FailFastRedis:
         patience: float = PATIENCE,
         changed: Callable[[bool], None] = lambda _up: None,
     ) -> None:
-        """`timeout` is that of one command, a new connection included; `patience` that of finding out if it is back.
+        """`timeout`: of one command, including a new connection; `patience`: of one attempt during an outage.
 
         All in seconds.
 
-        `changed` hears whether Redis takes commands, whenever that was found out.
+        `changed`: called with whether Redis accepts commands, after each check.
         """
         self._url = url
         self._timeout = timeout
@@ -84,9 +83,9 @@ class FailFastRedis:
         return self._returning is not None and not self._returning.done()
 
     async def check(self) -> None:
-        """Find out whether Redis takes commands, and open the first connections; at the start, when nobody waits.
+        """Check whether Redis accepts commands, and open the first connections; called at the start.
 
-        When it does not, it is away from now on and looked for; a line in the log says why.
+        If it does not, it counts as unavailable, the background task starts, and the log says why.
         """
         try:
             await self._probe()
@@ -98,7 +97,7 @@ class FailFastRedis:
     async def probe(self) -> int:
         """Write on every node, as the workers do; returns their number, raises `RedisUnavailable` with the reason.
 
-        Changes nothing about `away`.
+        Does not change whether Redis counts as unavailable.
         """
         try:
             await self._probe()
@@ -130,7 +129,7 @@ class FailFastRedis:
 
         self._raise_if_away()
         async with self._slots:
-            self._raise_if_away()  # whoever had the slot may have found out
+            self._raise_if_away()  # the command before this one may have failed
             try:
                 return await self._soon(call())
             except TryAgainError as moving:
@@ -159,8 +158,8 @@ class FailFastRedis:
     async def _soon(self, command: Awaitable[T]) -> T:
         """The result of `command`; `TimeoutError` when there is none in time.
 
-        redis-py's own timeouts blame Redis for what this process was busy with: a turn of its loop that takes longer
-        than the timeout would be an outage, although the answer waits in the socket.
+        redis-py's own time-outs blame Redis for a busy process: a turn of the event loop that takes longer than the
+        time-out would count as an outage, although the reply is already in the socket.
         """
         task = asyncio.ensure_future(command)
         try:
@@ -181,7 +180,7 @@ class FailFastRedis:
         self._why = str(error) or repr(error)
         log.warning("redis.unavailable", detail=self._why)
         self._changed(False)
-        self._returning = asyncio.create_task(self._until_it_is_back(), name="redis: is it back?")
+        self._returning = asyncio.create_task(self._until_it_is_back(), name="redis: watch for its return")
 
     async def _until_it_is_back(self) -> None:
         since = time.monotonic()
@@ -203,7 +202,7 @@ class FailFastRedis:
     async def _probe(self) -> None:
         """Write on every node, by a script as the workers do; raises what fails."""
         nodes = self._connected()
-        # Opening connections may take a while here, where nobody waits for it. Then it has to be quick.
+        # Opening connections may take long here, because no request waits for it. The next command must be fast.
         try:
             async with asyncio.timeout(self._patience):
                 await nodes.learn()
@@ -221,7 +220,7 @@ class FailFastRedis:
 
     async def _forget_idle_connections(self) -> None:
         """They may be as dead as the one that failed, and would cost a timeout each."""
-        for _ in range(CONNECTIONS):  # so that nobody takes one while it is closed
+        for _ in range(CONNECTIONS):  # so that no command takes one while it is closed
             await self._slots.acquire()
         try:
             with suppress(*_failures()):

@@ -1,7 +1,7 @@
-"""The servers behind one Redis address: a server that stands alone, or the nodes of a Redis Cluster.
+"""The servers behind one Redis address: a single server, or the nodes of a Redis Cluster.
 
-A server that stands alone never answers MOVED, so a connection needs no question before its first command. A cluster
-says MOVED where another node has the slot of a key, and CLUSTER SLOTS then tells which node has which slot.
+A single server never answers MOVED, so a connection sends nothing before its first command. A cluster answers MOVED
+when another node has the slot of a key; CLUSTER SLOTS then returns the node of every slot.
 
     command ──▶ the node that has the key's slot ──MOVED──▶ learn the slots ──▶ the node that has it now
                                                  ──ASK────▶ ASKING and the command, on one connection to the node
@@ -57,7 +57,7 @@ class RedisNodes(AsyncCoreCommands):
         self._entrance: Address = (str(self._options.get("host", "")), int(self._options.get("port", 0)))
         self._clients: dict[Address, Redis] = {self._entrance: Redis.from_pool(pool)}
         self._owners: list[Address] = []
-        """Who has each slot; empty while there is no cluster that we know of."""
+        """The node of each slot; empty until a cluster is known."""
         self._by_name = False
         self._learned = 0
         self._asked = -1
@@ -84,7 +84,7 @@ class RedisNodes(AsyncCoreCommands):
         """Ask a node that answers which node has which slot. A server that stands alone refuses the question."""
         async with self._learning:
             known = list(self._clients)
-            # Each time another is the first: one that is silent takes all the time that the caller has.
+            # Start with another node each time, because a silent one uses up the caller's time.
             self._asked = (self._asked + 1) % len(known)
             failure: Exception | None = None
             for address in known[self._asked :] + known[: self._asked]:
@@ -137,7 +137,7 @@ class RedisNodes(AsyncCoreCommands):
         return self._clients[address]
 
     async def _ask(self, node: Address, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # ASKING is good for the next command of its connection only.
+        # ASKING applies to the next command of its connection only.
         pipe = self._client(node).pipeline(transaction=False)
         pipe.execute_command("ASKING")
         pipe.execute_command(*args, **options)
@@ -165,7 +165,7 @@ class RedisNodes(AsyncCoreCommands):
         # everywhere. Under the name of its endpoint, which its certificate is for, the port chooses the node.
         named = issubclass(self._connect, SSLConnection) and not _is_ip(self._entrance[0])
         self._by_name = named and len({port for _, port in told}) == len(told)
-        owners = [self._entrance] * REDIS_CLUSTER_HASH_SLOTS  # it says CLUSTERDOWN for a slot that nobody has
+        owners = [self._entrance] * REDIS_CLUSTER_HASH_SLOTS  # it answers CLUSTERDOWN for a slot without a node
         for first, last, (host, port, *_), *_ in slots:
             owners[first : last + 1] = [self._reached(host, port, teller)] * (last + 1 - first)
         self._owners = owners
@@ -188,7 +188,7 @@ def _slot_of(args: tuple[Any, ...]) -> int:
     keys = args[3 : 3 + int(args[2])] if args[0] in ("EVAL", "EVALSHA") else args[1:2]
     slots = {key_slot(str(key).encode()) for key in keys} or {0}
     if len(slots) > 1:
-        raise ValueError(f"keys in {len(slots)} slots of a Redis Cluster; put what they share into braces: {keys}")
+        raise ValueError(f"keys in {len(slots)} slots of a Redis Cluster; put the common part into braces: {keys}")
     return slots.pop()
 
 

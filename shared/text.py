@@ -1,24 +1,23 @@
-"""What people see of a text, and what they do not. Pure; the one owner of that difference.
+"""Which characters of a text are visible. Pure; the only place that decides it.
 
-What a model reads and a person does not can carry instructions past everybody (OWASP LLM01), and what moves a cursor or
-turns the direction of writing can show another text than the one that is there. So every text from outside is kept as
-it is seen: of documents, questions, conversations, models, and of other programs' errors. In it is nothing of
+Characters that a model reads and people do not see can carry instructions (OWASP LLM01); characters that move a cursor
+or change the direction of writing can make a text look different. So every text from outside is kept as people see it:
+documents, questions, conversations, replies of models, errors of other programs. These are removed:
 
     Default_Ignorable_Code_Point   joiners, variation selectors, soft hyphens, Hangul fillers, tags
     general category Cf            format characters; bidirectional controls are among them
     C0 and C1 controls             but for the tab; every line break becomes a line feed
     surrogates, private use, noncharacters
 
-What that costs: an emoji that is joined of several falls into its parts, a heart loses its colour, Persian and Indic
-words lose the joiners that choose between two shapes of a letter (they stay legible), an icon of a private font is
-gone, and so are the few number signs of Arabic and Kaithi that are of category Cf. Nothing is normalised: NFKC would
-make 10⁵ into 105.
+The cost: a joined emoji falls into its parts, a heart loses its colour, Persian and Indic words lose the joiners that
+choose the shape of a letter (they stay legible), icons of private fonts disappear, and so do the few number signs of
+Arabic and Kaithi of category Cf. Nothing is normalised: NFKC would turn 10⁵ into 105.
 """
 
 import re
 
-# Unicode 18.0.0, DerivedCoreProperties.txt and DerivedGeneralCategory.txt. Written down, because the tables of Python
-# 3.11 are of 14.0 and a set that depends on the interpreter is no set.
+# Unicode 18.0.0, DerivedCoreProperties.txt and DerivedGeneralCategory.txt. A constant, because Python 3.11 has the
+# tables of 14.0, and the set must not depend on the interpreter.
 _BASIC = (
     "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # controls
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
@@ -40,7 +39,7 @@ _IS_BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _BREAK = re.compile("[\r\x0b\x0c\x85\u2028\u2029]")
 _UNSEEN = re.compile(f"[{_BASIC}{_BEYOND}\r\x0b\x0c\x85\u2028\u2029]")
 
-# Enough of another program's error to see what it is about; pages of HTML have been seen.
+# Characters that are quoted from another program's error; some send pages of HTML.
 BRIEF = 500
 
 
@@ -51,7 +50,7 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` with what people do not see written out, as `\\u202e`: for names, which must stay what they are."""
+    """`text` with invisible characters written as `\\u202e`: for names, which must not change."""
     return _UNSEEN.sub(lambda found: _code(ord(found[0])), text)
 
 

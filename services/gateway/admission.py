@@ -78,7 +78,7 @@ def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: dat
     if refusal is not None:
         return Refused(request, ending(request, Outcome.REFUSED, refusal[0], refusal[1], finished_at=now))
     if request.is_late(now):
-        late = "the deadline had passed when the question was looked at"
+        late = "the deadline had passed when the gateway read the ask"
         answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
         return Refused(request, answer)
     assert use_case is not None
@@ -111,7 +111,10 @@ def _refusal(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None) ->
     if name not in arrival.caller.use_cases:
         return Code.NOT_ALLOWED, f"{arrival.caller.name} may not use {name!r}"
     if arrival.reply_to and _entity(arrival.reply_to) not in {q.lower() for q in arrival.caller.reply_queues}:
-        return Code.REPLY_TO_NOT_ALLOWED, "reply_to is not one of this caller's reply queues; answered here instead"
+        return (
+            Code.REPLY_TO_NOT_ALLOWED,
+            "reply_to is not one of this caller's reply queues; this outcome is in the first of them",
+        )
     tokens = count_tokens(ask.question)
     if tokens > use_case.question_tokens:
         longest = use_case.question_tokens
@@ -124,7 +127,7 @@ def _too_heavy(request: Request) -> tuple[Code, str] | None:
     if size <= LARGEST_REQUEST:
         return None
     most = LARGEST_REQUEST // 1024
-    said = f"question and conversation take {size // 1024} KiB as JSON, {most} are carried; shorten the conversation"
+    said = f"question and conversation take {size // 1024} KiB as JSON, {most} are allowed; shorten the conversation"
     return Code.PAYLOAD_TOO_LARGE, said
 
 

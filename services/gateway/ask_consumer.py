@@ -90,7 +90,9 @@ class AskConsumer:
         taken = await self._intake.take(incoming.said, incoming.arrival)
         match taken:
             case Underway():
-                raise TryLater("another message with this id is being worked on; its outcome is this one's too")
+                raise TryLater(
+                    "another message with this id is in progress; its outcome is also the outcome of this one"
+                )
             case Done() | Answered(standing=Standing.SENT):
                 return []
             case Answered(request, answer, standing) if standing in (Standing.ALONE, Standing.AGAIN):

@@ -90,7 +90,7 @@ class RequireKey:
 
 def too_many_requests(at_once: int) -> Problem:
     """429 for a caller that has as many requests at work as it may have."""
-    detail = f"{at_once} requests of a caller are served at once; wait for one of yours"
+    detail = f"{at_once} requests of one caller may run at once; wait until one of yours has finished"
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "1"})
 
 

@@ -61,7 +61,7 @@ class Cancellation:
             if attempt >= ATTEMPTS:
                 log.warning("cancel.given_up", request_id=identities[0], tenant=caller.tenant, detail=str(away))
                 return []
-            raise TryLater(f"the ledger cannot be reached: {away}", after=WAIT_FOR_REDIS) from away
+            raise TryLater(f"the ledger is unavailable: {away}", after=WAIT_FOR_REDIS) from away
         return [outcome.envelope for outcome in outcomes if outcome is not None]
 
     async def cancel(self, identity: str, caller: Caller) -> Decided | None:

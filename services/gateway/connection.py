@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             # What a callback raised is the context of what the parser raises.
             cause = error.__context__
-            broken = Problem(HTTPStatus.BAD_REQUEST, f"this is not a request of HTTP/1.1: {cause or error}")
+            broken = Problem(HTTPStatus.BAD_REQUEST, f"this is not a valid HTTP/1.1 request: {cause or error}")
             self._refuse(cause if isinstance(cause, Problem) else broken)
 
     def pause_writing(self) -> None:
@@ -228,11 +228,11 @@ class Connection(HttpToolsProtocol):
             raise Problem(HTTPStatus.BAD_REQUEST, "send one Host header")
         codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings and (codings != [b"chunked"] or version == "1.0"):
-            raise Problem(HTTPStatus.BAD_REQUEST, "the only Transfer-Encoding is chunked, in HTTP/1.1")
+            raise Problem(HTTPStatus.BAD_REQUEST, "the only supported Transfer-Encoding is chunked, in HTTP/1.1")
 
     def _check_target(self) -> None:
         if not self.url.startswith(b"/") or b"#" in self.url:
-            raise Problem(HTTPStatus.BAD_REQUEST, "send the path as the request target; this server is no proxy")
+            raise Problem(HTTPStatus.BAD_REQUEST, "send a path as the request target; this server is not a proxy")
 
     def _too_large(self) -> Problem:
         detail = f"the body is larger than {self._limits.body} bytes"
@@ -327,4 +327,4 @@ class Connection(HttpToolsProtocol):
 
 
 def _too_many_headers() -> Problem:
-    return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too many, or too large")
+    return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many headers, or they are too large")

@@ -90,7 +90,9 @@ def make_app(endpoint: HttpEndpoint, at_once: int = Limits.per_caller) -> FastAP
         body: AskBody,
         known: known_caller,
         wait: seconds = 0,
-        deadline: Annotated[float | None, Query(gt=0, lt=86_400, description="seconds until it is too late")] = None,
+        deadline: Annotated[
+            float | None, Query(gt=0, lt=86_400, description="the deadline, in seconds from now")
+        ] = None,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_ID - 8)] = None,
     ) -> Response:
         parent = TraceContextTextMapPropagator().extract(dict(request.headers))

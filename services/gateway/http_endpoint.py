@@ -141,7 +141,7 @@ class HttpEndpoint:
         try:
             outcome = await self._cancelling.cancel(request_id, caller)
         except RedisUnavailable as away:
-            raise Problem(SERVICE_UNAVAILABLE, "it cannot be cancelled at the moment", headers=RETRY) from away
+            raise Problem(SERVICE_UNAVAILABLE, "the request cannot be cancelled now", headers=RETRY) from away
         if outcome is None:
             return accepted(request_id)
         with suppress(Problem):  # it is the outcome all the same, and told by whoever meets the request next
@@ -198,7 +198,7 @@ class HttpEndpoint:
         try:
             entry = await self._ledger.find(request_id)
         except RedisUnavailable as away:
-            raise Problem(SERVICE_UNAVAILABLE, "outcomes cannot be read at the moment", headers=RETRY) from away
+            raise Problem(SERVICE_UNAVAILABLE, "outcomes cannot be read now", headers=RETRY) from away
         if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
             raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
         return entry

@@ -44,9 +44,9 @@ class Standing(Enum):
     """What the outcome that an ask gets at once is to its request."""
 
     FIRST = "its outcome: to be decided, and sent"
-    SENT = "its outcome, which this very ask was sent before"
-    AGAIN = "its outcome, which another ask with this id has got"
-    ALONE = "none: this ask alone hears it"
+    SENT = "its outcome, which this ask got before"
+    AGAIN = "its outcome, which another ask with this id got"
+    ALONE = "none: only this ask is told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Intake:
             if not request.is_late(now):
                 return Underway(request)
             # Its own time is over; that of the first ask may not be.
-            late = "the first ask with this id had no outcome before the deadline of this one"
+            late = "the first ask with this id had no outcome before this one's deadline"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
             return Answered(request, answer, Standing.ALONE)
         if entry.is_open:
@@ -267,9 +267,9 @@ class Intake:
 def over_budget(request: Request, wait: float | None, now: datetime) -> RequestOutcome:
     """The outcome of a request whose tenant has no tokens left; `wait` seconds from now it has, or None if never."""
     message = (
-        f"tenant {request.tenant} has used up its tokens per minute; try again in {math.ceil(wait)} s"
+        f"tenant {request.tenant} has spent its tokens for this minute; ask again in {math.ceil(wait)} s"
         if wait is not None
-        else f"one question can need more tokens than tenant {request.tenant} has per minute; raise its budget"
+        else f"one question may need more tokens than tenant {request.tenant} has per minute; raise its budget"
     )
     return ending(
         request,

@@ -15,12 +15,12 @@ from shared.redis import RedisUnavailable
 
 CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
-# While Redis is away an outcome waits on its queue; this is how long between looks.
+# The wait between two attempts while Redis is unavailable; the outcome stays on its queue.
 WAIT_FOR_REDIS = timedelta(seconds=2)
 
 
 class OutcomeConsumer:
-    """Files outcomes for HTTP callers, and tells callers whose deadline has passed."""
+    """Stores outcomes for HTTP callers, and sends `expired` to callers whose deadline has passed."""
 
     def __init__(
         self, ledger: Ledger, waiters: Waiters, correct_budget: CorrectBudget, clock: Callable[[], datetime]
@@ -42,18 +42,18 @@ class OutcomeConsumer:
         if isinstance(task, DeadlinePassed):
             if await self._is_early(task):
                 return []
-            # What a call has used is charged by whoever made it, also afterwards.
+            # The worker that made a call charges for it, also afterwards.
             await self._correct_budget(task.request.tenant, task.request.spending, 0)
             return [self._expired(task)]
         self._waiters.tell(task)
         try:
             await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
         except RedisUnavailable as away:
-            raise TryLater(f"the outcome cannot be stored: {away}", after=WAIT_FOR_REDIS) from away
+            raise TryLater(f"the outcome cannot be stored in Redis: {away}", after=WAIT_FOR_REDIS) from away
         return []
 
     async def _is_early(self, task: DeadlinePassed) -> bool:
-        """Whether the request was admitted anew meanwhile, with a later deadline and a sentinel of its own."""
+        """Whether the request was admitted again meanwhile, with a later deadline and its own sentinel."""
         try:
             entry = await self._ledger.find(key_of(task.request))
         except RedisUnavailable:
@@ -65,6 +65,6 @@ class OutcomeConsumer:
 
     def _expired(self, task: DeadlinePassed) -> Envelope:
         request, now = task.request, self._clock()
-        message = f"no answer was ready by {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
+        message = f"there was no answer by the deadline, {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
         answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, message, retryable=True, finished_at=now)
         return to_caller(request, answer, now)

@@ -82,7 +82,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     async def bug(_request: Request, error: Exception) -> Response:
         log.error("http.bug", error=repr(error))
-        detail = "something went wrong on our side"
+        detail = "an internal error occurred; the operator has its traceback"
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, Code.CRASHED).response()
 
     app.add_exception_handler(Problem, problem)

@@ -81,7 +81,7 @@ def _caller(request: Request, callers: Callers) -> Caller:
     found = next((one for one in callers.callers if (one.tenant, one.name) == (request.tenant, request.caller)), None)
     if found is None:
         raise Unprocessable(
-            Reason.UNAUTHORIZED, f"callers.yaml has no caller {request.caller} of {request.tenant} any more"
+            Reason.UNAUTHORIZED, f"callers.yaml no longer has caller {request.caller} of {request.tenant}"
         )
     # Replies over HTTP are ours to file, whatever reply queues the caller has for its messages.
     return found.model_copy(update={"reply_queues": (OUTCOMES,)}) if request.reply_to.queue == OUTCOMES else found

@@ -11,33 +11,37 @@ SECRET_LENGTH = 16
 class GatewaySettings(WorkerSettings):
     """What the gateway is told beyond what every worker is."""
 
-    http_host: str = Field(default="127.0.0.1", description="where the HTTP door listens")
+    http_host: str = Field(default="127.0.0.1", description="the address that the HTTP endpoint listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
     http_header_timeout: float = Field(
         default=10, gt=0, description="seconds from a connection, or a request's first byte, to the end of its headers"
     )
     http_body_timeout: float = Field(
-        default=10, gt=0, description="seconds for a request's body; one more for every 4 KiB of it that came"
+        default=10, gt=0, description="seconds for a request's body, plus one for every 4 KiB received"
     )
     http_idle_timeout: float = Field(
-        default=75, gt=0, description="seconds between two requests of a connection; longer than a proxy in front has"
+        default=75,
+        gt=0,
+        description="seconds between two requests on a connection; set it longer than a proxy in front does",
     )
     http_unauthenticated_connections: int = Field(
-        default=256, ge=1, description="connections that have not sent a valid key; the oldest beyond them is dropped"
+        default=256, ge=1, description="maximum connections without a valid key; the oldest is dropped for a new one"
     )
     http_caller_connections: int = Field(
-        default=256, ge=1, description="connections of one caller; with all of them at work, 429"
+        default=256, ge=1, description="maximum connections of one caller; when all are busy, 429"
     )
     http_connections: int = Field(
-        default=4096, ge=2, description="connections in all; never more than half of the process's file descriptors"
+        default=4096, ge=2, description="maximum connections in all; at most half of the process's file descriptors"
     )
     cache_secret: SecretStr = Field(
         description=f"keys the answer cache: at least {SECRET_LENGTH} random characters, the same for all gateways "
         "(`openssl rand -hex 32`)"
     )
-    clock_skew: float = Field(default=30, ge=0, description="seconds by which clocks may differ; see duplicate window")
+    clock_skew: float = Field(
+        default=30, ge=0, description="seconds by which clocks may differ; part of the duplicate window"
+    )
     duplicate_window: float = Field(
-        default=600, gt=0, description="seconds; of the queues at the broker (the emulator's longest is 300)"
+        default=600, gt=0, description="seconds of duplicate detection on the queues (at most 300 on the emulator)"
     )
 
     @field_validator("cache_secret")

@@ -1,8 +1,8 @@
-"""How long the calls of a deployment usually take, so that none is begun that will be cut off by its deadline.
+"""How long a deployment's calls usually take, so that no call starts that its deadline will cut off.
 
-A call without enough time costs as much as one that is answered, and takes the slot of one that would have been: under
-a steady overload all calls end so. Kept per tenant and use case as well, so that the long answers of one do not count
-against another's short ones. Of this process; a new replica finds out with its first calls.
+A call without enough time costs as much as one that is answered, and takes the slot of one that would be: under steady
+overload all calls end like that. Times are kept per tenant and use case, too, so that the long answers of one do not
+count against another's short ones. Each process has its own; a new replica learns with its first calls.
 """
 
 import time
@@ -34,11 +34,11 @@ class CallTimes:
         self._times: dict[Key, Recent] = {}
 
     def usual(self, deployment: str, request: Request) -> timedelta:
-        """What calls usually take; zero: unknown."""
+        """How long calls usually take; zero: unknown."""
         return timedelta(seconds=self._recent(_key(deployment, request)).usual(self._clock()))
 
     def begin(self, deployment: str, request: Request, within: timedelta) -> Call | None:
-        """A call that may take `within` begins; None: calls usually take longer, so it does not."""
+        """Start a call that may take `within`; None: calls usually take longer, so do not start it."""
         key, now = _key(deployment, request), self._clock()
         begun = self._recent(key).begun(within.total_seconds(), now)
         if begun is None:

@@ -45,7 +45,7 @@ class _Asked:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the SDK is given."""
+        """The arguments for the SDK."""
         return {
             "model": self.deployment.model,
             "messages": self.messages,
@@ -125,7 +125,7 @@ class Chat:
             async with asyncio.timeout(asked.within.total_seconds()):
                 await first_completed(unwanted, self._call(asked, heard))
         except TimeoutError as slow:
-            why = f"the model was not done after {asked.within.total_seconds():.0f} s"
+            why = f"the model had not finished after {asked.within.total_seconds():.0f} s"
             raise CallTimeout(why, self._used(asked, heard)) from slow
         except Cancelled as stopped:
             raise Cancelled(self._used(asked, heard)) from stopped
@@ -146,11 +146,11 @@ class Chat:
             log.warning("model.overlong", deployment=asked.deployment.name, detail=str(more))
             heard.finish = heard.finish or LENGTH
         except Exception as error:
-            # What goes wrong after the end is no loss: the answer is there.
+            # A failure after the end does no harm: the answer is complete.
             if heard.finish is None:
                 raise translate(error) from error
         if heard.finish is None:
-            raise DependencyDown("the model broke off in the middle of its answer")
+            raise DependencyDown("the model's stream ended in the middle of the answer")
 
     async def _listen(self, asked: "_Asked", heard: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create

@@ -1,11 +1,11 @@
-"""Checks what the model cited against what it was given. Pure.
+"""Checks the model's citations against the passages in its prompt. Pure.
 
-A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, holds every
-number of the statement, and shares enough of its words; any other mark is taken out of the text. What is left is
-numbered anew, in order of appearance. So a `[n]` in the text is a citation of ours, whatever else the model wrote:
-what only looks like one (`【1】`, `[1-3]`, `[^1]`, `[1†source]`, a link) is read as the mark that it means, or goes.
+A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, contains every
+number of the statement, and shares enough of its words; any other mark is removed from the text. The rest is renumbered
+in order of appearance. So a `[n]` in the text is always a checked citation: similar marks (`【1】`, `[1-3]`, `[^1]`,
+`[1†source]`, a link) are read as the mark they mean, or removed.
 
-It is a comparison of words. `docs/explanation/citations.md` says what it proves and what it does not.
+It compares words. `docs/explanation/citations.md` says what that proves and what it does not.
 """
 
 import functools
@@ -34,7 +34,7 @@ _ITEM = (
     r"\d{1,30}(?:\s?[-–—−]\s?\d{1,30})?"
 )
 _ITEMS = rf"(?P<sign>[\^#*@+−–-]?)\s?(?P<items>{_ITEM}(?:(?:\s?(?:[,;、，；/&|]|and)\s?|\s){_ITEM})*)"
-# No bracket, and not a mark that holds (`_HELD`).
+# No bracket, and not a confirmed mark (`_HELD`).
 _PLAIN = r"[^\[\]【】\n\ue000\ue001]"
 # What is added to a number: OpenAI's `1†source`, `1: Leave policy`, `1, p. 3`.
 _ADDED = rf"(?:\s?†{_PLAIN}{{0,80}}|:\s{_PLAIN}{{0,80}}|,\s?pp?\.\s?\d{_PLAIN}{{0,20}})?"
@@ -51,7 +51,7 @@ _RANGE = re.compile(r"(\d{1,30})(?:\s?[-–—−]\s?(\d{1,30}))?")
 _DEFINITION = re.compile(rf"^[ >*+-]{{0,12}}{_OPEN}\^?\d[^\[\]\n]{{0,80}}{_CLOSE}\s?:.*$", re.MULTILINE)
 _LINKED = re.compile(rf"\](?:{_TARGET}|(?=\[))")
 
-# A mark that holds, until all others are gone: no text that people see has these two.
+# Brackets of a confirmed mark, until all others are removed: two characters that visible text cannot contain.
 _HELD = re.compile("\ue000(\\d+)\ue001")
 
 # -- statements
@@ -64,7 +64,7 @@ _DIGIT = re.compile(r"\d")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The answer with only the marks that hold, and what they stand for, in order of appearance."""
+    """The answer with its confirmed marks only, and their citations in order of appearance."""
 
     text: str
     citations: tuple[Citation, ...]
@@ -104,7 +104,7 @@ def _carries(there: set[str], said: set[str]) -> bool:
 
 
 def _in_our_marks(text: str, passages: int) -> str:
-    """`text` with every mark as `[n, m]`, of passages that there are, and none of them on a link."""
+    """`text` with every mark as `[n, m]`, existing passages only, and no links on marks."""
 
     def as_mark(alike: re.Match[str]) -> str:
         return _as_mark(alike, passages)
@@ -114,7 +114,7 @@ def _in_our_marks(text: str, passages: int) -> str:
         if plain == text:
             return plain
         text = plain
-    # Between plain marks there is no bracket now, so that nothing which is taken out brings another mark together.
+    # Between plain marks there is no bracket now, so that no removal can form another mark.
     text = _MARK_OR_BRACKET.sub(lambda found: found[1] or "", text)
     return _DEFINITION.sub("", _ALIKE.sub(as_mark, text))
 
@@ -162,7 +162,7 @@ def _without_marks(sentence: str) -> str:
 
 
 def _all_of(passage: Candidate) -> str:
-    """What the model was shown of a passage: its label belongs to it, and may hold the year that counts."""
+    """What the model saw of a passage: the label is part of it, and may contain the relevant year."""
     return f"{passage.title}\n{passage.section}\n{passage.text}"
 
 

@@ -1,8 +1,8 @@
-"""A chat completion, streamed or whole: bytes in, what was said out, and never more of either than is asked for.
+"""Reads a chat completion, streamed or whole: bytes in, text out, and never more of either than was asked for.
 
-Our own reading, because the SDK makes an object of every chunk, which costs ten times as much, and reads a body to its
-end, however long that is. Format: server-sent events (WHATWG HTML, 9.2) with one `data:` line each, as OpenAI's "Chat
-completion chunk object" is sent.
+Our own reader, because the SDK creates an object for every chunk, and reads a body to its end, however long that is.
+Format: server-sent events (WHATWG HTML, 9.2) with one `data:` line each, as OpenAI's "Chat completion chunk object" is
+sent.
 """
 
 import json
@@ -23,7 +23,7 @@ STRANGE = (ValueError, TypeError, AttributeError, KeyError, OverflowError, Recur
 
 
 class Overlong(Exception):
-    """The model sends more than any answer of this length takes."""
+    """The model sends more than an answer of this length can need."""
 
 
 async def bounded(received: AsyncIterator[bytes], most: int) -> AsyncGenerator[bytes, None]:
@@ -51,13 +51,13 @@ async def events(received: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 @dataclass(slots=True)
 class CompletionBuffer:
-    """What has come of an answer so far, of which `most` bytes of text are kept."""
+    """The answer so far, up to `most` bytes of text."""
 
     most: int
     left: int = field(init=False)
     pieces: list[str] = field(default_factory=list)
     finish: str | None = None
-    """Why it ended; none: it has not."""
+    """Why the answer ended; None: it has not."""
     usage: tuple[int, int] | None = None
     """Tokens of prompt and completion as the provider counted them."""
 
@@ -74,25 +74,26 @@ class CompletionBuffer:
     def take(self, data: bytes) -> None:
         """Add a chunk of a stream.
 
-        Raises `DependencyDown` for an error of the provider's and for what is no chunk, `Overlong` when it is enough.
+        Raises `DependencyDown` for an error of the provider or an invalid chunk, `Overlong` when the answer is too
+        long.
         """
         try:
             self._add(json.loads(data), "delta")
         except STRANGE as strange:
-            raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
+            raise DependencyDown(f"the model's reply is not a chat completion: {brief(repr(strange))}") from strange
 
     def take_whole(self, body: bytes) -> None:
-        """Add an answer that is no stream; raises as `take` does."""
+        """Add an answer that is not streamed; raises like `take`."""
         try:
             completion = json.loads(body)
             if not completion["choices"]:
                 raise ValueError("no choices")
             self._add(completion, "message")
         except STRANGE as strange:
-            raise DependencyDown(f"the model sent what is no chat completion: {brief(repr(strange))}") from strange
+            raise DependencyDown(f"the model's reply is not a chat completion: {brief(repr(strange))}") from strange
 
     def take_beginning(self, body: bytes) -> None:
-        """Add what can be read of the beginning of an answer that is no stream."""
+        """Add the readable beginning of an answer that is not streamed."""
         try:
             self._add(from_json(body.decode("utf-8", "ignore"), allow_partial="trailing-strings"), "message")
         except STRANGE:
@@ -100,8 +101,8 @@ class CompletionBuffer:
 
     def _add(self, completion: dict[str, Any], where: str) -> None:
         if error := completion.get("error"):
-            raise DependencyDown(f"the model broke off: {brief(str(error))}")
-        # First: it counts what was paid for, also of an answer that is too long.
+            raise DependencyDown(f"the model's stream ended with an error: {brief(str(error))}")
+        # First, because it has the paid tokens, also of an answer that is too long.
         usage = completion.get("usage") or {}
         if usage.get("prompt_tokens") is not None and usage.get("completion_tokens") is not None:
             self.usage = (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))

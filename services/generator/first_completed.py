@@ -1,4 +1,4 @@
-"""Work that is given up when something else comes first."""
+"""Work that is cancelled when a condition comes first."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,8 +1,8 @@
-"""The generator's story: plan, fit, call once, verify, keep the result, hand it out.
+"""The generator: plan, fit, call once, verify, store the result, send it.
 
-What the model says is stored as the request's outcome before anything else happens, so a redelivery sends it
-again instead of buying it again. Before each call, and all through it, it is asked whether the request has got its
-outcome from elsewhere: its caller may have cancelled it.
+The model's answer is stored as the request's outcome before anything else happens, so that a redelivery sends it again
+instead of paying again. Before and during each call the handler checks whether the request has an outcome already: its
+caller may have cancelled it.
 """
 
 import asyncio
@@ -47,13 +47,13 @@ from shared.text import escaped, visible
 
 log = get_logger()
 
-# What sending the outcome takes; a model call must end this long before the deadline.
+# The time to send the outcome; a model call must end this long before the deadline.
 MARGIN = timedelta(seconds=1)
 # A model that asks to wait longer than this is left for the next deployment at once.
 PATIENCE = timedelta(seconds=20)
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
-# How long a cancelled answer may go on being written.
+# How long a cancelled call may continue.
 LOOK = timedelta(seconds=0.5)
 CUT_OFF = "the answer was cut off at the use case's answer_tokens"
 
@@ -65,7 +65,7 @@ class TooLate(Exception):
     """No deployment is quick enough for the time that is left; `usual` is what its calls take, in seconds."""
 
     def __init__(self, usual: float) -> None:
-        super().__init__(f"calls usually take {usual:.1f} s, which is more than is left")
+        super().__init__(f"calls usually take {usual:.1f} s, more than the time left")
         self.usual = usual
 
 
@@ -144,7 +144,7 @@ class Generator:
     async def _first_that_answers(
         self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer
     ) -> RequestOutcome:
-        """Ask the choices in turn, unless one that is busy says when to come back and there is time for that."""
+        """Call the choices in turn; stop when a busy one says when to come back and there is time for that."""
         failures: list[Failure] = []
         too_late: list[TooLate] = []
         for choice in choices:
@@ -181,7 +181,7 @@ class Generator:
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
-            raise DeadlineMissed(f"no time is left before {request.answer_by:%X} UTC")
+            raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
         if not await self._is_wanted(request):
             raise Cancelled
         call = self._call_times.begin(choice.deployment.name, request, within)
@@ -198,7 +198,7 @@ class Generator:
         except CallTimeout as slow:
             self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
-                # Another call may follow, which is charged by itself.
+                # Another call may follow, which is charged separately.
                 await self._budget.charge(request.tenant, slow.used)
                 raise
             await self._budget.spend(request.tenant, request.spending, slow.used)
@@ -225,11 +225,11 @@ class Generator:
         return self._out(request, cancelled(request, self._clock()))
 
     def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> RequestOutcome:
-        """What the caller gets for what the model said."""
+        """The outcome for the model's reply."""
         said = visible(reply.text)
         verified = verify(said, prompt.passages)
         if says_no_answer(said) or (NO_ANSWER in said and not verified.citations):
-            answer = _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "the documents do not hold the answer")
+            answer = _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer")
         elif verified.citations:
             answer = ending(
                 task.request,
@@ -283,7 +283,7 @@ class Generator:
         if use_case is None:
             raise Unprocessable(
                 Reason.MISCONFIGURED,
-                f"use case {request.use_case!r} is not configured here; deploy its file to the generator too",
+                f"use case {request.use_case!r} is not configured here; deploy its file to the generator, too",
             )
         return use_case
 
@@ -299,13 +299,13 @@ def _is_throttle(failure: Failure) -> TypeGuard[TryLater]:
 
 
 def _all_in_all(failures: Sequence[Failure]) -> Failure:
-    """What several deployments' failures mean for the work: the best moment that any of them leaves open."""
+    """What the failures of several deployments mean for the work: the earliest retry that any of them allows."""
     said = "; ".join(map(str, failures))
     if throttles := [failure.after for failure in failures if _is_throttle(failure)]:
         return TryLater(said, after=min(throttles))
     if down := [failure.after for failure in failures if isinstance(failure, DependencyDown)]:
         return DependencyDown(said, after=min(down))
-    # Of the deployments themselves (a key, a name, a window): nothing that time could mend.
+    # Failures of the deployments themselves (a key, a name, a window): waiting does not help.
     return failures[-1]
 
 

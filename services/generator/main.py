@@ -87,7 +87,7 @@ def decode(message: Received) -> GenerateAnswer:
 
 
 def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Something to run beside the worker: announces its number of slots to those who admit requests."""
+    """A background task that announces this worker's slots to the gateways."""
     replica = uuid.uuid4().hex
 
     async def announce(stopping: asyncio.Event) -> None:

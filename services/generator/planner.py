@@ -19,17 +19,17 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Estimated tokens of what has to go into one call."""
+    """The estimated tokens of one call."""
 
     fixed: int
-    """System prompt, question and the marks around them: without these there is no call."""
+    """System prompt, question and the marks around them: the fixed part of every call."""
     passages: int
     """All candidates with their labels."""
     answer: int
 
     @property
     def least(self) -> int:
-        """The smallest window that makes sense: one short passage beside what is fixed."""
+        """The smallest useful window: the fixed part and one short passage."""
         return self.fixed + self.answer
 
     @property
@@ -59,7 +59,7 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
 
 
 def why_none(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> str:
-    """Why `plan` is empty, for whoever can mend it: the first thing that leaves no deployment over."""
+    """Why `plan` is empty, for the operator: the first condition that no deployment meets."""
     known = {deployment.name: deployment for deployment in deployments}
     named = [known[name] for name in use_case.deployments if name in known]
     chats = [deployment for deployment in named if deployment.kind is ModelKind.CHAT]

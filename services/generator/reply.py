@@ -1,4 +1,4 @@
-"""What a model said, or why there is nothing of it."""
+"""A model's reply, or why there is none."""
 
 from dataclasses import dataclass
 
@@ -22,10 +22,10 @@ class Reply:
 
 
 class Cancelled(Exception):
-    """Nobody wants the answer any more. The call was not made, or broken off after `used` tokens (an estimate)."""
+    """The request was cancelled. The call was not made, or stopped after `used` tokens (an estimate)."""
 
     def __init__(self, used: int = 0) -> None:
-        super().__init__(f"the answer is not wanted any more; {used} tokens were used")
+        super().__init__(f"the request was cancelled; {used} tokens were used")
         self.used = used
 
 

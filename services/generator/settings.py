@@ -6,9 +6,9 @@ from shared.settings.worker import WorkerSettings
 
 
 class GeneratorSettings(WorkerSettings):
-    """What the generator is told beyond what every worker is."""
+    """The generator's own settings."""
 
-    model_timeout: float = Field(default=60, gt=0, description="seconds that one model call may take")
+    model_timeout: float = Field(default=60, gt=0, description="maximum seconds of one model call")
     tries_per_deployment: int = Field(
-        default=2, ge=1, description="attempts that begin with a deployment before they begin with the next"
+        default=2, ge=1, description="attempts that start with one deployment before they start with the next"
     )

@@ -49,7 +49,7 @@ async def build(
     )
     if settings.passage_tokens > deployment.context_window:
         raise SettingsError(
-            f"RAGBUS_PASSAGE_TOKENS: {settings.passage_tokens} are more than {deployment.name} takes "
+            f"RAGBUS_PASSAGE_TOKENS: {settings.passage_tokens} is more than {deployment.name} accepts "
             f"({deployment.context_window}, context_window in models.yaml)"
         )
 

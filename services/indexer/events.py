@@ -51,7 +51,7 @@ def read_events(body: bytes) -> tuple[BlobChanged, ...]:
 
 def _changes(event: object) -> list[BlobChanged]:
     if not isinstance(event, dict):
-        raise _invalid("the body is neither an event nor a list of events")
+        raise _invalid("the body is neither an event nor a list of events; send Event Grid or CloudEvents JSON")
     parsed: CloudEvent[Any] | EventGridEvent
     try:
         # Tell the schemas apart first: EventGridEvent reads a CloudEvent without an error, and finds nothing in it.

@@ -40,7 +40,7 @@ class CacheEvictor:
         try:
             return await self._cache.invalidate(tenant, collection, path, version)
         except RedisUnavailable as away:
-            raise TryLater(f"the answer cache cannot be told: {away}", after=WAIT_FOR_REDIS) from away
+            raise TryLater(f"cached answers cannot be evicted: {away}", after=WAIT_FOR_REDIS) from away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

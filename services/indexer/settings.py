@@ -13,23 +13,25 @@ from shared.settings.worker import WorkerSettings
 class IndexerSettings(WorkerSettings):
     """What the indexer is told beyond what every worker is. The lake is a folder or a storage account."""
 
-    qdrant_url: str = Field(default="http://127.0.0.1:6333", description="where the passages are kept")
-    qdrant_api_key: SecretStr | None = Field(default=None, description="only if that Qdrant asks for one")
+    qdrant_url: str = Field(default="http://127.0.0.1:6333", description="the address of Qdrant")
+    qdrant_api_key: SecretStr | None = Field(default=None, description="only if Qdrant requires one")
     embedding_deployment: str = Field(
-        default="embeddings", description="the deployment in models.yaml that embeds; the same as the retriever's"
+        default="embeddings", description="the embedding deployment in models.yaml; the same as the retriever's"
     )
-    embedding_timeout: float = Field(default=60, gt=0, description="seconds that one batch may take")
-    lake_folder: Path | None = Field(default=None, description="a folder of this machine that is the container")
-    lake_container: str = Field(default="handbook", description="the container that lake_folder is")
-    lake_connection_string: SecretStr | None = Field(default=None, description="of a storage account (Azurite, keys)")
+    embedding_timeout: float = Field(default=60, gt=0, description="maximum seconds of one batch")
+    lake_folder: Path | None = Field(default=None, description="a local folder that serves as the container")
+    lake_container: str = Field(default="handbook", description="the container name of lake_folder")
+    lake_connection_string: SecretStr | None = Field(
+        default=None, description="connection string of a storage account (Azurite, or Azure with a key)"
+    )
     lake_account_url: str | None = Field(
         default=None, description="https://name.blob.core.windows.net, reached with the workload's own identity"
     )
-    passage_tokens: int = Field(default=MOST_TOKENS, ge=40, le=2_000, description="tokens that a passage may have")
-    parsers: int = Field(default=1, ge=1, le=16, description="processes that parse documents")
-    document_bytes: int = Field(default=Limits().most_bytes, gt=0, description="of the largest document that is read")
-    document_pages: int = Field(default=Limits().most_pages, gt=0, description="of the longest PDF that is read")
-    parse_seconds: float = Field(default=Limits().wall_seconds, gt=0, description="that parsing a document may take")
+    passage_tokens: int = Field(default=MOST_TOKENS, ge=40, le=2_000, description="maximum tokens of a passage")
+    parsers: int = Field(default=1, ge=1, le=16, description="number of parser processes")
+    document_bytes: int = Field(default=Limits().most_bytes, gt=0, description="maximum bytes of a document")
+    document_pages: int = Field(default=Limits().most_pages, gt=0, description="maximum pages of a PDF")
+    parse_seconds: float = Field(default=Limits().wall_seconds, gt=0, description="maximum seconds to parse a document")
     parse_memory: int = Field(
         default=Limits().memory_bytes, ge=512 * 1024 * 1024, description="bytes of address space of a parser process"
     )

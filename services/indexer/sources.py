@@ -39,7 +39,7 @@ def fault_of_path(path: str) -> str | None:
     if not _CONTROLS.isdisjoint(path):
         return "it has a control character"
     if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
-        return "it is no Unicode text"
+        return "it is not Unicode text"
     if "\\" in path:
         return "it has a backslash, which storage accounts and Windows read as a slash"
     steps = path.split("/")
@@ -53,7 +53,7 @@ def fault_of_path(path: str) -> str | None:
 def _folder(prefix: str) -> str:
     fault = fault_of_path(prefix.removesuffix("/")) if prefix else None
     if fault:
-        raise ValueError(f"{prefix!r} is no folder's path: {fault}")
+        raise ValueError(f"{prefix!r} is not a folder: {fault}")
     if prefix and not prefix.endswith("/"):
         raise ValueError(f"write {prefix + '/'!r}: without the slash it would also cover {prefix + 'x/'!r}")
     return prefix

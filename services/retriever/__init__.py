@@ -1,1 +1,1 @@
-"""Finds what the lake holds for a question: `retrieve.v1` in, `generate.v1` out."""
+"""Finds passages for a question: `retrieve.v1` in, `generate.v1` out."""

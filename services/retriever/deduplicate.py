@@ -13,7 +13,7 @@ _SPARE = 32
 
 
 def distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """The candidates without those that say word for word what a better one says."""
+    """The candidates without word-for-word duplicates of a better one."""
     said: set[str] = set()
     for candidate in candidates:
         words = _GAPS.sub(" ", candidate.text.casefold()).strip()
@@ -23,12 +23,12 @@ def distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
 
 
 def fitting(task: GenerateAnswer, limit: int = MAX_BODY) -> GenerateAnswer:
-    """`task` with as many of its best candidates as `limit` bytes hold; raises `Unprocessable` if none fits."""
+    """`task` with as many of its best candidates as fit in `limit` bytes; raises `Unprocessable` if none fits."""
     room = limit - _SPARE - len(task.model_copy(update={"candidates": ()}).encode())
     kept: list[Candidate] = []
     for candidate in task.candidates:
         size = len(candidate.model_dump_json(exclude_none=True).encode()) + _BETWEEN
-        # One that is out of all proportion does not keep the others away.
+        # A huge one does not keep the others out.
         if size <= room:
             kept.append(candidate)
             room -= size

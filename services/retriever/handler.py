@@ -24,7 +24,7 @@ from shared.vectors.port import Query
 
 log = get_logger()
 
-NOTHING_FOUND = "The documents that you may read say nothing about this."
+NOTHING_FOUND = "The documents that you may read do not answer this."
 
 
 class Budget(Protocol):
@@ -34,14 +34,14 @@ class Budget(Protocol):
         """Take `tokens` that were used."""
 
     async def correct(self, tenant: str, request: str, spent: int) -> None:
-        """Turn what is reserved for `request` into what was spent."""
+        """Correct the reservation of `request` to the tokens that were spent."""
 
 
 class Epochs(Protocol):
     """Counts the changes of a collection; the indexer moves it on, the answer cache depends on it."""
 
     async def epoch(self, tenant: str, collection: str) -> int | None:
-        """The present epoch; none when nobody knows, and then the answer is not cached."""
+        """The present epoch; None when it is unknown, and then the answer is not cached."""
 
 
 class Retriever:
@@ -65,7 +65,7 @@ class Retriever:
         self._clock = clock
 
     async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
-        """Hand the generator what may answer the question, or tell the caller that there is nothing."""
+        """Send passages for the question to the generator, or `no_answer` to the caller."""
         request = task.request
         if request.is_late(self._clock()):
             raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"the answer was due at {request.answer_by:%X} UTC")

@@ -1,4 +1,4 @@
-"""The knowledge as one caller may see it: the only place where a `TenantScope` becomes the store's filter.
+"""The documents that one caller may read: the only place where a `TenantScope` becomes the store's filter.
 
     search the store ──▶ ask the registry which build of each document counts ──▶ keep what counts and is readable
 
@@ -27,7 +27,7 @@ class _Look:
 
 
 class Knowledge:
-    """What the lake says, for those who may read it."""
+    """Searches documents within a caller's rights."""
 
     def __init__(self, passages: Passages, registry: Registry) -> None:
         self._passages = passages
@@ -36,7 +36,7 @@ class Knowledge:
     async def search(
         self, scope: TenantScope, collection: str, query: Query, *, wanted: int, overfetch: int
     ) -> list[Candidate]:
-        """Passages that `scope` may read, best first: `wanted` or more, if there are so many.
+        """Passages that `scope` may read, best first: `wanted` or more, if there are enough.
 
         All of a document's passages are of its one current version.
         """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class CacheEpochs:
-    """The epochs that the answer cache counts; unknown while Redis is away."""
+    """The answer cache's epochs; unknown while Redis is unavailable."""
 
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache

@@ -1,4 +1,4 @@
-"""What the retriever can be told. The defaults run on a laptop."""
+"""The retriever's settings. The defaults run on a laptop."""
 
 from pydantic import Field, SecretStr
 
@@ -6,11 +6,11 @@ from shared.settings.worker import WorkerSettings
 
 
 class RetrieverSettings(WorkerSettings):
-    """What the retriever is told beyond what every worker is."""
+    """The retriever's own settings."""
 
-    qdrant_url: str = Field(default="http://127.0.0.1:6333", description="where the passages are")
-    qdrant_api_key: SecretStr | None = Field(default=None, description="only if that Qdrant asks for one")
+    qdrant_url: str = Field(default="http://127.0.0.1:6333", description="the address of Qdrant")
+    qdrant_api_key: SecretStr | None = Field(default=None, description="only if Qdrant requires one")
     embedding_deployment: str = Field(
-        default="embeddings", description="the deployment in models.yaml that embeds; the same as the indexer's"
+        default="embeddings", description="the embedding deployment in models.yaml; the same as the indexer's"
     )
-    embedding_timeout: float = Field(default=10, gt=0, description="seconds that one call may take")
+    embedding_timeout: float = Field(default=10, gt=0, description="maximum seconds of one call")

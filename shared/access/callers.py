@@ -102,7 +102,7 @@ class Callers(_Strict):
         return (queue for caller in self.callers for queue in caller.reply_queues)
 
     def tokens_per_minute(self, tenant: str) -> int:
-        """What `tenant` may spend; a tenant that was removed meanwhile may spend nothing."""
+        """What `tenant` may spend; 0 for a tenant that was removed."""
         known = self.tenants.get(tenant)
         return known.tokens_per_minute if known is not None else 0
 
@@ -111,7 +111,7 @@ class Callers(_Strict):
         return next((caller for caller in self.callers if caller.queue == queue), None)
 
     def with_key(self, key: str) -> Caller | None:
-        """The caller that holds `key`; every stored hash is compared, in constant time."""
+        """The caller with the API key `key`, or None. Compares every stored hash, in constant time."""
         hashed = hash_key(key)
         found = None
         for caller in self.callers:

@@ -1,4 +1,4 @@
-"""The tenant scope: what one caller may read. Every search goes through it; there is no way around."""
+"""The tenant scope: what one caller may read. Every search goes through it."""
 
 import json
 from dataclasses import dataclass
@@ -27,5 +27,6 @@ class TenantScope:
         return tenant == self.tenant and not self.groups.isdisjoint(groups)
 
     def acl_class(self) -> str:
-        """Callers of one class see the same documents; part of every cache key. A group's name may hold any letter."""
+        """Callers of one class see the same documents; part of every cache key. A group's name may contain any
+        character."""
         return json.dumps(sorted(self.groups))

@@ -26,7 +26,7 @@ class Deadline(_Strict):
     longest: float = Field(default=300, gt=0)
 
     def allowed(self, asked: timedelta | None) -> timedelta:
-        """What the caller gets: what it asked for, up to the longest; the default if it did not ask."""
+        """The deadline that the caller gets, in seconds: the one it asked for, up to `longest`; else `default`."""
         longest = timedelta(seconds=self.longest)
         return min(asked, longest) if asked is not None else min(timedelta(seconds=self.default), longest)
 
@@ -48,12 +48,12 @@ class UseCase(_Strict):
     """One thing that callers may ask for."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    description: str = Field(default="", description="for people; nothing depends on it")
+    description: str = Field(default="", description="for people; has no effect")
     collection: str = Field(pattern=COLLECTION)
     prompt: str = Field(min_length=1, description="the system prompt; the passages and the question are added")
-    deployments: tuple[str, ...] = Field(min_length=1, description="names in models.yaml that may answer")
-    regions: tuple[str, ...] = Field(default=(), description="regions that data may go to; empty: any")
-    context_window: int = Field(gt=0, description="tokens of prompt and answer together, at the most")
+    deployments: tuple[str, ...] = Field(min_length=1, description="deployments of models.yaml that may answer")
+    regions: tuple[str, ...] = Field(default=(), description="regions that may receive data; empty: all")
+    context_window: int = Field(gt=0, description="maximum tokens of prompt and answer together")
     answer_tokens: int = Field(default=400, gt=0)
     question_tokens: int = Field(default=800, gt=0)
     deadline: Deadline = Deadline()
@@ -76,10 +76,10 @@ def read_use_cases(folder: Path) -> dict[str, UseCase]:
     files = sorted(existing(folder, "use cases folder").glob("*.yaml"))
     other = sorted(folder.glob("*.yml"))
     if other:
-        raise SettingsError(f"{other[0]}: only *.yaml is read here; rename it")
+        raise SettingsError(f"{other[0]}: only *.yaml files are read; rename it to *.yaml")
     found = [read_yaml(file, UseCase, "use case") for file in files]
     if not found:
-        raise SettingsError(f"{folder}: no use case (*.yaml) in it")
+        raise SettingsError(f"{folder}: the folder has no use case (*.yaml)")
     by_name = {use_case.name: use_case for use_case in found}
     if len(by_name) != len(found):
         raise SettingsError(f"{folder}: two use cases have the same name")

@@ -17,12 +17,12 @@ class Bucket:
         return Bucket(self.per_minute, min(self.per_minute, self.level + gained), max(self.at, now))
 
     def reserve(self, tokens: int, now: float) -> "tuple[Bucket, float | None]":
-        """The bucket after taking `tokens`, and None; or unchanged, and the seconds until there are enough."""
+        """The bucket after taking `tokens`, and None; or the unchanged bucket, and the seconds until it has enough."""
         bucket = self.refilled(now)
         if tokens <= bucket.level:
             return Bucket(bucket.per_minute, bucket.level - tokens, bucket.at), None
         return bucket, (tokens - bucket.level) * 60 / bucket.per_minute
 
     def correct(self, reserved: int, spent: int) -> "Bucket":
-        """Give back what was not spent, or take what was spent beyond; never above full."""
+        """Return unspent tokens, or take tokens that were spent beyond the reservation; never above full."""
         return Bucket(self.per_minute, min(self.per_minute, self.level + reserved - spent), self.at)

@@ -1,8 +1,8 @@
 """The budget of a tenant: one bucket in Redis that all replicas share, changed by one atomic script at a time.
 
-Check-then-add lets concurrent calls overspend together; reserving first cannot. A reservation whose worker
-died is never given back: spending is over-counted rather than under-counted.
-Without Redis each process falls back to a bucket of its own, a quarter of the size.
+Check-then-add lets concurrent calls overspend together; reserving first cannot. A reservation whose worker died is
+never returned: spending is over-counted rather than under-counted. Without Redis, each process uses a bucket of its
+own, a quarter of the size.
 """
 
 import time
@@ -14,7 +14,7 @@ from shared.budget.bucket import Bucket
 from shared.contracts.ids import escaped
 from shared.redis import FailFastRedis, RedisUnavailable
 
-# A process cannot know how many others spend at the same time; with four replicas this is exact.
+# A process does not know how many others spend at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25
 # A reservation is forgotten after this long without being corrected; its tokens stay spent.
 FORGET = 3600
@@ -65,7 +65,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """There are not enough tokens; `retry_after` seconds from now there will be, or None if never."""
+    """There are not enough tokens; enough in `retry_after` seconds, or never (None)."""
 
     retry_after: float | None
 
@@ -83,7 +83,7 @@ class TenantBudget:
         self._fallback: dict[str, Bucket] = {}
 
     async def reserve(self, tenant: str, request: str, tokens: int) -> Refusal | None:
-        """Hold `tokens` for `request`; None when they are held, now or from an earlier delivery."""
+        """Reserve `tokens` for `request`; None when they are reserved, now or by an earlier delivery."""
         limit = self._limits(tenant)
         if tokens > limit:
             return Refusal(None)
@@ -94,7 +94,7 @@ class TenantBudget:
         return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
 
     async def correct(self, tenant: str, request: str, spent: int) -> None:
-        """Turn the reservation into what was really spent; 0 gives it all back."""
+        """Correct the reservation to the tokens that were spent; 0 returns all of it."""
         await self._correct(tenant, request, spent, anyhow=False)
 
     async def spend(self, tenant: str, request: str, spent: int) -> None:
@@ -105,9 +105,9 @@ class TenantBudget:
         await self._correct(tenant, request, spent, anyhow=True)
 
     async def charge(self, tenant: str, tokens: int) -> None:
-        """Take `tokens` that a call has used, beside whatever is reserved for the request.
+        """Take `tokens` that a call has used, in addition to the request's reservation.
 
-        Not idempotent: every call is counted. Without Redis nothing is: the request's reservation stays spent then.
+        Not idempotent: every call is counted. Without Redis no call is counted; the request's reservation stays spent.
         """
         with suppress(RedisUnavailable):
             await self._redis.script(_CHARGE, _keys(tenant, "")[:1], [self._limits(tenant), tokens])

@@ -1,4 +1,4 @@
-"""What the workers need of a message bus, and what it promises them.
+"""What the workers need from a message bus, and what it promises them.
 
 Outbox.send          returns when the broker has taken the message, never before
 Outbox.schedule      the same, and returns the number under which it can be cancelled until it is due
@@ -52,11 +52,11 @@ class MessageTooLarge(Exception):
 
 
 class QueueFull(Exception):
-    """The queue takes no more until somebody reads from it."""
+    """The queue accepts no message until some are received from it."""
 
 
 class UnknownQueue(Exception):
-    """There is no such queue, or we may not use it."""
+    """The queue does not exist, or we have no right to use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,10 @@ class Delivery(Protocol):
         """Move it to the dead-letter queue. Raises `LockLost`, `BusUnavailable`."""
 
     def forget(self) -> None:
-        """Leave it unsettled: its lock runs out and somebody else gets it."""
+        """Leave it unsettled: when its lock ends, another worker receives it."""
 
     async def renew(self) -> datetime:
-        """Lock it anew and say until when. Raises `LockLost`, `BusUnavailable`."""
+        """Renew the lock; returns when it ends. Raises `LockLost`, `BusUnavailable`."""
 
 
 class Inbox(Protocol):
@@ -167,14 +167,14 @@ class Outbox(Protocol):
         """
 
     async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
-        """Remove scheduled messages that are not due yet, by their sequence numbers; others are no error.
+        """Remove scheduled messages that are not due yet, by their sequence numbers; ignore other numbers.
 
         Raises `BusUnavailable`, `UnknownQueue`.
         """
 
 
 class Browser(Protocol):
-    """Looks at queues without touching what is in them."""
+    """Reads queues without changing their messages."""
 
     async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
         """Up to `limit` messages with a sequence number above `after`; `dead`: of its dead-letter queue."""

@@ -22,7 +22,7 @@ class Ask(Message):
     kind: ClassVar[str] = "ask.v1"
 
     question: Question
-    use_case: str | None = Field(default=None, max_length=64, description="may be left out by a caller of one use case")
+    use_case: str | None = Field(default=None, max_length=64, description="optional for a caller with one use case")
     conversation: tuple[Turn, ...] = Field(default=(), max_length=20)
     cache: Literal["use", "refresh"] = Field(default="use", description="refresh: do not read the answer cache")
 
@@ -30,11 +30,11 @@ class Ask(Message):
 def ask_digest(ask: Ask, use_case: str, groups: Iterable[str]) -> str:
     """What a message id is bound to: everything that can change the answer, or who may read it.
 
-    `use_case` is the one that was found for the ask, `groups` are the caller's. Tenant and caller are in the request
-    id; where the outcome goes, and by when, changes neither. A contract test wants every field of `Ask` and `Turn`
-    classed as in or out of here.
+    `use_case`: the resolved one; `groups`: the caller's. Tenant and caller are in the request id; where the outcome
+    goes, and by when, changes neither. A contract test requires that each field of `Ask` and `Turn` is listed as
+    included or excluded.
     """
     turns = [part for turn in ask.conversation for part in (turn.role, turn.text)]
     readers = sorted(set(groups))
-    # The counts keep a turn from being taken for a group.
+    # The counts separate turns from groups.
     return digest(use_case, ask.question, ask.cache, str(len(turns)), *turns, str(len(readers)), *readers)

@@ -12,7 +12,7 @@ from shared.text import visible
 MAX_DEPTH = 64
 TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels"
 
-# For words of people: they are kept as people see them, and limits count what is left.
+# For texts by people: invisible characters are removed first, then limits apply.
 AS_SEEN = BeforeValidator(lambda value: visible(value) if isinstance(value, str) else value)
 
 
@@ -49,7 +49,7 @@ class Message(MessagePart):
 
 
 def read_json(body: bytes) -> Any:
-    """Parse UTF-8 JSON strictly; raises `Unprocessable` for what is none (RFC 8259).
+    """Parse UTF-8 JSON strictly (RFC 8259); raises `Unprocessable` if it is not valid.
 
     A byte order mark, which .NET's default encoding writes, is ignored, as section 8.1 allows.
     """
@@ -67,7 +67,7 @@ def read_json(body: bytes) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
         raise Unprocessable(Reason.POISON_CONTENT, TOO_DEEP)
     if _has_lone_surrogates(text):
-        raise Unprocessable(Reason.POISON_CONTENT, "the JSON holds half of a surrogate pair")
+        raise Unprocessable(Reason.POISON_CONTENT, "the JSON has a lone surrogate")
     return value
 
 
@@ -85,13 +85,13 @@ def check_version(subject: str, *known: type[Message]) -> type[Message]:
             return message
     supported = ", ".join(message.kind for message in known)
     raise Unprocessable(
-        Reason.SCHEMA_UNSUPPORTED, f"{subject[:64]!r} is not read by this queue; send one of: {supported}"
+        Reason.SCHEMA_UNSUPPORTED, f"{subject[:64]!r} is not supported on this queue; send one of: {supported}"
     )
 
 
 def _refuse(constant: str) -> NoReturn:
     # Python reads NaN and Infinity, which JSON does not have.
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _too_deep(value: object) -> bool:

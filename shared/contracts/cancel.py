@@ -1,4 +1,4 @@
-"""`cancel.v1`: a caller takes an ask of its own back."""
+"""`cancel.v1`: a caller cancels an ask of its own."""
 
 from typing import Annotated, ClassVar
 
@@ -14,8 +14,8 @@ class Cancel(Message):
     """Answer the ask `message_id` with `cancelled`, unless it has its outcome.
 
     Sent to the caller's own ingress queue, under a message id of its own: under the ask's it would be dropped as a
-    duplicate. A request is known by its caller and message id, so nobody can cancel what another asked. It may
-    arrive before the ask. There is no reply to it but the outcome of the ask.
+    duplicate. A request is identified by its caller and message id, so a caller can cancel only its own. The message
+    may arrive before the ask. Its only reply is the outcome of the ask.
     """
 
     kind: ClassVar[str] = "cancel.v1"

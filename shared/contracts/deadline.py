@@ -1,7 +1,7 @@
 """`deadline.v1`: a sentinel that the gateway schedules for itself before it enqueues the work.
 
-Azure moves an expired message only while somebody receives from its queue, so a stopped stage would keep a
-request silent for ever. The sentinel comes back after the deadline whatever the stages do.
+Azure moves an expired message only while a receiver is open on its queue, so a request would get no outcome while a
+stage is stopped. The sentinel arrives after the deadline in any case.
 """
 
 from typing import ClassVar

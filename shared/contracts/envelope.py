@@ -35,7 +35,7 @@ class Envelope:
     decide: bool = True
     """Of an outcome: whether it is decided for `request` before it is sent. Not so: it is told to one ask alone."""
     again: bool = False
-    """Of an outcome that is told to one ask alone: whether it is the request's, which was told before."""
+    """For an outcome that only one ask gets: whether it is the request's outcome, which was sent before."""
 
     def guarded_by(self, number: int) -> "Envelope":
         """The same; work for the retriever then carries the sequence number of its request's sentinel."""
@@ -62,7 +62,7 @@ def to_caller(request: Request, answer: RequestOutcome, now: datetime) -> Envelo
         message_id=stage_id(request.request_id, "reply", _reply_branch(request)),
         message=answer,
         correlation_id=request.correlation_id,
-        # `outcomes` has no sessions; a session id there is carried along and means nothing.
+        # `outcomes` has no sessions; a session id there has no effect.
         session_id=request.reply_to.session if request.reply_to.queue != OUTCOMES else None,
         expires_at=now + KEEP_REPLY,
         request=request,
@@ -70,13 +70,13 @@ def to_caller(request: Request, answer: RequestOutcome, now: datetime) -> Envelo
 
 
 def to_one_ask(request: Request, answer: RequestOutcome, token: str, now: datetime, *, again: bool = False) -> Envelope:
-    """Tell `answer` to the ask with this token, whose reply address `request` has. It is nobody else's outcome."""
+    """Send `answer` to the ask with this token, to the reply address in `request`. It is not the request's outcome."""
     reply = to_caller(request, answer, now)
     return replace(reply, message_id=stage_id(request.request_id, "reply", token), decide=False, again=again)
 
 
 def at_deadline(request: Request) -> Envelope:
-    """Wake the gateway shortly after the deadline. What was asked is not needed for that, so it is left out."""
+    """Wake the gateway shortly after the deadline. The question is left out, because that does not need it."""
     due = f"deadline.{int(request.answer_by.timestamp())}"
     return Envelope(
         queue=OUTCOMES,
@@ -89,7 +89,7 @@ def at_deadline(request: Request) -> Envelope:
 
 
 def to_archive(expired: ExpiredRequest) -> Envelope:
-    """Have what is left of an expired request archived. A second copy has the same id, whoever sends it."""
+    """Archive an expired request. A second copy has the same id, whichever worker sends it."""
     request = expired.request
     return Envelope(
         queue=DEAD,

@@ -1,7 +1,7 @@
-"""`expired.v1`: what is kept of a request that expired; `replay.v1`: have the gateway admit it anew.
+"""`expired.v1`: the archived ask of an expired request; `replay.v1`: admit it again.
 
-A request that merely was late is archived as its ask, without the passages that were found for it. So it can be
-replayed from the gateway alone: with the configuration and the caller's rights of that day, and a new deadline.
+A request that was only late is archived as its ask, without the passages that were found. So it is replayed from the
+gateway: with the configuration and the caller's rights at that time, and a new deadline.
 """
 
 from typing import ClassVar
@@ -18,13 +18,13 @@ class ExpiredRequest(Message):
     kind: ClassVar[str] = "expired.v1"
 
     request: Request
-    died_on: str = Field(description="the queue on which it was still waiting, or being worked on")
+    died_on: str = Field(description="the queue on which it waited or was worked on")
     reason: str = Field(description="the dead-letter reason of its work")
     detail: str = Field(default="", description="the dead-letter description of its work")
 
 
 class ReplayRequest(Message):
-    """Admit `request` anew as its run p{n}, which has an outcome of its own if it is a rerun, and else none."""
+    """Admit `request` again as its run p{n}, which has an outcome of its own only if it is a rerun."""
 
     kind: ClassVar[str] = "replay.v1"
 

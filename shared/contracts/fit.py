@@ -1,4 +1,4 @@
-"""What a request and its outcome may weigh, and how an outcome that is too heavy is made to fit. Pure.
+"""How large a request and its outcome may be, and how a larger outcome is cut. Pure.
 
 An outcome that is decided and then refused by the broker would be told to nobody: so it is cut, or becomes
 `failed (PayloadTooLarge)`, before it is decided. Sizes are bytes of JSON, in which a character takes one to six.
@@ -25,14 +25,14 @@ LARGEST_REQUEST = MAX_BODY - PROPERTIES
 # Of the sentences in it, which are for people.
 SENTENCE = 4_000
 MARK = " …"
-TOO_LARGE = "the answer was cut off: it was too large to be sent"
+TOO_LARGE = "the answer was cut: it was too large for a message"
 _HALF_A_MARKER = re.compile(r"\s*\[[\d\s,]*$")
 
 
 def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcome:
     """`answer` in at most `most` bytes; the same one when it is small enough.
 
-    What stands beside the text is cut first, to half of the room, then the text, and a citation goes with its marker.
+    Everything but the text is cut first, to half of `most`, then the text; a citation goes with its mark.
     """
     if _size(answer) <= most:
         return answer

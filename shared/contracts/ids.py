@@ -1,4 +1,4 @@
-"""Who is who: request ids that cannot collide, message ids that are never wrongly taken for duplicates.
+"""Ids: request ids that cannot collide, message ids that are never taken for duplicates by mistake.
 
     {request}/{stage}              the first send of a stage
     {request}/{stage}/r{n}         its n-th retry
@@ -10,10 +10,10 @@
     {request}/reply/{token}        what one ask alone is told: the outcome once more for a repeat, that it could not be
                                    read, that its id belongs to another question; and the outcome of admission n > 0
 
-A token stands for one sending of an ask: its redeliveries and retries share it, a repeat has another.
+A token identifies one sending of an ask: its redeliveries and retries share it, a repeat has another.
 
-A retry under the *same* id would be swallowed silently by a duplicate-detecting queue, and a deterministic
-id makes a second send after a crash harmless.
+A queue with duplicate detection would silently drop a retry under the *same* id; a deterministic id makes a second send
+after a crash harmless.
 """
 
 import base64
@@ -45,18 +45,18 @@ def request_id(tenant: str, caller: str, message_id: str, door: str = "") -> str
 
 
 def escaped(name: str) -> str:
-    """A free name as one part of a key: different names stay different, and none holds a separator or a brace.
+    """A name as one part of a key: different names stay different, and none contains a separator or a brace.
 
-    What is left as it is: letters and digits of ASCII, `_`, `.`, `-` and `~`. The empty name has a sign of its own,
-    because a hash tag of Redis Cluster (`{…}`) must not be empty.
+    Unchanged are ASCII letters and digits, `_`, `.`, `-` and `~`. The empty name has a sign of its own, because a hash
+    tag of Redis Cluster (`{…}`) must not be empty.
     """
     return quote(name, safe="", errors="surrogatepass") or "%"
 
 
 def ask_token(reply_session: str | None, sequence_number: int, body: bytes) -> str:
-    """One sending of an ask, by where its reply goes, its first sequence number and what it says.
+    """The token of one sending of an ask: a digest of its reply address, first sequence number and body.
 
-    The body is in it for a queue that was made anew, whose numbers begin again.
+    The body is included because the numbers of a recreated queue start again.
     """
     return digest(reply_session or "", str(sequence_number), hashlib.blake2b(body, digest_size=16).hexdigest())
 

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 from shared.contracts.base import Message, MessagePart
 from shared.contracts.request import Request
 
-ID_REUSED = "this id was used for another question before; a new or corrected question needs an id of its own"
+ID_REUSED = "this id belongs to another question; send a new or corrected question under a new id"
 
 
 class Outcome(StrEnum):
@@ -51,7 +51,7 @@ class Code(StrEnum):
 
 
 class CacheState(StrEnum):
-    """What the answer cache had to do with it."""
+    """Whether the answer cache was used."""
 
     HIT = "hit"
     MISS = "miss"
@@ -59,17 +59,17 @@ class CacheState(StrEnum):
 
 
 class Citation(MessagePart):
-    """One passage that the answer rests on, checked against what was retrieved."""
+    """One passage that supports the answer, checked against the retrieved ones."""
 
     marker: int = Field(ge=1, description="the n of [n] in the text")
-    path: str = Field(description="its path in the lake; what people cannot see in it is written as \\u202e")
+    path: str = Field(description="its path in the lake; invisible characters are written as \\u202e")
     version: int = Field(description="the version of the document in the index")
     title: str
     section: str = ""
     page: int | None = None
     start: int
     end: int
-    quote: str = Field(description="the words of the passage that carry the answer")
+    quote: str = Field(description="the sentence of the passage that supports the statement")
     score: float
 
 
@@ -78,7 +78,7 @@ class Usage(MessagePart):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    estimated: bool = Field(default=False, description="the provider did not say, so they are our estimate")
+    estimated: bool = Field(default=False, description="true when the provider sent no count and these are estimates")
 
 
 class Cost(MessagePart):
@@ -117,7 +117,7 @@ class RequestOutcome(Message):
     retryable: bool = False
     retry_after: float | None = Field(default=None, ge=0, description="seconds")
     text: str = ""
-    truncated: bool = Field(default=False, description="the text was cut off; `message` says where")
+    truncated: bool = Field(default=False, description="the text was cut; `message` says why")
     citations: tuple[Citation, ...] = ()
     usage: Usage = NO_USAGE
     cost: Cost = NO_COST
@@ -130,21 +130,21 @@ class RequestOutcome(Message):
 
 
 def cancelled(request: Request, now: datetime) -> RequestOutcome:
-    """The outcome of a request that its caller does not want any more."""
+    """The outcome of a request that its caller cancelled."""
     return ending(request, Outcome.CANCELLED, Code.CANCELLED, "cancelled by the caller", finished_at=now)
 
 
 def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -> RequestOutcome:
-    """The outcome of a request that cannot end in time because there is more work than can be done.
+    """The outcome of a request that cannot finish in time because of overload.
 
-    `wait`: seconds after which it is worth another try. It is spread by half to either side (`chance` in 0..1), or all
-    who were refused together would come back together.
+    `wait`: seconds until another attempt makes sense. It is spread by half to either side (`chance` in 0..1), so that
+    callers that were refused together do not come back together.
     """
     return ending(
         request,
         Outcome.REFUSED,
         Code.OVERLOADED,
-        "there is more work than can be done in the time that is left; nothing was charged, ask again later",
+        "there is more work than can finish before the deadline; nothing was charged; ask again after retry_after",
         retryable=True,
         retry_after=round(max(1.0, wait) * (0.5 + chance), 1),
         finished_at=now,
@@ -157,7 +157,7 @@ def id_reused(request: Request, now: datetime) -> RequestOutcome:
 
 
 def again_at(answer: RequestOutcome) -> float | None:
-    """From when (seconds since the epoch) the same ask is admitted anew; none: never, the outcome is final."""
+    """When (seconds since the epoch) the same ask is admitted again; None: never, the outcome is final."""
     if not answer.retryable:
         return None
     if answer.finished_at is None:
@@ -166,7 +166,7 @@ def again_at(answer: RequestOutcome) -> float | None:
 
 
 def repeated(answer: RequestOutcome, now: datetime) -> RequestOutcome:
-    """A stored outcome as it is told again: with what is left of `retry_after`."""
+    """A stored outcome for a repeat: with the rest of `retry_after`."""
     if answer.retry_after is None or answer.finished_at is None:
         return answer
     left = answer.retry_after - (now - answer.finished_at).total_seconds()

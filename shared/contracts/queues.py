@@ -15,10 +15,10 @@ BLOB_EVENTS = "blob-events"
 LOCK = timedelta(seconds=60)
 SKEW = timedelta(seconds=30)
 DUPLICATE_WINDOW = timedelta(minutes=10)
-# Of a caller's door: what it drops, it drops without a word. Long enough for what an SDK sends again by itself; after
-# it a repeat reaches the gateway, which tells the outcome again.
+# On an ingress queue, which drops duplicates silently. Long enough for what an SDK sends again by itself; later repeats
+# reach the gateway, which sends the outcome again.
 INGRESS_WINDOW = timedelta(minutes=1)
-# Azure keeps a message at most this long unless its sender says less.
+# The longest time to live that the queues allow.
 KEEP = timedelta(days=14)
 
 
@@ -46,7 +46,7 @@ def ingress(name: str) -> Queue:
 
 
 def replies(name: str) -> Queue:
-    """A caller's own reply queue, with sessions. Nobody mourns an answer that nobody fetched."""
+    """A caller's own reply queue, with sessions. An answer that is not fetched in time is dropped."""
     return Queue(
         name,
         consumer="caller",
@@ -62,9 +62,9 @@ CORE = (
     Queue(GENERATE, consumer="generator", carries=("generate.v1",)),
     Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1", "replay.v1")),
     Queue(BLOB_EVENTS, consumer="indexer", carries=("storage event",), forward_dead_letters_to=None),
-    # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay. What merely
-    # was late it replaces by an `expired.v1` of its own, without the passages.
-    # Duplicate detection stays off, or the second death of a replayed message would vanish.
+    # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay. Work that was
+    # only was late it replaces by an `expired.v1` of its own, without the passages. Duplicate detection stays off,
+    # because it would drop the second dead letter of a replayed message.
     Queue(
         DEAD,
         consumer="gateway",
@@ -85,7 +85,7 @@ CORE = (
 
 
 def topology(ingresses: Iterable[str], reply_queues: Iterable[str]) -> tuple[Queue, ...]:
-    """Every queue of an installation: the core ones and those that its callers bring."""
+    """Every queue of an installation: the internal ones and the callers'."""
     doors = tuple(ingress(name) for name in dict.fromkeys(ingresses))
     boxes = tuple(replies(name) for name in dict.fromkeys(reply_queues) if name != OUTCOMES)
     return doors + CORE + boxes
@@ -97,7 +97,7 @@ def shortest_window(queues: Iterable[Queue]) -> timedelta:
 
 
 def longest_deadline(window: timedelta, lock: timedelta = LOCK) -> timedelta:
-    """How long a request may take so that a second outcome still meets the first one's id in the window."""
+    """The longest deadline for which a second outcome still meets the first one's id in the duplicate window."""
     return window - lock - SKEW
 
 

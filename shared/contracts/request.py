@@ -1,4 +1,4 @@
-"""What the gateway knows of a request once it is admitted; every later message carries it whole."""
+"""What the gateway knows about an admitted request; every later message carries all of it."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -46,14 +46,14 @@ class Request(MessagePart):
         default=None, description="sequence number of its deadline.v1 on `outcomes`, to cancel it by; none: unknown"
     )
     run: str = Field(default="", description="empty, or p{n} in the n-th replay")
-    rerun: bool = Field(default=False, description="a replay that may send a second outcome")
+    rerun: bool = Field(default=False, description="true for a replay that may send a second outcome")
     ask_digest: str = Field(default="", description="what its id is bound to; see `ask_digest`")
-    token: str = Field(default="", description="of the ask that was admitted, among those with this id")
-    admission: int = Field(default=0, ge=0, description="how often the same ask was admitted anew before")
+    token: str = Field(default="", description="identifies the ask that was admitted, among those with this id")
+    admission: int = Field(default=0, ge=0, description="how often the same ask was admitted before")
 
     @property
     def branch(self) -> str:
-        """What the ids of its messages end with: `a{n}` when admitted anew, `p{n}` in a replay, else nothing.
+        """The suffix of its message ids: `a{n}` for a later admission, `p{n}` in a replay, else empty.
 
         The duplicate windows still hold the ids of the first time.
         """
@@ -65,11 +65,11 @@ class Request(MessagePart):
         return f"{self.request_id}/{self.branch}" if self.branch else self.request_id
 
     def without_question(self) -> Self:
-        """The same without what was asked: enough to tell the caller how it ended."""
+        """The request without the question: enough to tell the caller how it ended."""
         return self.model_copy(update={"question": "", "conversation": ()})
 
     def ask_only(self) -> Self:
-        """The same as it was asked, without what was noted beside when it was admitted."""
+        """The request as it was asked, without what admission added."""
         noted = {"cache_key": None, "use_case_version": "", "reserved_tokens": 0, "sentinel": None, "recorded": False}
         return self.model_copy(update={**noted, "ask_digest": "", "token": ""})
 
@@ -94,5 +94,5 @@ class Request(MessagePart):
         return self.model_copy(update={"answer_by": answer_by})
 
     def is_late(self, now: datetime) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the deadline has passed."""
         return now >= self.answer_by

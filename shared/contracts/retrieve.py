@@ -7,7 +7,7 @@ from shared.contracts.request import Request
 
 
 class RetrievePassages(Message):
-    """Find what the lake holds for `request.question`."""
+    """Find passages for `request.question`."""
 
     kind: ClassVar[str] = "retrieve.v1"
 

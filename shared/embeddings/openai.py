@@ -1,4 +1,4 @@
-"""`Embedder` over the OpenAI protocol, whoever speaks it."""
+"""`Embedder` over the OpenAI protocol, for any provider that speaks it."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ BATCH = 128
 
 
 class OpenAIEmbedder:
-    """Asks one deployment through `client`; `translate` says what the SDK's errors mean.
+    """Asks one deployment through `client`; `translate` turns the SDK's errors into ours.
 
     `ask_for_dimensions`: the model can shorten its vectors (text-embedding-3 can, many compatible servers refuse).
     """
@@ -67,8 +67,8 @@ class OpenAIEmbedder:
             # No encoding_format: the SDK's default, base64, costs a tenth of decoding floats from JSON.
             return await self._client.embeddings.create(model=self._name, input=texts, **self._asked)
         except ValueError as unreadable:
-            # So the SDK says that an answer is cut off or holds no vectors.
-            raise DependencyDown(f"the embedding model's answer cannot be read: {unreadable}") from unreadable
+            # The SDK raises this when a reply is cut off or has no vectors.
+            raise DependencyDown(f"the embedding model's reply cannot be read: {unreadable}") from unreadable
         except Exception as error:
             raise self._translate(error) from error
 

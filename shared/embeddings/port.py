@@ -1,4 +1,4 @@
-"""What the workers need of an embedding model."""
+"""What the workers need from an embedding model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ class Embedded:
 
     vectors: list[list[float]]
     tokens: int | None
-    """As the provider counted them; None where it does not say."""
+    """The provider's count; None where it sends none."""
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors of one length. Raises `TryLater` when the model is busy or away."""
+    """Turns n texts into n vectors of one length. Raises `TryLater` when the model is busy, `DependencyDown` when it is
+    down."""
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """One vector per text, in order. An empty text is a mistake of the caller: `ValueError`."""

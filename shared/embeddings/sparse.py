@@ -18,7 +18,7 @@ B = 0.75
 AVERAGE_LENGTH = 90
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-# Words that say nothing about what a passage is about. Short on purpose: idf does the rest.
+# Words without topical meaning. Short on purpose: idf does the rest.
 _STOP = frozenset(
     """a an and are as at be been but by can do does for from had has have how i if in into is it its me my of on or
     our shall should so than that the their them then there these they this those to was we were what when where
@@ -63,5 +63,5 @@ def _stemmer() -> _Stemmer:
 
 @functools.lru_cache(maxsize=50_000)
 def _number(term: str) -> int:
-    """A term's place in the sparse vector: 32 bits, the same in every process."""
+    """A term's index in the sparse vector: 32 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "big")

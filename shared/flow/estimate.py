@@ -1,4 +1,4 @@
-"""How long something usually takes, from what it took before. Pure: numbers in, numbers out; all are seconds.
+"""How long something usually takes, from earlier times. Pure: numbers in, numbers out; all are seconds.
 
 Estimate   mean and mean deviation, each moved a little by every observation, as TCP estimates its round trips
            (RFC 6298); four numbers, so that it can be kept in Redis. What was cut off doubles the mean, as TCP doubles
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 MEAN_WEIGHT, DEVIATION_WEIGHT = 1 / 8, 1 / 4
 # Without news an estimate halves in this time; each probe begins a new one.
 HALF_LIFE = 10.0
-# So many observations are kept, and so long; the last one always.
+# How many observations are kept, and for how many seconds; the last one always.
 KEPT, YOUNG = 16, 30.0
-# What was cut off would have taken so much longer, at the least.
+# A call that was cut off counts as this many times its duration.
 LONGER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is known; `mean` 0: nothing."""
+    """An estimate; `mean` 0: unknown."""
 
     mean: float = 0.0
     deviation: float = 0.0
@@ -49,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What something took lately."""
+    """The last observations."""
 
     took: tuple[tuple[float, float], ...] = field(default=())
     """Each with the moment when it was observed, the oldest first."""
@@ -66,21 +66,21 @@ class Recent:
         return young[-(-3 * len(young) // 4) - 1]
 
     def after(self, took: float, now: float, *, probe: bool = False) -> "Recent":
-        """What is known once something took so long; a quick probe ends a slow spell."""
+        """The state after an observation; a fast probe ends a slow period."""
         before = () if probe and took < self.usual(now) else self.took
         known = replace(self, took=(*before[1 - KEPT :], (took, now)))
         return replace(known, probed=now, waits=None) if probe else known
 
     def after_cut_off(self, lasted: float, now: float, *, probe: bool = False) -> "Recent":
-        """What is known once something was not over after `lasted`."""
+        """The state after a call that was cut off after `lasted` seconds."""
         known = self.after(LONGER * lasted, now)
         return replace(known, probed=now, waits=None) if probe else known
 
     def begun(self, left: float, now: float) -> "tuple[Recent, bool] | None":
-        """What is known once something with so much time left is begun, and whether as a probe; None: it is not.
+        """The state when a call with this much time left starts, and whether it is a probe; None: do not start it.
 
-        When what would be begun is refused because it usually takes too long, nothing is observed any more. So from
-        time to time one is begun all the same: what others with more time take says nothing about it.
+        When all calls are refused because they usually take too long, there are no observations. So from time to time
+        one starts anyway: the durations of calls with more time say nothing about it.
         """
         usual = self.usual(now)
         if left >= usual or not self.took:
@@ -90,7 +90,7 @@ class Recent:
         return None
 
     def refused(self) -> "Recent":
-        """What is known once something was not begun."""
+        """The state after a call that was not started."""
         return replace(self, waits=self._news())
 
     def _news(self) -> float:

@@ -1,4 +1,4 @@
-"""Who is admitted when there is more work than can be done. Pure; `tickets.py` runs the same rules as scripts in Redis.
+"""Which requests are admitted under overload. Pure; `tickets.py` runs the same rules as scripts in Redis.
 
 limit   what the slots of all generators can do, and a little more, so that they never run dry; the little more
         waits in `retrieve` and `generate`, for less than a call takes
@@ -10,18 +10,18 @@ import math
 
 from shared.flow.estimate import HALF_LIFE, Estimate
 
-# Tickets per slot, and beside them: an ask spends a part of its time on the way to a slot.
+# Tickets per slot, and additional ones: a request spends some time on its way to a slot.
 PER_SLOT, SPARE = 1.25, 4
-# Where no generator says how many slots it has (it is scaled to zero, or starting), as if there were so many.
+# Assumed slots while no generator has announced any (scaled to zero, or starting).
 SLOTS_UNKNOWN = 16
-# Below-share tenants together may bring it to so many times the limit.
+# Tenants below their share may together exceed the limit up to this factor.
 MOST = 2
 # What a held ask must have left, beyond what requests usually take: it should not be cut off by its deadline.
 SAFETY, MARGIN = 1.25, 1.0
 
 
 def limit(slots: int) -> int:
-    """How many requests may be under way at once."""
+    """How many requests may be in flight at once."""
     return math.ceil(PER_SLOT * (slots or SLOTS_UNKNOWN)) + SPARE
 
 

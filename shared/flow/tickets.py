@@ -1,8 +1,8 @@
-"""The tickets of requests that are under way, in Redis: at most so many at once, and shared fairly by tenants.
+"""The tickets of requests in flight, in Redis: a limited number, shared fairly by tenants.
 
     take      one per request, before it is enqueued; taking it again changes nothing
-    release   where its outcome was sent; without that (a crash) it lapses a little after the deadline
-    announce  each generator says how many slots it has, every few seconds
+    release   where its outcome was sent; otherwise (a crash) it lapses shortly after the deadline
+    announce  each generator announces its number of slots, every few seconds
 
 Each is one script, all keys in one hash slot. The rules are those of `rules.py`.
 """
@@ -19,14 +19,14 @@ from shared.flow.estimate import DEVIATION_WEIGHT, MEAN_WEIGHT, Estimate
 from shared.flow.rules import MOST, PER_SLOT, SLOTS_UNKNOWN, SPARE
 from shared.redis import FailFastRedis, RedisUnavailable
 
-# A ticket lapses this long after the deadline; the sentinel has told the caller by then.
+# A ticket lapses this long after the deadline; by then the sentinel has arrived.
 LAPSE = timedelta(seconds=5)
 # How long an announcement of slots, and the word that a tenant waits, count.
 ANNOUNCED, WAITS = timedelta(seconds=10), timedelta(seconds=2)
 # What is known of times is forgotten after a day without requests.
 KEEP = timedelta(days=1)
 
-# Seconds. A ticket that could not be given back for so long has lapsed, or Redis has lost it.
+# Seconds after which an unreturned ticket has lapsed, or Redis has lost it.
 TRY_EVERY, TRIED_FOR = 0.5, 600.0
 
 _PREFIX = "ragbus:{flow}:"
@@ -127,10 +127,10 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of asking for tickets."""
+    """The result of asking for tickets."""
 
     granted: int
-    """So many of the first asks have theirs."""
+    """How many of the first asks got a ticket."""
     now: float
     """Redis's clock, as in `usual`."""
     usual: Sequence[Estimate]
@@ -138,14 +138,14 @@ class Taken:
 
 
 class Tickets:
-    """Every method but `give_back` raises `RedisUnavailable` when Redis is away."""
+    """Every method but `give_back` raises `RedisUnavailable`."""
 
     def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
         self._owed: set[asyncio.Task[None]] = set()
 
     async def take(self, tenant: str, requests: Sequence[Request], now: datetime) -> Taken:
-        """Take tickets for the first of `requests`, all of `tenant`, as many as it may have."""
+        """Take tickets for the first of `requests`, all of `tenant`, as many as the rules allow."""
         args: list[str | float] = [_word(tenant), WAITS.total_seconds(), SLOTS_UNKNOWN, PER_SLOT, SPARE, MOST]
         for request in requests:
             left = (request.answer_by - now + LAPSE).total_seconds()
@@ -154,12 +154,14 @@ class Tickets:
         return Taken(int(granted), float(at), [_estimate(said) for said in known])
 
     async def release(self, request: Request, answer: RequestOutcome | None = None) -> None:
-        """Give the ticket back, if there is one; `answer` says how it went, and so how long such requests take."""
+        """Return the ticket, if there is one; `answer` shows how the request ended, and so how long such requests
+        take."""
         args = [request.spending, _said(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
         await self._redis.script(_RELEASE, _KEYS, args)
 
     async def give_back(self, request: Request, answer: RequestOutcome | None = None) -> None:
-        """Release it; while Redis is away that is tried again beside, or all tickets would be held by what is done."""
+        """Release it; while Redis is unavailable, retry in the background, so that finished requests do not keep all
+        tickets."""
         try:
             await self.release(request, answer)
         except RedisUnavailable:
@@ -172,12 +174,12 @@ class Tickets:
         while asyncio.get_running_loop().time() < until:
             await asyncio.sleep(TRY_EVERY)
             with suppress(RedisUnavailable):
-                # Without the answer: how long it took is not known any more.
+                # Without the answer: how long it took is unknown by now.
                 await self.release(request)
                 return
 
     async def announce(self, replica: str, slots: int) -> None:
-        """Say that `replica` has so many slots, for the next seconds; 0: it leaves."""
+        """Announce the slots of `replica` for the next seconds; 0: it stops."""
         key = _KEYS[3]
         if not slots:
             await self._redis.script(_LEAVE, [key], [replica])
@@ -199,7 +201,7 @@ return 1
 
 
 def _said(answer: RequestOutcome | None) -> str:
-    """What an outcome tells of how long requests take: only those that a model was asked for, and those too late."""
+    """What an outcome shows about durations: only those of requests that called a model, and late ones, count."""
     if answer is None:
         return ""
     if answer.outcome is Outcome.EXPIRED:

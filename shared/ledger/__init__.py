@@ -1,1 +1,1 @@
-"""What has been done: which requests were accepted, and which outcome each one got."""
+"""Which requests were accepted, and which outcome each one got."""

@@ -9,7 +9,7 @@ An id belongs to the question that binds it first, and to the message (token) th
 the request; it is stored before it is sent, so every later sender sends *that* one or nothing. To cancel is to decide
 `cancelled`; where nothing was accepted yet, a tombstone makes the worker that meets the request later decide it. What
 an earlier admission left behind can decide nothing. Redis is the second guard, never the only one: the reply queue
-detects duplicates of `{request}/reply` by itself. When Redis is away every question is answered with "I don't know".
+detects duplicates of `{request}/reply` by itself. While Redis is unavailable, no method has an answer.
 
 Every step is one script on one key, so it is atomic, on a cluster too.
 """
@@ -35,9 +35,9 @@ _FIELDS = (
     *("unread", "past"),
 )
 _KNOWN = "redis.call('HMGET', KEYS[1], " + ", ".join(f"'{name}'" for name in _FIELDS) + ")"
-# What a new admission of the same ask starts without.
+# Fields that a new admission of the same ask clears.
 _ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'delivered', 'again_at', 'answer_by', 'request', 'cancelled')"
-# Tokens of so many earlier admissions are remembered: their asks may be delivered again, and have been answered.
+# How many earlier admissions' tokens are kept: their asks may be delivered again, and have been answered.
 _PAST = 16 * 27
 
 # KEYS: the request   ARGV: digest of the ask, token, seconds since the epoch, seconds to keep, 0 for a replay
@@ -158,7 +158,7 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a request: whose it is, its outcome if it has one, and whether that was sent."""
+    """What is known about a request: its caller, its outcome if it has one, and whether that was sent."""
 
     tenant: str
     caller: str
@@ -169,15 +169,15 @@ class Entry:
     ask: str | None = None
     """The digest of the ask that the id belongs to."""
     token: str | None = None
-    """Of the message that asked it, or asked it anew."""
+    """The token of the message that the current admission belongs to."""
     admission: int = 0
-    """How often the same ask was admitted anew."""
+    """How often the same ask was admitted again."""
     request: Request | None = None
     """What was accepted, without the question: whom to answer, and where."""
     cancelled: bool = False
     """Whether it was cancelled before it was accepted, as far as this ledger knew."""
     unread: RequestOutcome | None = None
-    """What was told to an ask with this id that could not be read; it binds nothing."""
+    """The outcome of an ask with this id that could not be read; it binds nothing."""
     past: Sequence[str] = ()
     """Tokens of earlier admissions."""
 
@@ -198,7 +198,7 @@ class Entry:
         return self.answer is None and not self.cancelled
 
     def asks_the_same(self, request: Request) -> bool:
-        """Whether `request` is what the id belongs to; as long as nothing is known of one of them, it is."""
+        """Whether the id belongs to the question of `request`; also True when either digest is unknown."""
         return not self.ask or not request.ask_digest or self.ask == request.ask_digest
 
     def is_lost(self, request: Request) -> bool:
@@ -206,46 +206,45 @@ class Entry:
         return self.answer is None or self.admission < request.admission
 
     def is_past(self, request: Request) -> bool:
-        """Whether another message admitted the same ask anew since: what is left of `request` is of no use."""
+        """Whether another message has started a later admission of the same ask, so that this one is obsolete."""
         return self.admission > request.admission and self.token != request.token
 
     def belongs_to(self, request: Request) -> bool:
-        """Whether `request` is this admission without knowing: Redis bound it, and said so too late."""
+        """Whether `request` belongs to this admission, because Redis bound it but answered too late."""
         return self.admission > request.admission and self.token == request.token
 
 
 class Ledger:
-    """Every method raises `RedisUnavailable` when Redis is away."""
+    """Every method raises `RedisUnavailable`."""
 
     def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
 
     async def bind(self, request: Request, token: str, now: datetime) -> Entry:
-        """Take the id for `request`'s question and this message, unless it is taken; says by what.
+        """Bind the id to `request`'s question and this message, unless it is bound; returns the entry.
 
-        The same question in another message begins a new admission when the outcome was retryable, was sent, and
-        `now` it is time; a replay never does.
+        The same question in another message begins a new admission when the outcome is retryable, was sent, and its
+        `retry_after` has passed at `now`; a replay never does.
         """
         mine = int(request.rerun or not request.run)
         args = [request.ask_digest, token, now.timestamp(), _SECONDS, mine]
         return _entry(await self._redis.script(_BIND, [_key(key_of(request))], args))
 
     async def accept(self, request: Request) -> Entry:
-        """Note that `request` was admitted, so that asking for it is answered with "not yet".
+        """Record that `request` was admitted, so that `GET` answers "not yet".
 
-        Says what is known of it then: what the first admission said when the same request comes again, and
-        whether it is wanted at all.
+        Returns the entry: that of the first admission when the same request comes again; it also shows a cancellation.
         """
         noted = [request.answer_by.isoformat(), request.without_question().model_dump_json()]
         args = [*_of_admission(request), *noted]
         return _entry(await self._redis.script(_ACCEPT, [_key(key_of(request))], args))
 
     async def forget(self, request: Request, token: str) -> None:
-        """Take back the admission of the ask with `token`: its caller was told that there is none."""
+        """Undo the admission of the ask with `token`, whose caller was told that it failed."""
         await self._redis.script(_FORGET, [_key(key_of(request))], [token])
 
     async def cancel(self, request_id: str, tenant: str, caller: str) -> Entry:
-        """Note that `request_id` is not wanted any more; says what is known of it.
+        """Record that `request_id` is cancelled; returns the entry.
 
         An entry without an answer but with its `request` waits for the outcome `cancelled` to be decided; one
         without both is a tombstone for an ask that has yet to arrive.
@@ -262,7 +261,7 @@ class Ledger:
         return known < request.admission or (current and answer is None and gone is None)
 
     async def decide(self, request: Request, answer: RequestOutcome, *, delivered: bool = False) -> Entry:
-        """Make `answer` the outcome of `request` if it has none; says which one it has.
+        """Make `answer` the outcome of `request` if it has none; returns the entry with its outcome.
 
         An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `delivered`: with that its
         caller has it.
@@ -274,7 +273,7 @@ class Ledger:
         return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args))
 
     async def replace(self, request: Request, answer: RequestOutcome) -> None:
-        """Put `answer` in the place of an outcome that the broker refuses to carry."""
+        """Replace an outcome that the broker refuses with `answer`."""
         answer = fitted(answer)
         args = [request.admission, answer.encode(), _again(answer)]
         await self._redis.script(_REPLACE, [_key(key_of(request))], args)
@@ -282,19 +281,19 @@ class Ledger:
     async def store(
         self, answer: RequestOutcome, tenant: str, caller: str, *, ask: str = "", admission: int = 0
     ) -> None:
-        """Keep an outcome that arrived for an HTTP caller, if whoever sent it could not."""
+        """Store an outcome that arrived for an HTTP caller, if its sender could not."""
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
         answer = fitted(answer)
         args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
         await self._redis.script(_DECIDE, [key], args)
 
     async def unread(self, request: Request, answer: RequestOutcome) -> None:
-        """Keep what was told to an ask that could not be read, if nothing else is known under its id."""
+        """Store the outcome of an ask that could not be read, if nothing else is known under its id."""
         args = [fitted(answer).encode(), request.tenant, request.caller, _SECONDS]
         await self._redis.script(_UNREAD, [_key(key_of(request))], args)
 
     async def mark_delivered(self, request: Request) -> None:
-        """Note that the outcome is on its way, so that nobody sends it again."""
+        """Record that the outcome was sent, so that no worker sends it again."""
         await self._redis.script(_DELIVERED, [_key(key_of(request))], [request.admission])
 
     async def find(self, key: str) -> Entry | None:

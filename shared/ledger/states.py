@@ -1,6 +1,6 @@
-"""What the ledger can know of a request, and what each step makes of it. Pure; `docs/explanation/delivery.md` draws it.
+"""The states of a request in the ledger, and the steps between them. Pure; drawn in `docs/explanation/delivery.md`.
 
-The scripts of `ledger.py` do this in Redis, atomically; a test leads a real one through every pair.
+The scripts of `ledger.py` do this atomically in Redis; a test takes a real Redis through every pair.
 """
 
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ from enum import StrEnum
 
 
 class LedgerState(StrEnum):
-    """What is known of a request."""
+    """The state of a request."""
 
     UNKNOWN = "unknown"
     UNREAD = "unread"
-    """An ask with its id could not be read, and its sender was told so; the id is still free."""
+    """An ask with this id could not be read, and its sender was told; the id is still free."""
     BOUND = "bound"
     """Its id belongs to a question, which was not admitted yet, or could not be enqueued."""
     ACCEPTED = "accepted"
     CANCELLED = "cancelled"
     """Cancelled before it was accepted: a tombstone."""
     DECIDED = "decided"
-    """It has its outcome. Only a repeat of an ask whose outcome was retryable begins anew."""
+    """The outcome was sent. Only a repeat after a retryable outcome begins a new admission."""
     DELIVERED = "delivered"
     """The outcome was sent, or filed for an HTTP caller."""
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import httpx2
 from openai import DefaultAsyncHttpxClient
 
-# More than a provider's JSON takes; of a proxy's page of HTML a sentence is told.
+# Larger than a provider's JSON; errors quote one sentence of a proxy's HTML page.
 MOST_OF_AN_ERROR = 64 * 1024
 
 
 class Beginning(httpx2.AsyncByteStream):
-    """The first bytes of a body. What is left closes its connection."""
+    """The first bytes of a body. Unread rest closes the connection."""
 
     def __init__(self, body: httpx2.AsyncByteStream, most: int) -> None:
         self._body = body

@@ -35,7 +35,7 @@ def make_client(
     transport: "httpx2.AsyncBaseTransport | None" = None,
     environment: Mapping[str, str] = os.environ,
 ) -> "AsyncOpenAI":
-    """A client for `deployment` that gives up after `timeout` and never retries by itself; close it in the end.
+    """A client for `deployment` that gives up after `timeout` and never retries; close it when done.
 
     `transport` carries its HTTP; None: the SDK's own. Raises `SettingsError` when the key is missing.
     """
@@ -47,7 +47,7 @@ def make_client(
     key = _key(deployment, environment)
     if deployment.provider is not Provider.AZURE:
         return AsyncOpenAI(
-            # Servers that need no key still want the header to be there.
+            # Servers that need no key still require the header.
             base_url=deployment.endpoint,
             api_key=key or "none",
             timeout=limits,
@@ -66,26 +66,26 @@ def make_client(
 
 
 def translate(error: Exception) -> Exception:
-    """What the SDK's `error` means for the work; raise the result `from` it. A bug is handed back as it is.
+    """What the SDK's `error` means for the work; raise the result `from` it. A bug is returned unchanged.
 
-    `TryLater` for a throttle, with what the provider asked to wait; `DependencyDown` for a provider that fails;
-    `ContextTooLong`, `ModelRefused`, `Unprocessable` for what it refuses.
+    `TryLater` for a throttle, with the wait that the provider asked for; `DependencyDown` when the provider fails;
+    `ContextTooLong`, `ModelRefused`, `Unprocessable` when it refuses the request.
     """
     import httpx2
     import openai
 
     match error:
         case openai.APIConnectionError():  # timeouts are among them
-            return DependencyDown(f"the model cannot be reached: {brief(str(error))}")
+            return DependencyDown(f"the model is unreachable: {brief(str(error))}")
         case openai.APIStatusError():
             return _from_status(error)
         case openai.APIError() | httpx2.HTTPError():
             # Without a status: the provider broke off inside an answer. Reading a stream ourselves, we see what the
             # HTTP client below the SDK says.
-            return DependencyDown(f"the model broke off: {brief(str(error) or repr(error))}")
+            return DependencyDown(f"the model's stream ended with an error: {brief(str(error) or repr(error))}")
         case json.JSONDecodeError():
             # The SDK lets it through: half an answer, or a proxy's error page.
-            return DependencyDown("the model's answer is no JSON")
+            return DependencyDown("the model's reply is not JSON")
         case _:
             return error
 
@@ -100,7 +100,9 @@ def _from_status(error: "APIStatusError") -> Exception:
     if error.code == "content_filter":
         return ModelRefused("the provider's content filter refused the prompt")
     if status in _DENIED:
-        return Unprocessable(Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env")
+        return Unprocessable(
+            Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env in models.yaml"
+        )
     # Not the caller's message: the request is ours, made from the use case and models.yaml.
     return Unprocessable(Reason.MISCONFIGURED, f"the model refused the request ({status}): {brief(error.message)}")
 
@@ -119,7 +121,7 @@ def _key(deployment: Deployment, environment: Mapping[str, str]) -> str | None:
         return None
     key = environment.get(deployment.key_env)
     if not key:
-        raise SettingsError(f"{deployment.key_env} is not set; deployment {deployment.name} takes its key from it")
+        raise SettingsError(f"{deployment.key_env} is not set; it must have the key of deployment {deployment.name}")
     return key
 
 

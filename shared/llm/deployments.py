@@ -1,4 +1,4 @@
-"""`models.yaml`: every deployment that may be called, what it costs and what it can take.
+"""`models.yaml`: every deployment that may be called, its price and its limits.
 
 deployments:
   - name: small-4k                 # what use cases and settings refer to
@@ -11,7 +11,7 @@ deployments:
     context_window: 4096
     max_output: 1024               # chat only
     price: {input: 0.15, output: 0.60}      # chat only; USD per million tokens
-    priority: 1                    # chat only; smaller is tried first
+    priority: 1                    # chat only; the deployment with the smallest number is tried first
     stream: true                   # chat only; false for a server that cannot stream with usage
     dimensions: 256                # embedding only
     key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
@@ -73,7 +73,7 @@ class Deployment(_Strict):
     context_window: int = Field(gt=0)
     max_output: int | None = Field(default=None, gt=0)
     price: Price = Price()
-    priority: int = Field(default=100, ge=0, description="smaller is tried first")
+    priority: int = Field(default=100, ge=0, description="the deployment with the smallest number is tried first")
     stream: bool = Field(default=True, description="chat only: read answers as a stream, so that they can be stopped")
     dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")
     key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="a name, never the key")

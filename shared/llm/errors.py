@@ -1,8 +1,8 @@
-"""What a model can refuse, beyond the moment being bad.
+"""What a model may refuse for good.
 
 Unprocessable
 ├── ContextTooLong   the prompt does not fit the deployment's window   -> re-fit, or a larger deployment
-└── ModelRefused     the provider's content filter said no             -> tell the caller
+└── ModelRefused     the provider's content filter refused it          -> tell the caller
 """
 
 from shared.errors import Reason, Unprocessable

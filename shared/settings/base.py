@@ -36,13 +36,13 @@ def _first_wrong(invalid: ValidationError, settings: type[Settings]) -> str:
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`, if it is there; raises `SettingsError` that says which file is missing."""
+    """`path`, if it exists; raises `SettingsError` that names the missing file."""
     if not path.exists():
-        raise SettingsError(f"{what} not found: {path} (set the variable to where it is)")
+        raise SettingsError(f"{what} not found: {path} (set the variable to its location)")
     return path
 
 
 def stop(error: SettingsError, worker: str) -> None:
-    """Say in one line what is wrong and leave with status 2."""
+    """Print in one line what is wrong and exit with status 2."""
     sys.stderr.write(f"{worker}: {error}\n")
     raise SystemExit(2)

@@ -1,1 +1,1 @@
-"""What people see of a worker: logs, traces, metrics. Every name is in `names.py`."""
+"""Logs, traces and metrics of a worker. Every name is in `names.py`."""

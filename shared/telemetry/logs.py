@@ -38,7 +38,7 @@ def configure(service: str, form: Literal["auto", "json", "pretty"] = "auto", le
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
-    # Libraries speak through the standard library; their warnings matter, their chatter does not.
+    # Libraries log through the standard library; only their warnings matter.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Forward()], force=True)
 
 
@@ -59,6 +59,6 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger()
         event = f"library.{record.levelname.lower()}"
-        # No stack traces: those of reconnects would drown what matters. The second line is where asyncio says what.
+        # No stack traces: those of reconnects would hide the rest. asyncio puts the cause in the second line.
         detail = " ".join(f"{record.name}: {record.getMessage()}".splitlines()[:2])[:500]
         logger.log(record.levelno, event, detail=detail)

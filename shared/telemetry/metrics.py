@@ -15,7 +15,7 @@ _BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a worker counts and shows."""
+    """The instruments of a worker."""
 
     process_duration: Histogram
     queue_time: Histogram
@@ -51,9 +51,9 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
         outcomes_unguarded=meter.create_counter(
             names.OUTCOMES_UNGUARDED,
-            description="outcomes sent while the ledger could not say whether there was one; if so the broker drops it",
+            description="outcomes sent without a claim in the ledger; the broker drops a second one",
         ),
-        redis_up=meter.create_gauge(names.REDIS_UP, description="1 while Redis takes our commands, else 0"),
+        redis_up=meter.create_gauge(names.REDIS_UP, description="1 while Redis accepts our commands, else 0"),
         queue_connected=meter.create_gauge(
             names.QUEUE_CONNECTED, description="by queue: 1 while this process can receive from it, else 0"
         ),
@@ -84,7 +84,7 @@ def configure(service: str) -> Metrics:
 
 
 def exposition() -> tuple[bytes, str]:
-    """What `/metrics` answers: the body and its content type."""
+    """The response of `/metrics`: the body and its content type."""
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     return generate_latest(), CONTENT_TYPE_LATEST

@@ -1,4 +1,4 @@
-"""What is known of the lake: passages to search, and a registry that says which of them count.
+"""The index: passages to search, and a registry that says which of them are current.
 
     indexer ──put──▶ passages of build b2 ┐            ┌─ search ─▶ hits of b1 and b2
                      (b1 still answers)   │            │
@@ -27,7 +27,7 @@ _NAMESPACE = UUID("6f1d3c5e-0d4b-5a36-9c55-3d1f7a0c9a11")
 
 
 def stable_id(*parts: str) -> str:
-    """A UUID that stands for `parts`: the same in every process and for ever."""
+    """A UUID made from `parts`: always the same, in every process."""
     return str(uuid5(_NAMESPACE, json.dumps(parts, ensure_ascii=False)))
 
 
@@ -67,7 +67,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question as vectors; without words worth looking for `sparse` is empty."""
+    """A question as vectors: `dense` of `dimensions` floats; `sparse` is empty when no word is worth searching."""
 
     dense: Sequence[float]
     sparse: Mapping[int, float]
@@ -75,7 +75,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """What a search may touch: one tenant's passages that at least one of `groups` may read."""
+    """What a search may return: one tenant's passages that at least one of `groups` may read."""
 
     tenant: str
     groups: frozenset[str]
@@ -141,7 +141,7 @@ class Document:
         return {**known, **text, "folders": folders_of(self.path)}
 
     def as_finished(self) -> "Document":
-        """The same entry once everything that follows a commit is done."""
+        """The entry after everything that follows a commit is done."""
         return replace(self, finished=True)
 
 
@@ -153,7 +153,7 @@ def document_id(tenant: str, collection: str, container: str, path: str) -> str:
 class Passages(Protocol):
     """Searchable passages, in one store per knowledge collection, which is made when it is first written to.
 
-    Raises `TryLater` when the store is away.
+    Raises `TryLater` when the store is busy, `DependencyDown` when it is down.
     """
 
     async def put(self, collection: str, passages: Sequence[Embedded]) -> None:
@@ -162,11 +162,11 @@ class Passages(Protocol):
     async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
         """The best `limit` readable passages by meaning and by words, fused, best first; of *any* build.
 
-        A collection that does not exist holds nothing.
+        Empty for a collection that does not exist.
         """
 
     async def vectors(self, collection: str, tenant: str, digests: Collection[str]) -> dict[str, list[float]]:
-        """The dense vectors that `tenant` already has for these digests: nobody pays twice for the same words."""
+        """The dense vectors that `tenant` already has, by digest, so that the same words are not paid twice."""
 
     async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
         """Remove the document's passages of versions up to `upto`, except those of the build `keep`."""
@@ -176,7 +176,7 @@ class Passages(Protocol):
 
 
 class Registry(Protocol):
-    """The documents. Raises `TryLater` when the store is away."""
+    """The documents. Raises `TryLater` when the store is busy, `DependencyDown` when it is down."""
 
     async def get(self, ids: Collection[str]) -> dict[str, Document]:
         """The entries with these ids, as far as there are any."""
@@ -195,7 +195,8 @@ class Registry(Protocol):
         """All entries that match; `folder` is a whole directory (`a/b/`) with everything below it."""
 
     async def commit(self, document: Document, expected: int | None) -> bool:
-        """Store the entry if the document is at version `expected` (none: not registered); tell whether it counts.
+        """Store the entry if the document is at version `expected` (None: not registered); returns whether it is
+        current now.
 
         Exactly one of several writers with the same expectation and different builds is told yes.
         """

@@ -54,7 +54,7 @@ def connect(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Say what Qdrant's errors mean: `TryLater`, `Missing`, or a bug of ours, which is let through.
+    """Translate Qdrant's errors into `TryLater` or `Missing`; a bug of ours passes unchanged.
 
     `TryLater` when it is busy, `DependencyDown` when it cannot be reached or fails, `SettingsError` for vectors of
     another length than the collection's.
@@ -89,7 +89,7 @@ def translated() -> Iterator[None]:
 
 
 class Collections:
-    """Collections that exist once they are needed, however many processes need them at the same moment."""
+    """Creates collections when they are first needed, also when several processes need them at once."""
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
@@ -97,7 +97,7 @@ class Collections:
         self._lock = asyncio.Lock()
 
     async def ensure(self, name: str, create: Callable[[], Awaitable[object]], indexes: Mapping[str, Schema]) -> bool:
-        """Create the collection and its indexes, or tell no: this process knows that they are there."""
+        """Create the collection and its indexes; False if this process knows that they exist."""
         if name in self._known:
             return False
         async with self._lock:
@@ -110,7 +110,7 @@ class Collections:
         return True
 
     def forget(self, name: str) -> None:
-        """Look again next time: somebody removed it."""
+        """Check again next time, because it was removed."""
         self._known.discard(name)
 
     async def _create(self, name: str, create: Callable[[], Awaitable[object]]) -> None:
@@ -120,7 +120,7 @@ class Collections:
             try:
                 await create()
             except (UnexpectedResponse, ValueError):
-                # Another process was quicker, which is as good; otherwise the refusal stands.
+                # Another process may have created it; otherwise the refusal stands.
                 if not await self._client.collection_exists(name):
                     raise
 

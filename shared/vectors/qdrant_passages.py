@@ -132,7 +132,8 @@ class QdrantPassages:
         if stored != self._dimensions:
             self._collections.forget(name)
             raise SettingsError(
-                f"the vectors in {name} have {stored} dimensions, the embedding deployment makes {self._dimensions}; "
+                f"the vectors in collection {name} have {stored} dimensions, "
+                f"the embedding deployment makes {self._dimensions}; "
                 "choose the deployment it was made with, or another collection"
             )
 

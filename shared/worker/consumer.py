@@ -30,7 +30,7 @@ class Consumer(Generic[Task]):
     decode: Callable[[Received], Task]
     handle: Callable[[Task, int], Awaitable[Sequence[Envelope]]]
     identify: Callable[[Received], Identity]
-    """Also for messages that cannot be decoded, so it may look at native properties only."""
+    """Also for messages that cannot be decoded, so it may use native properties only."""
     request: Callable[[Task], Request | None] = lambda _task: None
     """The admitted request that a task works for, if any; its deadline and its outcome are checked before."""
     after_deadline: bool = False
@@ -38,17 +38,17 @@ class Consumer(Generic[Task]):
     poll_interval: timedelta | None = None
     """Where connections are scarce, the queue is looked into only this often."""
     prewarm: tuple[str, ...] = ()
-    """Queues that it sends to as a rule; the way there is opened at the start."""
+    """Queues that it usually sends to; their senders are opened at the start."""
     shared: bool = False
-    """Whether tenants share the queue: then they share the slots, and a few more deliveries are taken in hand."""
+    """Whether tenants share the queue: then they share the slots, and a few more deliveries are received."""
     circuit_breaker: bool = False
-    """Whether it stops receiving while what its work needs is down (`DependencyDown`)."""
+    """Whether it stops receiving while a dependency is down (`DependencyDown`)."""
     longest_wait: timedelta | None = None
-    """Between two tries, where this work deserves a shorter one than usual."""
+    """The longest wait between two attempts, if not the usual one."""
     concurrency: int | None = None
-    """Deliveries at once, where this queue deserves another number than the settings say."""
+    """Maximum deliveries at once, if not the number in the settings."""
     attempts: int | None = None
-    """Tries before it is dead-lettered, where this work deserves another number than the settings say."""
+    """Maximum attempts before it is dead-lettered, if not the number in the settings."""
     archive: Callable[[Task, Entry | None], ArchiveInPlace | Envelope | None] | None = None
     """What is kept of a delivery that was handled, given what the ledger has on a request that is over: it is itself
     dead-lettered, or completed after this was sent in its place; None: nothing is kept."""

@@ -1,8 +1,8 @@
 """`/healthz`, `/readyz`, `/connected` and `/metrics` for a worker that has no web server of its own.
 
-/healthz     the process lives; asks nothing else, so that a dependency's outage restarts nobody
-/readyz      it can do its work: receive from its queues; for the gateway, answer HTTP (it says 503 by itself)
-/connected   it can receive from every queue, one line for each; who starts a system waits for it
+/healthz     the process is alive; checks no dependency, so that an outage restarts no worker
+/readyz      it can work: receive from its queues; the gateway: answer HTTP (it answers 503 by itself)
+/connected   it can receive from every queue, one line for each; for scripts that start a system
 /metrics     for Prometheus
 """
 
@@ -14,11 +14,11 @@ from http import HTTPStatus
 from shared.telemetry import metrics
 
 Answer = tuple[HTTPStatus, str, bytes]
-# A probe that has not sent its request, or read its answer, by then is not one.
+# Seconds in which a probe must send its request and read the response.
 PATIENCE = 5.0
-# Of a probe; a few bytes are usual.
+# Bytes of a probe's request; usually a few.
 MAX_REQUEST = 8 * 1024
-# Probes at once; beyond them the oldest is dropped, so that a new one is answered whoever holds the others.
+# Maximum probes at once; the oldest is dropped for a new one, so that a new one is always answered.
 MAX_PROBES = 64
 
 

@@ -1,6 +1,6 @@
-"""Holding a delivery while it is worked on: its lock is renewed, and on loss the work stops.
+"""Keeps a delivery locked while it is worked on: renews its lock, and cancels the work when the lock is lost.
 
-The SDK's own renewer gives up after one failure and after 300 s, and tells the handler nothing.
+The SDK's own renewer gives up after one failure and after 300 s, and does not tell the handler.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CANCEL_AGAIN = 1.0
 
 
 class Lease:
-    """Until when a delivery is ours, as far as this process can tell."""
+    """Until when a delivery is locked, as far as this process knows."""
 
     def __init__(self, delivery: Delivery, clock: Clock) -> None:
         self._delivery = delivery
@@ -30,12 +30,12 @@ class Lease:
         self._extend(delivery.locked_until)
 
     def check(self) -> None:
-        """To be called before an effect: raises `LockLost` when the lock has ended, even if nobody said so yet.
+        """Call it before an effect; raises `LockLost` when the lock has ended, even if no renewal has failed yet.
 
-        A process that was stopped for a while (a pause of the machine, a debugger) goes on where it was.
+        A process that was paused (by the machine, a debugger) continues where it was.
         """
         if asyncio.get_running_loop().time() >= self._ends:
-            raise LockLost("the lock has ended while nothing ran here")
+            raise LockLost("the lock ended while this process was paused")
 
     async def keep(self) -> None:
         """Renew until told to stop; ends only by raising `LockLost`."""

@@ -24,7 +24,7 @@ from shared.contracts.ids import MAX_ID, digest, retry_id
 from shared.contracts.queues import OUTCOMES
 from shared.telemetry import traces
 
-# A message that expires this soon may as well live this long: its consumer checks the deadline itself.
+# The minimum time to live; the consumer checks the deadline itself.
 SHORTEST_LIFE = timedelta(seconds=1)
 # A broker's own limit; a time to live beyond 49 days does not fit into AMQP's milliseconds.
 LONGEST_LIFE = timedelta(days=14)
@@ -32,7 +32,7 @@ LONGEST_LIFE = timedelta(days=14)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What stays the same over all copies of a message: whose id its retries build on, until when it matters."""
+    """What all copies of a message share: the id that its retries build on, and its deadline."""
 
     base_id: str
     origin: str | None = None
@@ -46,7 +46,7 @@ _MARK = 32
 def internal_identity(message: Received) -> Identity:
     """The identity of a message that one of our workers sent: its own id, and the deadline it carries or lives to.
 
-    On `dead` an ask has the id that its caller gave it: one so long that a retry's mark does not fit is digested.
+    On `dead` an ask has the id that its caller chose: if it is too long for a retry's suffix, its digest is used.
     """
     base = message.message_id or digest(message.queue, str(message.sequence_number))
     fits = len(base) <= MAX_ID - _MARK
@@ -65,7 +65,7 @@ def outgoing(envelope: Envelope, now: datetime) -> Outgoing:
     properties: dict[str, Property] = {}
     trace: dict[str, str] = {}
     if envelope.queue == OUTCOMES and envelope.request is not None:
-        # For the gateway, which files outcomes by whose they are; nobody else can send to that queue.
+        # For the gateway, which stores outcomes by caller; only our own identities may send to that queue.
         properties |= {TENANT: envelope.request.tenant, CALLER: envelope.request.caller}
         properties |= {ASK: envelope.request.ask_digest, ADMISSION: envelope.request.admission}
     if envelope.request is not None and envelope.expires_at == envelope.request.answer_by:
@@ -93,7 +93,7 @@ def retry_copy(message: Received, identity: Identity, at: datetime) -> Outgoing:
 
 
 def handed_back(message: Received, identity: Identity, now: datetime) -> Outgoing:
-    """The same attempt again, for another worker: this one is leaving.
+    """The same attempt again, for another worker, because this one stops.
 
     Abandoning it would count as a failed delivery. The sequence number keeps the id out of the duplicate window.
     """
@@ -102,7 +102,7 @@ def handed_back(message: Received, identity: Identity, now: datetime) -> Outgoin
 
 
 def when(value: Property | None) -> datetime | None:
-    """The moment in a property of ours; None for anything that is none."""
+    """The moment in a property of ours; None if it is not one."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -111,7 +111,7 @@ def when(value: Property | None) -> datetime | None:
 
 
 def life(now: datetime, expires_at: datetime | None) -> timedelta | None:
-    """The time to live from `now` to `expires_at`; never zero, which a broker may read as none.
+    """The time to live from `now` to `expires_at`; never zero, which a broker may read as no limit.
 
     In whole seconds, rounded up: the SDK cuts fractions off (`ServiceBusMessage.time_to_live`), so that a message
     would die before its deadline, a little more at every hop.

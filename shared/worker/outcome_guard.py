@@ -1,4 +1,4 @@
-"""The guard before an outcome leaves: at most one per request, and always the same one.
+"""The guard before an outcome is sent: one per request, always the same one.
 
 The ledger keeps the first outcome that is decided; the reply queue drops a second message with the same id.
 When Redis is away, or has lost what it knew of the request, the queue guards alone. What is told to one ask alone is
@@ -24,7 +24,7 @@ from shared.redis import RedisUnavailable
 Send = Callable[[Envelope], Awaitable[None]]
 
 NOTE_AGAIN = 1.0
-# Of more outcomes that were sent while Redis was away the ledger is not told: their requests look unfinished for a day.
+# The maximum of outcomes that are recorded after an outage of Redis; the requests of others look unfinished for a day.
 MOST_UNNOTED = 1_000
 
 
@@ -34,8 +34,8 @@ class Sent:
 
     answer: RequestOutcome
     guarded: bool = True
-    """Whether it is the outcome for certain. Otherwise the ledger could not say whether there was one before, and if so
-    the broker has dropped this one as a duplicate."""
+    """Whether the ledger confirmed that it is the outcome. Otherwise there may have been one before, and the broker has
+    dropped this one as a duplicate."""
 
 
 class OutcomeGuard:
@@ -49,9 +49,9 @@ class OutcomeGuard:
         tickets: Tickets | None = None,
         again: float = NOTE_AGAIN,
     ) -> None:
-        """`tickets`: where a request's ticket is given back when its outcome was sent.
+        """`tickets`: returns a request's ticket when its outcome was sent.
 
-        `again`: seconds between two looks whether Redis is back.
+        `again`: seconds between two attempts to reach Redis.
         """
         self._ledger = ledger
         self._clock = clock
@@ -61,9 +61,9 @@ class OutcomeGuard:
         self._noting: asyncio.Task[None] | None = None
 
     async def known(self, request: Request) -> Entry | None:
-        """What the ledger has on `request`; None also when Redis is away.
+        """The ledger's entry for `request`; None also while Redis is unavailable.
 
-        One that was cancelled before the ledger knew of it has the outcome `cancelled` from now on.
+        A request that was cancelled before it arrived gets the outcome `cancelled` here.
         """
         try:
             entry = await self._ledger.find(key_of(request))
@@ -78,7 +78,7 @@ class OutcomeGuard:
     async def send(self, envelope: Envelope, send: Send) -> Sent | None:
         """Send the request's outcome, which is `envelope`'s unless there was one before.
 
-        None: nothing was sent, because it was before, or because the same ask was admitted anew since.
+        None: nothing was sent, because it was sent before, or the same ask was admitted again since.
         """
         request = envelope.request
         if request is None or not isinstance(envelope.message, RequestOutcome):
@@ -89,7 +89,7 @@ class OutcomeGuard:
             return Sent(answer)
         entry = await self._decide(request, answer)
         if entry is not None and not entry.asks_the_same(request):
-            # Redis was away when it was admitted, and its id belongs to another question.
+            # Redis was unavailable at its admission, and its id belongs to another question.
             await self.ended(request, entry)
             return await self.send(self.reused(request), send)
         if entry is not None and entry.is_past(request):
@@ -116,15 +116,15 @@ class OutcomeGuard:
             await send(replace(envelope, message=winner))
         if guarded:
             await self._note_sent(request)
-        elif entry is None and request.reply_to.queue != OUTCOMES:  # what arrives there is filed
+        elif entry is None and request.reply_to.queue != OUTCOMES:  # the gateway stores what arrives there
             self._note_later(request, winner)
-        if self._tickets is not None and holder.reserved_tokens:  # what was refused at once never had a ticket
+        if self._tickets is not None and holder.reserved_tokens:  # a request refused at admission had no ticket
             await self._tickets.give_back(holder, winner)
         return Sent(winner, guarded)
 
     async def ended(self, request: Request, entry: Entry) -> None:
-        """Give back the ticket of a request that ends without an outcome of its own, since there is `entry`."""
-        # Where the id belongs to another question that is being worked on, the ticket is that one's.
+        """Return the ticket of a request that ends without an outcome of its own because there is `entry`."""
+        # When the id belongs to another question in progress, the ticket is that one's.
         is_its_own = entry.asks_the_same(request) or not entry.is_open
         if self._tickets is not None and request.reserved_tokens and is_its_own:
             await self._tickets.give_back(request)
@@ -135,7 +135,7 @@ class OutcomeGuard:
         return to_one_ask(request, id_reused(request, now), request.token, now)
 
     def _note_later(self, request: Request, answer: RequestOutcome) -> None:
-        """Have the ledger told when Redis is back: it would go on waiting for an outcome."""
+        """Record it when Redis is back, because the ledger would otherwise wait for an outcome."""
         self._unnoted.append((request, answer))
         if self._noting is None or self._noting.done():
             self._noting = asyncio.create_task(self._note(), name="outcomes: not noted yet")

@@ -21,7 +21,7 @@ from shared.worker.sentinels import Sentinels
 log = get_logger()
 T = TypeVar("T")
 
-# A full queue is a matter of somebody else's reading.
+# A full queue needs its consumer to catch up.
 FULL = timedelta(seconds=10)
 
 
@@ -29,7 +29,7 @@ Send = Callable[[Envelope], Awaitable[int | None]]
 
 
 async def send_in_order(envelopes: Sequence[Envelope], send: Send, check: Callable[[], None] = lambda: None) -> None:
-    """Send one after the other, and `check` before each: a sentinel is scheduled before the work it guards.
+    """Send the envelopes in order, with `check` before each: a sentinel is scheduled before its work is sent.
 
     The work carries the sentinel's number from then on, so that it can be cancelled when there is an outcome.
     """
@@ -50,7 +50,7 @@ class Publisher:
         self._sentinels = Sentinels(bus, clock)
 
     async def send(self, envelope: Envelope) -> int | None:
-        """Send one; of a sentinel the sequence number is returned.
+        """Send one envelope; returns the sequence number of a sentinel, else None.
 
         Raises `BusUnavailable`, and `Unprocessable` when it is too large for the broker.
         """
@@ -71,7 +71,7 @@ class Publisher:
         return None
 
     def is_over(self, request: Request) -> None:
-        """Nobody need look after `request` any more: the broker has its outcome."""
+        """Cancel the sentinel of `request`: the broker has its outcome."""
         self._sentinels.cancel(request)
 
     async def _post(self, envelope: Envelope) -> None:

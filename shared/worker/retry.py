@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from shared.errors import Reason, SettingsError, TryLater, Unprocessable
 
-# What a settlement and a hop to the next stage take; a retry later than that is too late to be answered.
+# Seconds for a settlement and a hop to the next stage; a later retry cannot be answered in time.
 MARGIN = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(seconds=60)
 
@@ -59,7 +59,7 @@ def after_failure(
         case TryLater(after=asked):
             return _later(failure, asked, attempt, now, deadline, policy, chance)
         case TimeoutError() if deadline is not None and now >= deadline:
-            return DeadLetter(Reason.DEADLINE_EXCEEDED, "the deadline passed while it was being worked on")
+            return DeadLetter(Reason.DEADLINE_EXCEEDED, "the deadline passed while the message was being worked on")
         case bug:
             return DeadLetter(Reason.CRASHED, f"{type(bug).__name__}: {bug}"[:2000])
 
@@ -73,11 +73,14 @@ def _later(
     policy: RetryPolicy,
     chance: float,
 ) -> Retry | DeadLetter:
-    # Jitter goes on top of what the other side asked for, or all who were told the same come back together.
+    # Jitter is added to the wait that the other side asked for, so that workers with the same wait do not come back
+    # together.
     soonest, wait = now + asked, policy.wait(attempt, chance)
     if deadline is None:
         if attempt >= policy.attempts:
-            return DeadLetter(Reason.RETRIES_EXHAUSTED, f"gave up after {attempt} attempts; the last: {failure}")
+            return DeadLetter(
+                Reason.RETRIES_EXHAUSTED, f"gave up after {attempt} attempts; the last failure: {failure}"
+            )
         return Retry(soonest + wait, str(failure))
     # With a deadline, time is the bound and not the number: an outage that ends before it costs no request.
     left = deadline - MARGIN - soonest

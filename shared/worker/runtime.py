@@ -128,7 +128,7 @@ async def serve(
 ) -> None:
     """Run `workers` (and what runs `beside` them) until `stopping`, then drain, close in order, and flush.
 
-    `ready`: whether it can do its work, if that is not to receive from every queue.
+    `ready`: whether the process can work, if that does not mean to receive from every queue.
     """
 
     def queues() -> dict[str, str]:
@@ -152,7 +152,7 @@ async def serve(
 
 
 async def _until_all_end(running: "Sequence[asyncio.Future[None]]", stopping: asyncio.Event) -> None:
-    """If one ends in an error the others are told to stop, and the error is raised at the end."""
+    """Run until all end. When one raises, the others are stopped, and its error is raised at the end."""
     _, others = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
     stopping.set()
     if others:

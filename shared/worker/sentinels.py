@@ -1,7 +1,8 @@
-"""Cancels the sentinels of requests that have their outcome, so that the gateway is not woken for nothing.
+"""Cancels the sentinels of requests that have their outcome, so that they do not wake the gateway.
 
-Beside the work and never in its way: what one process has sent within `GATHER` seconds is cancelled in one operation.
-A sentinel that is not cancelled comes back, and finds in the ledger that its request has its outcome.
+In the background: the sentinels of all outcomes that one process sent within `GATHER` seconds are cancelled in one
+operation. A sentinel that is not cancelled arrives, and the gateway finds in the ledger that its request has its
+outcome.
 """
 
 import asyncio
@@ -43,5 +44,5 @@ class Sentinels:
             numbers, self._unneeded = self._unneeded, []
             try:
                 await self._bus.cancel(OUTCOMES, numbers)
-            except Exception as away:  # noqa: BLE001 - it comes back then, and does no harm
+            except Exception as away:  # noqa: BLE001 - it arrives then, which is harmless
                 log.debug("sentinels.not_cancelled", sentinels=len(numbers), detail=repr(away))

@@ -1,6 +1,6 @@
-"""The breaker of a queue as its workers share it: through Redis, or each by itself while Redis is away.
+"""The circuit breaker of a queue, shared by its workers through Redis; while Redis is unavailable, each has its own.
 
-Nothing is asked of Redis for a delivery that went well: a closed breaker looks once in `LOOK_AGAIN` seconds.
+A successful delivery costs no Redis command: a closed breaker reads once in `LOOK_AGAIN` seconds.
 """
 
 import json
@@ -19,7 +19,7 @@ from shared.telemetry.logs import get_logger
 log = get_logger()
 
 LOOK_AGAIN = 1.0
-# A state that nobody has touched for so long is of yesterday's outage.
+# Seconds after which an unchanged state is forgotten: it belongs to an old outage.
 KEEP = timedelta(minutes=10)
 
 # KEYS: the breaker   ARGV: the state that was seen ('' for none), the next one ('' for closed), seconds to keep it
@@ -92,14 +92,14 @@ class SharedBreaker:
         return Circuit.HALF_OPEN
 
     async def keep(self) -> None:
-        """Say that the probe is still under way."""
+        """Renew the probe."""
         now = self._clock()
         await self._change(
             lambda state: asked_to_receive(state, self._who, now, self._rules) if state.prober == self._who else state
         )
 
     async def failed(self, why: str) -> None:
-        """Count a failure of what the work needs."""
+        """Count a failure of a dependency."""
         now, chance = self._clock(), self._chance()
         before, state = await self._change(lambda state: failed(state, self._who, now, chance, self._rules))
         if state.opened > before.opened:

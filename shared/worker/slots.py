@@ -3,10 +3,10 @@
     in hand  = slots + reserve + ahead
     slots      any tenant may use all of them, as long as it is alone
     reserve    only for tenants that use less than their share of the slots, while others use them all
-    ahead      deliveries that wait in hand, so that one of a quiet tenant is seen behind those of a noisy one
+    ahead      received deliveries that wait, so that a quiet tenant's is seen behind those of a busy one
 
-The reserve is there because a slot becomes free only when a call ends: one tenant's calls of 15 s would make every
-other tenant wait for so long.
+The reserve exists because a slot becomes free only when a call ends: one tenant's calls of 15 s would make every other
+tenant wait that long.
 """
 
 import asyncio
@@ -32,10 +32,11 @@ class Share:
 
     @classmethod
     def among_tenants(cls, slots: int) -> Self:
-        """For a queue that tenants share: a quarter more as a reserve, and all that may be under way in hand.
+        """For a queue that tenants share: a quarter more slots as a reserve, and everything that may be in flight is
+        received.
 
-        That is up to twice `shared.flow.rules.limit`. What is not in hand waits on the queue, where nobody sees whose
-        it is, and one of a quiet tenant would be behind those of a noisy one.
+        That is up to twice `shared.flow.rules.limit`. A message that is not received waits on the queue, where its
+        tenant is unknown, so that a quiet tenant's would wait behind those of a busy one.
         """
         return cls(slots, reserve=max(1, slots // 4), ahead=slots + slots // 4 + FEW)
 
@@ -45,7 +46,7 @@ class Share:
         return self.slots + self.reserve + self.ahead
 
     def next(self, waiting: Sequence[str], using: Mapping[str, int]) -> int | None:
-        """Which of the `waiting`, each by its tenant and the longest waiting first, gets a slot now; None: nobody."""
+        """Which of the `waiting` (tenants, the longest waiting first) gets a slot now; None: none of them."""
         if not waiting:
             return None
         first = min(range(len(waiting)), key=lambda position: (using.get(waiting[position], 0), position))
@@ -58,7 +59,7 @@ class Share:
 
 
 class Slots:
-    """The slots of one worker; who holds one is told by a key."""
+    """The slots of one worker; each holder has a key."""
 
     def __init__(self, share: Share) -> None:
         self.share = share
@@ -67,7 +68,7 @@ class Slots:
         self._waiting: dict[object, tuple[str, asyncio.Future[None]]] = {}
 
     async def enter(self, key: object, tenant: str) -> None:
-        """Wait for a slot and hold it; raises `Leaving` when everybody who waits is sent away."""
+        """Wait for a slot and hold it; raises `Leaving` after `send_away`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = (tenant, turn)
         self._serve()
@@ -85,7 +86,7 @@ class Slots:
             self._serve()
 
     def send_away(self) -> None:
-        """Everybody who waits gets `Leaving`."""
+        """Make every waiting `enter` raise `Leaving`."""
         for _, turn in self._waiting.values():
             if not turn.done():
                 turn.set_exception(Leaving())

@@ -51,12 +51,12 @@ from shared.worker.slots import Leaving, Share, Slots
 log = get_logger()
 Clock = Callable[[], datetime]
 
-# How long one look into the queue waits; also the longest that a worker takes to notice that it should stop.
+# How long one receive waits; also the longest time until a worker notices that it should stop.
 LOOK = timedelta(seconds=1)
 # A message that came back so often without a word may be what its workers died of. From then on it is worked on
 # alone, so that it does not take the delivery counts of others along; the broker's limit is ten.
 SUSPECT = 3
-# So many seconds a worker is full before it takes more in hand than it has slots for: another may have some free.
+# Seconds that all slots are taken before a worker receives more than it has slots: another may have free ones.
 AHEAD_AFTER = 0.2
 
 
@@ -111,7 +111,7 @@ class Worker(Generic[Task]):
             await inbox.close()
 
     async def process(self, delivery: Delivery) -> None:
-        """All steps of one delivery. Raises nothing but cancellation, which hands the delivery back."""
+        """All steps of one delivery. Raises only cancellation, after handing the delivery back."""
         message = delivery.message
         if _is_suspect(delivery):
             self._suspect = asyncio.current_task()
@@ -137,7 +137,7 @@ class Worker(Generic[Task]):
     async def _next(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
         try:
             delivery = await inbox.receive(LOOK)
-        except Exception as away:  # noqa: BLE001 - a receiver that fails in a new way must not end the process
+        except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
             self.connected.clear()
             self.trouble = str(away) or repr(away)
             self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
@@ -163,17 +163,18 @@ class Worker(Generic[Task]):
             inbox.slots = slots
 
     async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Circuit:
-        """Whether to receive; waits a moment when not, so that it can be asked again at once."""
+        """Whether to receive; waits a moment if not, so that it can be called again at once."""
         allowed = await self.breaker.ask() if self.breaker else Circuit.CLOSED
         if allowed is Circuit.OPEN:
             if not self._running:
-                # An open link may be handed a message that nobody would look at until its lock has ended.
+                # On an open link the broker may deliver a message that this worker would not read until its lock has
+                # ended.
                 await inbox.close()
             await _pause(stopping, LOOK_AGAIN)
         return allowed
 
     async def _by_itself(self, task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-        """Nothing else is received until it is known how this one went."""
+        """Receive nothing else until this delivery has ended."""
         while not task.done() and not stopping.is_set():
             await asyncio.wait({task}, timeout=LOOK_AGAIN)
             if self.breaker is not None:
@@ -207,7 +208,7 @@ class Worker(Generic[Task]):
     # -- the steps
 
     async def _steps(self, delivery: Delivery, seen: list[Request]) -> str:
-        """Decode to settle; says what became of the delivery, in a word, and in `seen` whose it was."""
+        """Decode to settle; returns how the delivery ended, in a word, and adds its request to `seen`."""
         try:
             return await holding(delivery, lambda lease: self._work(delivery, seen, lease), self.clock)
         except LockLost as lost:
@@ -220,7 +221,7 @@ class Worker(Generic[Task]):
                 return "handed_back"
             raise
         except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
-            # So nothing is lost: the lock runs out and the work is done again.
+            # Nothing is lost: the lock ends and the work is done again.
             log.warning("delivery.left", detail=repr(away))
             delivery.forget()
             return "left"
@@ -244,13 +245,13 @@ class Worker(Generic[Task]):
                     return await self._done(delivery, "known", task, known)
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
-            # The next one's call need not wait until this one's result is sent and settled.
+            # The next delivery need not wait until this one's result is sent and settled.
             self.slots.leave(delivery)
             if self.breaker is not None and not _was_given_up(envelopes):
                 await self.breaker.succeeded()
             await send_in_order(envelopes, self.publisher.send, lease.check)
         except (LockLost, BusUnavailable, UnknownQueue, Leaving):
-            # The way out is closed: not this message's fault, so it is left where it is.
+            # The bus is unavailable: not this message's fault, so it stays where it is.
             raise
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             lease.check()
@@ -274,13 +275,14 @@ class Worker(Generic[Task]):
             await delivery.dead_letter(kept.reason, kept.description)
             return "archived"
         if kept is not None:
-            # A crash after this makes a second copy, under the same id.
+            # A crash after this makes a second copy with the same id.
             await self.publisher.send(kept)
         await delivery.complete()
         return word
 
     async def _recognise(self, request: Request) -> Entry | None:
-        """What the ledger has when nothing is left to work on: the outcome, which is made sure to be sent, or past."""
+        """The ledger's entry when there is nothing left to do: its outcome, which is sent if it was not, or a later
+        admission."""
         entry = await self.outcomes.known(request)
         if entry is None:
             return None
@@ -309,7 +311,7 @@ class Worker(Generic[Task]):
         except TimeoutError as late:
             if not limit.expired():
                 raise
-            raise DeadlineMissed("the deadline passed while it was being worked on") from late
+            raise DeadlineMissed("the deadline passed while the message was being worked on") from late
 
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""
@@ -330,7 +332,7 @@ class Worker(Generic[Task]):
                 try:
                     await self.bus.send(retry_copy(message, identity, at))
                 except MessageTooLarge as large:
-                    # With the marks of an attempt it is more than the broker takes, at every redelivery.
+                    # With an attempt's properties it is larger than the broker accepts, at every redelivery.
                     return await self._after(Unprocessable(Reason.PAYLOAD_TOO_LARGE, f"{large}: {why}"), delivery)
                 self.metrics.retries.add(1, {"queue": message.queue})
                 log.info("delivery.retried", until=at.isoformat(), detail=why)
@@ -347,7 +349,7 @@ class Worker(Generic[Task]):
         """The grace period is over: leave the work to another worker, at the same attempt."""
         message = delivery.message
         if self.consumer.archive is not None:
-            # A copy would not be dead any more; its lock runs out and another worker looks at it.
+            # A copy would not be a dead letter; its lock ends and another worker receives it.
             return delivery.forget()
         try:
             await self.bus.send(handed_back(message, self.consumer.identify(message), self.clock()))
@@ -368,7 +370,7 @@ class Worker(Generic[Task]):
 
 
 def _was_given_up(envelopes: Sequence[Envelope]) -> bool:
-    """Whether it was cancelled on the way or not begun, which says nothing of what the work needs."""
+    """Whether it was cancelled or not started, which says nothing about the dependencies."""
     answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, RequestOutcome)]
     return any(answer.outcome is Outcome.CANCELLED or answer.code is Code.OVERLOADED for answer in answers)
 

@@ -198,7 +198,7 @@ REQUESTS: Final = (
         "half-an-answer",
         "A stream that broke off is taken for an answer.",
         _CHAT,
-        '            raise DependencyDown("the model broke off in the middle of its answer")',
+        '            raise DependencyDown("the model\'s stream ended in the middle of the answer")',
         '            heard.finish = "stop"',
         (_STREAMS + "test_what_is_no_whole_answer_is_tried_again",),
     ),

@@ -92,7 +92,7 @@ def _translated() -> Iterator[None]:
     except ResourceNotFoundError as gone:
         if getattr(gone, "error_code", None) == _NO_CONTAINER:
             # A container that is away must not look like one whose documents were all deleted.
-            raise TryLater("the container is not there") from gone
+            raise TryLater("the container does not exist") from gone
         raise Vanished from gone
     except ResourceModifiedError as other:
         raise Changed from other
@@ -100,4 +100,4 @@ def _translated() -> Iterator[None]:
         # Also 403: rights are mended by people, and meanwhile no event should be lost.
         raise TryLater(f"the storage account answered {refused.status_code}") from refused
     except AzureError as away:
-        raise TryLater(f"the storage account cannot be reached: {type(away).__name__}") from away
+        raise TryLater(f"the storage account is unreachable: {type(away).__name__}") from away

@@ -51,7 +51,7 @@ class FolderLake:
             if broken.errno == errno.ENAMETOOLONG:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
-            raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
+            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
         return _blob(path, status) if stat.S_ISREG(status.st_mode) else None
 
     def _read(self, container: str, path: str, if_match: str) -> bytes:
@@ -98,7 +98,7 @@ class FolderLake:
             if broken.errno == errno.ENAMETOOLONG:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
-            raise TryLater(f"{path} cannot be looked at: {broken.strerror}") from broken
+            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -106,7 +106,7 @@ class FolderLake:
     def _root(self, container: str) -> Path | None:
         root = self._folders.get(container)
         if root is not None and not root.is_dir():
-            raise TryLater(f"the lake folder {root} is not there")
+            raise TryLater(f"the lake folder {root} does not exist")
         return root
 
 

@@ -62,15 +62,13 @@ def format_of(path: str, content_type: str = "") -> str | None:
 def read(data: bytes, path: str, content_type: str, limits: Limits) -> ParsedDocument:
     """Read a document of any supported format; raises `Unreadable` with a sentence."""
     if len(data) > limits.most_bytes:
-        raise Unreadable(f"it has {len(data):,} bytes, more than the {limits.most_bytes:,} that are read")
+        raise Unreadable(f"it has {len(data):,} bytes; the maximum is {limits.most_bytes:,}")
     mime = format_of(path, content_type)
     if mime is None:
         raise Unreadable(f"this type is not supported; supported are {SUPPORTED}")
     document = _READERS[mime](data, limits)
     if len(document.text) > limits.most_characters:
-        raise Unreadable(
-            f"it has {len(document.text):,} characters, more than the {limits.most_characters:,} that are indexed"
-        )
+        raise Unreadable(f"it has {len(document.text):,} characters; the maximum is {limits.most_characters:,}")
     # They go into every passage, prompt and citation; a line of a megabyte would leave no room for anything else.
     blocks = tuple(replace(block, headings=tuple(map(_short, block.headings))) for block in document.blocks)
     return replace(document, title=_short(document.title or _title_from(path)), blocks=blocks)
@@ -82,7 +80,7 @@ def decode(data: bytes) -> str:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
     if b"\0" in data[:4096]:
-        raise Unreadable("it is a binary file and not text")
+        raise Unreadable("it is a binary file, not text")
     declared = _META_CHARSET.search(data[:2048])
     for encoding in ("utf-8", declared[1].decode() if declared else "cp1252", "cp1252"):
         try:

@@ -45,7 +45,7 @@ def read_pdf(data: bytes, *, most_pages: int) -> ParsedDocument:
     found = _extract(data, PDF)
     pages = int(found.metadata.get("page_count") or 0)
     if pages > most_pages:
-        raise Unreadable(f"it has {pages} pages, more than the {most_pages} that are read")
+        raise Unreadable(f"it has {pages} pages; the maximum is {most_pages}")
     nodes = [_as_printed(node) for node in _nodes(found.document or {})]
     return _write(_rejoin(_without_furniture(nodes)), str(found.metadata.get("title") or ""))
 
@@ -79,7 +79,7 @@ def _extract(data: bytes, mime: str) -> Any:
 def _refusal(said: str, what: str) -> str:
     """Why a file cannot be read, in our words: the library's are for its own developers."""
     if "password" in said.casefold():
-        return f"it is a {what} that a password protects"
+        return f"it is a password-protected {what}"
     return f"it is not a readable {what} (damaged or truncated)"
 
 

@@ -124,9 +124,9 @@ class SandboxedParser:
                 raise _poison(path, f"parsing took longer than {self._limits.wall_seconds:g} s") from slow
             except _Died as died:
                 if child.is_fresh:
-                    raise _poison(path, f"the parser did not survive it ({died})") from died
+                    raise _poison(path, f"the parser process crashed ({died})") from died
                 # It may have been weakened by documents before this one: once more, in a new process.
-        raise _poison(path, "the parser did not survive it")
+        raise _poison(path, "the parser process crashed")
 
 
 async def _start(limits: Limits) -> asyncio.subprocess.Process:
@@ -149,7 +149,7 @@ async def _start(limits: Limits) -> asyncio.subprocess.Process:
             process.kill()
         code = await process.wait()
         raise TryLater(
-            f"the parser process cannot be started (exit code {code}); see what `{_COMMAND} '{{}}'` says"
+            f"the parser process does not start (exit code {code}); run `{_COMMAND} '{{}}'` to see why"
         ) from broken
     return process
 

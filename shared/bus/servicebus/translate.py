@@ -56,9 +56,11 @@ def translated(queue: str) -> Iterator[None]:
     except _LOST as lost:
         raise LockLost(str(lost)) from lost
     except MessageSizeExceededError as large:
-        raise MessageTooLarge(f"{queue}: the message is larger than the broker takes") from large
+        raise MessageTooLarge(f"{queue}: the message is larger than the broker accepts") from large
     except _REFUSED as refused:
-        raise UnknownQueue(f"{queue}: no such queue, or no right to use it ({_first_line(refused)})") from refused
+        raise UnknownQueue(
+            f"{queue}: the queue does not exist, or we have no right to use it ({_first_line(refused)})"
+        ) from refused
     except ServiceBusQuotaExceededError as full:
         raise QueueFull(f"{queue}: the queue is full ({_first_line(full)})") from full
     except (AzureError, OSError, TimeoutError) as away:

@@ -193,7 +193,7 @@ async def test_a_problem_says_whether_and_when_to_try_again(web: Web) -> None:
     spent = replies[-1]
     assert (spent.status_code, spent.json()["code"], spent.json()["retryable"]) == (429, "BudgetExceeded", True)
     assert spent.json()["retry_after"] == int(spent.headers["Retry-After"]) >= 1
-    assert f"try again in {spent.json()['retry_after']} s" in spent.json()["detail"]
+    assert f"ask again in {spent.json()['retry_after']} s" in spent.json()["detail"]
     unknown = await web.client.post("/v1/payroll/ask", json={"question": "How?"}, headers=headers)
     assert (unknown.json()["code"], unknown.json()["retryable"]) == ("UnknownUseCase", False)
     assert "retry_after" not in unknown.json()

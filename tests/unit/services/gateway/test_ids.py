@@ -655,7 +655,7 @@ async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
         assert (reply.status_code, reply.json()["code"]) == (status, code)
     other = await post(web, "Another question?")
     assert (other.status_code, other.json()["code"]) == (422, "IdReused")
-    assert "an id of its own" in other.json()["detail"]
+    assert "under a new id" in other.json()["detail"]
 
 
 async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web: Web, office: Office) -> None:

@@ -146,7 +146,7 @@ def test_no_path_leads_out_of_the_folder(steps: list[str]) -> None:
 
 async def test_a_folder_that_is_not_mounted_is_no_empty_folder(root: Path) -> None:
     lake = FolderLake({"handbook": root / "missing"})
-    with pytest.raises(TryLater, match="is not there"):
+    with pytest.raises(TryLater, match="does not exist"):
         await lake.head("handbook", "leave.md")
     with pytest.raises(TryLater):
         await paths(lake)

@@ -111,5 +111,5 @@ async def test_a_server_without_keys_needs_none() -> None:
 
 
 def test_a_missing_key_is_named_but_never_shown() -> None:
-    with pytest.raises(SettingsError, match="OPENAI_KEY is not set; deployment d"):
+    with pytest.raises(SettingsError, match="OPENAI_KEY is not set; it must have the key of deployment d"):
         make_client(deployment(Provider.OPENAI, key_env="OPENAI_KEY"), timeout=TEN_SECONDS, environment={})
