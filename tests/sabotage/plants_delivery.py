@@ -180,8 +180,8 @@ DELIVERY: Final = (
         "a-receiver-ends-the-worker",
         "An error of the SDK that nobody has thought of ends the process.",
         _WORKER,
-        "except Exception as away:  # noqa: BLE001 - a receiver",
-        "except BusUnavailable as away:  # noqa: BLE001 - a receiver",
+        "except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver",
+        "except BusUnavailable as away:  # noqa: BLE001 - an unknown failure of the receiver",
         (_ENDS + "test_a_receiver_that_fails_in_a_new_way_does_not_end_the_worker",),
     ),
     Plant(
