@@ -123,7 +123,11 @@ class DeadLetterConsumer:
             return []
         outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
         # What a bug said of itself is for us, not for the caller.
-        message = "an internal error occurred; the operator has its traceback" if dead.reason == Reason.CRASHED else dead.description
+        message = (
+            "an internal error occurred; the operator has its traceback"
+            if dead.reason == Reason.CRASHED
+            else dead.description
+        )
         answer = ending(request, outcome, code, message, retryable=retryable, finished_at=now)
         told = await self._for_ask(request, answer, now) if dead.is_ask else to_caller(request, answer, now)
         bound = told.request if told is not None and told.decide else None
