@@ -41,7 +41,7 @@ async def test_the_sentinel_of_an_answered_request_is_cancelled(app: App, questi
 
 async def test_the_sentinel_of_an_http_request_is_cancelled(app: App) -> None:
     asked = datetime.now(UTC)
-    body = {"question": "Where is the notice period written, please?"}
+    body = {"question": f"What are the core hours for remote workers? ({uuid.uuid4().hex})"}
     said = await app.http.post("/v1/onboarding/ask?wait=60&deadline=300", json=body, headers=app.key())
     assert said.json()["outcome"] == "answered"
 
