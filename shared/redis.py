@@ -3,8 +3,10 @@
 redis-py's defaults turn a hung server into a minute of silence (10 retries of 5 s). Here the first commands to a dead
 Redis lose `TIMEOUT`, and later ones fail at once: a background task, not a request, tries until Redis is back.
 
-    here ──a command fails or is late──▶ away ──a write succeeds on every node──▶ here
-                                          └──◀─ every `PAUSE` ─┘
+    closed ──a command fails or is late──▶ open ──`PAUSE`──▶ half-open ──a write succeeds on every node──▶ closed
+                                            └──◀─────────────────┘ it fails
+
+That is the circuit breaker of `shared/circuit_breaker.py`, with a threshold of one failure and one probe at a time.
 
 Redis is one server or a Redis Cluster (`redis_cluster.py`). A cluster is available or unavailable as a whole: a request
 that met several silent nodes would wait for each.
@@ -17,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shared.circuit_breaker import CLOSED, BreakerPolicy, asked_to_receive, failed, succeeded
 from shared.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -68,7 +71,8 @@ class FailFastRedis:
         """
         self._url = url
         self._timeout = timeout
-        self._pause = pause
+        self._policy = BreakerPolicy(threshold=1, first=pause, longest=pause)
+        self._circuit = CLOSED
         self._patience = patience
         self._changed = changed
         self._nodes: RedisNodes | None = None
@@ -78,9 +82,9 @@ class FailFastRedis:
         self._why = ""
 
     @property
-    def away(self) -> bool:
+    def unavailable(self) -> bool:
         """Whether commands fail at once, because one has failed and Redis has not answered since."""
-        return self._returning is not None and not self._returning.done()
+        return not self._circuit.is_closed
 
     async def check(self) -> None:
         """Check whether Redis accepts commands, and open the first connections; called at the start.
@@ -90,7 +94,7 @@ class FailFastRedis:
         try:
             await self._probe()
         except _failures() as error:
-            self._leave_alone(error)
+            self._open(error)
         else:
             self._changed(True)
 
@@ -127,9 +131,9 @@ class FailFastRedis:
     async def _guard(self, call: Callable[[], Awaitable[T]]) -> T:
         from redis.exceptions import TryAgainError
 
-        self._raise_if_away()
+        self._raise_if_unavailable()
         async with self._slots:
-            self._raise_if_away()  # the command before this one may have failed
+            self._raise_if_unavailable()  # the command before this one may have failed
             try:
                 return await self._soon(call())
             except TryAgainError as moving:
@@ -137,7 +141,7 @@ class FailFastRedis:
                 raise RedisUnavailable(f"Redis: {moving}") from moving
             except _failures() as error:
                 # Also a Redis that answers, but with an error (full, read-only, loading): it is of no use now.
-                self._leave_alone(error)
+                self._open(error)
                 raise RedisUnavailable(f"Redis: {error}") from error
 
     async def _evaluate(self, source: str, keys: list[str], args: list[Any]) -> Any:
@@ -151,8 +155,8 @@ class FailFastRedis:
         except NoScriptError:
             return await nodes.eval(source, len(keys), *keys, *args)
 
-    def _raise_if_away(self) -> None:
-        if self.away:
+    def _raise_if_unavailable(self) -> None:
+        if self.unavailable:
             raise RedisUnavailable(f"Redis failed a moment ago ({self._why})")
 
     async def _soon(self, command: Awaitable[T]) -> T:
@@ -174,9 +178,10 @@ class FailFastRedis:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def _leave_alone(self, error: Exception) -> None:
-        if self.away:
+    def _open(self, error: Exception) -> None:
+        if self.unavailable:
             return
+        self._circuit = failed(self._circuit, _PROBE, time.monotonic(), 0, self._policy)
         self._why = str(error) or repr(error)
         log.warning("redis.unavailable", detail=self._why)
         self._changed(False)
@@ -184,20 +189,21 @@ class FailFastRedis:
 
     async def _until_it_is_back(self) -> None:
         since = time.monotonic()
-        await self._forget_idle_connections()
-        answered = False
-        while not answered:
-            await asyncio.sleep(self._pause)
-            answered = await self._answers()
+        try:
+            await self._forget_idle_connections()
+            while not self._circuit.is_closed:
+                await asyncio.sleep(self._circuit.until - time.monotonic())
+                self._circuit = asked_to_receive(self._circuit, _PROBE, time.monotonic(), self._policy)
+                try:
+                    await self._probe()
+                except _failures():
+                    self._circuit = failed(self._circuit, _PROBE, time.monotonic(), 0, self._policy)
+                else:
+                    self._circuit = succeeded(self._circuit)
+        finally:
+            self._circuit = CLOSED  # also after a bug here: the next command finds out for itself
         log.info("redis.available", seconds=round(time.monotonic() - since, 1))
         self._changed(True)
-
-    async def _answers(self) -> bool:
-        try:
-            await self._probe()
-        except _failures():
-            return False
-        return True
 
     async def _probe(self) -> None:
         """Write on every node, by a script as the workers do; raises what fails."""

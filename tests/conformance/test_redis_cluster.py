@@ -67,7 +67,7 @@ async def read(redis: FailFastRedis, key: str) -> str:
 
 async def until_it_is_back(redis: FailFastRedis) -> None:
     async with asyncio.timeout(300):
-        while redis.away:
+        while redis.unavailable:
             await asyncio.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ async def test_a_script_whose_keys_are_in_two_slots_is_a_bug_on_any_server(redis
     async with quick(redis_url) as redis:
         with pytest.raises(ValueError, match="2 slots"):
             await redis.script(SCRIPT, ["{a}:1", "{b}:1"], ["x"])
-        assert not redis.away
+        assert not redis.unavailable
 
 
 async def test_a_slot_that_has_moved_is_found_again(cluster: Cluster, redis: FailFastRedis) -> None:
@@ -135,7 +135,7 @@ async def test_keys_between_two_nodes_are_away_and_no_others(cluster: Cluster, r
     await write(redis, "{y}:b", "b")
     with pytest.raises(RedisUnavailable, match="Multiple keys request during rehashing"):
         await redis.script(SCRIPT, ["{y}:a", "{y}:not-there"], ["x"])
-    assert not redis.away
+    assert not redis.unavailable
     await asyncio.gather(*(write(redis, key) for key in KEYS))
     end_move(source, target, "{y}")
     assert await redis.script(SCRIPT, ["{y}:a", "{y}:not-there"], ["x"]) == "a"
@@ -171,7 +171,7 @@ async def test_a_node_that_fails_under_load_costs_no_answer_and_is_used_again_wh
         await asyncio.gather(*working)
         assert ended.count(True) >= len(KEYS)
         assert ended.count(False) > 0
-        assert redis.away
+        assert redis.unavailable
         cluster.nodes[1].start()
         await until_it_is_back(redis)
     assert [line["event"] for line in said] == ["redis.unavailable", "redis.available"]
@@ -209,7 +209,7 @@ async def test_a_cluster_without_its_slots_is_away_until_it_has_them(tmp_path: P
         with capture_logs() as said:
             async with quick(node.url) as redis:
                 await redis.check()
-                assert redis.away
+                assert redis.unavailable
                 with pytest.raises(RedisUnavailable, match="Hash slot not served"):
                     await read(redis, "key")
                 node.say("CLUSTER ADDSLOTSRANGE", 0, 16383)

@@ -67,7 +67,7 @@ async def test_a_hung_redis_is_waited_for_once_and_nobody_after_that_waits(proxy
     proxy.set(BlackHole())
     assert await ask(redis) is None
     met = proxy.accepted
-    assert redis.away
+    assert redis.unavailable
     for _ in range(200):
         assert await ask(redis) is None
     assert proxy.accepted == met == 1
@@ -100,7 +100,7 @@ async def test_no_request_pays_for_finding_out_whether_it_is_back(proxy: Proxy) 
     async with asyncio.timeout(300):
         while proxy.accepted < 3:  # it looks again and again by itself
             # Away all the while, so that no request is used to find out.
-            assert redis.away
+            assert redis.unavailable
             await asyncio.sleep(0)
     proxy.set()
     await until_back(redis)
@@ -183,7 +183,7 @@ async def test_a_redis_that_refuses_to_write_is_away_and_does_not_flap(
             await redis.script("return redis.call('SET', KEYS[1], ARGV[1])", ["key"], ["value"])
         looks = await looked(operator)
         while await looked(operator) < looks + 5:  # it looks whether it is back
-            assert redis.away
+            assert redis.unavailable
             await asyncio.sleep(0.01)
         await operator.execute_command(*heals)  # type: ignore[no-untyped-call]
         await until_back(redis)
@@ -208,7 +208,7 @@ async def test_a_redis_that_wants_a_password_is_found_at_the_start(own_redis: st
     redis = FailFastRedis(own_redis, timeout=LONG, pause=NEVER, patience=LONG)
     with capture_logs() as said:
         await redis.check()
-    assert redis.away
+    assert redis.unavailable
     assert [line["event"] for line in said] == ["redis.unavailable"]
     assert "Authentication required" in said[0]["detail"]
     await redis.close()
@@ -229,7 +229,7 @@ async def test_the_first_commands_find_open_connections(proxy: Proxy) -> None:
 async def test_a_redis_that_answers_with_errors_is_away_too(redis_url: str) -> None:
     redis = FailFastRedis(redis_url, timeout=LONG, pause=0.01)
     await fail(redis)
-    assert redis.away
+    assert redis.unavailable
     await until_back(redis)
     await redis.close()
 

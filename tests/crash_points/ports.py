@@ -148,8 +148,8 @@ class TrappedRedis(FailFastRedis):
         self._trap = trap
 
     @property
-    def away(self) -> bool:
-        return self._inner.away
+    def unavailable(self) -> bool:
+        return self._inner.unavailable
 
     async def check(self) -> None:
         await self._inner.check()

@@ -108,7 +108,7 @@ REQUESTS: Final = (
         "everybody-waits-for-redis",
         "Each request finds out anew, and pays for it, that Redis is away.",
         "shared/redis.py",
-        "return self._returning is not None",
+        "return not self._circuit.is_closed",
         "return False",
         ("tests/conformance/test_redis_unavailable.py::test_a_refused_redis_is_asked_once",),
     ),
