@@ -99,7 +99,7 @@ async def build(
 async def build_reconciler(
     settings: IndexerSettings, *, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Reconciler]:
-    """Compares the lake with the index; raises `SettingsError`."""
+    """A reconciler whose connections end with the context; raises `SettingsError`."""
     sources = Sources.read(settings.config / "sources.yaml")
     deployment = Deployments.read(settings.config / "models.yaml").get(
         settings.embedding_deployment, ModelKind.EMBEDDING
@@ -119,14 +119,14 @@ async def build_reconciler(
 
 
 def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> VersionFactory:
-    """Makes versions of documents; a document indexed under other rules than these is stale for the reconcile."""
+    """The factory for these settings; documents indexed with other ones are stale for the reconcile."""
     space = deployment.vector_space()
     pipeline = f"parse{formats.VERSION}-chunk{chunk.VERSION}-{settings.passage_tokens}-{space}"
     return VersionFactory(pipeline, space, clock, lambda: uuid4().hex)
 
 
 def open_lake(settings: IndexerSettings, sources: Sources) -> Lake:
-    """The lake that the settings name; close it in the end. Raises `SettingsError`."""
+    """The lake of the settings; close it when done. Raises `SettingsError`."""
     secret = settings.lake_connection_string
     if not secret and not settings.lake_account_url:
         from services.indexer.lakes.folder import FolderLake

@@ -1,4 +1,4 @@
-"""A document into passages: along its own structure, each small enough to be one of many in a prompt. Pure.
+"""Splits a document into passages along its structure, so small that a prompt has room for many. Pure.
 
 A passage never spans two headings, is made of neighbouring blocks as long as they fit, and is a slice of the
 text, except that every part of a split table begins with the table's header.
@@ -16,9 +16,9 @@ VERSION = "1"
 SECTION_SEPARATOR = " > "
 
 
-# What a passage may have: three of them and the question fit a small window with room, sixteen fill 4,000 tokens.
+# Tokens of a passage: sixteen fill a window of 4,000 tokens.
 MOST_TOKENS = 220
-# Text with fewer letters a token than this is rare (tables of numbers, code); it is measured exactly.
+# Text with fewer letters per token is rare (tables of numbers, code); it is measured exactly.
 _LETTERS_PER_TOKEN = 3
 
 
@@ -45,29 +45,34 @@ class _Piece:
 
 
 def chunk(document: ParsedDocument, most: int = MOST_TOKENS) -> list[Chunk]:
-    """Cut `document` into passages of at most `most` tokens, in order."""
+    """Split `document` into passages of at most `most` tokens, in order."""
     chunks: list[Chunk] = []
     for headings, blocks in groupby(document.blocks, key=lambda block: block.headings):
         section = section_of(headings, document.title)
         pieces = (piece for block in blocks for piece in _split(block, document.text, most))
-        chunks += (_chunk(packed, section, document.text) for packed in _pack(pieces, document.text, most))
+        for packed in _pack(pieces, document.text, most):
+            body = packed.lead + document.text[packed.start : packed.end].rstrip()
+            chunks.append(Chunk(section, packed.page, packed.start, packed.end, body, count_tokens(body)))
     return chunks
 
 
 def section_of(headings: Sequence[str], title: str) -> str:
-    """The headings above a passage; the title is not said twice."""
+    """The headings above a passage, without the title."""
     inner = headings[1:] if headings and headings[0] == title else headings
     return SECTION_SEPARATOR.join(inner)
 
 
 def _pack(pieces: Iterable[_Piece], text: str, most: int) -> Iterator[_Piece]:
-    """Put neighbours together while they fit."""
+    """Join neighbours while they fit."""
     packed: _Piece | None = None
     for piece in pieces:
         if packed is None:
             packed = piece
         elif (
-            _are_neighbours(packed, piece, text) and count_tokens(packed.lead + text[packed.start : piece.end]) <= most
+            not piece.lead
+            # Nothing stands between them, such as a rule or a repeated heading.
+            and not text[packed.end : piece.start].strip()
+            and count_tokens(packed.lead + text[packed.start : piece.end]) <= most
         ):
             packed = replace(packed, end=piece.end)
         else:
@@ -75,11 +80,6 @@ def _pack(pieces: Iterable[_Piece], text: str, most: int) -> Iterator[_Piece]:
             packed = piece
     if packed is not None:
         yield packed
-
-
-def _are_neighbours(before: _Piece, after: _Piece, text: str) -> bool:
-    """Whether nothing stands between two pieces, such as a rule or the same heading once more."""
-    return not after.lead and not text[before.end : after.start].strip()
 
 
 def _split(block: Block, text: str, most: int) -> Iterator[_Piece]:
@@ -93,28 +93,22 @@ def _split(block: Block, text: str, most: int) -> Iterator[_Piece]:
 
 
 def _cut(block: Block, offset: int, body: str, most: int) -> Iterator[_Piece]:
-    start = block.start + offset
-    for at, part in _parts(body, most):
-        yield _Piece(block.page, start + at, start + at + len(part))
+    """Split at line ends, else between sentences, else between words.
 
-
-def _parts(body: str, most: int) -> Iterator[tuple[int, str]]:
-    """Cut at line ends, else between sentences, else between words; with the offset of each part.
-
-    By letters first: counting tokens inside the splitter is a hundred times slower.
+    By letters first, because counting tokens inside the splitter is a hundred times slower.
     """
     from semantic_text_splitter import TextSplitter
 
+    start = block.start + offset
     exactly = TextSplitter.from_callback(count_tokens, most)
-    for offset, part in TextSplitter(most * _LETTERS_PER_TOKEN).chunk_indices(body):
-        if count_tokens(part) <= most:
-            yield offset, part
-        else:
-            yield from ((offset + inner, small) for inner, small in exactly.chunk_indices(part))
+    for outer, part in TextSplitter(most * _LETTERS_PER_TOKEN).chunk_indices(body):
+        for inner, small in [(0, part)] if count_tokens(part) <= most else exactly.chunk_indices(part):
+            at = start + outer + inner
+            yield _Piece(block.page, at, at + len(small))
 
 
 def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
-    """Rows together as long as they fit under their header; a row that does not fit even alone is cut like text."""
+    """Join rows while they fit under their header; split a row that does not fit alone like text."""
     lines = body.splitlines(keepends=True)
     head = 2 if len(lines) > 2 and set(lines[1].strip()) <= set("|-: ") else 1
     header = "".join(lines[:head])
@@ -124,12 +118,12 @@ def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
     start = end = len(header)
     lead = ""
     for row in lines[head:]:
-        # Counted together: the tokens of two texts may be one more than those of each.
+        # Counted together, because two texts together may have one token more.
         if end > start and count_tokens(header + body[start:end] + row) > most:
             yield _rows(block, start, end, lead, header)
             start, lead = end, header
         if count_tokens(header + row) > most:
-            # Cut together with the header, unless that was told before.
+            # Together with the header, unless an earlier part has it.
             whole = 0 if not lead else start
             yield from _cut(block, whole, body[whole : end + len(row)], most)
             start, lead = end + len(row), header
@@ -139,11 +133,6 @@ def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
 
 
 def _rows(block: Block, start: int, end: int, lead: str, header: str) -> _Piece:
-    # The first part has the header as it stands in the text; the others are led by a copy.
+    # The first part has the header itself; the others begin with a copy.
     first = start if lead else start - len(header)
     return _Piece(block.page, block.start + first, block.start + end, lead)
-
-
-def _chunk(piece: _Piece, section: str, text: str) -> Chunk:
-    body = piece.lead + text[piece.start : piece.end].rstrip()
-    return Chunk(section, piece.page, piece.start, piece.end, body, count_tokens(body))

@@ -24,19 +24,19 @@ from shared.worker.ports import Ports
 from shared.worker.ports import open_ports as open_common_ports
 from shared.worker.runtime import Service, make_workers, run_worker
 
-# Nobody waits for a document as one waits for an answer: an outage of a day is waited out (a minute at a time).
+# No caller waits for a document, so retries survive an outage of a day (at one minute each).
 ATTEMPTS = 1_500
 WAIT_FOR_REDIS = timedelta(seconds=2)
 
 
 class CacheEvictor:
-    """Tells the answer cache; indexing waits while it cannot be told."""
+    """Evicts cached answers; indexing is retried while Redis is unavailable."""
 
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache
 
     async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> int:
-        """Evict what used `path` below `version`; raises `TryLater`."""
+        """Evict answers that used `path` below `version`; returns how many. Raises `TryLater`."""
         try:
             return await self._cache.invalidate(tenant, collection, path, version)
         except RedisUnavailable as away:
@@ -84,7 +84,7 @@ async def compose(settings: IndexerSettings, ports: IndexerPorts) -> Service:
 
 
 def identify(message: Received) -> Identity:
-    """Event Grid's ids may be as long as ours may be, so retries build on a digest of them."""
+    """The identity of an event. Retries build on a digest of its id, which may be as long as ours may be."""
     origin = str(message.properties.get(ORIGIN) or message.message_id or message.sequence_number)
     return Identity("e" + digest(message.queue, origin), origin)
 

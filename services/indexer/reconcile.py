@@ -1,7 +1,7 @@
-"""What the index lacks of the lake, as events: for the first filling, for lost events, for changed rules.
+"""Differences between lake and index, as storage events: for the first import, lost events and changed rules.
 
-The comparison is pure. Its result is only a list of places to look at, written as storage events: the indexer
-looks for itself, so an outdated comparison does no harm either.
+The comparison is pure. Its events only name places: the indexer reads the lake itself, so an outdated comparison does
+no harm.
 """
 
 import json
@@ -17,12 +17,12 @@ from services.indexer.sources import Sources
 from services.indexer.version import VersionFactory
 from shared.vectors.port import Document, Registry
 
-# Tells these events from the storage account's own, in the logs and for whoever wonders.
+# Distinguishes these events from the storage account's own, in logs.
 API = "Reconcile"
 
 
 class Difference(StrEnum):
-    """What is wrong with the index in one place."""
+    """How index and lake differ at one place."""
 
     MISSING = "missing"
     CHANGED = "changed"
@@ -33,7 +33,7 @@ class Difference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One place where the index does not say what the lake says."""
+    """A place where index and lake differ."""
 
     why: Difference
     container: str
@@ -43,9 +43,9 @@ class Mismatch:
 def compare(
     container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: VersionFactory
 ) -> Iterator[Mismatch]:
-    """Where index and lake differ in one container, in the order of the paths.
+    """The differences in one container, by path.
 
-    Blobs of a type that cannot be indexed, and blobs that are in no source, are not missed.
+    Ignores blobs of unsupported types and blobs in no source.
     """
     indexed: dict[str, list[Document]] = {}
     for entry in entries:
@@ -77,7 +77,7 @@ def _difference(
 
 
 def event_of(finding: Mismatch, *, now: datetime, event_id: str) -> bytes:
-    """A storage event that makes the indexer look at the place; the body of a message to `blob-events`."""
+    """A storage event for the place, as the body of a message to `blob-events`."""
     event: Mapping[str, object] = {
         "id": event_id,
         "topic": "",
@@ -101,8 +101,8 @@ class Reconciler:
         self._maker = maker
 
     async def findings(self) -> list[Mismatch]:
-        """Every difference, in all containers that the sources name or the registry knows."""
-        # The registry first: what is indexed while we list shows up as up to date, not as orphaned.
+        """Every difference, in all containers of the sources and the registry. Raises `TryLater`."""
+        # The registry first, so that documents indexed meanwhile look up to date, not orphaned.
         indexed: dict[str, list[Document]] = {source.container: [] for source in self._sources.sources}
         async for entry in self._registry.entries():
             indexed.setdefault(entry.container, []).append(entry)

@@ -1,4 +1,4 @@
-"""What a version of a document consists of: its registry entry and its passages. Pure, given clock and names."""
+"""Makes the versions of documents: registry entry and passages. Pure, given clock and ids."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +14,7 @@ from shared.vectors.port import Document, DocumentState, Passage, stable_id
 
 @dataclass(frozen=True, slots=True)
 class VersionFactory:
-    """Makes document versions. `pipeline`: everything that decides what becomes of a file; `vectors`: its vectors."""
+    """Makes versions. `pipeline`: identifies parser, chunking and embedding; `vectors`: identifies the embedding."""
 
     pipeline: str
     vectors: str
@@ -22,7 +22,7 @@ class VersionFactory:
     new_build_id: Callable[[], str]
 
     def is_up_to_date(self, entry: Document, source: Source) -> bool:
-        """Whether the same content would be indexed in the same way for the same readers."""
+        """Whether `entry` has this pipeline and the source's readers, so that only new content needs indexing."""
         return entry.is_live and entry.pipeline == self.pipeline and entry.groups == frozenset(source.groups)
 
     def version(
@@ -34,7 +34,7 @@ class VersionFactory:
         chunks: Sequence[Chunk],
         before: Document | None,
     ) -> tuple[Document, list[Passage]]:
-        """The next version of a document."""
+        """The next version of a document; `before` is its present entry, if any."""
         entry = Document(
             tenant=source.tenant,
             collection=source.collection,
@@ -54,7 +54,7 @@ class VersionFactory:
         return entry, self._passages(entry, chunks)
 
     def tombstone(self, entry: Document) -> Document:
-        """The version in which the document is gone."""
+        """The next version of a deleted document, without passages."""
         return replace(
             entry,
             version=entry.version + 1,

@@ -1,4 +1,4 @@
-"""Which formats are read, and by what. Runs in the parser process; importing it loads no parser."""
+"""The supported formats and their readers. Runs in the parser process; importing it loads no parser."""
 
 import io
 import re
@@ -33,12 +33,12 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff",
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a document and its parser may use; beyond that the document is refused."""
+    """The limits of a document and its parser; a document beyond them is refused."""
 
     most_bytes: int = 32 * 1024 * 1024
     most_pages: int = 2_000
     most_characters: int = 5_000_000
-    # A Word document is a zip archive: this is what it may unpack to, in bytes and as a multiple of its size.
+    # What a Word document, which is a zip archive, may unpack to: in bytes, and as a multiple of its size.
     most_unpacked: int = 256 * 1024 * 1024
     most_ratio: int = 200
     memory_bytes: int = 1024 * 1024 * 1024
@@ -46,7 +46,7 @@ class Limits:
     wall_seconds: float = 90
 
     def as_dict(self) -> Mapping[str, int | float]:
-        """As it is handed to the parser process."""
+        """The argument of the parser process."""
         return asdict(self)
 
 
@@ -66,16 +66,32 @@ def read(data: bytes, path: str, content_type: str, limits: Limits) -> ParsedDoc
     mime = format_of(path, content_type)
     if mime is None:
         raise Unreadable(f"this type is not supported; supported are {SUPPORTED}")
-    document = _READERS[mime](data, limits)
+    if mime == PDF:
+        document = read_pdf(data, most_pages=limits.most_pages)
+    elif mime == DOCX:
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except zipfile.BadZipFile as broken:
+            raise Unreadable(f"it is not a Word document: {broken}") from broken
+        # An archive that declares a wrong size meets the memory limit of the process.
+        if unpacked > limits.most_unpacked or unpacked > limits.most_ratio * max(len(data), 1):
+            raise Unreadable(f"it unpacks from {len(data):,} to {unpacked:,} bytes, like a zip bomb")
+        document = read_docx(data)
+    else:
+        document = _text_reader(mime)(decode(data))
     if len(document.text) > limits.most_characters:
         raise Unreadable(f"it has {len(document.text):,} characters; the maximum is {limits.most_characters:,}")
-    # They go into every passage, prompt and citation; a line of a megabyte would leave no room for anything else.
+    # Title and headings go into every passage, prompt and citation; a line of a megabyte would fill them.
     blocks = tuple(replace(block, headings=tuple(map(_short, block.headings))) for block in document.blocks)
     return replace(document, title=_short(document.title or _title_from(path)), blocks=blocks)
 
 
 def decode(data: bytes) -> str:
-    """Bytes as text: by byte order mark, as UTF-8, by what an HTML page declares, else as Windows has it."""
+    """Bytes as text: by byte order mark, as UTF-8, by an HTML page's declaration, else as Windows-1252.
+
+    Raises `Unreadable` for a binary file.
+    """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
@@ -90,51 +106,18 @@ def decode(data: bytes) -> str:
     return data.decode("latin-1")
 
 
-def _markdown(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.parsing.markdown import read_markdown
+def _text_reader(mime: str) -> Callable[[str], ParsedDocument]:
+    if mime == _MARKDOWN:
+        from services.indexer.parsing.markdown import read_markdown
 
-    return read_markdown(decode(data))
+        return read_markdown
+    if mime == _HTML:
+        from services.indexer.parsing.html import read_html
 
-
-def _text(data: bytes, _: Limits) -> ParsedDocument:
+        return read_html
     from services.indexer.parsing.plain_text import read_plain_text
 
-    return read_plain_text(decode(data))
-
-
-def _html(data: bytes, _: Limits) -> ParsedDocument:
-    from services.indexer.parsing.html import read_html
-
-    return read_html(decode(data))
-
-
-def _pdf(data: bytes, limits: Limits) -> ParsedDocument:
-    return read_pdf(data, most_pages=limits.most_pages)
-
-
-def _docx(data: bytes, limits: Limits) -> ParsedDocument:
-    _refuse_bomb(data, limits)
-    return read_docx(data)
-
-
-_READERS: Mapping[str, Callable[[bytes, Limits], ParsedDocument]] = {
-    _MARKDOWN: _markdown,
-    _TEXT: _text,
-    _HTML: _html,
-    PDF: _pdf,
-    DOCX: _docx,
-}
-
-
-def _refuse_bomb(data: bytes, limits: Limits) -> None:
-    """Refuse an archive that says it unpacks to too much; one that lies meets the process's memory limit."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile as broken:
-        raise Unreadable(f"it is not a Word document: {broken}") from broken
-    if unpacked > limits.most_unpacked or unpacked > limits.most_ratio * max(len(data), 1):
-        raise Unreadable(f"it unpacks from {len(data):,} to {unpacked:,} bytes, like a zip bomb")
+    return read_plain_text
 
 
 def _short(heading: str) -> str:

@@ -2,7 +2,7 @@
 
 On standard input, one after another: a line of JSON with path, content_type and size, then that many bytes.
 On standard output, first `{"ready": true}`, then per document a line of JSON: the document, or what is wrong
-with it. Memory and processor time are limited; who exceeds them dies, and the parent starts another.
+with it. Memory and processor time are limited; a process that exceeds them dies, and the parent starts another.
 """
 
 import contextlib
@@ -28,9 +28,15 @@ _EMPTY_PDF = (
 def main() -> None:
     """Serve until the parent closes our input."""
     limits = Limits(**json.loads(sys.argv[1]))
-    answers = _private_output()
-    _unpack_library()
-    _confine(limits)
+    # Keep our output for answers: what native code prints goes to standard error.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # The first PDF on a machine makes the PDF library unpack itself into TMPDIR, which the limits below forbid.
+    with contextlib.suppress(Exception):
+        kreuzberg.extract_bytes_sync(_EMPTY_PDF, "application/pdf")
+    _limit(resource.RLIMIT_AS, limits.memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
     _answer(answers, {"ready": True})
     while header := sys.stdin.buffer.readline():
         asked = json.loads(header)
@@ -47,15 +53,8 @@ def _parse(data: bytes, path: str, content_type: str, limits: Limits) -> dict[st
     except (MemoryError, RecursionError) as exhausted:
         return {"refused": f"reading it needs too much memory ({type(exhausted).__name__})"}
     except Exception as bug:  # noqa: BLE001
-        # Whatever a parser trips over, it is this file's fault.
+        # Any failure of a parser is due to the file.
         return {"refused": f"the parser failed: {bug!r}"[:500]}
-
-
-def _private_output() -> BinaryIO:
-    """Keep our output for answers: what native code prints goes where standard error goes."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
 
 
 def _answer(answers: BinaryIO, value: dict[str, object]) -> None:
@@ -63,20 +62,8 @@ def _answer(answers: BinaryIO, value: dict[str, object]) -> None:
     answers.flush()
 
 
-def _unpack_library() -> None:
-    """The PDF library is unpacked into TMPDIR at the first PDF of a machine; once confined we may write nothing."""
-    with contextlib.suppress(Exception):
-        kreuzberg.extract_bytes_sync(_EMPTY_PDF, "application/pdf")
-
-
-def _confine(limits: Limits) -> None:
-    _limit(resource.RLIMIT_AS, limits.memory_bytes)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
-
-
 def _allow_seconds(seconds: int) -> None:
-    """Allow this document so many seconds more; the limit counts the whole life of the process."""
+    """Allow `seconds` more for this document; the limit counts the whole life of the process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
@@ -85,7 +72,7 @@ def _allow_seconds(seconds: int) -> None:
 
 
 def _limit(which: int, value: int) -> None:
-    # macOS knows RLIMIT_AS and refuses to set it; the wall clock still holds there.
+    # macOS refuses RLIMIT_AS; the wall clock still limits a document there.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(which, (value, value))
 

@@ -1,11 +1,10 @@
-"""Parsing from the worker's side: hands documents to parser processes and outlives whatever happens to them."""
+"""Parsing, seen from the worker: parser processes, whose crashes the worker survives."""
 
 import asyncio
 import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from services.indexer.parsing.document import Block, BlockKind, ParsedDocument
@@ -13,10 +12,10 @@ from services.indexer.parsing.formats import Limits
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.text import escaped
 
-# A fresh process now and then: what leaks in a native parser leaks for this many documents at most.
+# Documents per process, because native parsers may leak memory.
 _DOCUMENTS_PER_PROCESS = 200
 _START_SECONDS = 20
-# The process sees no setting and no secret of ours.
+# The variables that a process gets; no settings and no secrets.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 _ROOM_FOR_JSON = 8
 _MODULE = "services.indexer.parsing.process"
@@ -31,11 +30,11 @@ class Parser(Protocol):
 
 
 class _Died(Exception):
-    """The process ended in the middle of a document."""
+    """The process ended during a document."""
 
 
 class _TooSlow(Exception):
-    """The document took more than its time."""
+    """The document exceeded its time."""
 
 
 class _Child:
@@ -48,16 +47,24 @@ class _Child:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no earlier document can be to blame for what happens."""
+        """Whether no earlier document can be the cause of a crash."""
         return self._documents <= 1
 
     async def ask(self, data: bytes, path: str, content_type: str) -> dict[str, Any]:
-        process = await self._running()
+        """The process's answer. Raises `_TooSlow`, `_Died`, and `TryLater` when no process starts."""
+        if not self._process or self._process.returncode is not None or self._documents >= _DOCUMENTS_PER_PROCESS:
+            await self.stop()
+            self._documents = 0
+            self._process = await _start(self._limits)
+        process = self._process
         self._documents += 1
         header = json.dumps({"path": path, "content_type": content_type, "size": len(data)}).encode() + b"\n"
         try:
             async with asyncio.timeout(self._limits.wall_seconds):
-                answer = await _exchange(process, header + data)
+                assert process.stdin is not None
+                process.stdin.write(header + data)
+                await process.stdin.drain()
+                return await _read_line(process)
         except TimeoutError as slow:
             await self.stop()
             raise _TooSlow from slow
@@ -67,31 +74,22 @@ class _Child:
         except asyncio.CancelledError:
             await self.stop()
             raise
-        return answer
 
     async def stop(self) -> int | None:
-        """End the process and wait until it is gone."""
+        """End the process and wait for its end; returns its exit code."""
         process, self._process = self._process, None
         if process is None:
             return None
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        # Closing the pipe first: the loop would complain about one that outlives the process.
+        # The pipe first, because the event loop warns about one that outlives the process.
         assert process.stdin is not None
         process.stdin.close()
         return await process.wait()
 
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process and self._process.returncode is None and self._documents < _DOCUMENTS_PER_PROCESS:
-            return self._process
-        await self.stop()
-        self._documents = 0
-        self._process = await _start(self._limits)
-        return self._process
-
 
 class SandboxedParser:
-    """A few warm parser processes. A document that kills or stalls one fails alone."""
+    """A few running parser processes. A document that kills or stalls one fails alone."""
 
     def __init__(self, limits: Limits, processes: int = 1) -> None:
         self._limits = limits
@@ -109,7 +107,12 @@ class SandboxedParser:
             self._idle.put_nowait(child)
         if "refused" in answer:
             raise _poison(path, answer["refused"])
-        return _document(answer["document"])
+        parsed = answer["document"]
+        blocks = (
+            Block(BlockKind(each["kind"]), tuple(each["headings"]), each["page"], each["start"], each["end"])
+            for each in parsed["blocks"]
+        )
+        return ParsedDocument(parsed["title"], parsed["text"], tuple(blocks))
 
     async def close(self) -> None:
         """End all processes."""
@@ -125,19 +128,21 @@ class SandboxedParser:
             except _Died as died:
                 if child.is_fresh:
                     raise _poison(path, f"the parser process crashed ({died})") from died
-                # It may have been weakened by documents before this one: once more, in a new process.
+                # An earlier document may be the cause: try again, in a new process.
         raise _poison(path, "the parser process crashed")
 
 
 async def _start(limits: Limits) -> asyncio.subprocess.Process:
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", _MODULE, json.dumps(limits.as_dict()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        # It may write no file, and standard error may be one.
+        # It may not write files, and standard error may be one.
         stderr=asyncio.subprocess.DEVNULL,
-        env=_environment(os.environ),
-        # Ctrl-C is for us; we end the process when we are done.
+        # One document needs one thread, and threads reserve address space, which is limited.
+        env={**environment, "RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1"},
+        # Ctrl-C is for the worker, which ends the process itself.
         start_new_session=True,
         limit=_ROOM_FOR_JSON * limits.most_characters,
     )  # fmt: skip
@@ -154,13 +159,6 @@ async def _start(limits: Limits) -> asyncio.subprocess.Process:
     return process
 
 
-async def _exchange(process: asyncio.subprocess.Process, asked: bytes) -> dict[str, Any]:
-    assert process.stdin is not None
-    process.stdin.write(asked)
-    await process.stdin.drain()
-    return await _read_line(process)
-
-
 async def _read_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert process.stdout is not None
     line = await process.stdout.readline()
@@ -168,20 +166,6 @@ async def _read_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
         raise EOFError
     answer: dict[str, Any] = json.loads(line)
     return answer
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: ours[name] for name in _ENVIRONMENT if name in ours}
-    # Threads reserve address space, which is limited; one document needs one.
-    return {**kept, "RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1"}
-
-
-def _document(answer: dict[str, Any]) -> ParsedDocument:
-    blocks = [
-        Block(BlockKind(each["kind"]), tuple(each["headings"]), each["page"], each["start"], each["end"])
-        for each in answer["blocks"]
-    ]
-    return ParsedDocument(answer["title"], answer["text"], tuple(blocks))
 
 
 def _poison(path: str, why: str) -> Unprocessable:
