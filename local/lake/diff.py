@@ -71,12 +71,12 @@ def _renames(before: Snapshot, after: Snapshot) -> Iterator[Renamed]:
     vanished = sorted(before.keys() - after.keys())
     for path in sorted(after.keys() - before.keys(), key=lambda one: (after[one].inode, one)):
         file = after[path]
-        alike = [source for source in vanished if _same(before[source], file)]
+        alike = [
+            source
+            for source in vanished
+            if before[source].digest == file.digest and (file.size > 0 or before[source].inode == file.inode)
+        ]
         if alike:
             source = min(alike, key=lambda one: (before[one].inode != file.inode, one))
             vanished.remove(source)
             yield Renamed(source, path, file)
-
-
-def _same(one: File, other: File) -> bool:
-    return one.digest == other.digest and (one.size > 0 or one.inode == other.inode)

@@ -76,9 +76,25 @@ def event(change: Change, container: Container, *, sequencer: int, at: int) -> E
     """The event for a change; `sequencer` grows with every event, `at` is nanoseconds since 1970."""
     id_ = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{container.url('')}#{sequencer}"))
     kind, version = _KINDS[type(change)], "1" if isinstance(change, Renamed) else ""
-    data = _data(change, container) | _diagnostics(id_, sequencer)
+    data = _data(change, container) | {
+        "clientRequestId": str(uuid.uuid5(uuid.NAMESPACE_URL, id_)),
+        "requestId": f"{id_[:-6]}000000",
+        "sequencer": f"{sequencer:032X}",
+        "storageDiagnostics": {"batchId": str(uuid.uuid5(uuid.NAMESPACE_OID, id_))},
+    }
+    properties = {
+        "aeg-subscription-name": "LOCAL-LAKE",
+        "aeg-delivery-count": "0",
+        "aeg-event-type": "Notification",
+        "aeg-metadata-version": "1",
+        "aeg-data-version": version,
+        "aeg-output-event-id": id_,
+    }
     body = {"subject": container.subject(change.path), "id": id_, "data": data}
+    # Event Grid's own schema has been seen without one (Azure/azure-service-bus#286), so readers must not need it.
+    mime = None
     if container.schema is Schema.CLOUD_EVENTS:
+        mime = "application/cloudevents+json; charset=utf-8"
         body |= {
             "source": container.topic,
             "type": f"Microsoft.Storage.{kind}",
@@ -88,7 +104,7 @@ def event(change: Change, container: Container, *, sequencer: int, at: int) -> E
     else:
         body |= {"topic": container.topic, "eventType": f"Microsoft.Storage.{kind}", "eventTime": _time(at)}
         body |= {"dataVersion": version, "metadataVersion": "1"}
-    return Event(id_, kind, json.dumps(body, ensure_ascii=False), _properties(id_, version), _content_type(container))
+    return Event(id_, kind, json.dumps(body, ensure_ascii=False), properties, mime)
 
 
 def etag(file: File) -> str:
@@ -115,31 +131,6 @@ def _data(change: Change, container: Container) -> Json:
                 "destinationUrl": container.url(path),
                 "sourceUrl": container.url(source),
             }
-
-
-def _diagnostics(id_: str, sequencer: int) -> Json:
-    return {
-        "clientRequestId": str(uuid.uuid5(uuid.NAMESPACE_URL, id_)),
-        "requestId": f"{id_[:-6]}000000",
-        "sequencer": f"{sequencer:032X}",
-        "storageDiagnostics": {"batchId": str(uuid.uuid5(uuid.NAMESPACE_OID, id_))},
-    }
-
-
-def _properties(id_: str, data_version: str) -> dict[str, str]:
-    return {
-        "aeg-subscription-name": "LOCAL-LAKE",
-        "aeg-delivery-count": "0",
-        "aeg-event-type": "Notification",
-        "aeg-metadata-version": "1",
-        "aeg-data-version": data_version,
-        "aeg-output-event-id": id_,
-    }
-
-
-def _content_type(container: Container) -> str | None:
-    """Event Grid's own schema has been seen without one (Azure/azure-service-bus#286), so readers must not need it."""
-    return "application/cloudevents+json; charset=utf-8" if container.schema is Schema.CLOUD_EVENTS else None
 
 
 def _time(at: int) -> str:

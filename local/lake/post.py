@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
 
 from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusMessage
@@ -29,11 +28,25 @@ class Post:
 
     async def send(self, event: Event) -> None:
         """Return when the queue has the event; retries carry the same message id, so the queue can drop repeats."""
-        for pause in _pauses():
+        longest = 0.1
+        while True:
+            # A fresh message for every attempt: the SDK writes into what it sends.
+            message = ServiceBusMessage(
+                event.body,
+                message_id=event.id,
+                content_type=event.content_type,
+                application_properties={name: value for name, value in event.properties.items()},  # noqa: C416 - the SDK's key type is wider
+            )
             try:
                 async with asyncio.timeout(_WHOLE_SEND):
-                    await self._open().send_messages(_message(event))
+                    if self._client is None:
+                        self._client = self._new_client()
+                    if self._sender is None:
+                        self._sender = self._client.get_queue_sender(self._queue)
+                    await self._sender.send_messages(message)
             except (AzureError, OSError, TimeoutError) as error:
+                pause = longest * random.uniform(0.5, 1)  # noqa: S311 - spread, not secrecy
+                longest = min(longest * 2, _LONGEST_PAUSE)
                 self.trouble = f"{type(error).__name__}: {error}"
                 _log.warning("cannot send to %s, trying again in %.1f s (%s)", self._queue, pause, self.trouble)
                 await self.close()
@@ -47,40 +60,11 @@ class Post:
         sender, client, self._sender, self._client = self._sender, self._client, None, None
         for one in (sender, client):
             if one is not None:
-                await _close(one)
-
-    def _open(self) -> ServiceBusSender:
-        if self._client is None:
-            self._client = self._new_client()
-        if self._sender is None:
-            self._sender = self._client.get_queue_sender(self._queue)
-        return self._sender
+                try:
+                    async with asyncio.timeout(_TRY):
+                        await one.close()
+                except (AzureError, OSError, TimeoutError) as error:
+                    _log.debug("closing: %r", error)
 
     def _new_client(self) -> ServiceBusClient:
         return ServiceBusClient.from_connection_string(self._connection_string, retry_total=0, try_timeout=_TRY)
-
-
-def _message(event: Event) -> ServiceBusMessage:
-    """A fresh message for every attempt: the SDK writes into what it sends."""
-    return ServiceBusMessage(
-        event.body,
-        message_id=event.id,
-        content_type=event.content_type,
-        application_properties={name: value for name, value in event.properties.items()},  # noqa: C416 - the SDK's key type is wider
-    )
-
-
-def _pauses() -> Iterator[float]:
-    """0.1 s, doubling to 5 s, each somewhere between half and whole."""
-    longest = 0.1
-    while True:
-        yield longest * random.uniform(0.5, 1)  # noqa: S311 - spread, not secrecy
-        longest = min(longest * 2, _LONGEST_PAUSE)
-
-
-async def _close(one: ServiceBusSender | ServiceBusClient) -> None:
-    try:
-        async with asyncio.timeout(_TRY):
-            await one.close()
-    except (AzureError, OSError, TimeoutError) as error:
-        _log.debug("closing: %r", error)

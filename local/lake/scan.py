@@ -11,7 +11,6 @@ from local.lake.diff import File, Snapshot
 
 _TEMPORARY_STARTS = (".", "~$")
 _TEMPORARY_ENDS = (".tmp", ".part")
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Stat:
         return cls(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
 
     def matches(self, file: File | None) -> bool:
-        """Is this the file we know, so that its digest need not be computed again?"""
+        """Whether this is the file we know, so that its digest need not be computed again."""
         return file is not None and self == Stat(file.size, file.modified, file.changed, file.inode)
 
 
@@ -44,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Look:
-    """What the folder holds, as far as it may be told."""
+    """What the folder holds, as far as it may be announced."""
 
     files: dict[str, File]
     unsettled: dict[str, Stat]
@@ -58,17 +57,31 @@ def look(root: Path, before: Snapshot, unsettled: dict[str, Stat], *, now: int, 
     `unsettled` is what the look before found unfinished; a file is finished when two looks find it alike, or when it
     was last written longer ago than the interval between looks. Times are nanoseconds.
     """
-    found = walk(root, omit)
-    files, still_open = _kept(before, found.unreadable), {}
+    found, still_open = walk(root, omit), {}
+    # What cannot be looked at is not gone.
+    closed = tuple(one for one in found.unreadable if one.endswith("/"))
+    files = {
+        path: file for path, file in before.items() if path in found.unreadable or (closed and path.startswith(closed))
+    }
     for path, seen in found.files.items():
         known = before.get(path)
         if seen.matches(known):
             files[path] = before[path]
-        elif unsettled.get(path) == seen or seen.modified <= now - interval:
-            _add(files, found, root, path, seen, known)
+            continue
+        if unsettled.get(path) == seen or seen.modified <= now - interval:
+            try:
+                with (root / path).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                found.unreadable.append(path)
+            else:
+                files[path] = File(seen.size, seen.modified, seen.changed, seen.inode, digest)
+                continue
         else:
             still_open[path] = seen
-            files |= {path: known} if known else {}
+        files |= {path: known} if known else {}
     return Look(files, still_open, found.unreadable, found.unnameable)
 
 
@@ -94,12 +107,12 @@ def walk(root: Path, omit: Path) -> Found:
 
 
 def ignored(name: str) -> bool:
-    """Hidden and temporary files are nobody's documents yet."""
+    """Whether it is hidden or temporary: no document yet."""
     return name.startswith(_TEMPORARY_STARTS) or name.lower().endswith(_TEMPORARY_ENDS)
 
 
 def nameable(path: str) -> bool:
-    """Can a blob be called that?"""
+    """Whether a blob can be called that."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -108,7 +121,7 @@ def nameable(path: str) -> bool:
 
 
 def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: Found) -> Iterator[str]:
-    """Note a file, hand back a folder. A link is neither: who may read a document depends on its place."""
+    """Note a file, yield a folder. A link is neither: the right to read a document depends on its place."""
     if ignored(entry.name) or Path(entry.path) == omit:
         return
     if not nameable(entry.name):
@@ -125,27 +138,3 @@ def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: 
         return  # removed while we looked
     except OSError:
         found.unreadable.append(path)
-
-
-def _kept(before: Snapshot, unreadable: list[str]) -> dict[str, File]:
-    """What cannot be looked at is not gone."""
-    folders, files = tuple(one for one in unreadable if one.endswith("/")), set(unreadable)
-    return {path: file for path, file in before.items() if path in files or (folders and path.startswith(folders))}
-
-
-def _add(files: dict[str, File], found: Found, root: Path, path: str, seen: Stat, known: File | None) -> None:
-    try:
-        files[path] = File(seen.size, seen.modified, seen.changed, seen.inode, _digest(root / path))
-    except FileNotFoundError:
-        return
-    except OSError:
-        found.unreadable.append(path)
-        files |= {path: known} if known else {}
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

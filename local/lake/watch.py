@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from local.lake import events, state
-from local.lake.diff import Change, diff
+from local.lake.diff import diff
 from local.lake.events import Container, Event
-from local.lake.scan import Look, Stat, look
+from local.lake.scan import Stat, look
 from local.lake.state import State
 
 _log = logging.getLogger("local.lake")
@@ -53,12 +53,25 @@ class Watch:
 
     async def once(self) -> None:
         """Announce what changed since the last time, then remember it."""
-        seen = await asyncio.to_thread(self._look)
-        self._warn(seen)
+        seen = await asyncio.to_thread(
+            look,
+            self.root,
+            self._state.files,
+            self._unsettled,
+            now=self.clock(),
+            interval=int(self.interval * _SECOND),
+            omit=self.kept_in,
+        )
+        self._warn_of("its name is not UTF-8", seen.unnameable)
+        self._warn_of("it cannot be read", seen.unreadable)
+        self._warned.intersection_update([*seen.unnameable, *seen.unreadable])
         sequencer = self._state.sequencer
         for change in diff(self._state.files, seen.files):
             sequencer = max(sequencer + 1, self.clock())
-            await self._announce(change, sequencer)
+            event = events.event(change, self.container, sequencer=sequencer, at=self.clock())
+            await self.send(event)
+            self.sent[event.kind] += 1
+            _log.info("%s %s", event.kind, change.path)
         self._unsettled = seen.unsettled
         if seen.files != self._state.files:
             self._state = State(self.container.name, sequencer, seen.files)
@@ -73,27 +86,6 @@ class Watch:
             "sent": dict(self.sent),
             "ignored": sorted(self._warned),
         }
-
-    async def _announce(self, change: Change, sequencer: int) -> None:
-        event = events.event(change, self.container, sequencer=sequencer, at=self.clock())
-        await self.send(event)
-        self.sent[event.kind] += 1
-        _log.info("%s %s", event.kind, change.path)
-
-    def _look(self) -> Look:
-        return look(
-            self.root,
-            self._state.files,
-            self._unsettled,
-            now=self.clock(),
-            interval=int(self.interval * _SECOND),
-            omit=self.kept_in,
-        )
-
-    def _warn(self, seen: Look) -> None:
-        self._warn_of("its name is not UTF-8", seen.unnameable)
-        self._warn_of("it cannot be read", seen.unreadable)
-        self._warned.intersection_update([*seen.unnameable, *seen.unreadable])
 
     def _warn_of(self, reason: str, paths: Iterable[str]) -> None:
         for path in paths:
