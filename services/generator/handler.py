@@ -54,7 +54,7 @@ PATIENCE = timedelta(seconds=20)
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
 # How long a cancelled call may continue.
-LOOK = timedelta(seconds=0.5)
+POLL_INTERVAL = timedelta(seconds=0.5)
 CUT_OFF = "the answer was cut off at the use case's answer_tokens"
 
 
@@ -97,11 +97,11 @@ class Generator:
         cache: AnswerCache,
         clock: Callable[[], datetime],
         tries_per_deployment: int = 2,
-        look: timedelta = LOOK,
+        poll_interval: timedelta = POLL_INTERVAL,
         call_times: CallTimes | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`look`: how often it is asked, during a call, whether its answer is still wanted."""
+        """`poll_interval`: how often the ledger is asked, during a call, whether the answer is still wanted."""
         self._use_cases = use_cases
         self._deployments = deployments
         self._model = model
@@ -110,36 +110,55 @@ class Generator:
         self._cache = cache
         self._clock = clock
         self._tries = tries_per_deployment
-        self._look = look.total_seconds()
+        self._poll_interval = poll_interval.total_seconds()
         self._call_times = call_times or CallTimes()
         self._chance = chance
 
     async def handle(self, task: GenerateAnswer, attempt: int = 1) -> Sequence[Envelope]:
-        """Answer `task.request.question` from `task.candidates`."""
+        """Answer `task.request.question` from `task.candidates`.
+
+        Raises `TryLater`, `DependencyDown` and `DeadlineMissed` for another attempt, `Unprocessable` for none.
+        """
         request = task.request
-        use_case = self._use_case(request)
-        need = _need(use_case, task)
+        use_case = self._use_cases.get(request.use_case)
+        if use_case is None:
+            raise Unprocessable(
+                Reason.MISCONFIGURED,
+                f"use case {request.use_case!r} is not configured here; deploy its file to the generator, too",
+            )
+        need = Need(
+            fixed=fixed_tokens(use_case.prompt, request),
+            passages=sum(passage_tokens(candidate) for candidate in task.candidates),
+            answer=use_case.answer_tokens,
+        )
         choices = plan(use_case, self._deployments, need)
         if not choices:
             why = why_none(use_case, self._deployments, need)
             log.warning("model.none_fits", use_case=use_case.name, detail=why)
             await self._budget.correct(request.tenant, request.spending, 0)
-            return [self._out(request, _failed(request, Code.NO_MODEL_FITS, why))]
+            outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, why)
+            return [to_caller(request, outcome, self._clock())]
         try:
-            answer = fitted(await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task))
-            spent = _spent(answer)
+            answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
+            outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
-            answer, spent = _failed(request, Code.MODEL_REFUSED, refused.detail), refused.used
+            outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail)
+            spent = refused.used
         except TooLate as late:
             await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
-            return [self._out(request, overloaded(request, self._clock(), wait=late.usual, chance=self._chance()))]
+            outcome = overloaded(request, self._clock(), wait=late.usual, chance=self._chance())
+            return [to_caller(request, outcome, self._clock())]
         except Cancelled as stopped:
-            return [await self._stopped(request, stopped)]
-        await self._keep(request, answer)
+            await self._budget.spend(request.tenant, request.spending, stopped.used)
+            log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
+            # It is sent although it was decided elsewhere: whoever decided it may not have been able to send it.
+            return [to_caller(request, cancelled(request, self._clock()), self._clock())]
+        with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
+            await self._ledger.decide(request, outcome)
         await self._budget.spend(request.tenant, request.spending, spent)
-        await self._cache_it(use_case, task, answer)
-        return [self._out(request, answer)]
+        await self._cache_it(use_case, task, outcome)
+        return [to_caller(request, outcome, self._clock())]
 
     async def _first_that_answers(
         self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer
@@ -157,18 +176,22 @@ class Generator:
             except (TryLater, Unprocessable) as failure:
                 log.info("model.failed", deployment=choice.deployment.name, detail=str(failure))
                 failures.append(failure)
-                if _is_throttle(failure) and not self._too_long(failure.after, task.request):
-                    break
+                if _is_throttle(failure):
+                    back_at = self._clock() + failure.after
+                    if failure.after <= PATIENCE and back_at + MARGIN < task.request.answer_by:
+                        break
         if not failures:
             raise min(too_late, key=lambda late: late.usual)
         raise _all_in_all(failures)
 
     async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
+        """Fit the passages into the window of `choice`, call it, and check what it says."""
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
         room = choice.window - answer_tokens
         prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
         if not prompt.passages:
-            return _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "no passage fits the model's window")
+            why = "no passage fits the model's window"
+            return ending(task.request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, why)
         try:
             reply = await self._call(choice, prompt, answer_tokens, task.request)
         except ContextTooLong:
@@ -176,7 +199,7 @@ class Generator:
             if not prompt.passages:
                 raise
             reply = await self._call(choice, prompt, answer_tokens, task.request)
-        return self._answer(task, choice, prompt, reply)
+        return self._outcome(task, choice, prompt, reply)
 
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
         within = request.answer_by - self._clock() - MARGIN
@@ -187,13 +210,16 @@ class Generator:
         call = self._call_times.begin(choice.deployment.name, request, within)
         if call is None:
             raise TooLate(self._call_times.usual(choice.deployment.name, request).total_seconds())
+
+        async def until_unwanted() -> None:
+            while True:
+                await asyncio.sleep(self._poll_interval)
+                if not await self._is_wanted(request):
+                    return
+
         try:
             reply = await self._model.complete(
-                choice.deployment,
-                prompt.messages,
-                answer_tokens=answer_tokens,
-                within=within,
-                unwanted=lambda: self._until_unwanted(request),
+                choice.deployment, prompt.messages, answer_tokens=answer_tokens, within=within, unwanted=until_unwanted
             )
         except CallTimeout as slow:
             self._call_times.cut_off(call)
@@ -206,92 +232,72 @@ class Generator:
         self._call_times.ended(call)
         return reply
 
-    async def _until_unwanted(self, request: Request) -> None:
-        while True:
-            await asyncio.sleep(self._look)
-            if not await self._is_wanted(request):
-                return
-
     async def _is_wanted(self, request: Request) -> bool:
         try:
             return await self._ledger.is_open(request)
         except RedisUnavailable:
             return True
 
-    async def _stopped(self, request: Request, stopped: Cancelled) -> Envelope:
-        """The outcome that was decided meanwhile goes out, in case whoever decided it could not send it."""
-        await self._budget.spend(request.tenant, request.spending, stopped.used)
-        log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
-        return self._out(request, cancelled(request, self._clock()))
-
-    def _answer(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> RequestOutcome:
-        """The outcome for the model's reply."""
+    def _outcome(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> RequestOutcome:
+        """The outcome for the model's reply: its text with the citations that hold, or no answer."""
         said = visible(reply.text)
         verified = verify(said, prompt.passages)
-        if says_no_answer(said) or (NO_ANSWER in said and not verified.citations):
-            answer = _no_answer(task.request, Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer")
-        elif verified.citations:
-            answer = ending(
-                task.request,
-                Outcome.ANSWERED,
-                Code.OK,
-                CUT_OFF if reply.cut_off else "",
-                text=verified.text,
-                citations=verified.citations,
-                truncated=reply.cut_off,
-            )
+        deployment, price = choice.deployment, choice.deployment.price
+        amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
+        outcome, text, citations, truncated = Outcome.NO_ANSWER, "", verified.citations, False
+        if says_no_answer(said) or (NO_ANSWER in said and not citations):
+            code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
+        elif citations:
+            outcome, code, message = Outcome.ANSWERED, Code.OK, CUT_OFF if reply.cut_off else ""
+            text, truncated = verified.text, reply.cut_off
         else:
-            why = f"; {CUT_OFF}" if reply.cut_off else ""
-            untraced = f"the model's answer could not be traced to a passage{why}"
-            answer = _no_answer(task.request, Code.UNGROUNDED, untraced)
-        return answer.model_copy(
-            update={
-                "usage": Usage(
-                    prompt_tokens=reply.prompt_tokens,
-                    completion_tokens=reply.completion_tokens,
-                    estimated=reply.estimated,
-                ),
-                "cost": _cost(choice.deployment, reply),
-                "plan": _plan(choice, prompt, len(task.candidates)),
-                "cache": CacheState.MISS if task.request.cache_key else CacheState.OFF,
-                "finished_at": self._clock(),
-            }
+            code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
+            message = f"{message}; {CUT_OFF}" if reply.cut_off else message
+        return ending(
+            task.request,
+            outcome,
+            code,
+            message,
+            text=text,
+            citations=citations,
+            truncated=truncated,
+            usage=Usage(
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                estimated=reply.estimated,
+            ),
+            cost=Cost(amount=round(amount, 8)),
+            plan=Plan(
+                deployment=deployment.name,
+                model=deployment.model,
+                region=deployment.region,
+                context_window=deployment.context_window,
+                passages_used=len(prompt.passages),
+                passages_offered=len(task.candidates),
+                why=choice.why,
+            ),
+            cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
+            finished_at=self._clock(),
         )
 
-    async def _keep(self, request: Request, answer: RequestOutcome) -> None:
-        with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
-            await self._ledger.decide(request, answer)
-
-    async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, answer: RequestOutcome) -> None:
+    async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, outcome: RequestOutcome) -> None:
+        """Keep the outcome for the same question of others, unless it is uncertain or cut off."""
         request = task.request
-        sure = answer.outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and answer.code is not Code.UNGROUNDED
+        if request.cache_key is None or task.index_epoch is None or outcome.truncated:
+            return
+        if outcome.outcome not in (Outcome.ANSWERED, Outcome.NO_ANSWER) or outcome.code is Code.UNGROUNDED:
+            return
         # In a rolling deployment the key may have been made with another prompt than the one that answered.
-        same = request.use_case_version == use_case.version()
-        if request.cache_key is None or task.index_epoch is None or not (sure and same) or answer.truncated:
+        if request.use_case_version != use_case.version():
             return
         partition = CachePartition(request.tenant, use_case.collection)
-        cited = {citation.path for citation in answer.citations}
+        cited = {citation.path for citation in outcome.citations}
         # By the path that the indexer evicts by; a citation shows what is hidden in it.
         uses = {(each.path, each.version) for each in task.candidates if escaped(each.path) in cited}
         with suppress(RedisUnavailable):
             await self._cache.store(
-                partition, request.cache_key, answer, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl
+                partition, request.cache_key, outcome, uses=uses, epoch=task.index_epoch, ttl=use_case.cache.ttl
             )
-
-    def _use_case(self, request: Request) -> UseCase:
-        use_case = self._use_cases.get(request.use_case)
-        if use_case is None:
-            raise Unprocessable(
-                Reason.MISCONFIGURED,
-                f"use case {request.use_case!r} is not configured here; deploy its file to the generator, too",
-            )
-        return use_case
-
-    def _too_long(self, wait: timedelta, request: Request) -> bool:
-        return wait > PATIENCE or self._clock() + wait + MARGIN >= request.answer_by
-
-    def _out(self, request: Request, answer: RequestOutcome) -> Envelope:
-        return to_caller(request, answer, self._clock())
 
 
 def _is_throttle(failure: Failure) -> TypeGuard[TryLater]:
@@ -307,41 +313,3 @@ def _all_in_all(failures: Sequence[Failure]) -> Failure:
         return DependencyDown(said, after=min(down))
     # Failures of the deployments themselves (a key, a name, a window): waiting does not help.
     return failures[-1]
-
-
-def _no_answer(request: Request, code: Code, message: str) -> RequestOutcome:
-    return ending(request, Outcome.NO_ANSWER, code, message)
-
-
-def _failed(request: Request, code: Code, message: str) -> RequestOutcome:
-    return ending(request, Outcome.FAILED, code, message)
-
-
-def _need(use_case: UseCase, task: GenerateAnswer) -> Need:
-    return Need(
-        fixed=fixed_tokens(use_case.prompt, task.request),
-        passages=sum(passage_tokens(candidate) for candidate in task.candidates),
-        answer=use_case.answer_tokens,
-    )
-
-
-def _spent(answer: RequestOutcome) -> int:
-    return answer.usage.prompt_tokens + answer.usage.completion_tokens
-
-
-def _cost(deployment: Deployment, reply: Reply) -> Cost:
-    price = deployment.price
-    amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
-    return Cost(amount=round(amount, 8))
-
-
-def _plan(choice: Choice, prompt: Prompt, offered: int) -> Plan:
-    return Plan(
-        deployment=choice.deployment.name,
-        model=choice.deployment.model,
-        region=choice.deployment.region,
-        context_window=choice.deployment.context_window,
-        passages_used=len(prompt.passages),
-        passages_offered=offered,
-        why=choice.why,
-    )

@@ -11,7 +11,7 @@ from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, ending
+from shared.contracts.outcome import CacheState, Code, Outcome, ending
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
@@ -65,24 +65,36 @@ class Retriever:
         self._clock = clock
 
     async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
-        """Send passages for the question to the generator, or `no_answer` to the caller."""
+        """Send passages for the question to the generator, or `no_answer` to the caller.
+
+        Raises `TryLater` and `DependencyDown` when the search fails, `Unprocessable` when the question is late, its
+        use case is unknown here, or no passage fits beside it into a message.
+        """
         request = task.request
         if request.is_late(self._clock()):
             raise Unprocessable(Reason.DEADLINE_EXCEEDED, f"the answer was due at {request.answer_by:%X} UTC")
-        use_case = self._use_case(request)
+        use_case = self._use_cases.get(request.use_case)
+        if use_case is None:
+            known = ", ".join(self._use_cases)
+            raise Unprocessable(Reason.MISCONFIGURED, f"no use case {request.use_case!r} here (known: {known})")
         # Before the search: an answer from older passages must never be cached under a newer epoch.
         epoch = await self._epochs.epoch(request.tenant, use_case.collection)
         candidates = await self._search(request, use_case)
         if not candidates:
+            log.info("passages.none", use_case=request.use_case)
             # No model is paid, so what was reserved for one is given back.
             await self._budget.correct(request.tenant, request.spending, 0)
-            return [to_caller(request, self._nothing_found(request), self._clock())]
+            cache = CacheState.MISS if request.cache_key else CacheState.OFF
+            now, code = self._clock(), Code.NOT_IN_DOCUMENTS
+            outcome = ending(request, Outcome.NO_ANSWER, code, NOTHING_FOUND, cache=cache, finished_at=now)
+            return [to_caller(request, outcome, now)]
         found = fitting(GenerateAnswer(request=request, candidates=tuple(candidates), index_epoch=epoch))
         kept = len(found.candidates)
         log.info("passages.found", candidates=kept, dropped=len(candidates) - kept, path=candidates[0].path)
         return [to_generator(found)]
 
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
+        """Embed the question and search what its caller may read: the best candidates, no two alike."""
         asked = as_asked(request)
         embedded = await self._embedder.embed([asked])
         [dense] = embedded.vectors
@@ -98,21 +110,6 @@ class Retriever:
                 overfetch=use_case.retrieval.overfetch,
             )
         return list(islice(distinct(found), wanted))
-
-    def _use_case(self, request: Request) -> UseCase:
-        use_case = self._use_cases.get(request.use_case)
-        if use_case is None:
-            known = ", ".join(self._use_cases)
-            raise Unprocessable(Reason.MISCONFIGURED, f"no use case {request.use_case!r} here (known: {known})")
-        return use_case
-
-    def _nothing_found(self, request: Request) -> RequestOutcome:
-        log.info("passages.none", use_case=request.use_case)
-        cache = CacheState.MISS if request.cache_key else CacheState.OFF
-        finished = self._clock()
-        return ending(
-            request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, NOTHING_FOUND, cache=cache, finished_at=finished
-        )
 
 
 def as_asked(request: Request) -> str:

@@ -102,7 +102,7 @@ class WorkerFixture:
             budget=self.budget,
             cache=self.cache,
             clock=lambda: self.now,
-            look=timedelta(milliseconds=10),
+            poll_interval=timedelta(milliseconds=10),
             call_times=self.call_times,
         )
         task = a_task(**changes)
