@@ -55,8 +55,7 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
 
     try:
         ours = ServiceBus(
-            ServiceBusAddress(target.connection_string, target.variables.get("RAGBUS_SERVICEBUS_NAMESPACE")),
-            connections=target.connections,
+            ServiceBusAddress(target.connection_string, target.variables.get("RAGBUS_SERVICEBUS_NAMESPACE"))
         )
     except ValueError as wrong:
         raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong

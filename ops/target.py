@@ -81,14 +81,6 @@ class Target:
         """The URL of Qdrant."""
         return self.variables.get("RAGBUS_QDRANT_URL") or "http://127.0.0.1:6333"
 
-    @property
-    def connections(self) -> int:
-        """The most AMQP connections that we may hold; 0: any number."""
-        given = self.variables.get("RAGBUS_BUS_CONNECTIONS", "0")
-        if not given.isdigit():
-            raise CommandError(f"RAGBUS_BUS_CONNECTIONS: {given!r} is not a number")
-        return int(given)
-
     def differences(self) -> list[str]:
         """The variables that override the running stack's, one line each, without their values."""
         return [

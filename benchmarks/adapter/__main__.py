@@ -1,8 +1,9 @@
-"""How fast the Service Bus adapter is: `python -m benchmarks.adapter`, eight minutes; `--quick`, one.
+"""How fast a worker is on Service Bus: `python -m benchmarks.adapter`, 15 minutes; `--quick`, one.
 
-Every lane runs the same three stages in one process, and reaches a broker in another through a proxy that delays. The
-lanes take turns in every round, so that a busy machine slows all of them; what is shown are the ratios of each round.
-Prints a markdown table, then all figures as one line of JSON.
+Every lane runs the same stage in a process of its own: receive, 5 or 20 ms of work in one of 16 slots, send, settle. It
+reaches a broker in another process through a proxy that delays. The lanes take turns in every round, so that a busy
+machine slows all of them; what counts are the ratios of each round. `--shapes` adds 1, 2, 4 and 8 receivers, with and
+without messages fetched ahead. Prints a markdown table, then all figures as one line of JSON.
 """
 
 import argparse
@@ -12,36 +13,26 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from statistics import median
 
 from benchmarks.adapter.runs import Outcome, run
-from benchmarks.adapter.stages import QUEUES, Load
+from benchmarks.adapter.stages import Load
 from benchmarks.figures import Aim, Figure, number, table
 
-LANES = ("naive", "concurrent", "ideal", "adapter", "ours")
-PIPELINE = Load(stages=len(QUEUES) - 1, slots=64, work=0.0)
-# 16 slots of 50 ms are 320 messages a second, whatever the machine; one stage, or that would be its CPU.
-SHAPE = Load(stages=1, slots=16, work=0.05)
-SHAPE_MESSAGES = 480
-# About so long each lane is busy; how much faster than the naive one it may be.
-SECONDS = 2.0
-FASTER = {"naive": 1, "concurrent": 2, "ideal": 3, "adapter": 100, "ours": 100, "public": 2}
-MOST = 1500
+LANES = ("naive", "concurrent", "ideal", "worker")
+SHAPES = tuple(f"receivers-{count}-{prefetch}" for prefetch in (0, 15) for count in (1, 2, 4, 8))
+SLOTS = 16
+# About so long each lane is busy; so much faster than the naive one it may be.
+SECONDS = 3.0
+FASTER = {"naive": 1, "concurrent": 3}
+MOST_FASTER = 24
 _OVERHEAD = 0.006
-NAMES = {
-    "naive": "naive",
-    "concurrent": "32 concurrent",
-    "ideal": "ideal",
-    "adapter": "adapter",
-    "ours": "adapter and worker",
-    "public": "them without the pump",
-}
-
-Results = dict[tuple[str, float], list[Outcome]]
-"""By lane and round trip, one for each round."""
+NAMES = {"naive": "naive loop", "concurrent": "32 concurrent", "ideal": "best loop by hand", "worker": "worker"}
+Results = dict[tuple[str, float, float], list[Outcome]]
+"""By lane, round trip and work, one for each round."""
 
 
 def main() -> None:
@@ -49,130 +40,85 @@ def main() -> None:
     options = _options()
     if sys.platform != "linux":
         raise SystemExit("the CPU clock of another process is read as Linux numbers it")
-    lanes = (*LANES, "public") if options.public else LANES
-    load = Load(PIPELINE.stages, options.slots, PIPELINE.work)
+    lanes = (*LANES, *SHAPES) if options.shapes else LANES
     began = time.monotonic()
-    results, shapes = asyncio.run(measure(lanes, options.round_trips, options.rounds, load))
+    results = asyncio.run(measure(lanes, options.round_trips, options.work, options.rounds))
     print(
         f"SDK {version('azure-servicebus')}, Python {platform.python_version()}, {os.cpu_count()} CPUs, load average "
-        f"{os.getloadavg()[0]:.1f}, {load.slots} slots; {time.monotonic() - began:.0f} s.\n"
+        f"{os.getloadavg()[0]:.1f}, {SLOTS} slots; {time.monotonic() - began:.0f} s.\n"
     )
-    print(table([*figures(results, options.round_trips, lanes), *shape_figures(shapes)]))
-    print(json.dumps(_as_json(results, shapes)))
-
-
-async def measure(
-    lanes: tuple[str, ...], round_trips: list[float], rounds: int, load: Load
-) -> tuple[Results, dict[str, list[Outcome]]]:
-    """Run every lane at every round trip, and the shape; in every other round in the opposite order."""
-    results: Results = {}
-    shapes: dict[str, list[Outcome]] = {}
-    for turn in range(rounds):
-        order = lanes if turn % 2 == 0 else lanes[::-1]
-        for round_trip in round_trips:
-            for lane in order:
-                outcome = await run(lane, round_trip, load, _messages(lane, round_trip), alone=8)
-                results.setdefault((lane, round_trip), []).append(outcome)
-        for lane in ("ideal", "ours"):
-            shapes.setdefault(lane, []).append(await run(lane, 0.0, SHAPE, SHAPE_MESSAGES, alone=0))
-    return results, shapes
-
-
-def _messages(lane: str, round_trip: float) -> int:
-    """As many as keep the lane busy for a while: the naive one takes three round trips for each."""
-    naive = SECONDS / (3 * round_trip + _OVERHEAD)
-    return min(MOST, max(12, int(naive * FASTER[lane])))
-
-
-# --------------------------------------------------------------------------- figures
-
-
-def figures(results: Results, round_trips: list[float], lanes: tuple[str, ...]) -> list[Figure]:
-    """All ratios, by round trip; the goals are those of 20 ms."""
-    return [figure for round_trip in round_trips for figure in _at(results, round_trip, lanes)]
-
-
-def _at(results: Results, round_trip: float, lanes: tuple[str, ...]) -> list[Figure]:
-    at = f"at {1000 * round_trip:.0f} ms"
-    goal = round_trip == 0.02
-    found = {lane: results[lane, round_trip] for lane in lanes}
-
-    def ratio(of: tuple[str, str], measure: Callable[[Outcome], float], unit: str, aim: Aim | None = None) -> Figure:
-        pairs = list(zip(found[of[0]], found[of[1]], strict=True))
-        mine, other = (median(measure(pair[side]) for pair in pairs) for side in (0, 1))
-        name = f"{NAMES[of[0]]} ÷ {NAMES[of[1]]} {at}" + (", CPU" if measure is _cpu else "")
-        values = [measure(one) / measure(two) for one, two in pairs]
-        return Figure(name, values, "×", aim if goal else None, f"{number(mine)} against {number(other)} {unit}")
-
-    def hop(lane: str) -> list[float]:
-        return [1000 * (outcome.hop - round_trip) for outcome in found[lane]]
-
-    both = [*found["adapter"], *found["ours"]]
-    starved = [100 * outcome.starved for outcome in both]
     shown = [
-        ratio(("adapter", "naive"), _rate, "requests/s", Aim(25, at_least=True)),
-        ratio(("adapter", "concurrent"), _rate, "requests/s", Aim(10, at_least=True)),
-        ratio(("adapter", "ideal"), _rate, "requests/s"),
-        ratio(("ours", "naive"), _rate, "requests/s"),
-        ratio(("ours", "concurrent"), _rate, "requests/s"),
-        ratio(("adapter", "naive"), _cpu, "µs a hop", Aim(0.6)),
-        ratio(("ours", "naive"), _cpu, "µs a hop"),
-        Figure(f"hop alone {at}, less it", hop("adapter"), "ms", Aim(2), f"naive {number(median(hop('naive')))} ms"),
-        Figure(f"lost or doubled {at}", [outcome.lost + outcome.doubled for outcome in both], "", Aim(0)),
-        Figure(
-            f"connections {at}",
-            [outcome.connections for outcome in both],
-            "",
-            Aim(6),
-            "one for each of three queues and three senders",
-        ),
-        Figure(f"without a processor {at}", starved, "%", None, "taken by other programs; rates count if it is low"),
+        figure
+        for round_trip in options.round_trips
+        for work in options.work
+        for figure in figures({lane: results[lane, round_trip, work] for lane in lanes}, round_trip, work)
     ]
-    if "public" in found:
-        shown.insert(5, ratio(("ours", "public"), _rate, "requests/s"))
+    print(table(shown))
+    rows = [
+        {"lane": lane, "round_trip": round_trip, "work": work, "rounds": [asdict(each) for each in outcomes]}
+        for (lane, round_trip, work), outcomes in results.items()
+    ]
+    print(json.dumps({"bench": "adapter", "load_average": os.getloadavg()[0], "runs": rows}))
+
+
+async def measure(lanes: Sequence[str], round_trips: Sequence[float], works: Sequence[float], rounds: int) -> Results:
+    """Run every lane at every round trip with work of each length; in every other round in the opposite order."""
+    results: Results = {}
+    for turn in range(rounds):
+        for round_trip in round_trips:
+            for work in works:
+                for lane in lanes if turn % 2 == 0 else lanes[::-1]:
+                    # As many as keep the lane busy for a while: the naive one takes three round trips for each.
+                    rate = FASTER.get(lane, MOST_FASTER) / (3 * round_trip + work + _OVERHEAD)
+                    messages = max(12, int(SECONDS * min(rate, SLOTS / work)))
+                    outcome = await run(lane, round_trip, Load(1, SLOTS, work), messages, alone=8)
+                    results.setdefault((lane, round_trip, work), []).append(outcome)
+    return results
+
+
+def figures(found: dict[str, list[Outcome]], round_trip: float, work: float) -> list[Figure]:
+    """What was measured at one round trip with work of one length."""
+    at = f"at {1000 * round_trip:.0f} ms, work {1000 * work:.0f} ms"
+    shown = [_ratio(found, "worker", other, at) for other in found if other != "worker"]
+    for lane, outcomes in found.items():
+        hops = [1000 * (outcome.hop - round_trip - work) for outcome in outcomes]
+        note = (
+            f"{number(median(outcome.cpu for outcome in outcomes))} µs CPU a message, "
+            f"{outcomes[-1].connections} connections, idle {100 * median(outcome.idle for outcome in outcomes):.1f} % "
+            f"of a core, a hop alone {number(median(hops))} ms beyond round trip and work"
+        )
+        shown.append(Figure(f"{_name(lane)} {at}", [outcome.rate for outcome in outcomes], "/s", None, note))
+    everything = [outcome for outcomes in found.values() for outcome in outcomes]
+    lost = [outcome.lost + outcome.doubled for outcome in found["worker"]]
+    starved = [100 * outcome.starved for outcome in everything]
+    shown.append(Figure(f"lost or doubled by the worker {at}", lost, "", Aim(0)))
+    shown.append(Figure(f"without a processor {at}", starved, "%", None, "taken by other programs"))
     return shown
 
 
-def shape_figures(shapes: dict[str, list[Outcome]]) -> list[Figure]:
-    """The worker against what is written by hand, and against arithmetic, with 50 ms of work in 16 slots."""
-    ideal, ours = shapes["ideal"], shapes["ours"]
-    most = SHAPE.slots / SHAPE.work
-    by_hand = [mine.rate / his.rate for mine, his in zip(ours, ideal, strict=True)]
-    note = f"{number(median(map(_rate, ours)))} against {number(median(map(_rate, ideal)))} messages/s"
-    of_most = [mine.rate / most for mine in ours]
-    return [
-        Figure("worker ÷ ideal, 16 slots of 50 ms", by_hand, "×", Aim(0.95, at_least=True), note),
-        Figure("worker ÷ 320 messages/s, 16 slots of 50 ms", of_most, "×", None, "the bound of arithmetic"),
-    ]
+def _ratio(found: dict[str, list[Outcome]], one: str, other: str, at: str) -> Figure:
+    values = [mine.rate / theirs.rate for mine, theirs in zip(found[one], found[other], strict=True)]
+    aim = Aim(0.95, at_least=True) if other == "ideal" else None
+    return Figure(f"{_name(one)} ÷ {_name(other)} {at}", values, "×", aim)
 
 
-def _rate(outcome: Outcome) -> float:
-    return outcome.rate
-
-
-def _cpu(outcome: Outcome) -> float:
-    return outcome.cpu
-
-
-def _as_json(results: Results, shapes: dict[str, list[Outcome]]) -> dict[str, object]:
-    runs = [
-        {"lane": lane, "round_trip": round_trip, "rounds": [asdict(outcome) for outcome in outcomes]}
-        for (lane, round_trip), outcomes in results.items()
-    ]
-    shape = {lane: [asdict(outcome) for outcome in outcomes] for lane, outcomes in shapes.items()}
-    return {"bench": "adapter", "load_average": os.getloadavg()[0], "runs": runs, "shape": shape}
+def _name(lane: str) -> str:
+    if lane in NAMES:
+        return NAMES[lane]
+    _, count, prefetch = lane.split("-")
+    return f"{count} receivers, prefetch {prefetch}"
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("benchmarks.adapter", description="How fast the Service Bus adapter is.")
+    parser = argparse.ArgumentParser("benchmarks.adapter", description="How fast a worker is on Service Bus.")
     parser.add_argument("--quick", action="store_true", help="one round at 20 ms: a minute, if nothing else runs")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured (%(default)s)")
-    parser.add_argument("--round-trips", type=float, nargs="+", default=[0.0, 0.02, 0.1], metavar="SECONDS")
-    parser.add_argument("--slots", type=int, default=PIPELINE.slots, help="deliveries at once a stage (%(default)s)")
-    parser.add_argument("--public", action="store_true", help="also ours as it is without the pump")
+    parser.add_argument("--round-trips", type=float, nargs="+", default=[0.002, 0.02, 0.1], metavar="SECONDS")
+    parser.add_argument("--work", type=float, nargs="+", default=[0.005, 0.02], metavar="SECONDS")
+    parser.add_argument("--shapes", action="store_true", help="also 1, 2, 4 and 8 receivers, with and without prefetch")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.round_trips = 1, [0.02]
+        options.rounds, options.round_trips, options.work = 1, [0.02], [0.005]
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     return options

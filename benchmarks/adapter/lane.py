@@ -5,30 +5,25 @@ import asyncio
 
 from azure.servicebus.aio import ServiceBusClient
 
-from benchmarks.adapter import ours
-from benchmarks.adapter.lanes import LANES
+from benchmarks.adapter import worker
+from benchmarks.adapter.lanes import lane
 from benchmarks.adapter.stages import Load
-
-# Whether it reads as the pump does, or as the public API.
-OURS = {"ours": True, "public": False}
 
 
 async def run(name: str, connection_string: str, load: Load) -> None:
     """Run all stages of the lane."""
-    if name == "adapter":
-        return await ours.adapter(connection_string, load)
-    if name in OURS:
-        return await ours.run(connection_string, load, pumped=OURS[name])
+    if name == "worker":
+        return await worker.run(connection_string, load)
     async with ServiceBusClient.from_connection_string(connection_string) as client, asyncio.TaskGroup() as stages:
         for stage in load.path:
-            stages.create_task(LANES[name](client, stage, load))
+            stages.create_task(lane(name, load.slots)(client, stage, load))
     return None
 
 
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser("benchmarks.adapter.lane")
-    parser.add_argument("name", choices=[*LANES, "adapter", *OURS])
+    parser.add_argument("name")
     parser.add_argument("connection_string")
     parser.add_argument("--stages", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True)

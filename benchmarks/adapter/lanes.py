@@ -1,17 +1,20 @@
-"""What one would write with the SDK alone: the loop of its README, 32 handlers at once, and the best that can be done.
+"""What one would write with the SDK alone: the loop of its README, 32 handlers at once, shapes of several receivers.
 
-    naive        one message after the other: iterate, send, complete
-    concurrent   one receiver, 32 handler tasks; the sender is shared behind the lock its README asks for
-    ideal        one receiver that takes single messages, handler tasks, one task that owns each sender and sends what
-                 has gathered as one batch, and a short socket timeout
+    naive           one message after the other: iterate, send, complete
+    concurrent      one receiver, 32 handler tasks; the sender is shared behind the lock its README asks for
+    receivers-K-P   K receivers that each take single messages and prefetch P, handler tasks, one task that owns the
+                    sender and sends what has gathered as one batch, and a short socket timeout; a slot is free again
+                    when its message is handled, and as many again may be on their way out
+    ideal           the best of these: one receiver, and as many prefetched as there are slots
 
-What `ideal` leaves out, and a worker needs: lock renewal, deadlines, retries and dead letters, batches larger than the
+What they leave out, and a worker needs: lock renewal, deadlines, retries and dead letters, batches larger than the
 broker takes, what is sent when a link or the broker goes away, traces, metrics, logs, and any end but the process's.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
@@ -54,26 +57,47 @@ async def concurrent(client: ServiceBusClient, stage: Stage, load: Load) -> None
         await _each(receiver, free, work)
 
 
-async def ideal(client: ServiceBusClient, stage: Stage, load: Load) -> None:
-    """The best that the public API can do."""
-    free = asyncio.Semaphore(load.slots)
+async def receivers(client: ServiceBusClient, stage: Stage, load: Load, count: int, prefetch: int) -> None:
+    """Several receivers on one queue, which share the slots."""
+    handling, leaving = asyncio.Semaphore(load.slots), asyncio.Semaphore(2 * load.slots)
 
-    async def work(message: ServiceBusReceivedMessage) -> None:
-        try:
-            await load.handle()
-            await send(_next(message))
-            await receiver.complete_message(message)
-        finally:
-            free.release()
+    async def receive(receiver: ServiceBusReceiver, send: Callable[[ServiceBusMessage], Work]) -> None:
+        async def work(message: ServiceBusReceivedMessage) -> None:
+            try:
+                await load.handle()
+                handling.release()
+                await send(_next(message))
+                await receiver.complete_message(message)
+            finally:
+                leaving.release()
+
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await leaving.acquire()
+                await handling.acquire()
+                messages: list[ServiceBusReceivedMessage] = []
+                while not messages:
+                    messages = await receiver.receive_messages(max_message_count=1, max_wait_time=5)
+                tasks.create_task(work(messages[0]))
 
     async with AsyncExitStack() as stack:
-        receiver = await stack.enter_async_context(client.get_queue_receiver(stage.source, socket_timeout=QUICK))
         sender = await stack.enter_async_context(client.get_queue_sender(stage.target))
         send = await stack.enter_async_context(_owned(sender))
-        await _each(receiver, free, work)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        for _ in range(count):
+            receiver = client.get_queue_receiver(stage.source, prefetch_count=prefetch, socket_timeout=QUICK)
+            tasks.create_task(receive(await stack.enter_async_context(receiver), send))
 
 
-LANES: dict[str, Lane] = {"naive": naive, "concurrent": concurrent, "ideal": ideal}
+def lane(name: str, slots: int) -> Lane:
+    """The lane of that name."""
+    if name in LANES:
+        return LANES[name]
+    count, prefetch = (1, slots - 1) if name == "ideal" else map(int, name.removeprefix("receivers-").split("-"))
+    return partial(receivers, count=count, prefetch=prefetch)
+
+
+LANES: dict[str, Lane] = {"naive": naive, "concurrent": concurrent}
 
 
 async def _each(

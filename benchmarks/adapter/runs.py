@@ -22,8 +22,10 @@ from servicebus_local.process import BrokerProcess
 
 from benchmarks.adapter.stages import BODY, QUEUES, Load
 
-# The first messages open links, and fill caches of all kinds.
-WARM_UP = 8
+# The first messages open links, fill caches of all kinds, and show our worker that its work is quick.
+WARM_UP = 48
+# So many seconds nothing happens, to see what a lane uses meanwhile.
+IDLE = 2.0
 # No lane is so slow that the next answer takes longer.
 PATIENCE = 20.0
 # By then the last settlement has arrived, or never will.
@@ -46,6 +48,8 @@ class Outcome:
     """Answers that came twice, and messages that were passed on but not settled."""
     connections: int
     """The most that were open at once."""
+    idle: float
+    """The part of a core that the lane's process uses while nothing happens."""
     starved: float
     """The part of the time that the lane's process was ready to run and had no processor."""
 
@@ -60,6 +64,11 @@ async def run(lane: str, round_trip: float, load: Load, messages: int, alone: in
     ):
         async with Caller.connected(broker.connection_string, load.path[0].source) as caller:
             await caller.ask(WARM_UP)
+            # After the links that were opened meanwhile, and before the heartbeats of those that were not.
+            await asyncio.sleep(1)
+            before = _cpu(process.pid)
+            await asyncio.sleep(IDLE)
+            idle = (_cpu(process.pid) - before) / IDLE
             hops = [await caller.ask(1) / load.stages for _ in range(alone)]
             began, cpu, queued = time.perf_counter(), _cpu(process.pid), _queued(process.pid)
             await caller.ask(messages)
@@ -78,6 +87,7 @@ async def run(lane: str, round_trip: float, load: Load, messages: int, alone: in
             lost=lost,
             doubled=doubled + left,
             connections=proxy.peak(),
+            idle=idle,
             starved=queued / seconds,
         )
 

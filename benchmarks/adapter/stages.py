@@ -1,4 +1,4 @@
-"""The pipeline every lane runs: ask ─▶ retrieve ─▶ generate ─▶ answers, handlers that do nothing, bodies of 1 KB."""
+"""The pipeline every lane runs, or its last stages: ask ─▶ retrieve ─▶ generate ─▶ answers, with bodies of 1 KB."""
 
 import asyncio
 import json

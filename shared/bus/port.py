@@ -144,14 +144,18 @@ class Delivery(Protocol):
 class Inbox(Protocol):
     """The deliveries of one queue."""
 
-    slots: int
-    """How many may be out at once, as given to `Bus.inbox`; may be changed between two deliveries."""
+    async def receive(self, wait: timedelta, *, prefetch: int = 0) -> Delivery | None:
+        """The next delivery, or None when `wait` has passed. Raises `BusUnavailable`, `UnknownQueue`.
 
-    async def receive(self, wait: timedelta) -> Delivery | None:
-        """The next delivery, or None when `wait` has passed. Raises `BusUnavailable`, `UnknownQueue`."""
+        Up to `prefetch` messages behind it may be locked and on their way before they are asked for. They cost another
+        worker's time, so it is for work that is quick; `close` gives them back. Changing it takes about a second.
+        """
 
     async def close(self) -> None:
-        """Stop receiving. Deliveries handed out before can still be settled until the bus closes."""
+        """Stop receiving, until `receive` is called again; what was prefetched goes back as it was.
+
+        Deliveries handed out before can still be settled and renewed, until the bus closes.
+        """
 
 
 class Outbox(Protocol):
@@ -183,14 +187,11 @@ class Browser(Protocol):
 class Bus(Outbox, Browser, Protocol):
     """A connection to a broker."""
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> Inbox:
-        """The inbox of `queue`; with `poll_interval`, where connections are scarce, it is only looked into that often.
-
-        `slots` is how many deliveries will be out at once: so many may be under way before they are asked for.
-        """
+    def inbox(self, queue: str) -> Inbox:
+        """The inbox of `queue`. It is opened by the first `receive`."""
 
     async def prewarm(self, queue: str) -> None:
-        """Open the way to `queue` ahead of the first message, unless connections are scarce. Never fails."""
+        """Open the way to `queue` ahead of the first message. Never fails."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -18,9 +18,6 @@ class WorkerSettings(Settings):
     servicebus_namespace: str | None = Field(
         default=None, description="name.servicebus.windows.net, reached with the workload's own identity"
     )
-    bus_connections: int = Field(
-        default=0, ge=0, description="the most AMQP connections this process may hold; 0: as many as it likes"
-    )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="answers, ledger, budgets: one server, or any node of a Redis Cluster",

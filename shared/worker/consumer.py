@@ -35,8 +35,6 @@ class Consumer(Generic[Task]):
     """The admitted request that a task works for, if any; its deadline and its outcome are checked before."""
     after_deadline: bool = False
     """Whether the work still makes sense when the request is late (telling the caller that it is)."""
-    poll_interval: timedelta | None = None
-    """Where connections are scarce, the queue is looked into only this often."""
     prewarm: tuple[str, ...] = ()
     """Queues that it usually sends to; their senders are opened at the start."""
     shared: bool = False

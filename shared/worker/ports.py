@@ -57,6 +57,6 @@ def connect(settings: WorkerSettings) -> Bus:
     secret = settings.servicebus_connection_string
     address = ServiceBusAddress(secret.get_secret_value() if secret else None, settings.servicebus_namespace)
     try:
-        return ServiceBus(address, connections=settings.bus_connections)
+        return ServiceBus(address)
     except ValueError as wrong:
         raise SettingsError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING: {wrong}") from wrong

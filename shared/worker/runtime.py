@@ -75,8 +75,7 @@ async def run_worker(
 
 
 def make_workers(consumers: Sequence[Consumer[Any]], settings: WorkerSettings, ports: Ports) -> list[Worker[Any]]:
-    """A worker for each consumer. Raises `SettingsError` when they need more connections than there may be."""
-    check_connections(consumers, settings.bus_connections)
+    """A worker for each consumer."""
     return [
         Worker(
             consumer=consumer,
@@ -92,14 +91,6 @@ def make_workers(consumers: Sequence[Consumer[Any]], settings: WorkerSettings, p
         )
         for consumer in consumers
     ]
-
-
-def check_connections(consumers: Sequence[Consumer[Any]], limit: int) -> None:
-    """A queue always listened to, the patrols together, and the senders together need one each."""
-    patrols = [consumer for consumer in consumers if consumer.poll_interval is not None]
-    needed = len(consumers) - len(patrols) + bool(patrols) + 1
-    if 0 < limit < needed:
-        raise SettingsError(f"RAGBUS_BUS_CONNECTIONS: {limit} is too few, this worker needs {needed} (or 0: no limit)")
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -43,6 +43,7 @@ from shared.worker.consumer import ArchiveInPlace, Consumer, Task
 from shared.worker.lease import Lease, holding
 from shared.worker.outbox import handed_back, retry_copy
 from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.prefetch import Prefetch
 from shared.worker.publisher import Publisher, send_in_order
 from shared.worker.retry import DeadLetter, Retry, RetryPolicy, after_failure
 from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
@@ -58,11 +59,17 @@ LOOK = timedelta(seconds=1)
 SUSPECT = 3
 # Seconds that all slots are taken before a worker receives more than it has slots: another may have free ones.
 AHEAD_AFTER = 0.2
+# Seconds that all slots are taken before the messages that were prefetched go back to the queue.
+HOLD = 1.0
 
 
 @dataclass(slots=True)
 class Worker(Generic[Task]):
-    """Receives, and works on up to `concurrency` deliveries at once (see `slots` for a queue that tenants share)."""
+    """Receives, and works on up to `concurrency` deliveries at once; as many again may be on their way out.
+
+    A delivery is in hand until it was handled; what it led to is then sent, and it is settled. On a queue that tenants
+    share, some wait in hand for a slot (see `slots`).
+    """
 
     consumer: Consumer[Task]
     bus: Bus
@@ -76,39 +83,135 @@ class Worker(Generic[Task]):
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     trouble: str = "not yet"
     """Why it is not connected, while it is not."""
-    _running: set["asyncio.Task[None]"] = field(default_factory=set)
-    _suspect: "asyncio.Task[Any] | None" = None
-    _probe: Delivery | None = None
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
     publisher: Publisher = field(init=False)
     slots: Slots = field(init=False)
+    _prefetch: Prefetch = field(init=False)
+    _running: set["asyncio.Task[None]"] = field(default_factory=set)
+    _in_hand: dict[Delivery, float] = field(default_factory=dict)
+    """What was not handled yet, and since when it is here, by the event loop's clock."""
+    _requests: dict[Delivery, Request] = field(default_factory=dict)
+    """Whose each delivery is, as far as that is known."""
+    _takes_ahead: bool = False
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+    _suspect: "asyncio.Task[Any] | None" = None
+    _probe: Delivery | None = None
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(self.bus, self.outcomes, self.metrics, self.clock)
         self.slots = Slots(Share.among_tenants(self.concurrency) if self.consumer.shared else Share(self.concurrency))
+        self._prefetch = Prefetch(self.concurrency)
 
     async def run(self, stopping: asyncio.Event, grace: timedelta) -> None:
         """Work until `stopping` is set, then let what is in flight finish within `grace`."""
-        inbox = self.bus.inbox(self.consumer.queue, poll_interval=self.consumer.poll_interval, slots=self.concurrency)
-        in_hand = asyncio.Semaphore(self.slots.share.in_hand)
+        inbox = self.bus.inbox(self.consumer.queue)
         self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
         try:
             await asyncio.gather(*(self.bus.prewarm(queue) for queue in self.consumer.prewarm))
-            while not stopping.is_set():
-                await in_hand.acquire()
-                await self._look_ahead(inbox)
-                allowed = await self._allowed(inbox, stopping)
-                delivery = await self._next(inbox, stopping) if allowed is not Circuit.OPEN else None
-                if delivery is None:
-                    in_hand.release()
+            while await self._has_room(inbox, stopping):
+                circuit = await self.breaker.ask() if self.breaker else Circuit.CLOSED
+                if circuit is Circuit.OPEN:
+                    # On an open link the broker may deliver a message that this worker would not read until its lock
+                    # has ended.
+                    await inbox.close()
+                    self._prefetch.stop()
+                    await _pause(stopping, LOOK_AGAIN)
                     continue
-                self._probe = delivery if allowed is Circuit.HALF_OPEN else None
-                task = self._start(delivery, in_hand)
-                if allowed is Circuit.HALF_OPEN or _is_suspect(delivery):
-                    await self._by_itself(task, stopping)
+                delivery = await self._receive(inbox, stopping)
+                if delivery is None:
+                    continue
+                self._probe = delivery if circuit is Circuit.HALF_OPEN else None
+                if _is_suspect(delivery):
+                    await self._give_back_what_was_prefetched(inbox)
+                task = self._start(delivery)
+                if circuit is Circuit.HALF_OPEN or _is_suspect(delivery):
+                    # Receive nothing else until this delivery has ended.
+                    while not task.done() and not stopping.is_set():
+                        await asyncio.wait({task}, timeout=LOOK_AGAIN)
+                        if self.breaker is not None:
+                            await self.breaker.keep()
             await self._drain(grace)
         finally:
             await inbox.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries are being worked on."""
+        return len(self._running)
+
+    # -- the loop
+
+    async def _has_room(self, inbox: Inbox, stopping: asyncio.Event) -> bool:
+        """Wait until one more delivery may be taken in hand; False when the worker stops."""
+        share, loop = self.slots.share, asyncio.get_running_loop()
+        full_since = loop.time()
+        while not stopping.is_set():
+            if len(self._in_hand) < share.slots:
+                self._takes_ahead = False
+            limit = share.in_hand if self._takes_ahead else share.slots
+            if len(self._in_hand) < limit and len(self._running) < share.in_hand + share.slots:
+                return True
+            self._freed.clear()
+            await _pause(self._freed, AHEAD_AFTER)
+            full_for = loop.time() - full_since
+            self._takes_ahead = self._takes_ahead or full_for >= AHEAD_AFTER
+            if full_for >= HOLD:
+                await self._give_back_what_was_prefetched(inbox)
+        return False
+
+    async def _give_back_what_was_prefetched(self, inbox: Inbox) -> None:
+        if self._prefetch.count:
+            self._prefetch.stop()
+            await inbox.close()
+
+    async def _receive(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
+        try:
+            delivery = await inbox.receive(LOOK, prefetch=self._prefetch.count)
+        except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
+            self.connected.clear()
+            self.trouble = str(away) or repr(away)
+            self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
+            log.warning("bus.unavailable", queue=self.consumer.queue, detail=self.trouble)
+            await _pause(stopping, 1 + 2 * self.chance())
+            return None
+        if not self.connected.is_set():
+            self.connected.set()
+            self.metrics.queue_connected.set(1, {"queue": self.consumer.queue})
+        return delivery
+
+    def _start(self, delivery: Delivery) -> "asyncio.Task[None]":
+        self._in_hand[delivery] = asyncio.get_running_loop().time()
+        task = asyncio.create_task(self.process(delivery), name=f"{self.consumer.queue}:{delivery.message.message_id}")
+        self._running.add(task)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._running.discard(task)
+            self._handled(delivery)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("worker.bug", queue=self.consumer.queue, error=repr(error))
+
+        task.add_done_callback(ended)
+        return task
+
+    def _handled(self, delivery: Delivery) -> None:
+        """Let the next delivery begin: it need not wait until this one's result is sent and settled."""
+        self.slots.leave(delivery)
+        since = self._in_hand.pop(delivery, None)
+        if since is not None:
+            self._prefetch.worked(asyncio.get_running_loop().time() - since)
+        self._freed.set()
+
+    async def _drain(self, grace: timedelta) -> None:
+        self.slots.send_away()
+        if not self._running:
+            return
+        log.info("worker.draining", queue=self.consumer.queue, in_flight=len(self._running))
+        _, late = await asyncio.wait(self._running, timeout=grace.total_seconds())
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=10)
+
+    # -- one delivery
 
     async def process(self, delivery: Delivery) -> None:
         """All steps of one delivery. Raises only cancellation, after handing the delivery back."""
@@ -122,131 +225,66 @@ class Worker(Generic[Task]):
                 queue=message.queue, message_id=message.message_id, attempt=message.attempt, trace_id=traces.trace_id()
             ),
         ):
-            seen: list[Request] = []
-            done = await self._steps(delivery, seen)
-            span.set_attribute(names.DISPOSITION, done)
-            self._emit(message, done, time.perf_counter() - started, **_who(seen))
-
-    @property
-    def in_flight(self) -> int:
-        """How many deliveries are being worked on."""
-        return len(self._running)
-
-    # -- the loop
-
-    async def _next(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
-        try:
-            delivery = await inbox.receive(LOOK)
-        except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
-            self.connected.clear()
-            self.trouble = str(away) or repr(away)
-            self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
-            log.warning("bus.unavailable", queue=self.consumer.queue, detail=self.trouble)
-            await _pause(stopping, 1 + 2 * self.chance())
-            return None
-        if not self.connected.is_set():
-            self.connected.set()
-            self.metrics.queue_connected.set(1, {"queue": self.consumer.queue})
-        return delivery
-
-    async def _look_ahead(self, inbox: Inbox) -> None:
-        """Ask for as many deliveries as there are slots, and for those ahead once all slots have been taken a while."""
-        ahead, slots = self.slots.share.in_hand, self.slots.share.slots
-        if ahead > slots and inbox.slots == slots and self.in_flight >= slots:
-            self._ended.clear()
             try:
-                async with asyncio.timeout(AHEAD_AFTER):
-                    await self._ended.wait()
-            except TimeoutError:
-                inbox.slots = ahead
-        elif self.in_flight < slots:
-            inbox.slots = slots
+                done = await holding(delivery, lambda lease: self._steps(delivery, lease), self.clock)
+            except LockLost as lost:
+                log.warning("delivery.lock_lost", detail=str(lost))
+                delivery.forget()
+                done = "lock_lost"
+            except (asyncio.CancelledError, Leaving) as leaving:
+                await self._hand_back(delivery)
+                if not isinstance(leaving, Leaving):
+                    raise
+                done = "handed_back"
+            except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
+                # Nothing is lost: the lock ends and the work is done again.
+                log.warning("delivery.left", detail=repr(away))
+                delivery.forget()
+                done = "left"
+            finally:
+                self._handled(delivery)
+                request = self._requests.pop(delivery, None)
+            seconds = time.perf_counter() - started
+            span.set_attribute(names.DISPOSITION, done)
+            self.metrics.consumed.add(1, {"queue": message.queue, "state": done})
+            self.metrics.process_duration.record(seconds, {"queue": message.queue})
+            if message.enqueued_at is not None:
+                waited = (self.clock() - message.enqueued_at).total_seconds() - seconds
+                self.metrics.queue_time.record(max(0.0, waited), {"queue": message.queue})
+            whose = {} if request is None else {"request_id": request.request_id, "tenant": request.tenant}
+            count = message.delivery_count
+            log.info("delivery.done", state=done, seconds=round(seconds, 4), delivery_count=count, **whose)
 
-    async def _allowed(self, inbox: Inbox, stopping: asyncio.Event) -> Circuit:
-        """Whether to receive; waits a moment if not, so that it can be called again at once."""
-        allowed = await self.breaker.ask() if self.breaker else Circuit.CLOSED
-        if allowed is Circuit.OPEN:
-            if not self._running:
-                # On an open link the broker may deliver a message that this worker would not read until its lock has
-                # ended.
-                await inbox.close()
-            await _pause(stopping, LOOK_AGAIN)
-        return allowed
-
-    async def _by_itself(self, task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-        """Receive nothing else until this delivery has ended."""
-        while not task.done() and not stopping.is_set():
-            await asyncio.wait({task}, timeout=LOOK_AGAIN)
-            if self.breaker is not None:
-                await self.breaker.keep()
-
-    def _start(self, delivery: Delivery, in_hand: asyncio.Semaphore) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self.process(delivery), name=f"{self.consumer.queue}:{delivery.message.message_id}")
-        self._running.add(task)
-
-        def ended(task: "asyncio.Task[None]") -> None:
-            self._running.discard(task)
-            in_hand.release()
-            self._ended.set()
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("worker.bug", queue=self.consumer.queue, error=repr(error))
-
-        task.add_done_callback(ended)
-        return task
-
-    async def _drain(self, grace: timedelta) -> None:
-        self.slots.send_away()
-        if not self._running:
-            return
-        log.info("worker.draining", queue=self.consumer.queue, in_flight=len(self._running))
-        _, late = await asyncio.wait(self._running, timeout=grace.total_seconds())
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=10)
-
-    # -- the steps
-
-    async def _steps(self, delivery: Delivery, seen: list[Request]) -> str:
-        """Decode to settle; returns how the delivery ended, in a word, and adds its request to `seen`."""
-        try:
-            return await holding(delivery, lambda lease: self._work(delivery, seen, lease), self.clock)
-        except LockLost as lost:
-            log.warning("delivery.lock_lost", detail=str(lost))
-            delivery.forget()
-            return "lock_lost"
-        except (asyncio.CancelledError, Leaving) as leaving:
-            await self._hand_back(delivery)
-            if isinstance(leaving, Leaving):
-                return "handed_back"
-            raise
-        except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
-            # Nothing is lost: the lock ends and the work is done again.
-            log.warning("delivery.left", detail=repr(away))
-            delivery.forget()
-            return "left"
-        finally:
-            self.slots.leave(delivery)
-
-    async def _work(self, delivery: Delivery, seen: list[Request], lease: Lease) -> str:
+    async def _steps(self, delivery: Delivery, lease: Lease) -> str:
+        """Decode to settle; returns how the delivery ended, in a word."""
         if _is_suspect(delivery):
-            await self._alone()
+            # The loop receives nothing meanwhile.
+            while others := {task for task in self._running if task is not self._suspect}:
+                await asyncio.wait(others)
         try:
             task = self.consumer.decode(delivery.message)
             request = self.consumer.request(task)
             if request is not None:
-                seen.append(request)
-                await self._enter(delivery, request)
-                structlog.contextvars.bind_contextvars(**_who(seen))
-                traces.annotate(_spoken(request))
+                self._requests[delivery] = request
+                await self.slots.enter(delivery, request.tenant)
+                if self.breaker is not None and not self.breaker.is_closed and delivery is not self._probe:
+                    # It has opened while this one waited: only a probe is begun then.
+                    raise Leaving
+                structlog.contextvars.bind_contextvars(request_id=request.request_id, tenant=request.tenant)
+                traces.annotate(
+                    {
+                        names.REQUEST_ID: request.request_id,
+                        names.TENANT: request.tenant,
+                        names.USE_CASE: request.use_case,
+                    }
+                )
                 known = await self._recognise(request)
                 if known is not None:
                     await self.outcomes.ended(request, known)
-                    return await self._done(delivery, "known", task, known)
+                    return await self._finish(delivery, "known", task, known)
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
-            # The next delivery need not wait until this one's result is sent and settled.
-            self.slots.leave(delivery)
+            self._handled(delivery)
             if self.breaker is not None and not _was_given_up(envelopes):
                 await self.breaker.succeeded()
             await send_in_order(envelopes, self.publisher.send, lease.check)
@@ -256,29 +294,7 @@ class Worker(Generic[Task]):
         except Exception as failure:  # noqa: BLE001 - a bug in a handler is data here: it becomes a dead letter
             lease.check()
             return await self._after(failure, delivery)
-        return await self._done(delivery, "completed", task)
-
-    async def _enter(self, delivery: Delivery, request: Request) -> None:
-        """Wait for a slot. Raises `Leaving` when the breaker has opened meanwhile: only a probe is begun then."""
-        await self.slots.enter(delivery, request.tenant)
-        if self.breaker is not None and not self.breaker.is_closed and delivery is not self._probe:
-            raise Leaving
-
-    async def _alone(self) -> None:
-        """Wait until nothing else is in flight; the loop receives nothing meanwhile."""
-        while others := {task for task in self._running if task is not self._suspect}:
-            await asyncio.wait(others)
-
-    async def _done(self, delivery: Delivery, word: str, task: Task, known: Entry | None = None) -> str:
-        kept = self.consumer.archive(task, known) if self.consumer.archive is not None else None
-        if isinstance(kept, ArchiveInPlace):
-            await delivery.dead_letter(kept.reason, kept.description)
-            return "archived"
-        if kept is not None:
-            # A crash after this makes a second copy with the same id.
-            await self.publisher.send(kept)
-        await delivery.complete()
-        return word
+        return await self._finish(delivery, "completed", task)
 
     async def _recognise(self, request: Request) -> Entry | None:
         """The ledger's entry when there is nothing left to do: its outcome, which is sent if it was not, or a later
@@ -312,6 +328,18 @@ class Worker(Generic[Task]):
             if not limit.expired():
                 raise
             raise DeadlineMissed("the deadline passed while the message was being worked on") from late
+
+    async def _finish(self, delivery: Delivery, word: str, task: Task, known: Entry | None = None) -> str:
+        """Archive the delivery, or complete it; returns `word`, or what else became of it."""
+        kept = self.consumer.archive(task, known) if self.consumer.archive is not None else None
+        if isinstance(kept, ArchiveInPlace):
+            await delivery.dead_letter(kept.reason, kept.description)
+            return "archived"
+        if kept is not None:
+            # A crash after this makes a second copy with the same id.
+            await self.publisher.send(kept)
+        await delivery.complete()
+        return word
 
     async def _after(self, failure: Exception, delivery: Delivery) -> str:
         """Carry out what the policy decides."""
@@ -359,15 +387,6 @@ class Worker(Generic[Task]):
             log.warning("delivery.left", detail=repr(away))
             delivery.forget()
 
-    def _emit(self, message: Received, done: str, seconds: float, **who: str) -> None:
-        self.metrics.consumed.add(1, {"queue": message.queue, "state": done})
-        self.metrics.process_duration.record(seconds, {"queue": message.queue})
-        if message.enqueued_at is not None:
-            waited = (self.clock() - message.enqueued_at).total_seconds() - seconds
-            self.metrics.queue_time.record(max(0.0, waited), {"queue": message.queue})
-        count = message.delivery_count
-        log.info("delivery.done", state=done, seconds=round(seconds, 4), delivery_count=count, **who)
-
 
 def _was_given_up(envelopes: Sequence[Envelope]) -> bool:
     """Whether it was cancelled or not started, which says nothing about the dependencies."""
@@ -379,18 +398,10 @@ def _is_suspect(delivery: Delivery) -> bool:
     return delivery.message.delivery_count >= SUSPECT
 
 
-def _who(seen: Sequence[Request]) -> dict[str, str]:
-    return {"request_id": seen[-1].request_id, "tenant": seen[-1].tenant} if seen else {}
-
-
-def _spoken(request: Request) -> dict[str, str]:
-    return {names.REQUEST_ID: request.request_id, names.TENANT: request.tenant, names.USE_CASE: request.use_case}
-
-
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+async def _pause(until: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await stopping.wait()
+            await until.wait()
     except TimeoutError:
         return
 

@@ -42,27 +42,21 @@ def _forget_the_sockets_of_the_sdk() -> Iterator[None]:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[LocalBus]:
-    async with LocalBus("work", "other") as running:
+    async with LocalBus("work", "other", "third") as running:
         yield running
 
 
-@pytest.fixture(params=["pumped", "public"])
-def pumped(request: pytest.FixtureRequest) -> bool:
-    """With the pump, and as it works where the SDK is another one than the pump was tested with."""
-    return bool(request.param == "pumped")
-
-
 @pytest.fixture
-async def bus(broker: LocalBus, pumped: bool) -> AsyncIterator[ServiceBus]:
-    connected = ServiceBus(ServiceBusAddress(broker.connection_string), pumped=pumped, patience=LONG)
+async def bus(broker: LocalBus) -> AsyncIterator[ServiceBus]:
+    connected = ServiceBus(ServiceBusAddress(broker.connection_string), patience=LONG)
     yield connected
     await connected.close()
 
 
 @pytest.fixture
-async def impatient(broker: LocalBus, pumped: bool) -> AsyncIterator[ServiceBus]:
+async def impatient(broker: LocalBus) -> AsyncIterator[ServiceBus]:
     """A bus that does not wait long for a broker that says nothing."""
-    connected = ServiceBus(ServiceBusAddress(broker.connection_string), pumped=pumped, patience=SHORT)
+    connected = ServiceBus(ServiceBusAddress(broker.connection_string), patience=SHORT)
     yield connected
     await connected.close()
 
@@ -72,12 +66,12 @@ async def send(bus: ServiceBus, count: int, body: bytes = b"1") -> None:
     await asyncio.gather(*(bus.send(Outgoing("work", body, "x", message_id=f"m{n}")) for n in range(count)))
 
 
-async def take(inbox: Inbox, *, retry: bool = True) -> Delivery:
+async def take(inbox: Inbox, prefetch: int = 0, *, retry: bool = True) -> Delivery:
     """The next delivery, however often the link has to be opened anew for it."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                if (delivery := await inbox.receive(WAIT)) is not None:
+                if (delivery := await inbox.receive(WAIT, prefetch=prefetch)) is not None:
                     return delivery
             except BusUnavailable:
                 if not retry:
@@ -151,7 +145,7 @@ async def test_the_loss_of_a_lock_is_told_and_spares_the_deliveries_beside_it(
     broker: LocalBus, bus: ServiceBus
 ) -> None:
     await send(bus, 3)
-    inbox = bus.inbox("work", slots=3)
+    inbox = bus.inbox("work")
     lost, *others = [await take(inbox) for _ in range(3)]
     assert broker.faults.lose_lock("work", sequence=lost.message.sequence_number) == 1
     results = await asyncio.gather(*(each.complete() for each in (lost, *others)), return_exceptions=True)
@@ -165,7 +159,7 @@ async def test_the_loss_of_a_lock_is_told_and_spares_the_deliveries_beside_it(
 
 async def test_a_settlement_that_gets_no_answer_holds_up_no_other(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 9)
-    inbox = bus.inbox("work", slots=9)
+    inbox = bus.inbox("work")
     deliveries = [await take(inbox) for _ in range(9)]
     broker.faults.ignore("outcome")
     unheard = asyncio.create_task(deliveries[0].complete())
@@ -179,7 +173,7 @@ async def test_a_receiver_that_was_met_with_silence_is_replaced(
     broker: LocalBus, bus: ServiceBus, impatient: ServiceBus
 ) -> None:
     await send(bus, 2)
-    inbox = impatient.inbox("work", slots=1)
+    inbox = impatient.inbox("work")
     delivery = await take(inbox)
     with broker.faults.swallow("outcome"), pytest.raises(BusUnavailable):
         await delivery.complete()
@@ -198,7 +192,7 @@ async def test_a_silent_broker_fails_a_send(broker: LocalBus, impatient: Service
 
 async def test_receiving_goes_on_after_the_link_was_detached(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 4)
-    inbox = bus.inbox("work", slots=2)
+    inbox = bus.inbox("work")
     first = await take(inbox)
     assert broker.faults.detach("work", link="receiver") == 1
     second = await take(inbox)
@@ -211,7 +205,7 @@ async def test_receiving_goes_on_after_the_link_was_detached(broker: LocalBus, b
 
 async def test_nothing_is_lost_or_done_twice_when_connections_break(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 60)
-    inbox = bus.inbox("work", slots=8)
+    inbox = bus.inbox("work")
     done: list[str] = []
     running: set[asyncio.Task[None]] = set()
 
@@ -237,7 +231,7 @@ async def test_nothing_is_lost_or_done_twice_when_connections_break(broker: Loca
 
 async def test_the_broker_may_restart(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 2)
-    inbox = bus.inbox("work", slots=2)
+    inbox = bus.inbox("work")
     held = await take(inbox)
     await broker.stop_listening()
     await broker.listen_again()
@@ -250,7 +244,7 @@ async def test_the_broker_may_restart(broker: LocalBus, bus: ServiceBus) -> None
 
 async def test_a_lock_is_renewed_while_others_are_settled(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 10)
-    inbox = bus.inbox("work", slots=10)
+    inbox = bus.inbox("work")
     long, *short = [await take(inbox) for _ in range(10)]
     before = long.locked_until
     renewing = asyncio.create_task(long.renew())
@@ -264,47 +258,65 @@ async def test_a_lock_is_renewed_while_others_are_settled(broker: LocalBus, bus:
 async def test_messages_of_many_frames_arrive_whole(bus: ServiceBus) -> None:
     body = bytes(range(256)) * 900  # 230 KB, several frames of whatever size
     await send(bus, 4, body)
-    inbox = bus.inbox("work", slots=4)
+    inbox = bus.inbox("work")
     deliveries = [await take(inbox) for _ in range(4)]
     assert [each.message.body for each in deliveries] == [body] * 4
     await asyncio.gather(*(each.complete() for each in deliveries))
 
 
-async def test_no_more_is_locked_than_can_be_worked_on(broker: LocalBus, bus: ServiceBus) -> None:
+async def test_nothing_is_locked_that_was_not_asked_for(broker: LocalBus, bus: ServiceBus) -> None:
+    await send(bus, 4)
+    inbox = bus.inbox("work")
+    for asked in range(1, 5):
+        await take(inbox)
+        assert [state for state, _ in states(broker).values()].count("locked") == asked
+
+
+async def test_no_more_is_prefetched_than_was_said(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 12)
-    inbox = bus.inbox("work", slots=3)
-    held: list[Delivery] = []
-    for number in range(12):
-        held.append(await take(inbox))
-        assert [state for state, _ in states(broker).values()].count("locked") <= 3
-        if number >= 2:
-            await held.pop(0).complete()
-    await asyncio.gather(*(each.complete() for each in held))
+    inbox = bus.inbox("work")
+    for number in range(1, 9):
+        await (await take(inbox, prefetch=3)).complete()
+        # The SDK asks for four more when the last that it has was taken.
+        assert [state for state, _ in states(broker).values()].count("locked") == -number % 4
 
 
-async def test_what_is_not_asked_for_any_more_goes_back_as_it_was(broker: LocalBus, bus: ServiceBus) -> None:
+async def test_what_was_prefetched_goes_back_as_it_was_and_the_rest_can_still_be_settled(
+    broker: LocalBus, bus: ServiceBus
+) -> None:
+    """The worker stops, or its dependency is down, or one of them may be what its workers died of."""
     await send(bus, 6)
-    inbox = bus.inbox("work", slots=4)
-    first = await take(inbox)
-    # Those that came along belong to nobody here: the worker is stopping, or its dependency is down.
-    await broker.wait_until(lambda: [state for state, _ in states(broker).values()].count("locked") == 1)
-    assert {count for state, count in states(broker).values() if state == "active"} == {0}
-    await first.complete()
-    assert (await take(inbox)).message.delivery_count == 0
-
-
-async def test_what_has_arrived_unasked_is_given_back_at_the_end(broker: LocalBus, bus: ServiceBus) -> None:
-    await send(bus, 6)
-    inbox = bus.inbox("work", slots=4)
-    await (await take(inbox)).complete()
+    inbox = bus.inbox("work")
+    taken = [await take(inbox, prefetch=4) for _ in range(3)]
     await inbox.close()
-    await broker.wait_until(lambda: set(states(broker).values()) == {("active", 0)})
-    assert len(states(broker)) == 5
+    await broker.wait_until(lambda: [state for state, _ in states(broker).values()].count("locked") == 3)
+    before = taken[0].locked_until
+    assert await taken[0].renew() > before
+    await taken[0].complete()
+    await taken[1].dead_letter("SchemaInvalid", "no JSON")
+    assert broker.faults.lose_lock("work", sequence=taken[2].message.sequence_number) == 1
+    with pytest.raises(LockLost):
+        await taken[2].complete()
+    assert states(broker) == {"m2": ("active", 1)} | {f"m{n}": ("active", 0) for n in range(3, 6)}
+    assert [message.dead_letter_reason for message in await bus.peek("work", dead=True)] == ["SchemaInvalid"]
+    for _ in range(4):
+        await (await take(inbox)).complete()
+    assert broker.messages("work") == []
+
+
+async def test_prefetching_begins_and_ends_without_a_loss(broker: LocalBus, bus: ServiceBus) -> None:
+    await send(bus, 9)
+    inbox = bus.inbox("work")
+    held = [await take(inbox, prefetch=prefetch) for prefetch in (0, 0, 0, 4, 4, 4, 0, 0, 0)]
+    await asyncio.gather(*(each.complete() for each in held))
+    assert {each.message.message_id for each in held} == {f"m{n}" for n in range(9)}
+    assert {each.message.delivery_count for each in held} == {0}
+    assert broker.messages("work") == []
 
 
 async def test_one_connection_for_each_queue_and_direction(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 40)
-    inbox = bus.inbox("work", slots=16)
+    inbox = bus.inbox("work")
     for _ in range(40):
         delivery = await take(inbox)
         await bus.send(Outgoing("other", b"1", "x"))
@@ -316,14 +328,12 @@ async def nothing_comes(inbox: Inbox) -> None:
     assert await inbox.receive(timedelta(seconds=0.1)) is None
 
 
-async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another(
-    broker: LocalBus, pumped: bool
-) -> None:
+async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another(broker: LocalBus) -> None:
     """Bytes are lost, and nothing says so: the connection stays open on both ends, with nothing more to come."""
     host, _, port = broker.connection_string.partition("sb://")[2].partition(";")[0].rstrip("/").partition(":")
     async with Proxy(host, int(port)) as proxy:
         address = ServiceBusAddress(broker.connection_string.replace(f":{port}", f":{proxy.port}"))
-        bus = ServiceBus(address, pumped=pumped, patience=replace(SHORT, quiet=0.5))
+        bus = ServiceBus(address, patience=replace(SHORT, quiet=0.5))
         try:
             inbox = bus.inbox("work")
             await eventually(lambda: nothing_comes(inbox))
@@ -341,3 +351,45 @@ async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another
         finally:
             await bus.close()
     assert broker.messages("work") == []
+
+
+async def test_with_two_connections_every_queue_has_its_turn(broker: LocalBus) -> None:
+    """As the emulator's file has it: three queues are received from and two are sent to, on two connections."""
+    bus = ServiceBus(ServiceBusAddress(broker.connection_string + ";MaxConnections=2;"))
+    queues = ("work", "other", "third")
+    sending = [Outgoing(queue, b"1", "x", message_id=f"{queue}-{n}") for queue in queues[:2] for n in range(3)]
+    await asyncio.gather(*(bus.send(message) for message in sending))
+    stopping = asyncio.Event()
+
+    async def consume(queue: str) -> None:
+        inbox = bus.inbox(queue)
+        while not stopping.is_set():
+            delivery = await inbox.receive(timedelta(seconds=0.2), prefetch=4)
+            if delivery is not None:
+                if queue != "third":
+                    await bus.send(Outgoing("third", b"1", "x", message_id=delivery.message.message_id))
+                await delivery.complete()
+        await inbox.close()
+
+    consuming = [asyncio.create_task(consume(queue)) for queue in queues]
+    try:
+        await broker.wait_until(lambda: not any(broker.messages(queue) for queue in queues), PATIENCE * 3)
+    finally:
+        stopping.set()
+        await asyncio.gather(*consuming)
+        await bus.close()
+    assert broker.connections.peak <= 2
+    assert broker.record.check() == []
+
+
+@pytest.mark.parametrize("limit", [0, 2, 100])
+async def test_a_limit_of_connections_is_part_of_the_address(broker: LocalBus, limit: int) -> None:
+    bus = ServiceBus(ServiceBusAddress(f"maxconnections={limit};{broker.connection_string}"))
+    await bus.send(Outgoing("work", b"1", "x"))
+    await bus.close()
+    assert len(broker.messages("work")) == 1
+
+
+async def test_a_limit_of_one_connection_is_refused(broker: LocalBus) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        ServiceBus(ServiceBusAddress(f"{broker.connection_string};MaxConnections=1"))

@@ -66,8 +66,8 @@ class TrappedBus:
         name = f"bus peek {queue}"
         return await self._trap.around(name, lambda: self._bus.peek(queue, dead=dead, after=after, limit=limit))
 
-    def inbox(self, queue: str, **options: Any) -> Inbox:
-        return TrappedInbox(self._bus.inbox(queue, **options), queue, self._trap)
+    def inbox(self, queue: str) -> Inbox:
+        return TrappedInbox(self._bus.inbox(queue), queue, self._trap)
 
     async def prewarm(self, queue: str) -> None:
         await self._bus.prewarm(queue)
@@ -84,17 +84,9 @@ class TrappedInbox:
         self._queue = queue
         self._trap = trap
 
-    @property
-    def slots(self) -> int:
-        return self._inbox.slots
-
-    @slots.setter
-    def slots(self, slots: int) -> None:
-        self._inbox.slots = slots
-
-    async def receive(self, wait: timedelta) -> Delivery | None:
+    async def receive(self, wait: timedelta, *, prefetch: int = 0) -> Delivery | None:
         self._trap.take_up("")
-        delivery = await self._inbox.receive(wait)
+        delivery = await self._inbox.receive(wait, prefetch=prefetch)
         if delivery is None:
             return None
         message = delivery.message

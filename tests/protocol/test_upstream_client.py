@@ -156,16 +156,9 @@ async def test_an_ask_that_is_cancelled_leaves_the_sender_to_the_others(app: Ups
     assert (await asking)["text"] == "STILL THERE?"
 
 
-@pytest.mark.parametrize("connections", ["0", "1"])
-async def test_the_command_asks_as_an_app_does_also_with_one_connection(
-    bus: LocalBus, service: Service, connections: str
-) -> None:
-    variables = {
-        "RAGBUS_SERVICEBUS_CONNECTION_STRING": bus.connection_string,
-        "RAGBUS_BUS_CONNECTIONS": connections,
-        "RAGBUS_CONFIG": str(EXAMPLE),
-    }
-    question = Question("how?", timeout=PATIENCE, refresh=True, message_id="mine" + connections)
+async def test_the_command_asks_as_an_app_does(bus: LocalBus, service: Service) -> None:
+    variables = {"RAGBUS_SERVICEBUS_CONNECTION_STRING": bus.connection_string, "RAGBUS_CONFIG": str(EXAMPLE)}
+    question = Question("how?", timeout=PATIENCE, refresh=True, message_id="mine")
     asking = asyncio.create_task(asyncio.to_thread(by_queue, Target(variables, "a test"), question))
     [asked] = await service.asked()
     assert (asked.message_id, json.loads(str(asked))) == (question.message_id, {"question": "how?", "cache": "refresh"})

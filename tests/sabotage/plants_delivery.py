@@ -10,7 +10,7 @@ _LEASE = "shared/worker/lease.py"
 _POLICY = "shared/worker/retry.py"
 _POST = "shared/worker/outbox.py"
 _BREAKER = "shared/circuit_breaker.py"
-_PUMP = "shared/bus/servicebus/pump.py"
+_INBOX = "shared/bus/servicebus/inbox.py"
 _SENDER = "shared/bus/servicebus/sender.py"
 
 _STEPS = "tests/unit/shared/worker/test_worker_steps.py::"
@@ -27,7 +27,7 @@ DELIVERY: Final = (
         "A worker that dies in between, or finds the broker away, loses the request.",
         _WORKER,
         "            await send_in_order(envelopes, self.publisher.send, lease.check)\n",
-        '            await self._done(delivery, "completed")\n'
+        '            await self._finish(delivery, "completed", task)\n'
         "            await send_in_order(envelopes, self.publisher.send, lease.check)\n"
         '            return "completed"\n',
         (_STEPS + "test_nothing_is_completed_that_was_not_sent",),
@@ -172,8 +172,8 @@ DELIVERY: Final = (
         "unbounded-in-flight",
         "A worker takes all there is, and holds locks on what it does not get to.",
         _WORKER,
-        "await in_hand.acquire()",
-        "await asyncio.sleep(0)",
+        "if len(self._in_hand) < limit and len(self._running) < share.in_hand + share.slots:",
+        "if True:",
         (_STEPS + "test_in_flight_work_is_bounded",),
     ),
     Plant(
@@ -244,8 +244,8 @@ DELIVERY: Final = (
         "receive-and-bounce",
         "While the breaker is open messages are received all the same.",
         _WORKER,
-        "await self._next(inbox, stopping) if allowed is not Circuit.OPEN else None",
-        "await self._next(inbox, stopping)",
+        "if circuit is Circuit.OPEN:",
+        "if False:",
         (_GUARANTEES + "test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue",),
     ),
     Plant(
@@ -316,16 +316,16 @@ DELIVERY: Final = (
         "suspect-does-not-wait",
         "What may kill the worker begins while others are in flight, and takes their delivery counts along.",
         _WORKER,
-        "            await self._alone()\n",
-        "            pass\n",
+        "                await asyncio.wait(others)\n",
+        "                break\n",
         (_STEPS + "test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight",),
     ),
     Plant(
         "link-open-while-the-breaker-is",
         "A message that arrives on it is looked at by nobody until its lock has ended.",
         _WORKER,
-        "                await inbox.close()\n            await _pause(stopping, LOOK_AGAIN)",
-        "                pass\n            await _pause(stopping, LOOK_AGAIN)",
+        "                    await inbox.close()\n                    self._prefetch.stop()",
+        "                    self._prefetch.stop()",
         (_GATE + "test_while_it_is_open_nothing_is_received_and_then_one",),
     ),
     Plant(
@@ -376,17 +376,17 @@ DELIVERY: Final = (
     Plant(
         "credit-without-end",
         "Messages are locked here that this worker cannot work on, while others have nothing to do.",
-        _PUMP,
-        "wanted = max(1, self._room())",
-        "wanted = 100",
-        (_ADAPTER + "test_no_more_is_locked_than_can_be_worked_on",),
+        _INBOX,
+        "receiver = await self._open(prefetch)",
+        "receiver = await self._open(100)",
+        (_ADAPTER + "test_nothing_is_locked_that_was_not_asked_for",),
     ),
     Plant(
         "prefetched-counts-as-failed",
         "Each rolling deployment raises the delivery count of what nobody has looked at.",
-        _PUMP,
-        'frame[1], frame[2], "released")',
-        'frame[1], frame[2], "modified", delivery_failed=True)',
-        (_ADAPTER + "test_what_is_not_asked_for_any_more_goes_back_as_it_was",),
+        _INBOX,
+        "        if receiver is not None:\n            await _close(receiver)\n            self._connections",
+        "        if receiver is not None:\n            self._connections",
+        (_ADAPTER + "test_what_was_prefetched_goes_back_as_it_was_and_the_rest_can_still_be_settled",),
     ),
 )

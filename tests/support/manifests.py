@@ -44,6 +44,23 @@ def compose() -> Document:
     return read(ROOT / "docker-compose.yml")
 
 
+def microsoft() -> Document:
+    """The file that puts Microsoft's emulator, Azurite and Qdrant in the places of our stand-ins."""
+    return read(ROOT / "deploy/compose/microsoft.yml")
+
+
+def compose_with_microsoft() -> Document:
+    """Both files as `docker compose -f … -f …` merges what they have: mappings by key, anything else is replaced."""
+
+    def merged(base: Any, over: Any) -> Any:
+        if not isinstance(base, dict) or not isinstance(over, dict):
+            return over
+        return base | {key: merged(base[key], value) if key in base else value for key, value in over.items()}
+
+    whole: Document = merged(compose(), microsoft())
+    return whole
+
+
 @functools.cache
 def read(path: Path) -> Document:
     """One YAML document."""

@@ -75,9 +75,9 @@ class MemoryBus:
         held, now = self._queue(queue).held, self._clock()
         held[:] = [each for each in held if each.message.sequence_number not in numbers or each.visible_from <= now]
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> "MemoryInbox":
+    def inbox(self, queue: str) -> "MemoryInbox":
         self._queue(queue)
-        return MemoryInbox(self, queue, slots)
+        return MemoryInbox(self, queue)
 
     async def peek(self, queue: str, *, dead: bool = False, after: int = 0, limit: int = 100) -> Sequence[Received]:
         found = self._queue(queue)
@@ -186,12 +186,11 @@ class MemoryBus:
 class MemoryInbox:
     """Receives from one queue of a `MemoryBus`."""
 
-    def __init__(self, bus: MemoryBus, queue: str, slots: int = 1) -> None:
+    def __init__(self, bus: MemoryBus, queue: str) -> None:
         self._bus = bus
         self._queue = queue
-        self.slots = slots
 
-    async def receive(self, wait: timedelta) -> "MemoryDelivery | None":
+    async def receive(self, wait: timedelta, *, prefetch: int = 0) -> "MemoryDelivery | None":
         until = asyncio.get_running_loop().time() + wait.total_seconds()
         while True:
             held = self._bus.take(self._queue)

@@ -1,7 +1,4 @@
-"""Azure Service Bus, through the unmodified `azure-servicebus` async SDK.
-
-Only `pump` knows more of it than its public API.
-"""
+"""Azure Service Bus, through the public API of the `azure-servicebus` async SDK and nothing else."""
 
 from shared.bus.servicebus.client import Patience, ServiceBus, ServiceBusAddress
 

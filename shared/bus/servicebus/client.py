@@ -1,19 +1,18 @@
 """The bus on Azure Service Bus: where it is, and the senders and receivers made from one client."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from azure.servicebus import ServiceBusMessageBatch, ServiceBusSubQueue
+from azure.servicebus import ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusClient
 
 from shared.bus.port import Outgoing, Received
 from shared.bus.servicebus.connections import Connections
-from shared.bus.servicebus.inbox import SOCKET_TIMEOUT, SdkInbox
-from shared.bus.servicebus.pump import adder
+from shared.bus.servicebus.inbox import SdkInbox
 from shared.bus.servicebus.sender import Sender
 from shared.bus.servicebus.translate import from_sdk, translated
 
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
     from azure.identity.aio import DefaultAzureCredential
 
 PEEK_TIMEOUT = 10.0
+# How long one read of a receiver's socket waits. A settlement that wants to write waits for the read beside it, so the
+# SDK's default, 0.2 s, is too long; below 0.02 s an idle receiver costs more than 2 % of a core.
+SOCKET_TIMEOUT = 0.05
+LIMIT = re.compile(r"(?:^|(?<=;))MaxConnections=(?P<number>[0-9]+)(?:;|$)", re.IGNORECASE)
 # How the SDK tries again: after 0.2, 0.4, 0.8, 1.6 and 3.2 s. Its own 1.6, 3.2 and 6.4 s are waited for by each link
 # that broke, one hop after the other: workers were back up to 14 s after a broker that had been away, of 15 promised.
 RETRIES, BACKOFF = 5, 0.1
@@ -42,7 +45,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class ServiceBusAddress:
-    """Where the namespace is: a connection string, or a host name for the workload's own identity."""
+    """Where the namespace is: a connection string, or a host name for the workload's own identity.
+
+    A connection string may have `MaxConnections=…`, for a broker that takes few (see `connections`).
+    """
 
     connection_string: str | None = None
     namespace: str | None = None
@@ -51,25 +57,17 @@ class ServiceBusAddress:
 class ServiceBus:
     """A `Bus` on one namespace. Use it from one event loop and close it."""
 
-    def __init__(
-        self,
-        address: ServiceBusAddress,
-        *,
-        connections: int = 0,
-        patience: Patience = Patience(),
-        pumped: bool = True,
-    ) -> None:
-        """`connections`: the most at once, 0: no limit. `pumped`: False keeps to the SDK's public API (see `pump`)."""
+    def __init__(self, address: ServiceBusAddress, *, patience: Patience = Patience()) -> None:
+        """Raises `ValueError` where the address is none. Nothing is connected yet."""
         self._patience = patience
-        self._pumped = pumped
         self._credential: DefaultAzureCredential | None = None
-        self._client = self._connect(address, RETRIES)
+        self._address, limit = _without_limit(address)
+        self._connections = Connections(limit)
+        self._client = self._connect(RETRIES)
         # The SDK tries five times to cancel what is gone already, and nothing else leaves on that link meanwhile: so
         # cancelling has connections of its own, and one attempt.
         self._cancelling: ServiceBusClient | None = None
         self._cancellers: dict[str, Sender] = {}
-        self._address = address
-        self._connections = Connections(connections)
         self._senders: dict[str, Sender] = {}
         self._inboxes: list[SdkInbox] = []
 
@@ -82,30 +80,25 @@ class ServiceBus:
         return await self._sender(message.queue).schedule(message)
 
     async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
-        """Remove what was scheduled; where connections are scarce it is left to come, which costs less than one."""
-        if self._connections.limited:
-            return
+        """Remove what was scheduled and is not due yet."""
         if self._cancelling is None:
-            self._cancelling = self._connect(self._address, 0)
+            self._cancelling = self._connect(0)
         if queue not in self._cancellers:
             self._cancellers[queue] = self._make_sender(self._cancelling, queue)
         await self._cancellers[queue].cancel(numbers)
 
     async def prewarm(self, queue: str) -> None:
         """Open the sender of `queue` now: a link takes half a second, which the first request need not wait for."""
-        if not self._connections.limited:
-            await self._sender(queue).prewarm()
+        await self._sender(queue).prewarm()
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> SdkInbox:
+    def inbox(self, queue: str) -> SdkInbox:
         """The inbox of `queue`."""
         inbox = SdkInbox(
             queue,
-            # Prefetch 0: a slow handler must not hold locks on messages it has not looked at.
-            lambda: self._client.get_queue_receiver(queue, prefetch_count=0, socket_timeout=SOCKET_TIMEOUT),
+            lambda prefetch: self._client.get_queue_receiver(
+                queue, prefetch_count=prefetch, socket_timeout=SOCKET_TIMEOUT
+            ),
             self._connections,
-            poll_interval=poll_interval,
-            slots=slots,
-            pumped=self._pumped,
             settle_within=self._patience.settle,
             quiet=self._patience.quiet,
         )
@@ -117,7 +110,7 @@ class ServiceBus:
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead else None
         with translated(queue):
             async with (
-                self._connections.looking(),
+                self._connections.receiving(),
                 self._client.get_queue_receiver(queue, sub_queue=sub_queue) as receiver,
             ):
                 found = await receiver.peek_messages(
@@ -128,7 +121,7 @@ class ServiceBus:
     async def close(self) -> None:
         """Close all links, then the client and its credential."""
         await asyncio.gather(*(sender.close() for sender in (*self._senders.values(), *self._cancellers.values())))
-        await asyncio.gather(*(inbox.close() for inbox in self._inboxes))
+        await asyncio.gather(*(inbox.end() for inbox in self._inboxes))
         for client in filter(None, (self._client, self._cancelling)):
             with suppress(Exception):
                 await asyncio.wait_for(client.close(), 5)
@@ -146,20 +139,27 @@ class ServiceBus:
             lambda: client.get_queue_sender(queue),
             self._connections,
             within=self._patience.send,
-            add=adder() if self._pumped else ServiceBusMessageBatch.add_message,
         )
 
-    def _connect(self, address: ServiceBusAddress, retries: int) -> ServiceBusClient:
+    def _connect(self, retries: int) -> ServiceBusClient:
         how: dict[str, Any] = {
             "try_timeout": self._patience.attempt,
             "retry_total": retries,
             "retry_backoff_factor": BACKOFF,
         }
-        if address.connection_string:
-            return ServiceBusClient.from_connection_string(address.connection_string, **how)
-        if not address.namespace:
+        if self._address.connection_string:
+            return ServiceBusClient.from_connection_string(self._address.connection_string, **how)
+        if not self._address.namespace:
             raise ValueError("a Service Bus address needs a connection string or a namespace")
         from azure.identity.aio import DefaultAzureCredential  # the extra `azure`; a laptop has none
 
         self._credential = self._credential or DefaultAzureCredential()
-        return ServiceBusClient(address.namespace, self._credential, **how)
+        return ServiceBusClient(self._address.namespace, self._credential, **how)
+
+
+def _without_limit(address: ServiceBusAddress) -> tuple[ServiceBusAddress, int]:
+    """The address as the SDK knows it, and its `MaxConnections`, 0: no limit (see `connections`)."""
+    found = LIMIT.search(address.connection_string or "")
+    if found is None:
+        return address, 0
+    return replace(address, connection_string=LIMIT.sub("", address.connection_string or "")), int(found["number"])

@@ -22,7 +22,6 @@ from azure.servicebus.exceptions import MessageNotFoundError, MessageSizeExceede
 
 from shared.bus.port import BusUnavailable, MessageTooLarge, Outgoing, QueueFull, UnknownQueue
 from shared.bus.servicebus.connections import Connections
-from shared.bus.servicebus.pump import Add
 from shared.bus.servicebus.translate import to_sdk, translated
 
 # A batch above this adds latency for its first message and saves little more CPU.
@@ -33,8 +32,7 @@ MOST_CANCELLED = 256
 BEYOND = 5.0
 # Opening a link, with the SDK's four attempts and its waits between them.
 OPEN_TIMEOUT = 30.0
-# Where connections are scarce, a sender closes after this long without work.
-IDLE = 5.0
+CLOSE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,23 +50,15 @@ class Sender:
     """Sends to one queue, for any number of tasks."""
 
     def __init__(
-        self,
-        queue: str,
-        make: Callable[[], ServiceBusSender],
-        connections: Connections,
-        *,
-        within: float,
-        add: Add,
+        self, queue: str, make: Callable[[], ServiceBusSender], connections: Connections, *, within: float
     ) -> None:
-        """`within`: seconds that one send may take, all its attempts included. `add`: to a batch."""
+        """`within`: seconds that one send may take, all its attempts included."""
         self._within = within
-        self._add = add
         self._queue = queue
         self._make = make
         self._connections = connections
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._sender: ServiceBusSender | None = None
-        self._busy = False
         self._owner = asyncio.create_task(self._run(), name=f"sender:{queue}")
 
     async def send(self, message: Outgoing) -> None:
@@ -94,15 +84,10 @@ class Sender:
 
     async def prewarm(self) -> None:
         """Have the link opened; a failure shows when something is sent."""
-        waiting = _Waiting(None, asyncio.get_running_loop().create_future())
-        self._waiting.put_nowait(waiting)
-        await waiting.sent
-
-    def is_idle(self) -> bool:
-        return not self._busy and self._waiting.empty()
-
-    async def give_back(self) -> None:
-        await self._close()
+        if not self._connections.limited:
+            waiting = _Waiting(None, asyncio.get_running_loop().create_future())
+            self._waiting.put_nowait(waiting)
+            await waiting.sent
 
     async def close(self) -> None:
         """Stop the owner and close the link; what still waits fails as unavailable."""
@@ -114,61 +99,40 @@ class Sender:
         await self._close()
 
     async def _run(self) -> None:
+        """Own the link: everything that has gathered while the last batch was under way is the next one."""
         while True:
-            first = await self._next()
-            if first is None:
-                await self._start_afresh()
-                continue
-            self._busy = True
-            # Whoever was cancelled meanwhile no longer wants it sent.
-            batch = [waiting for waiting in (first, *self._gathered()) if not waiting.sent.done()]
+            gathered = [await self._waiting.get()]
+            while not self._waiting.empty() and len(gathered) < MOST_AT_ONCE:
+                gathered.append(self._waiting.get_nowait())
+            # Those that were cancelled meanwhile are not sent.
+            batch = [waiting for waiting in gathered if not waiting.sent.done()]
             try:
-                await self._work(batch)
+                async with self._connections.sending():
+                    await self._work(batch)
+                    if self._connections.limited:
+                        await self._close()
             except asyncio.CancelledError:
                 for waiting in batch:
                     _fail(waiting, BusUnavailable(f"{self._queue}: closing"))
                 raise
-            finally:
-                self._busy = False
-            await self._connections.now_idle(self)
-
-    async def _next(self) -> _Waiting | None:
-        if self._sender is None or not self._connections.limited:
-            return await self._waiting.get()
-        try:
-            return await asyncio.wait_for(self._waiting.get(), IDLE)
-        except TimeoutError:
-            return None
-
-    def _gathered(self) -> list[_Waiting]:
-        ready = min(self._waiting.qsize(), MOST_AT_ONCE - 1)
-        return [self._waiting.get_nowait() for _ in range(ready)]
 
     async def _work(self, batch: list[_Waiting]) -> None:
+        openings = [waiting for waiting in batch if waiting.message is None and not waiting.cancelled]
+        if openings:
+            with suppress(Exception):  # the first send will meet it again, and say so
+                await self._open()
+            for waiting in openings:
+                _succeed(waiting)
+        await self._send([waiting for waiting in batch if waiting.message is not None and waiting.due is None])
         scheduled: dict[datetime, list[_Waiting]] = defaultdict(list)
-        letters: list[_Waiting] = []
-        openings: list[_Waiting] = []
-        cancellations: list[_Waiting] = []
         for waiting in batch:
             if waiting.due is not None:
                 scheduled[waiting.due].append(waiting)
-            elif waiting.message is not None:
-                letters.append(waiting)
-            else:
-                (cancellations if waiting.cancelled else openings).append(waiting)
-        if openings:
-            await self._warm_up()
-            for waiting in openings:
-                _succeed(waiting)
-        await self._send(letters)
         for due, waiters in scheduled.items():
             await self._schedule(due, waiters)
+        cancellations = [waiting for waiting in batch if waiting.cancelled]
         if cancellations:
             await self._cancel(cancellations)
-
-    async def _warm_up(self) -> None:
-        with suppress(Exception):  # the first send will meet it again, and say so
-            await self._open()
 
     async def _send(self, batch: list[_Waiting]) -> None:
         """Send `batch`, in as many pieces as its size demands; each waiter learns its own fate."""
@@ -184,7 +148,7 @@ class Sender:
                 # Of the link, not of a message: all of them share it.
                 for waiting in piece:
                     _fail(waiting, away)
-                await self._start_afresh()
+                await self._close()
             except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
                 await self._blame(piece, failed)
             else:
@@ -211,7 +175,7 @@ class Sender:
             known = isinstance(failed, BusUnavailable | QueueFull | UnknownQueue)
             for waiting in waiters:
                 _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
-            await self._start_afresh()
+            await self._close()
         else:
             for waiting, number in zip(waiters, numbers, strict=True):
                 _succeed(waiting, number)
@@ -228,7 +192,7 @@ class Sender:
             known = isinstance(failed, BusUnavailable | UnknownQueue)
             for waiting in waiters:
                 _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
-            await self._start_afresh()
+            await self._close()
         else:
             for waiting in waiters:
                 _succeed(waiting)
@@ -239,7 +203,7 @@ class Sender:
             bug = isinstance(failed, MessageTooLarge | ValueError | TypeError)
             _fail(piece[0], failed if bug else BusUnavailable(f"{self._queue}: {failed!r}"))
         if not isinstance(failed, MessageTooLarge):
-            await self._start_afresh()
+            await self._close()
         if len(piece) > 1:
             for waiting in piece:
                 await self._send([waiting])
@@ -254,7 +218,7 @@ class Sender:
         together = await sender.create_message_batch()
         for count, message in enumerate(messages):
             try:
-                self._add(together, message)
+                together.add_message(message)
             except MessageSizeExceededError:
                 # Alone it may still fit: the envelope of a batch costs a few bytes.
                 return (batch[:count], together) if count else (batch[:1], message)
@@ -262,23 +226,17 @@ class Sender:
 
     async def _open(self) -> ServiceBusSender:
         if self._sender is None:
-            await self._connections.take(self)
             self._sender = self._make()
             # A link that is refused says so after its retries; inside a send they would use up the send's time.
             await asyncio.wait_for(self._sender.__aenter__(), OPEN_TIMEOUT)
         return self._sender
-
-    async def _start_afresh(self) -> None:
-        if self._sender is not None:
-            await self._close()
-            await self._connections.free(self)
 
     async def _close(self) -> None:
         sender, self._sender = self._sender, None
         if sender is not None:
             # A peer that no longer answers must not hold up the next attempt.
             with suppress(Exception):
-                await asyncio.wait_for(sender.close(), 5)
+                await asyncio.wait_for(sender.close(), CLOSE_TIMEOUT)
 
 
 async def _cancelled(sender: ServiceBusSender, numbers: Sequence[int], within: float) -> None:

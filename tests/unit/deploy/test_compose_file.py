@@ -1,51 +1,99 @@
-"""`docker-compose.yml` against the code and against the emulator's limits."""
+"""`docker-compose.yml` against the code; with the file beside it, against the limits of Microsoft's emulator."""
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
-from shared.contracts.queues import DEAD, longest_deadline, shortest_window, topology, within_emulator
-from tests.support.manifests import ROOT, WORKERS, compose, default, image_environment, known_to
+from shared.contracts.queues import longest_deadline, shortest_window, topology, within_emulator
+from tests.support.manifests import (
+    ROOT,
+    WORKERS,
+    compose,
+    compose_with_microsoft,
+    default,
+    image_environment,
+    known_to,
+    microsoft,
+)
 
 SERVICES: dict[str, Any] = compose()["services"]
-OURS = (*WORKERS, "llm", "seed", "servicebus-ready")
+WITH_MICROSOFT: dict[str, Any] = compose_with_microsoft()["services"]
+STAND_INS = ("lake", "llm", "vectors", "servicebus", "servicebus-ready", "redis")
 EMULATOR_CONNECTIONS = 10
-UPSTREAM_APP = 1
+# To send, and to receive.
+UPSTREAM_APP = 2
 
 
-def environment(service: str) -> dict[str, str]:
-    return dict(SERVICES[service].get("environment", {}))
+def environment(service: str, services: dict[str, Any] = WITH_MICROSOFT) -> dict[str, str]:
+    return dict(services[service].get("environment", {}))
 
 
 def host_path(volume: str) -> str:
     return volume.split(":")[0]
 
 
+@pytest.mark.parametrize("services", [SERVICES, WITH_MICROSOFT], ids=["ours", "microsoft"])
 @pytest.mark.parametrize("worker", WORKERS)
-def test_what_a_worker_is_told_it_reads(worker: str) -> None:
-    assert set(environment(worker)) <= known_to(worker)
+def test_what_a_worker_is_told_it_reads(worker: str, services: dict[str, Any]) -> None:
+    assert set(environment(worker, services)) <= known_to(worker)
 
 
-def test_together_the_workers_leave_the_emulator_a_connection_for_an_app() -> None:
-    held = [int(environment(worker)["RAGBUS_BUS_CONNECTIONS"]) for worker in WORKERS]
+def test_the_whole_system_is_made_of_our_own_images() -> None:
+    assert set(SERVICES) == {*WORKERS, *STAND_INS}
+    for name, spec in SERVICES.items():
+        assert spec["image"].startswith("ragbus/"), name
+        assert "dockerfile" in spec["build"], name
+
+
+@pytest.mark.parametrize("service", STAND_INS)
+def test_a_stand_in_is_started_by_a_command_that_there_is(service: str) -> None:
+    spec = SERVICES[service]
+    words = [*spec.get("entrypoint", ["python", "-m"]), *spec.get("command", [])]
+    if words[:2] == ["python", "-m"]:
+        help_of = subprocess.run([sys.executable, "-m", words[2], "--help"], capture_output=True, text=True, check=True)
+        options = [word for word in words if word.startswith("--")]
+        assert [option for option in options if option not in help_of.stdout] == []
+    else:
+        assert words[:2] == ["python", "/healthcheck.py"] or words[0] == "valkey-server"
+
+
+def test_workers_find_the_stand_ins_where_they_listen() -> None:
+    assert "Endpoint=sb://servicebus;" in environment("gateway", SERVICES)["RAGBUS_SERVICEBUS_CONNECTION_STRING"]
+    assert environment("retriever", SERVICES)["RAGBUS_QDRANT_URL"] == "http://vectors:6333"
+    for service in ("llm", "vectors", "servicebus"):
+        assert "0.0.0.0" in SERVICES[service]["command"]
+    assert "RAGBUS_LAKE_FOLDER" not in environment("indexer", SERVICES)
+    (mounted,) = SERVICES["lake"]["volumes"]
+    assert [volume.split(":")[0] for volume in SERVICES["indexer"]["volumes"]].count(mounted.split(":")[0]) == 1
+
+
+def test_together_the_workers_leave_the_emulator_two_connections_for_an_app() -> None:
+    held = []
+    for worker in WORKERS:
+        address = environment(worker)["RAGBUS_SERVICEBUS_CONNECTION_STRING"]
+        found = re.search(r";MaxConnections=(\d+);$", address)
+        assert found is not None
+        assert address.startswith("Endpoint=sb://emulator;")
+        held.append(int(found[1]))
+    assert min(held) >= 2, "one to receive on, one to send on"
     assert sum(held) + UPSTREAM_APP <= EMULATOR_CONNECTIONS
+    assert "MaxConnections" not in environment("seed")["RAGBUS_SERVICEBUS_CONNECTION_STRING"]
 
 
-@pytest.mark.parametrize("worker", WORKERS)
-def test_a_worker_can_receive_and_send_within_its_connections(worker: str) -> None:
-    """A receiver for each queue it listens to (it looks into the last two in turn), and at least one to send with."""
-    callers = Callers.read(ROOT / "deploy/compose/callers.yaml")
-    queues = topology(callers.ingresses(), callers.reply_queues())
-    receivers = [queue for queue in queues if queue.consumer == worker and queue.name != DEAD]
-    assert int(environment(worker)["RAGBUS_BUS_CONNECTIONS"]) > len(receivers)
+def test_what_microsofts_files_take_the_place_of_does_not_run() -> None:
+    gone = {name for name, spec in WITH_MICROSOFT.items() if spec.get("deploy", {}).get("replicas") == 0}
+    assert gone == {"lake", "servicebus", "vectors"}
+    assert set(microsoft()["services"]) - set(SERVICES) == {"seed", "emulator", "mssql", "azurite", "qdrant"}
 
 
 def test_nothing_is_scaled_or_named_so_that_it_could_not_be_two() -> None:
-    assert not [name for name in WORKERS if "deploy" in SERVICES[name] or "scale" in SERVICES[name]]
+    assert not [name for name in WORKERS if "deploy" in WITH_MICROSOFT[name] or "scale" in WITH_MICROSOFT[name]]
 
 
 def test_the_gateway_knows_how_long_the_emulator_remembers() -> None:
@@ -57,7 +105,7 @@ def test_the_gateway_knows_how_long_the_emulator_remembers() -> None:
 
 
 def test_licences_and_password_are_the_users_own() -> None:
-    for service in ("servicebus", "mssql"):
+    for service in ("emulator", "mssql"):
         assert environment(service)["ACCEPT_EULA"].startswith("${ACCEPT_EULA:?")
         assert environment(service)["MSSQL_SA_PASSWORD"].startswith("${MSSQL_SA_PASSWORD:?")
 
@@ -71,9 +119,9 @@ def test_every_installation_makes_a_cache_secret_of_its_own() -> None:
     assert ".env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("service", OURS)
+@pytest.mark.parametrize("service", [*WORKERS, *STAND_INS, "seed"])
 def test_what_is_ours_is_hardened(service: str) -> None:
-    spec = SERVICES[service]
+    spec = WITH_MICROSOFT[service]
     assert spec["read_only"] is True
     assert spec["cap_drop"] == ["ALL"]
     assert spec["security_opt"] == ["no-new-privileges:true"]
@@ -88,14 +136,14 @@ def test_the_pdf_library_can_be_unpacked_and_loaded() -> None:
 
 
 def test_every_port_is_for_this_machine_only() -> None:
-    for service, spec in SERVICES.items():
+    for service, spec in WITH_MICROSOFT.items():
         for port in spec.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{service}: {port}"
 
 
 def test_what_is_mounted_is_there_and_read_only() -> None:
-    named = set(compose()["volumes"])
-    for service, spec in SERVICES.items():
+    named = set(compose_with_microsoft()["volumes"])
+    for service, spec in WITH_MICROSOFT.items():
         for volume in spec.get("volumes", []):
             if host_path(volume) not in named:
                 assert volume.endswith(":ro"), f"{service}: {volume}"
@@ -106,7 +154,9 @@ def test_what_is_mounted_is_there_and_read_only() -> None:
 def test_the_configuration_is_where_the_worker_looks(worker: str) -> None:
     folder = image_environment()["RAGBUS_CONFIG"]
     targets = {volume.split(":")[1] for volume in SERVICES[worker]["volumes"]}
-    assert targets == {f"{folder}/{name}" for name in ("callers.yaml", "models.yaml", "sources.yaml", "use_cases")}
+    lake = {f"{folder}/handbook"} if worker == "indexer" else set[str]()
+    names = ("callers.yaml", "models.yaml", "sources.yaml", "use_cases")
+    assert targets == lake | {f"{folder}/{name}" for name in names}
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -122,22 +172,22 @@ def test_a_worker_is_built_from_the_one_recipe(worker: str) -> None:
 
 
 def test_whoever_is_waited_for_can_say_that_it_is_ready() -> None:
-    for service, spec in SERVICES.items():
+    for service, spec in WITH_MICROSOFT.items():
         for other, how in spec.get("depends_on", {}).items():
             match how["condition"]:
                 case "service_healthy":
-                    assert "test" in SERVICES[other]["healthcheck"], f"{service} waits for {other}"
+                    assert "test" in WITH_MICROSOFT[other]["healthcheck"], f"{service} waits for {other}"
                 case "service_completed_successfully":
-                    assert SERVICES[other]["restart"] == "no"
+                    assert WITH_MICROSOFT[other]["restart"] == "no"
                 case condition:
                     assert (service, condition) == ("servicebus-ready", "service_started")
 
 
 def test_images_of_others_are_pinned_where_their_makers_pin() -> None:
     """Microsoft publishes the emulator and SQL Server 2022 under moving tags."""
-    moving = {name for name, spec in SERVICES.items() if spec["image"].endswith(("latest", ":2022-latest"))}
-    assert moving == {"servicebus", "mssql"}
-    assert all(":" in spec["image"].rpartition("/")[2] for spec in SERVICES.values())
+    moving = {name for name, spec in WITH_MICROSOFT.items() if spec["image"].endswith(("latest", ":2022-latest"))}
+    assert moving == {"emulator", "mssql"}
+    assert all(":" in spec["image"].rpartition("/")[2] for spec in WITH_MICROSOFT.values())
 
 
 def test_seed_and_indexer_mean_the_same_lake() -> None:
@@ -150,8 +200,9 @@ def test_seed_and_indexer_mean_the_same_lake() -> None:
     assert environment("seed")["RAGBUS_LAKE_CONTAINER"] in containers
 
 
-def test_the_emulators_configuration_is_the_one_that_is_generated() -> None:
-    (volume,) = SERVICES["servicebus"]["volumes"]
+@pytest.mark.parametrize("service", ["servicebus", "emulator"])
+def test_the_configuration_of_the_queues_is_the_one_that_is_generated(service: str) -> None:
+    volume = WITH_MICROSOFT[service]["volumes"][0]
     queues = json.loads((ROOT / host_path(volume)).read_text("utf-8"))["UserConfig"]["Namespaces"][0]["Queues"]
     callers = Callers.read(ROOT / "deploy/compose/callers.yaml")
     assert {q["Name"] for q in queues} == {q.name for q in topology(callers.ingresses(), callers.reply_queues())}

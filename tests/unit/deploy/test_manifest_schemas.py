@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from tests.support.manifests import BASE, DATA, DEV, compose, documents, of_kind
+from tests.support.manifests import BASE, DATA, DEV, compose, compose_with_microsoft, documents, microsoft, of_kind
 
 KUBERNETES_VERSIONS = ("1.30", "1.33", "1.35")
 KEDA = "keda.sh/v1alpha1"
@@ -75,7 +75,8 @@ def test_triggers_are_what_the_scaler_takes() -> None:
 
 def test_compose_is_what_the_specification_takes() -> None:
     schema = json.loads(beside("compose-spec.schema.json").read_text("utf-8"))
-    Draft7Validator({**schema, "$schema": "http://json-schema.org/draft-07/schema#"}).validate(compose())
+    for file in (compose(), microsoft(), compose_with_microsoft()):
+        Draft7Validator({**schema, "$schema": "http://json-schema.org/draft-07/schema#"}).validate(file)
 
 
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)

@@ -107,8 +107,3 @@ def test_a_target_never_shows_its_key(connection_string: str) -> None:
 def test_an_emulator_is_administered_on_its_own_port() -> None:
     assert target(LOCAL).admin_url == "http://127.0.0.1:5300"
     assert target(LOCAL, RAGBUS_ADMIN_URL="http://127.0.0.1:9").admin_url == "http://127.0.0.1:9"
-
-
-def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(CommandError, match="RAGBUS_BUS_CONNECTIONS: 'many' is not a number"):
-        _ = target(LOCAL, RAGBUS_BUS_CONNECTIONS="many").connections

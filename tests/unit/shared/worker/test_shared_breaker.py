@@ -159,7 +159,7 @@ class Listening(MemoryBus):
 
     closed = 0
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str) -> MemoryInbox:
         bus = self
 
         class Inbox(MemoryInbox):

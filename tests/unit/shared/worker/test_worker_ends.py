@@ -161,15 +161,15 @@ class Moody(MemoryBus):
 
     moods = 2
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str) -> MemoryInbox:
         moody = self
 
         class Failing(MemoryInbox):
-            async def receive(self, wait: timedelta) -> MemoryDelivery | None:
+            async def receive(self, wait: timedelta, *, prefetch: int = 0) -> MemoryDelivery | None:
                 if moody.moods:
                     moody.moods -= 1
                     raise ArithmeticError("something new")
-                return await super().receive(wait)
+                return await super().receive(wait, prefetch=prefetch)
 
         return Failing(self, queue)
 

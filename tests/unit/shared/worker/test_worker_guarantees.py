@@ -120,13 +120,13 @@ class Watched(MemoryBus):
 
     looks = 0
 
-    def inbox(self, queue: str, *, poll_interval: timedelta | None = None, slots: int = 1) -> MemoryInbox:
+    def inbox(self, queue: str) -> MemoryInbox:
         watched = self
 
         class Counting(MemoryInbox):
-            async def receive(self, wait: timedelta) -> MemoryDelivery | None:
+            async def receive(self, wait: timedelta, *, prefetch: int = 0) -> MemoryDelivery | None:
                 watched.looks += 1
-                return await super().receive(wait)
+                return await super().receive(wait, prefetch=prefetch)
 
         return Counting(self, queue)
 

@@ -1,6 +1,6 @@
-"""Our lanes: the adapter alone, in the same loop as the lanes of the SDK; and under the worker, with all a service has.
+"""Our lane: the whole worker, with all that a service has but Redis and a model.
 
-All but Redis and a model: locks are kept, deadlines watched, and every hop is logged, counted and traced.
+Locks are kept, deadlines watched, and every hop is logged, counted and traced.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from benchmarks.adapter.stages import Load, Stage
-from shared.bus.port import Delivery, Outgoing, Received
+from shared.bus.port import Received
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.base import Message
 from shared.contracts.envelope import Envelope
@@ -22,7 +22,6 @@ from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
 
 GRACE = timedelta(seconds=5)
-LOOK = timedelta(seconds=1)
 
 
 class Note(Message):
@@ -39,40 +38,14 @@ class Task(NamedTuple):
     note: Note
 
 
-async def adapter(connection_string: str, load: Load) -> None:
-    """Run all stages in this process: receive, send, settle."""
-    bus = ServiceBus(ServiceBusAddress(connection_string))
-    await asyncio.gather(*(_alone(bus, stage, load) for stage in load.path))
-
-
-async def _alone(bus: ServiceBus, stage: Stage, load: Load) -> None:
-    free = asyncio.Semaphore(load.slots)
-
-    async def work(delivery: Delivery) -> None:
-        await load.handle()
-        message = delivery.message
-        await bus.send(Outgoing(stage.target, message.body, message.subject or "", message_id=message.message_id))
-        await delivery.complete()
-        free.release()
-
-    await bus.prewarm(stage.target)
-    inbox = bus.inbox(stage.source, slots=load.slots)
-    async with asyncio.TaskGroup() as tasks:
-        while True:
-            await free.acquire()
-            while (delivery := await inbox.receive(LOOK)) is None:
-                pass
-            tasks.create_task(work(delivery))
-
-
-async def run(connection_string: str, load: Load, *, pumped: bool) -> None:
+async def run(connection_string: str, load: Load) -> None:
     """Run all stages in this process."""
     logs.configure("bench", "json", "info")
     traces.configure("bench")
     counted = metrics.configure("bench")
     # Never asked: the work of this pipeline belongs to no request, so there are no outcomes.
     outcomes = OutcomeGuard(Ledger(FailFastRedis("redis://127.0.0.1:1/0")))
-    bus = ServiceBus(ServiceBusAddress(connection_string), pumped=pumped)
+    bus = ServiceBus(ServiceBusAddress(connection_string))
     workers = [
         Worker(consumer=_consumer(stage, load), bus=bus, outcomes=outcomes, concurrency=load.slots, metrics=counted)
         for stage in load.path
