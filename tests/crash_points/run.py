@@ -98,7 +98,7 @@ class Crashes:
         seen: list[Effect] = []
         while len(now := [effect for effect, _ in self._system.folder.seen(mark)]) > len(seen):
             seen = now
-            await asyncio.sleep(max(_QUIET, scenario.lingers))
+            await asyncio.sleep(_QUIET)
         return seen
 
     async def crash(self, planned: Sequence[Planned], result: Result) -> None:
