@@ -32,7 +32,7 @@ test-system: $(VENV)/.dev    ## of them: the front door of the whole system
 	@$(PYTEST) -m "not long" tests/system
 
 test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes longer
-	@$(PYTEST) -m long -n 3 tests/conformance tests/system
+	@$(PYTEST) -m long -n 3 tests/system
 
 test-all: test test-long     ## every test: these two, and all of servicebus-local's
 	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
