@@ -48,7 +48,7 @@ crash-points: $(VENV)/.dev   ## kill each worker at each of its effects, then ch
 sabotage: $(VENV)/.dev  ## plant faults, one at a time: does each turn a test red? (ONLY=name)
 	@$(BIN)/python -m tests.sabotage $(if $(ONLY),--only $(ONLY))
 
-check: $(VENV)/.dev     ## format, lint, floors, strict types, generated files
+check: $(VENV)/.dev     ## format, lint, layers, strict types, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache

@@ -128,7 +128,7 @@ class Stack:
 
     @property
     def gateway_url(self) -> str:
-        """The HTTP door of the first gateway."""
+        """The HTTP endpoint of the first gateway."""
         return f"http://{ports.HOST}:{self.addresses.http['gateway']}"
 
     def health_url(self, name: str) -> str:

@@ -22,13 +22,13 @@ STORAGE_EVENT = "storage event"
 _PUBLIC = ("ask.v1", "cancel.v1", "answer.v1")
 
 
-def files(queues: Sequence[Queue], doors: Mapping[str, str], examples: Mapping[str, Any], version: str) -> Files:
-    """The document. `doors`: the first reply queue by ingress queue; `examples`: a message body by kind."""
-    return {DOCUMENT: as_yaml(document(queues, doors, examples, version))}
+def files(queues: Sequence[Queue], replies: Mapping[str, str], examples: Mapping[str, Any], version: str) -> Files:
+    """The document. `replies`: the first reply queue of each ingress queue; `examples`: a message body by kind."""
+    return {DOCUMENT: as_yaml(document(queues, replies, examples, version))}
 
 
 def document(
-    queues: Sequence[Queue], doors: Mapping[str, str], examples: Mapping[str, Any], version: str
+    queues: Sequence[Queue], replies: Mapping[str, str], examples: Mapping[str, Any], version: str
 ) -> dict[str, Any]:
     """The document as data."""
     return {
@@ -46,7 +46,7 @@ def document(
         "defaultContentType": "application/json",
         "servers": _servers(),
         "channels": {queue.name: _channel(queue) for queue in queues},
-        "operations": dict(_operation(queue, doors) for queue in queues),
+        "operations": dict(_operation(queue, replies) for queue in queues),
         "components": {
             "messages": {_key(kind): _message(kind, examples) for kind in (*_kinds(), STORAGE_EVENT)},
             "schemas": _schemas(),
@@ -100,7 +100,7 @@ def _channel(queue: Queue) -> dict[str, Any]:
     }
 
 
-def _operation(queue: Queue, doors: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def _operation(queue: Queue, replies: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """What ragbus, seen as one application, does with `queue`."""
     action = "send" if queue.consumer == "caller" else "receive"
     operation: dict[str, Any] = {
@@ -108,10 +108,10 @@ def _operation(queue: Queue, doors: Mapping[str, str]) -> tuple[str, dict[str, A
         "channel": {"$ref": f"#/channels/{queue.name}"},
         "tags": [{"name": _audience(queue)}],
     }
-    if queue.name in doors:
+    if queue.name in replies:
         operation["reply"] = {
-            "channel": {"$ref": f"#/channels/{doors[queue.name]}"},
-            "messages": [{"$ref": f"#/channels/{doors[queue.name]}/messages/answer.v1"}],
+            "channel": {"$ref": f"#/channels/{replies[queue.name]}"},
+            "messages": [{"$ref": f"#/channels/{replies[queue.name]}/messages/answer.v1"}],
         }
     return f"{action}.{queue.name}", operation
 

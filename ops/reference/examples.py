@@ -29,13 +29,13 @@ _BY_IDENTITY = (
 
 
 def only_first(callers: Callers) -> Callers:
-    """The installation with its first caller alone: every door and every reply queue costs emulator connections."""
+    """The installation with its first caller alone: each queue of a caller costs connections of an emulator."""
     first = callers.callers[0]
     return Callers(tenants={first.tenant: callers.tenants[first.tenant]}, callers=(first,))
 
 
 def without_keys(callers: Callers) -> Callers:
-    """The installation with its HTTP door shut: the example's keys are printed in the documentation."""
+    """The installation with its HTTP endpoint shut: the example's keys are printed in the documentation."""
     shut = tuple(caller.model_copy(update={"api_keys": ()}) for caller in callers.callers)
     return Callers(tenants=callers.tenants, callers=shut)
 

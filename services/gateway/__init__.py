@@ -1,1 +1,1 @@
-"""The gateway: two doors, one admission; and whoever has to be told, is told."""
+"""The gateway: asks come in by queue or HTTP, pass one admission, and get their outcome."""

@@ -1,6 +1,6 @@
-"""Admission: both doors lead here. Pure: an arrival and the rules in, a request or a refusal out.
+"""Admission of asks, by queue or HTTP. Pure: an arrival and the rules in, a request or a refusal out.
 
-What the door knows (caller, tenant, groups, where replies may go) wins over anything a message says.
+What the queue or the API key says (caller, tenant, groups, where replies may go) wins over anything a message says.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ NOT_A_DEADLINE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An ask as it came through a door. Only `caller` is trusted."""
+    """An ask as it arrived, by queue or HTTP. Only `caller` is trusted."""
 
     caller: Caller
     message_id: str
     at: datetime
-    """When it reached the broker, or the HTTP door."""
+    """When it reached the broker, or the HTTP endpoint."""
     correlation_id: str | None = None
     reply_to: str | None = None
     reply_session: str | None = None
@@ -133,8 +133,8 @@ def _too_heavy(request: Request) -> tuple[Code, str] | None:
 
 def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:
     caller = arrival.caller
-    door = "http" if arrival.over_http else ""
-    identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id, door)
+    protocol = "http" if arrival.over_http else ""
+    identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id, protocol)
     return Request(
         request_id=identity,
         tenant=caller.tenant,

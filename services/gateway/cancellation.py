@@ -53,8 +53,8 @@ class Cancellation:
     async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
         """Cancel what `caller` asked under a message id; raises `TryLater` while Redis is away, a few times."""
         # `http/{Idempotency-Key}` takes back what the caller asked over HTTP, and may also be a message's own id.
-        doors = ["", "http"] if cancel.message_id.startswith("http/") else [""]
-        identities = [request_id(caller.tenant, caller.name, cancel.message_id, door) for door in doors]
+        protocols = ["", "http"] if cancel.message_id.startswith("http/") else [""]
+        identities = [request_id(caller.tenant, caller.name, cancel.message_id, protocol) for protocol in protocols]
         try:
             outcomes = [await self.cancel(identity, caller) for identity in identities]
         except RedisUnavailable as away:

@@ -1,4 +1,4 @@
-"""Which connections the HTTP door keeps when there are too many.
+"""Which connections the HTTP endpoint keeps when there are too many.
 
     arrived ──▶ unauthenticated ──valid key──▶ working ◀──next request──▶ idle
                        │                          │                         │
@@ -50,7 +50,7 @@ class Droppable(Protocol):
 
 
 class Connections:
-    """All open connections of the HTTP door. Dictionaries keep their order: the oldest first."""
+    """All open connections of the HTTP endpoint. Dictionaries keep their order: the oldest first."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

@@ -2,7 +2,7 @@
 
 It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
 outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
-cannot be read binds nothing. Those hear it alone; a repeat hears the outcome instead if there is one.
+cannot be read binds nothing. Those alone are told it; a repeat is told the outcome instead if there is one.
 
 Of work that merely was late only the ask is kept, without the passages: an `expired.v1` is sent to `dead`, the original
 completed, and the copy archived when it comes round.

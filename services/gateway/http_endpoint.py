@@ -42,7 +42,7 @@ RETRY = {"Retry-After": "5"}
 # An ask may wait so long for being admitted, whatever its caller says of waiting for the outcome.
 SHORTEST_HOLD = 1.0
 # Another replica may have got the outcome; the ledger is asked in growing intervals.
-FIRST_LOOK, LONGEST_LOOK = 0.05, 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 
 # The refusals that are errors of the call.
 _STATUS = {
@@ -80,7 +80,7 @@ class HttpEndpoint:
         self._send = send
         self._connected = connected
         self._clock = clock
-        self._looking: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._searches: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
         """Admit, enqueue, and wait for up to `wait` seconds; for being admitted alone a little at the least."""
@@ -165,11 +165,11 @@ class HttpEndpoint:
         """
         key = (request_id, admission)
         future = self._waiters.join(*key)
-        looking = self._looking.get(key)
-        if looking is None or looking.done():
-            looking = asyncio.create_task(self._look_for(*key), name=f"outcome:{request_id}")
-            self._looking[key] = looking
-            looking.add_done_callback(lambda task: self._looking.get(key) is task and self._looking.pop(key))
+        search = self._searches.get(key)
+        if search is None or search.done():
+            search = asyncio.create_task(self._search(*key), name=f"outcome:{request_id}")
+            self._searches[key] = search
+            search.add_done_callback(lambda task: self._searches.get(key) is task and self._searches.pop(key))
         try:
             done, _ = await asyncio.wait({future}, timeout=max(0.0, wait))
             if not done:
@@ -181,17 +181,17 @@ class HttpEndpoint:
         finally:
             self._waiters.leave(request_id, future, admission)
 
-    async def _look_for(self, request_id: str, admission: int) -> None:
+    async def _search(self, request_id: str, admission: int) -> None:
         """Ask the ledger as long as any caller waits for the outcome: once for all of them."""
-        look = FIRST_LOOK
+        pause = FIRST_PAUSE
         while self._waiters.is_awaited(request_id, admission):
-            await asyncio.sleep(look)
+            await asyncio.sleep(pause)
             with suppress(RedisUnavailable):
                 entry = await self._ledger.find(request_id)
                 if entry is not None and entry.answer is not None and entry.admission >= admission:
                     outcome = HttpOutcome(entry.answer, entry.tenant, entry.caller, entry.ask or "", admission)
                     self._waiters.tell(outcome)
-            look = min(LONGEST_LOOK, look * 1.5)
+            pause = min(LONGEST_PAUSE, pause * 1.5)
 
     async def _entry(self, caller: Caller, request_id: str) -> Entry:
         """What is known of a request of `caller`; raises 404, also for another's, and 503."""
@@ -218,7 +218,7 @@ def reply(answer: RequestOutcome) -> Response:
 
 
 def answered(answer: RequestOutcome) -> Response:
-    """200 with the outcome, as a queue would carry it, so that all who ask hear the same."""
+    """200 with the outcome, as a queue would carry it, so that all who ask get the same."""
     headers = {"Location": f"/v1/requests/{answer.request_id}"}
     return Response(fitted(answer).encode(), media_type="application/json", headers=headers)
 

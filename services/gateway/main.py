@@ -101,7 +101,7 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
     return Service(
         workers=workers,
         background=[server, scan.run, held.leave],
-        # Not "connected to every queue": one caller's missing queue would close the door for all, and without a broker
+        # Not "connected to every queue": one caller's missing queue would close HTTP for all, and without a broker
         # it answers GET from Redis and says 503 with Retry-After by itself.
         ready=is_open.is_set,
     )
@@ -165,7 +165,7 @@ def _dead_letter_consumer(dead: DeadLetterConsumer) -> Consumer[Any]:
         decode=dead.decode,
         handle=dead.handle,
         identify=internal_identity,
-        # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has heard it.
+        # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has got it.
         request=lambda message: None if message.is_ask else message.request,
         after_deadline=True,
         archive=dead.archive,

@@ -52,7 +52,7 @@ class GatewaySettings(WorkerSettings):
         return secret
 
     def http_limits(self) -> Limits:
-        """What a connection of the HTTP door may take."""
+        """What a connection of the HTTP endpoint may take."""
         return Limits(
             header_seconds=self.http_header_timeout,
             body_seconds=self.http_body_timeout,

@@ -88,9 +88,9 @@ class Chat:
         *,
         answer_tokens: int,
         within: timedelta,
-        unwanted: Callable[[], Coroutine[Any, Any, None]],
+        cancelled: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
-        """One call, no retries, at most `within`; broken off when `unwanted` ends, so that the provider stops too.
+        """One call, no retries, at most `within`; broken off when `cancelled` ends, so that the provider stops too.
 
         Raises `Cancelled`; `TryLater` (a throttle, with the provider's Retry-After), `DependencyDown` (5xx,
         `CallTimeout`, half an answer); `ContextTooLong`, `ModelRefused`, `Unprocessable`.
@@ -100,7 +100,7 @@ class Chat:
         with traces.calling(f"{names.CHAT} {deployment.model}", _attributes(deployment)):
             try:
                 asked = _Asked(deployment, messages, answer_tokens, min(within, self._timeout))
-                return self._read(asked, await self._heard(asked, unwanted()))
+                return self._read(asked, await self._complete(asked, cancelled()))
             except Exception as error:
                 result = type(error).__name__
                 raise
@@ -118,41 +118,41 @@ class Chat:
         for client in self._clients.values():
             await client.close()
 
-    async def _heard(self, asked: "_Asked", unwanted: Coroutine[Any, Any, None]) -> CompletionBuffer:
+    async def _complete(self, asked: "_Asked", cancelled: Coroutine[Any, Any, None]) -> CompletionBuffer:
         """All that the model said."""
-        heard = CompletionBuffer(asked.most_text)
+        buffer = CompletionBuffer(asked.most_text)
         try:
             async with asyncio.timeout(asked.within.total_seconds()):
-                await first_completed(unwanted, self._call(asked, heard))
+                await first_completed(cancelled, self._call(asked, buffer))
         except TimeoutError as slow:
             why = f"the model had not finished after {asked.within.total_seconds():.0f} s"
-            raise CallTimeout(why, self._used(asked, heard)) from slow
+            raise CallTimeout(why, self._used(asked, buffer)) from slow
         except Cancelled as stopped:
-            raise Cancelled(self._used(asked, heard)) from stopped
-        return heard
+            raise Cancelled(self._used(asked, buffer)) from stopped
+        return buffer
 
-    def _used(self, asked: "_Asked", heard: CompletionBuffer) -> int:
+    def _used(self, asked: "_Asked", buffer: CompletionBuffer) -> int:
         """The tokens of a call that was broken off; what the provider counted it would have said at the end."""
-        reply = Reply(heard.text, asked.tokens, count_tokens(heard.text), estimated=True)
+        reply = Reply(buffer.text, asked.tokens, count_tokens(buffer.text), estimated=True)
         self._count(asked.deployment, reply)
         return reply.tokens
 
-    async def _call(self, asked: "_Asked", heard: CompletionBuffer) -> None:
+    async def _call(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
         listen = self._listen if asked.deployment.stream else self._receive
         try:
-            await listen(asked, heard)
+            await listen(asked, buffer)
         except Overlong as more:
             # Leaving the response closed its connection, and the provider stops writing what would be paid for.
             log.warning("model.overlong", deployment=asked.deployment.name, detail=str(more))
-            heard.finish = heard.finish or LENGTH
+            buffer.finish = buffer.finish or LENGTH
         except Exception as error:
             # A failure after the end does no harm: the answer is complete.
-            if heard.finish is None:
+            if buffer.finish is None:
                 raise translate(error) from error
-        if heard.finish is None:
+        if buffer.finish is None:
             raise DependencyDown("the model's stream ended in the middle of the answer")
 
-    async def _listen(self, asked: "_Asked", heard: CompletionBuffer) -> None:
+    async def _listen(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
             create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
@@ -163,9 +163,9 @@ class Chat:
             async for data in found:
                 # Without data it is a sign of life.
                 if data and data != DONE:
-                    heard.take(data)
+                    buffer.take(data)
 
-    async def _receive(self, asked: "_Asked", heard: CompletionBuffer) -> None:
+    async def _receive(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         body = bytearray()
         try:
@@ -176,18 +176,18 @@ class Chat:
                 async for block in received:
                     body += block
         except Overlong:
-            heard.take_beginning(bytes(body))
+            buffer.take_beginning(bytes(body))
             raise
-        heard.take_whole(bytes(body))
+        buffer.take_whole(bytes(body))
 
-    def _read(self, asked: "_Asked", heard: CompletionBuffer) -> Reply:
-        text = heard.text
-        prompt, completion = heard.usage or (asked.tokens, count_tokens(text))
-        reply = Reply(text, prompt, completion, cut_off=heard.finish == LENGTH, estimated=heard.usage is None)
+    def _read(self, asked: "_Asked", buffer: CompletionBuffer) -> Reply:
+        text = buffer.text
+        prompt, completion = buffer.usage or (asked.tokens, count_tokens(text))
+        reply = Reply(text, prompt, completion, cut_off=buffer.finish == LENGTH, estimated=buffer.usage is None)
         if reply.estimated:
             log.info("model.usage_estimated", deployment=asked.deployment.name, tokens=reply.tokens)
         self._count(asked.deployment, reply)
-        if heard.finish == FILTERED:
+        if buffer.finish == FILTERED:
             raise ModelRefused("the provider's content filter stopped the answer", used=reply.tokens)
         return reply
 

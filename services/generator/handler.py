@@ -79,7 +79,7 @@ class Model(Protocol):
         *,
         answer_tokens: int,
         within: timedelta,
-        unwanted: Callable[[], Coroutine[Any, Any, None]],
+        cancelled: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply: ...
 
 
@@ -205,21 +205,25 @@ class Generator:
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
             raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
-        if not await self._is_wanted(request):
+        if not await self._is_open(request):
             raise Cancelled
         call = self._call_times.begin(choice.deployment.name, request, within)
         if call is None:
             raise TooLate(self._call_times.usual(choice.deployment.name, request).total_seconds())
 
-        async def until_unwanted() -> None:
+        async def until_cancelled() -> None:
             while True:
                 await asyncio.sleep(self._poll_interval)
-                if not await self._is_wanted(request):
+                if not await self._is_open(request):
                     return
 
         try:
             reply = await self._model.complete(
-                choice.deployment, prompt.messages, answer_tokens=answer_tokens, within=within, unwanted=until_unwanted
+                choice.deployment,
+                prompt.messages,
+                answer_tokens=answer_tokens,
+                within=within,
+                cancelled=until_cancelled,
             )
         except CallTimeout as slow:
             self._call_times.cut_off(call)
@@ -232,7 +236,7 @@ class Generator:
         self._call_times.ended(call)
         return reply
 
-    async def _is_wanted(self, request: Request) -> bool:
+    async def _is_open(self, request: Request) -> bool:
         try:
             return await self._ledger.is_open(request)
         except RedisUnavailable:

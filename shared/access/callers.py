@@ -9,7 +9,7 @@ callers:
     use_cases: [onboarding]
     queue: ask                      # only this app has the right to send here
     reply_queues: [answers]         # only these may be named in reply_to; the first is the default
-    api_keys: [sha256:9f86…]        # for the HTTP door
+    api_keys: [sha256:9f86…]        # for the HTTP endpoint
 """
 
 import hashlib

@@ -36,12 +36,12 @@ def digest(*parts: str) -> str:
     return base64.b32encode(hashed.digest()).decode().rstrip("=").lower()
 
 
-def request_id(tenant: str, caller: str, message_id: str, door: str = "") -> str:
+def request_id(tenant: str, caller: str, message_id: str, protocol: str = "") -> str:
     """The request that `caller` of `tenant` means by `message_id`: same message, same request.
 
-    `door` is `http` for what came over HTTP, empty for a queue: an `Idempotency-Key` is never a `message_id`.
+    `protocol` is `http` for what came over HTTP, empty for a queue: an `Idempotency-Key` is never a `message_id`.
     """
-    return "r" + digest(tenant, caller, message_id, *filter(None, [door]))
+    return "r" + digest(tenant, caller, message_id, *filter(None, [protocol]))
 
 
 def escaped(name: str) -> str:

@@ -23,7 +23,7 @@ class ReplyTo(MessagePart):
 
 
 class Request(MessagePart):
-    """An admitted request. Tenant, groups and reply queue come from the door, never from the body."""
+    """An admitted request. Tenant, groups and reply queue come from the queue or the API key, never from the body."""
 
     request_id: str
     tenant: str

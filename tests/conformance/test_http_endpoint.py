@@ -1,4 +1,4 @@
-"""The HTTP door over real sockets: what a peer must show, how long it may take, how much it may hold.
+"""The HTTP endpoint over real sockets: what a peer must show, how long it may take, how much it may hold.
 
 Limits and deadlines are arguments, so that no test waits for one of the shipped ones.
 """

@@ -64,9 +64,9 @@ class Model:
         """The last one as the model saw it."""
         return dict((await self.control.get("/control/calls")).raise_for_status().json()[-1])
 
-    async def ask(self, *, within: timedelta = WITHIN, unwanted: Any = never, **deployment: Any) -> Reply:
+    async def ask(self, *, within: timedelta = WITHIN, cancelled: Any = never, **deployment: Any) -> Reply:
         return await self.chat.complete(
-            a_deployment(self.url, **deployment), PROMPT, answer_tokens=100, within=within, unwanted=unwanted
+            a_deployment(self.url, **deployment), PROMPT, answer_tokens=100, within=within, cancelled=cancelled
         )
 
     async def close(self) -> None:
@@ -156,11 +156,11 @@ async def heard(model: Model, chunks: int) -> None:
 async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(model: Model) -> None:
     await model.fail(chunk_latency=1)
 
-    async def unwanted() -> None:
+    async def cancelled() -> None:
         await heard(model, 2)
 
     with pytest.raises(Cancelled) as end:
-        await model.ask(unwanted=unwanted)
+        await model.ask(cancelled=cancelled)
     call = await stopped(model)
     assert 2 <= call["chunks"] < 12
     assert 0.5 * call["prompt_tokens"] < end.value.used < 2 * call["prompt_tokens"]
@@ -169,13 +169,13 @@ async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(
 async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) -> None:
     await model.fail(hang=True)
 
-    async def unwanted() -> None:
+    async def cancelled() -> None:
         async with asyncio.timeout(300):
             while (await model.call())["fault"] != "hang":
                 await asyncio.sleep(0.01)
 
     with pytest.raises(Cancelled):
-        await model.ask(unwanted=unwanted)
+        await model.ask(cancelled=cancelled)
 
 
 async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
@@ -187,12 +187,12 @@ async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
 
 
 async def test_a_watch_that_fails_is_a_bug_and_no_wish(model: Model) -> None:
-    async def unwanted() -> None:
+    async def cancelled() -> None:
         raise KeyError("bug")
 
     await model.fail(hang=True)
     with pytest.raises(KeyError):
-        await model.ask(unwanted=unwanted)
+        await model.ask(cancelled=cancelled)
 
 
 # -- servers that speak the protocol in their own way
@@ -231,7 +231,7 @@ async def told(
             PROMPT,
             answer_tokens=9,
             within=WITHIN,
-            unwanted=never,
+            cancelled=never,
         )
         async with asyncio.timeout(300):
             await hung_up.wait()

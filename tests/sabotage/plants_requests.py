@@ -199,7 +199,7 @@ REQUESTS: Final = (
         "A stream that broke off is taken for an answer.",
         _CHAT,
         '            raise DependencyDown("the model\'s stream ended in the middle of the answer")',
-        '            heard.finish = "stop"',
+        '            buffer.finish = "stop"',
         (_STREAMS + "test_what_is_no_whole_answer_is_tried_again",),
     ),
     Plant(
@@ -308,7 +308,7 @@ REQUESTS: Final = (
         "cancelled-and-paid",
         "The model is called for a request that was taken back.",
         _GENERATOR,
-        "if not await self._is_wanted(request):\n            raise Cancelled",
+        "if not await self._is_open(request):\n            raise Cancelled",
         "if False:\n            raise Cancelled",
         (_ANSWERS + "test_a_cancelled_request_is_not_paid_for",),
     ),

@@ -51,7 +51,7 @@ class Script:
         *,
         answer_tokens: int,
         within: timedelta,
-        unwanted: Callable[[], Coroutine[Any, Any, None]],
+        cancelled: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
         self.called.append(deployment.name)
         self.heard.append(messages[-1]["content"])
@@ -61,7 +61,7 @@ class Script:
             await said()
             said = self.says.pop(0)
         if said == SILENCE:
-            await unwanted()
+            await cancelled()
             raise Cancelled(used=600)
         if isinstance(said, Exception):
             raise said

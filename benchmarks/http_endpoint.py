@@ -1,4 +1,4 @@
-"""What peers without a key cost the HTTP door: `python -m benchmarks.door [--plain] [--tree FOLDER]…`.
+"""What peers without a key cost the HTTP endpoint: `python -m benchmarks.http_endpoint [--plain] [--tree FOLDER]…`.
 
 Starts the whole system, then for each attack a fresh gateway beside it, and prints the gateway's memory and CPU and
 how long a caller with a key waits for a cached answer meanwhile: on a connection that it keeps, and on a new one each
@@ -96,7 +96,7 @@ ATTACKS: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
 # -- the caller with a key
 
 
-class Door:
+class Gateway:
     """A fresh gateway of a checkout."""
 
     def __init__(self, tree: Path, stack: Stack) -> None:
@@ -108,7 +108,7 @@ class Door:
         self._python = str(python) if python.exists() else sys.executable
         self._tree = tree
 
-    async def __aenter__(self) -> "Door":
+    async def __aenter__(self) -> "Gateway":
         self._process = await asyncio.create_subprocess_exec(
             self._python, "-m", "services.gateway", cwd=self._tree, env=self._environment
         )
@@ -125,27 +125,27 @@ class Door:
         await self._process.wait()
 
 
-async def asked(door: Door, client: httpx.AsyncClient) -> float:
+async def asked(gateway: Gateway, client: httpx.AsyncClient) -> float:
     """Milliseconds until the cached answer."""
     began = time.perf_counter()
-    url = f"http://127.0.0.1:{door.port}/v1/onboarding/ask"
+    url = f"http://127.0.0.1:{gateway.port}/v1/onboarding/ask"
     reply = await client.post(url, json={"question": QUESTION}, params={"wait": 30}, headers=KEY)
     if reply.status_code != 200:
         raise SystemExit(f"{reply.status_code}: {reply.text}")
     return (time.perf_counter() - began) * 1000
 
 
-async def watch(door: Door) -> dict[str, float]:
+async def watch(gateway: Gateway) -> dict[str, float]:
     """What a caller and the gateway's process see for `SECONDS`."""
     kept: list[float] = []
     new: list[float] = []
-    memory, cpu, began = 0.0, cpu_seconds([door.pid]), time.monotonic()
+    memory, cpu, began = 0.0, cpu_seconds([gateway.pid]), time.monotonic()
     async with httpx.AsyncClient(timeout=60) as client:
         while time.monotonic() < began + SECONDS:
-            kept.append(await asked(door, client))
+            kept.append(await asked(gateway, client))
             async with httpx.AsyncClient(timeout=60) as another:
-                new.append(await asked(door, another))
-            memory = max(memory, resident([door.pid]) / 1e6)
+                new.append(await asked(gateway, another))
+            memory = max(memory, resident([gateway.pid]) / 1e6)
             await asyncio.sleep(PAUSE)
     return {
         "kept_p50_ms": statistics.median(kept),
@@ -154,28 +154,30 @@ async def watch(door: Door) -> dict[str, float]:
         "new_p95_ms": statistics.quantiles(new, n=20)[-1],
         "asks": len(kept) + len(new),
         "memory_mb": memory,
-        "cpu_percent": 100 * (cpu_seconds([door.pid]) - cpu) / (time.monotonic() - began),
+        "cpu_percent": 100 * (cpu_seconds([gateway.pid]) - cpu) / (time.monotonic() - began),
     }
 
 
-async def under(attack: str, port: int, door: Door) -> dict[str, float]:
+async def under(attack: str, port: int, gateway: Gateway) -> dict[str, float]:
     """The same while `attack` goes on against `port`."""
     attacker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.door", "--attack", attack, "--port", str(port)
+        sys.executable, "-m", "benchmarks.http_endpoint", "--attack", attack, "--port", str(port)
     )
     try:
-        return await watch(door)
+        return await watch(gateway)
     finally:
         attacker.kill()
         await attacker.wait()
 
 
-async def elsewhere(attack: str, door: Door) -> dict[str, float]:
+async def elsewhere(attack: str, gateway: Gateway) -> dict[str, float]:
     """The same while `attack` goes on against a process that reads, throws away and closes."""
     port = _free()
-    sink = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.door", "--sink", "--port", str(port))
+    sink = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.http_endpoint", "--sink", "--port", str(port)
+    )
     try:
-        return await under(attack, port, door)
+        return await under(attack, port, gateway)
     finally:
         sink.kill()
         await sink.wait()
@@ -212,15 +214,15 @@ async def measure(trees: list[Path], attacks: list[str], plain: bool) -> list[di
             titles = ("kept p50 ms", "kept p95 ms", "new p50 ms", "new p95 ms", "asks", "memory MB", "CPU %")
             print(f"{'gateway of':28} {'attack':30}" + "".join(f"{title:>13}" for title in titles))
             for tree in trees:
-                async with Door(tree, stack) as door:
-                    await watch(door)  # warm up
-                    show(tree, "none", await watch(door))
+                async with Gateway(tree, stack) as gateway:
+                    await watch(gateway)  # warm up
+                    show(tree, "none", await watch(gateway))
                     for attack in attacks if plain else ():
-                        show(tree, f"{attack}, elsewhere", await elsewhere(attack, door))
+                        show(tree, f"{attack}, elsewhere", await elsewhere(attack, gateway))
                 for attack in attacks:
-                    async with Door(tree, stack) as door:
-                        await asked(door, client)
-                        show(tree, attack, await under(attack, door.port, door))
+                    async with Gateway(tree, stack) as gateway:
+                        await asked(gateway, client)
+                        show(tree, attack, await under(attack, gateway.port, gateway))
     return rows
 
 
@@ -251,7 +253,7 @@ def main() -> None:
     trees = options.tree or [Path()]
     rows = asyncio.run(measure(trees, options.only or list(ATTACKS), options.plain))
     about = {"python": sys.version.split()[0], "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
-    print(json.dumps({"name": "door", "rows": rows, **about}))
+    print(json.dumps({"name": "http_endpoint", "rows": rows, **about}))
 
 
 if __name__ == "__main__":
