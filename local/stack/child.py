@@ -1,4 +1,4 @@
-"""One part of the stack as a running process: started on a leash, its output in a file, stopped in earnest."""
+"""One part of the stack as a running process: it dies with us (`leash.py`) and writes into a log file."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ _PORT_TAKEN = ("ddress already in use", "is taken")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to run, when it counts as ready, and how long it may take to leave after SIGTERM."""
+    """What to run, when it counts as ready, and how many seconds it may take to end after SIGTERM."""
 
     name: str
     command: tuple[str, ...]
@@ -38,7 +38,7 @@ class Child:
         self.part = part
         self.log = log
         self.expected = False
-        """Whether its end would be our doing."""
+        """Whether we have stopped it, so that its end is no failure."""
         self._process: Process | None = None
 
     @property
@@ -82,32 +82,29 @@ class Child:
         return await self._process.wait() if self._process is not None else 0
 
     async def stop(self) -> None:
-        """Ask it to leave, wait as long as it may take, then do not ask any more."""
+        """Send SIGTERM, wait for the part's grace period, then kill it."""
         self.expected = True
-        self._tell(signal.SIGTERM)
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.wait(), self.part.grace)
         self.kill()
         await self.wait()
 
     def kill(self) -> None:
-        """End it at once, with whatever it has started."""
+        """Kill it at once, with every process it has started."""
         self.expected = True
         if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def last_words(self, lines: int = 12) -> str:
-        """The end of its log."""
+    def end_of_log(self, lines: int = 12) -> str:
+        """The last lines of its log."""
         with suppress(OSError):
             return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
         return ""
 
     def lost_its_port(self) -> bool:
-        """Whether it ended because somebody else listens where it was told to."""
-        return not self.alive and not self.expected and any(word in self.last_words() for word in _PORT_TAKEN)
-
-    def _tell(self, number: signal.Signals) -> None:
-        if self.alive:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        """Whether it ended because another program listens on its port."""
+        return not self.alive and not self.expected and any(word in self.end_of_log() for word in _PORT_TAKEN)

@@ -250,49 +250,58 @@ class Stack:
             health={name: next(free) for name in (*self._services, "lake")},
         )
 
-    def _stand_ins(self) -> list[Part]:
-        made: dict[str, Callable[[int], Part]] = {
-            "redis": lambda port: recipe.redis(port, self.folder),
-            "vectors": lambda port: recipe.vectors(port, self.folder),
-            "llm": recipe.llm,
-        }
-        own = [made[name](port) for name, port in self.addresses.own.items()]
-        return [recipe.broker(self.addresses, self.folder), *own]
+    def _queues(self) -> list[Any]:
+        """The topology of the configuration, with the locks and windows of this stack."""
+        from shared.access.callers import Callers
+        from shared.contracts.queues import topology
+        from shared.errors import SettingsError
 
-    def _clients(self) -> list[Part]:
-        """The parts that talk to the broker."""
-        at = self.addresses
-        workers = [recipe.worker(name, service, at, self.env(name)) for name, service in self._services.items()]
-        return [*workers, *([recipe.lake(at, self.folder, self.env("lake"))] if self._with_lake else [])]
+        try:
+            callers = Callers.read(self.config / "callers.yaml")
+        except SettingsError as wrong:
+            raise CannotStart(str(wrong)) from wrong
+        queues = []
+        for queue in topology(callers.ingresses(), callers.reply_queues()):
+            window = self._ingress_windows.get(queue.name, queue.duplicate_window)
+            # The lock of a session is its caller's affair.
+            lock = queue.lock if queue.sessions or self._lock is None else self._lock
+            queues.append(replace(queue, duplicate_window=window, lock=lock))
+        return queues
 
     # -- starting and stopping
 
     async def _begin(self) -> None:
-        """Start; anew, with other ports, when somebody was quicker to take one."""
+        """Start; begin again with other ports when another program has taken one meanwhile."""
         for draws_left in reversed(range(_DRAWS)):
             try:
                 await self.during(self._start())
+                return
             except StackError:
                 lost = next((child for child in self.children.values() if child.lost_its_port()), None)
                 if lost is None:
                     raise
                 if not draws_left:
                     raise CannotStart(f"{lost.part.name}: its port is taken by another program ({lost.log})") from None
-            else:
-                return
-            await self._begin_anew()
-
-    async def _begin_anew(self) -> None:
-        await self._stop_in_order()
-        self.children.clear()
-        self._death = None
-        self._died.clear()
-        self._plan()
+            await self._stop_in_order()
+            self.children.clear()
+            self._death = None
+            self._died.clear()
+            self._plan()
 
     async def _start(self) -> None:
-        await self._launch(self._add(self._stand_ins()))
+        at = self.addresses
+        stand_ins: dict[str, Callable[[int], Part]] = {
+            "redis": lambda port: recipe.redis(port, self.folder),
+            "vectors": lambda port: recipe.vectors(port, self.folder),
+            "llm": recipe.llm,
+        }
+        own = [stand_ins[name](port) for name, port in at.own.items()]
+        await self._launch(self._add([recipe.broker(at, self.folder), *own]))
         await self._ready([self.children["broker"]])
-        await self._launch(self._add(self._clients()))
+        clients = [recipe.worker(name, service, at, self.env(name)) for name, service in self._services.items()]
+        if self._with_lake:
+            clients.append(recipe.lake(at, self.folder, self.env("lake")))
+        await self._launch(self._add(clients))
         await self._ready([child for name, child in self.children.items() if name != "broker"])
 
     def _add(self, parts: Iterable[Part]) -> list[Child]:
@@ -312,7 +321,7 @@ class Stack:
     async def _watch(self, child: Child) -> None:
         code = await child.wait()
         if not child.expected and self._death is None:
-            self._death = Died(f"{child.part.name} ended ({_spoken(code)}){_after(code, child)}")
+            self._death = Died(ended(child, code))
             self._died.set()
 
     async def _ready(self, children: Sequence[Child]) -> None:
@@ -321,12 +330,12 @@ class Stack:
                 await asyncio.gather(*(self._one_ready(child) for child in children))
         except TimeoutError:
             late = [child for child in children if not await child.part.ready.passes()] or list(children)
-            name, epitaph = late[0].part.name, _epitaph(late[0])
-            raise CannotStart(f"{name} was not ready after {self._patience:.0f} s{epitaph}") from None
+            name, log = late[0].part.name, _end_of_log(late[0])
+            raise CannotStart(f"{name} was not ready after {self._patience:.0f} s{log}") from None
 
     async def _one_ready(self, child: Child) -> None:
         if not await child.is_ready():
-            raise CannotStart(f"{child.part.name} ended while starting{_epitaph(child)}")
+            raise CannotStart(f"{child.part.name} ended while starting{_end_of_log(child)}")
         self._progress(child.part.name, time.monotonic() - self._began)
 
     async def _leave(self) -> None:
@@ -345,16 +354,6 @@ class Stack:
         for names in (["lake"], list(self._services), ["broker", "vectors", "llm"], ["redis"]):
             await asyncio.gather(*(self.children[name].stop() for name in names if name in self.children))
         await asyncio.gather(*self._watchers)
-
-    def _queues(self) -> list[Any]:
-        """The topology, with what this stack has otherwise."""
-        queues = []
-        for queue in _topology(self.config):
-            window = self._ingress_windows.get(queue.name, queue.duplicate_window)
-            # The lock of a session is its caller's affair.
-            lock = queue.lock if queue.sessions or self._lock is None else self._lock
-            queues.append(replace(queue, duplicate_window=window, lock=lock))
-        return queues
 
     def _announce(self) -> None:
         processes = {
@@ -376,30 +375,17 @@ def from_environment() -> dict[str, str]:
     return {name: os.environ[variable] for name, variable in INSTEAD.items() if os.environ.get(variable)}
 
 
-def _topology(config: Path) -> tuple[Any, ...]:
-    from shared.access.callers import Callers
-    from shared.contracts.queues import topology
-    from shared.errors import SettingsError
-
-    try:
-        callers = Callers.read(config / "callers.yaml")
-    except SettingsError as wrong:
-        raise CannotStart(str(wrong)) from wrong
-    return topology(callers.ingresses(), callers.reply_queues())
+def ended(child: Child, code: int) -> str:
+    """How a process ended, as a sentence; `code` is minus the signal's number if it was killed."""
+    how = f"status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    # A process that is killed from outside writes nothing; the last lines of its log are about something else.
+    killed = code in (-signal.SIGKILL, -signal.SIGTERM)
+    return f"{child.part.name} ended ({how}){f'; its log: {child.log}' if killed else _end_of_log(child)}"
 
 
-def _spoken(code: int) -> str:
-    return f"status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-
-
-def _after(code: int, child: Child) -> str:
-    # Who was killed from outside had no time for words; the last lines of its log are about something else.
-    return f"; its log: {child.log}" if code in (-signal.SIGKILL, -signal.SIGTERM) else _epitaph(child)
-
-
-def _epitaph(child: Child) -> str:
-    said = child.last_words()
-    return f"; its last words ({child.log}):\n{said}" if said else f" without a word ({child.log})"
+def _end_of_log(child: Child) -> str:
+    lines = child.end_of_log()
+    return f"; the end of its log ({child.log}):\n{lines}" if lines else f" and wrote nothing to its log ({child.log})"
 
 
 def _watching(child: Child) -> str:

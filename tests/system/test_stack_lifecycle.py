@@ -97,7 +97,7 @@ async def test_work_ends_when_a_part_dies(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-async def test_a_part_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+async def test_a_part_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     data = tmp_path / "data" / "vectors"
     data.mkdir(parents=True)
     other = await asyncio.create_subprocess_exec(

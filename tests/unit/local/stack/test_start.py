@@ -13,7 +13,7 @@ from local.stack.child import Child, Part
 from local.stack.errors import CannotStart
 from local.stack.folder import Folder
 from local.stack.ready import http_ok
-from local.stack.stack import NO_WORKERS, Stack, _after
+from local.stack.stack import NO_WORKERS, Stack, ended
 
 ELSEWHERE = {"redis": "redis://r", "vectors": "http://q", "llm": "http://m"}
 
@@ -71,7 +71,7 @@ def test_a_folder_that_was_let_go_of_can_be_taken_again(tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_a_part_that_lost_its_port_is_known_by_its_last_words(tmp_path: Path, said: str, lost: bool) -> None:
+def test_a_part_that_lost_its_port_is_known_by_the_end_of_its_log(tmp_path: Path, said: str, lost: bool) -> None:
     child = Child(Part("gateway", (), http_ok(1, "/")), tmp_path / "log")
     child.log.write_text(said)
     assert child.lost_its_port() is lost
@@ -81,7 +81,7 @@ def test_a_part_that_lost_its_port_is_known_by_its_last_words(tmp_path: Path, sa
 def test_of_a_part_that_was_killed_only_the_log_is_named(tmp_path: Path, code: int, quoted: bool) -> None:
     child = Child(Part("retriever", (), http_ok(1, "/")), tmp_path / "log")
     child.log.write_text('{"event": "worker.started"}\n')
-    said = _after(code, child)
+    said = ended(child, code)
     assert str(child.log) in said
     assert ("worker.started" in said) is quoted
 
