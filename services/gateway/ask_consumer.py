@@ -3,21 +3,30 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.gateway.admission import NOT_A_DEADLINE, Arrival
 from services.gateway.cancellation import Cancellation
 from services.gateway.intake import Answered, Done, Intake, Standing, Underway
-from shared.access.callers import Callers
+from shared.access.callers import Caller, Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
 from shared.contracts.ask import Ask
 from shared.contracts.base import check_version
 from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller, to_one_ask
 from shared.contracts.ids import ask_token, request_id, stage_id
+from shared.contracts.queues import OUTCOMES, RETRIEVE
 from shared.errors import Reason, TryLater, Unprocessable
+from shared.worker.consumer import Consumer
 from shared.worker.outbox import Identity, when
 
+# A repeat looks this often, at the least, whether the first ask has its outcome.
+LONGEST_WAIT = timedelta(seconds=5)
+# Time bounds the tries of an ask: the gateway itself says `expired` to one without a time to live.
+ATTEMPTS = 10_000
+# Asks of one queue that are looked at, most of which wait for a ticket under overload: so many that one which need not
+# wait (a cached answer, a cancellation) is seldom behind them, and few enough to be handed back soon.
+IN_HAND = 32
 # Ids are built from it, so it must not be a caller's free text.
 _RUN = re.compile(r"p[1-9][0-9]{0,15}")
 
@@ -40,6 +49,19 @@ class AskConsumer:
         self._intake = intake
         self._cancelling = cancelling
         self._clock = clock
+
+    def consumer(self, caller: Caller) -> Consumer[IncomingRequest]:
+        """What a worker does with the ingress queue of `caller`."""
+        return Consumer(
+            queue=caller.queue or "",
+            decode=self.decode,
+            handle=self.handle,
+            identify=self.identify,
+            prewarm=(OUTCOMES, RETRIEVE, *caller.reply_queues),
+            longest_wait=LONGEST_WAIT,
+            attempts=ATTEMPTS,
+            concurrency=IN_HAND,
+        )
 
     def decode(self, message: Received) -> IncomingRequest:
         """What `message` says; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""

@@ -23,14 +23,15 @@ from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending, id_reused, repeated
-from shared.contracts.queues import GENERATE, OUTCOMES, RETRIEVE
+from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
 from shared.ledger.ledger import KEEP, Entry, Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
-from shared.worker.consumer import ArchiveInPlace
+from shared.worker.consumer import ArchiveInPlace, Consumer
+from shared.worker.outbox import internal_identity
 
 log = get_logger()
 
@@ -95,6 +96,19 @@ class DeadLetterConsumer:
         self._correct_budget = correct_budget
         self._release = release
         self._clock = clock
+
+    def consumer(self) -> Consumer[DeadMessage]:
+        """What a worker does with `dead`."""
+        return Consumer(
+            queue=DEAD,
+            decode=self.decode,
+            handle=self.handle,
+            identify=internal_identity,
+            # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has got it.
+            request=lambda dead: None if dead.is_ask else dead.request,
+            after_deadline=True,
+            archive=self.archive,
+        )
 
     def decode(self, message: Received) -> DeadMessage:
         """Whom the dead message concerns. Never raises: what cannot be read is archived all the same."""

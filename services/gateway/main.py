@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from services.gateway.ask_consumer import AskConsumer
 from services.gateway.cancellation import Cancellation
@@ -13,39 +11,24 @@ from services.gateway.expired_dead_letters import ExpiredDeadLetterScan
 from services.gateway.held_asks import HeldAsks
 from services.gateway.intake import Intake
 from services.gateway.outcome_consumer import OutcomeConsumer
-from services.gateway.replay_consumer import Replay, ReplayConsumer
+from services.gateway.replay_consumer import ReplayConsumer
 from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
 from services.gateway.waiters import Waiters
-from shared.access.callers import Caller, Callers
+from shared.access.callers import Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
-from shared.bus.port import Received
-from shared.contracts.deadline import DeadlinePassed
-from shared.contracts.envelope import Envelope
-from shared.contracts.expired import ReplayRequest
-from shared.contracts.queues import DEAD, LOCK, OUTCOMES, RETRIEVE
+from shared.contracts.queues import LOCK
 from shared.errors import SettingsError
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
-from shared.worker.consumer import Consumer
-from shared.worker.outbox import internal_identity
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.ports import Ports, open_ports
 from shared.worker.publisher import Publisher
 from shared.worker.runtime import Service, make_workers, run_worker
-
-ATTEMPTS_TO_FILE = 10_000
-# A repeat looks this often, at the least, whether the first ask has its outcome.
-LONGEST_WAIT_OF_AN_ASK = timedelta(seconds=5)
-# Time bounds the tries of an ask: the gateway itself says `expired` to one without a time to live.
-ATTEMPTS_TO_ADMIT = 10_000
-# Asks of one queue that are looked at, most of which wait for a ticket under overload: so many that one which need not
-# wait (a cached answer, a cancellation) is seldom behind them, and few enough to be handed back soon.
-IN_HAND = 32
 
 
 async def compose(settings: GatewaySettings, ports: Ports) -> Service:
@@ -80,9 +63,9 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
         bus=ports.bus, dead_letters=dead, ledger=ledger, redis=ports.redis, send=publisher.send, clock=clock
     )
     consumers = [
-        *(_ask_consumer(asks, caller) for caller in callers.callers if caller.queue),
-        _outcome_consumer(OutcomeConsumer(ledger, waiters, budget.correct, clock), ReplayConsumer(callers, asks)),
-        _dead_letter_consumer(dead),
+        *(asks.consumer(caller) for caller in callers.callers if caller.queue),
+        OutcomeConsumer(ledger, waiters, budget.correct, clock).consumer(ReplayConsumer(callers, asks)),
+        dead.consumer(),
     ]
     workers = make_workers(consumers, settings, ports)
     endpoint = HttpEndpoint(
@@ -125,51 +108,6 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
         unknown = set(caller.use_cases) - set(use_cases)
         if unknown:
             raise SettingsError(f"callers.yaml: caller {caller.name}: there is no use case {min(unknown)!r}")
-
-
-def _ask_consumer(asks: AskConsumer, caller: Caller) -> Consumer[Any]:
-    return Consumer(
-        queue=caller.queue or "",
-        decode=asks.decode,
-        handle=asks.handle,
-        identify=asks.identify,
-        prewarm=(OUTCOMES, RETRIEVE, *caller.reply_queues),
-        longest_wait=LONGEST_WAIT_OF_AN_ASK,
-        attempts=ATTEMPTS_TO_ADMIT,
-        concurrency=IN_HAND,
-    )
-
-
-def _outcome_consumer(outcomes: OutcomeConsumer, replays: ReplayConsumer) -> Consumer[Any]:
-    def decode(message: Received) -> Any:
-        return replays.decode(message) if message.subject == ReplayRequest.kind else outcomes.decode(message)
-
-    async def handle(task: Any, attempt: int) -> Sequence[Envelope]:
-        return await (replays if isinstance(task, Replay) else outcomes).handle(task, attempt)
-
-    return Consumer(
-        queue=OUTCOMES,
-        decode=decode,
-        handle=handle,
-        identify=internal_identity,
-        request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
-        after_deadline=True,
-        # An outcome waits here while Redis is away, up to its time to live of an hour.
-        attempts=ATTEMPTS_TO_FILE,
-    )
-
-
-def _dead_letter_consumer(dead: DeadLetterConsumer) -> Consumer[Any]:
-    return Consumer(
-        queue=DEAD,
-        decode=dead.decode,
-        handle=dead.handle,
-        identify=internal_identity,
-        # A dead ask may be a repeat: that its request has an outcome does not mean that this ask has got it.
-        request=lambda message: None if message.is_ask else message.request,
-        after_deadline=True,
-        archive=dead.archive,
-    )
 
 
 def _models_version(settings: GatewaySettings) -> str:

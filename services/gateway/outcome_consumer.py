@@ -2,21 +2,29 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
+from services.gateway.replay_consumer import Replay, ReplayConsumer
 from services.gateway.waiters import HttpOutcome, Waiters
 from shared.bus.port import Received
 from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
+from shared.contracts.expired import ReplayRequest
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
+from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater
 from shared.ledger.ledger import Ledger, key_of
 from shared.redis import RedisUnavailable
+from shared.worker.consumer import Consumer
+from shared.worker.outbox import internal_identity
 
 CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
 # The wait between two attempts while Redis is unavailable; the outcome stays on its queue.
 WAIT_FOR_REDIS = timedelta(seconds=2)
+# An outcome waits on its queue while Redis is unavailable, up to its time to live of an hour.
+ATTEMPTS = 10_000
 
 
 class OutcomeConsumer:
@@ -30,6 +38,27 @@ class OutcomeConsumer:
         self._waiters = waiters
         self._correct_budget = correct_budget
         self._clock = clock
+
+    def consumer(self, replays: ReplayConsumer) -> Consumer[Any]:
+        """What a worker does with `outcomes`, where `replays` come too."""
+
+        def decode(message: Received) -> HttpOutcome | DeadlinePassed | Replay:
+            return replays.decode(message) if message.subject == ReplayRequest.kind else self.decode(message)
+
+        async def handle(task: HttpOutcome | DeadlinePassed | Replay, attempt: int) -> Sequence[Envelope]:
+            if isinstance(task, Replay):
+                return await replays.handle(task, attempt)
+            return await self.handle(task, attempt)
+
+        return Consumer(
+            queue=OUTCOMES,
+            decode=decode,
+            handle=handle,
+            identify=internal_identity,
+            request=lambda task: task.request if isinstance(task, DeadlinePassed) else None,
+            after_deadline=True,
+            attempts=ATTEMPTS,
+        )
 
     @staticmethod
     def decode(message: Received) -> HttpOutcome | DeadlinePassed:

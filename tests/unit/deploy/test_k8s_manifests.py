@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from services.gateway.main import IN_HAND
+from services.gateway.ask_consumer import IN_HAND
 from shared.access.callers import Callers
 from shared.contracts.queues import topology
 from shared.errors import SettingsError

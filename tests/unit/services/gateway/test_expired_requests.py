@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from services.gateway.main import _dead_letter_consumer
 from services.gateway.replay_consumer import ReplayConsumer
 from shared.bus.port import Received
 from shared.contracts.deadline import DeadlinePassed
@@ -59,9 +58,7 @@ class Dying:
 
     async def look(self) -> list[Received]:
         """Let the gateway work until `dead` is empty; what is in the archive then."""
-        worker = Worker(
-            _dead_letter_consumer(self.gateway.dead), self.bus, OutcomeGuard(self.gateway.ledger), clock=lambda: LATE
-        )
+        worker = Worker(self.gateway.dead.consumer(), self.bus, OutcomeGuard(self.gateway.ledger), clock=lambda: LATE)
         while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
             await worker.process(delivery)
         return list(await self.bus.peek(DEAD, dead=True))

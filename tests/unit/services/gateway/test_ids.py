@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from services.gateway.expired_dead_letters import ExpiredDeadLetterScan
-from services.gateway.main import _dead_letter_consumer
 from services.gateway.waiters import HttpOutcome
 from shared.answer_cache import CachePartition
 from shared.budget.tenant import TenantBudget
@@ -98,7 +97,7 @@ class Office(Gateway):
     async def look_after_the_dead(self) -> None:
         """The gateway works until `dead` is empty."""
         outcomes = OutcomeGuard(self.ledger, self.clock)
-        worker = Worker(_dead_letter_consumer(self.dead), self.bus, outcomes, clock=self.clock)
+        worker = Worker(self.dead.consumer(), self.bus, outcomes, clock=self.clock)
         while (delivery := await self.bus.inbox(DEAD).receive(timedelta(0))) is not None:
             await worker.process(delivery)
 
