@@ -19,7 +19,7 @@ from shared.redis import FailFastRedis
 from shared.worker.ports import Ports
 from tests.crash_points.trap import Trap
 
-RECEIVE, RENEW = "bus receive", "bus renew"
+RECEIVE, RENEW, DEAD_LETTER = "bus receive", "bus renew", "bus dead-letter"
 SHARED = "ragbus:breaker:"
 """Keys of what all work on a queue has in common."""
 _BRIEF = 20
@@ -119,7 +119,7 @@ class TrappedDelivery:
         await self._trap.around(f"bus complete {self._of}", self._delivery.complete)
 
     async def dead_letter(self, reason: str, description: str) -> None:
-        await self._trap.around(f"bus dead-letter {self._of}", lambda: self._delivery.dead_letter(reason, description))
+        await self._trap.around(f"{DEAD_LETTER} {self._of}", lambda: self._delivery.dead_letter(reason, description))
 
     def forget(self) -> None:
         self._delivery.forget()

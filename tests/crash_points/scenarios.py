@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from tests.crash_points.ports import DEAD_LETTER
 from tests.crash_points.system import AGAIN, System, until
 
 Step = Callable[[System, str], Coroutine[Any, Any, None]]
@@ -156,11 +157,8 @@ def _garbage(queue: str) -> Step:
     return send
 
 
-def _dead_lettered(service: str) -> Step:
-    async def dead(system: System, mark: str) -> None:
-        await until(lambda: any("dead-letter" in effect.name for effect, _ in system.folder.seen(mark)))
-
-    return dead
+async def _dead_lettered(system: System, mark: str) -> None:
+    await until(lambda: any(DEAD_LETTER in effect.name for effect, _ in system.folder.seen(mark)))
 
 
 ANSWERED = frozenset({"answered"})
@@ -209,9 +207,9 @@ SCENARIOS = (
         lingers=10.0,
     ),
     Scenario("overdue", ("gateway",), _sentinel, _told, ends=frozenset({"expired"})),
-    Scenario("unreadable-retrieve", ("retriever",), _garbage("retrieve"), _dead_lettered("retriever")),
-    Scenario("unreadable-generate", ("generator",), _garbage("generate"), _dead_lettered("generator")),
-    Scenario("unreadable-event", ("indexer",), _garbage("blob-events"), _dead_lettered("indexer")),
+    Scenario("unreadable-retrieve", ("retriever",), _garbage("retrieve"), _dead_lettered),
+    Scenario("unreadable-generate", ("generator",), _garbage("generate"), _dead_lettered),
+    Scenario("unreadable-event", ("indexer",), _garbage("blob-events"), _dead_lettered),
     Scenario("document", ("indexer",), _writing("green"), _indexed("green")),
     Scenario("edited", ("indexer",), _writing("blue"), _indexed("blue"), prepare=_there),
     Scenario("removed", ("indexer",), _remove, _removed, prepare=_there),
