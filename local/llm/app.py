@@ -7,9 +7,9 @@ the rate limits, answer.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
@@ -50,11 +50,18 @@ class Model:
         with _noted(call):
             deployment = self._deployment(chat.model, request)
             fault = await self._meet_fault(request, call)
-            completion = _spoiled(_complete(call, chat, deployment), fault)
+            completion = _complete(call, chat, deployment, fault)
             headers = self._pay(deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens))
             await asyncio.sleep(fault.latency)
             call.status, call.completion_tokens = 200, completion.completion_tokens
-            return _chat_response(request, chat, completion, fault, call, headers | {"x-request-id": call.id})
+            headers["x-request-id"] = call.id
+            if not chat.stream:
+                return _json_response(wire.completion_body(completion), fault, headers)
+            azure = "deployment" in request.path_params
+            events = wire.chunks(completion, include_usage=chat.include_usage, azure=azure)
+            if fault.malformed:
+                events = iter(['data: {"id": "chatcmpl-\n\n', wire.CHUNK_DONE])
+            return EventStream(events, headers, fault, call)
 
     async def embeddings(self, request: Request) -> Response:
         """`POST …/embeddings`."""
@@ -66,11 +73,17 @@ class Model:
         with _noted(call):
             deployment = self._deployment(call.deployment, request)
             fault = await self._meet_fault(request, call)
-            _fit_each(texts, deployment)
+            longest = max(tokens.count(text) for text in texts)
+            if longest > deployment.context_window:
+                raise wire.too_long(deployment.context_window, longest, 0)
             headers = self._pay(deployment, call.prompt_tokens)
             await asyncio.sleep(fault.latency)
-            answer = await self._vectors(body, call, texts, dimensions)
+            if self.embedder.state.startswith("failed"):
+                raise ApiError(503, "model_unavailable", f"Embeddings {self.embedder.state}", type_="server_error")
+            encode = as_base64 if body.get("encoding_format") == "base64" else as_floats
+            rows = [encode(row) for row in await self.embedder.embed(texts, dimensions)]
             call.status = 200
+            answer = wire.embeddings_body(call.deployment, rows, call.prompt_tokens)
             return _json_response(answer, fault, headers | {"x-request-id": call.id})
 
     async def models(self, request: Request) -> Response:
@@ -124,13 +137,6 @@ class Model:
         if refused:
             raise wire.too_fast(deployment.name, refused, after)
         return limits.headers(after)
-
-    async def _vectors(self, body: Mapping[str, Any], call: Call, texts: list[str], dimensions: int) -> wire.Json:
-        if self.embedder.state.startswith("failed"):
-            raise ApiError(503, "model_unavailable", f"Embeddings {self.embedder.state}", type_="server_error")
-        rows = await self.embedder.embed(texts, dimensions)
-        encode = as_base64 if body.get("encoding_format") == "base64" else as_floats
-        return wire.embeddings_body(call.deployment, [encode(row) for row in rows], call.prompt_tokens)
 
 
 def create_app(model: Model) -> Starlette:
@@ -226,40 +232,19 @@ def _noted(call: Call) -> Iterator[None]:
         raise
 
 
-def _complete(call: Call, chat: Chat, deployment: Deployment) -> Completion:
+def _complete(call: Call, chat: Chat, deployment: Deployment, fault: Fault) -> Completion:
+    """What the model says, unless the fault says something else or does not know when to stop."""
     room = deployment.context_window - chat.prompt_tokens
     if room < (chat.max_tokens or 1):
         raise wire.too_long(deployment.context_window, chat.prompt_tokens, chat.max_tokens or 0)
     text, finish_reason = reply.shortened(reply.reply(chat.system, chat.users), chat.max_tokens or room)
+    if fault.says is not None or fault.repeat is not None:
+        text = " ".join([text if fault.says is None else fault.says] * (fault.repeat or 1))
+        finish_reason = "stop"
     used = tokens.count(text)
-    now = int(time.time())
-    return Completion(f"chatcmpl-{call.id}", chat.model, now, text, finish_reason, chat.prompt_tokens, used)
-
-
-def _spoiled(completion: Completion, fault: Fault) -> Completion:
-    """What is said when the model was told what to say, or does not know when to stop."""
-    if fault.says is None and fault.repeat is None:
-        return completion
-    text = " ".join([completion.text if fault.says is None else fault.says] * (fault.repeat or 1))
-    return replace(completion, text=text, finish_reason="stop", completion_tokens=tokens.count(text))
-
-
-def _fit_each(texts: list[str], deployment: Deployment) -> None:
-    longest = max(tokens.count(text) for text in texts)
-    if longest > deployment.context_window:
-        raise wire.too_long(deployment.context_window, longest, 0)
-
-
-def _chat_response(
-    request: Request, chat: Chat, completion: Completion, fault: Fault, call: Call, headers: dict[str, str]
-) -> Response:
-    if not chat.stream:
-        return _json_response(wire.completion_body(completion), fault, headers)
-    azure = "deployment" in request.path_params
-    events = wire.chunks(completion, include_usage=chat.include_usage, azure=azure)
-    if fault.malformed:
-        events = iter(['data: {"id": "chatcmpl-\n\n', wire.CHUNK_DONE])
-    return EventStream(events, headers, fault, call)
+    return Completion(
+        f"chatcmpl-{call.id}", chat.model, int(time.time()), text, finish_reason, chat.prompt_tokens, used
+    )
 
 
 def _json_response(body: wire.Json, fault: Fault, headers: dict[str, str]) -> Response:
