@@ -29,7 +29,7 @@ _BY_IDENTITY = (
 
 
 def only_first(callers: Callers) -> Callers:
-    """The installation with its first caller alone: each queue of a caller costs connections of an emulator."""
+    """The installation with its first caller alone."""
     first = callers.callers[0]
     return Callers(tenants={first.tenant: callers.tenants[first.tenant]}, callers=(first,))
 

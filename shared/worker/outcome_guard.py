@@ -8,6 +8,7 @@ not decided (`Envelope.decide`).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -87,7 +88,10 @@ class OutcomeGuard:
         if not envelope.decide:
             await send(replace(envelope, message=answer))
             return Sent(answer)
-        entry = await self._decide(request, answer)
+        # Without Redis the reply queue alone guards against a second outcome.
+        entry = None
+        with suppress(RedisUnavailable):
+            entry = await self._ledger.decide(request, answer)
         if entry is not None and not entry.asks_the_same(request):
             # Redis was unavailable at its admission, and its id belongs to another question.
             await self.ended(request, entry)
@@ -112,10 +116,12 @@ class OutcomeGuard:
                 raise
             # A namespace that takes less than Service Bus does otherwise; what is decided must be told all the same.
             winner = too_large(winner)
-            await self._replace(request, winner)
+            with suppress(RedisUnavailable):
+                await self._ledger.replace(request, winner)
             await send(replace(envelope, message=winner))
         if guarded:
-            await self._note_sent(request)
+            with suppress(RedisUnavailable):
+                await self._ledger.mark_delivered(request)
         elif entry is None and request.reply_to.queue != OUTCOMES:  # the gateway stores what arrives there
             self._note_later(request, winner)
         if self._tickets is not None and holder.reserved_tokens:  # a request refused at admission had no ticket
@@ -148,21 +154,3 @@ class OutcomeGuard:
             except RedisUnavailable:
                 self._unnoted.appendleft((request, answer))
                 await asyncio.sleep(self._again)
-
-    async def _decide(self, request: Request, answer: RequestOutcome) -> Entry | None:
-        try:
-            return await self._ledger.decide(request, answer)
-        except RedisUnavailable:
-            return None
-
-    async def _replace(self, request: Request, answer: RequestOutcome) -> None:
-        try:
-            await self._ledger.replace(request, answer)
-        except RedisUnavailable:
-            return
-
-    async def _note_sent(self, request: Request) -> None:
-        try:
-            await self._ledger.mark_delivered(request)
-        except RedisUnavailable:
-            return
