@@ -16,7 +16,7 @@ from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.contracts.request import ReplyTo, Request
 from shared.llm.tokens import count_tokens
 
-# A broker stamps a queue's default life on messages without one; nobody asks a question to wait for a day.
+# A broker gives messages without a time to live the queue's default, which is no deadline that a caller chose.
 NOT_A_DEADLINE = timedelta(days=1)
 
 
@@ -37,15 +37,15 @@ class Arrival:
     run: str = ""
     rerun: bool = False
     admitted_by: datetime | None = None
-    """Until when its caller waits for it to be admitted; none: as long as it can end in time."""
+    """Until when its caller waits for admission; None: as long as it can finish in time."""
     token: str = ""
-    """Stands for this sending of the ask: its redeliveries and retries have the same, a repeat has another."""
+    """Identifies this sending of the ask: its redeliveries and retries share it, a repeat has another."""
     over_http: bool = False
-    """Nothing delivers it again if this process dies; so a repeat takes up what the first one began."""
+    """Whether nothing delivers it again if this process dies; then a repeat continues what the first one began."""
     repeatable: bool = True
     """Whether another ask can come with its id."""
     identity: str = ""
-    """The request that it is, where that is known already; else `message_id` says so."""
+    """The request id, if it is known already; otherwise `message_id` determines it."""
 
     @property
     def is_replay(self) -> bool:
@@ -86,12 +86,12 @@ def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: dat
 
 
 def resolved(ask: Ask, caller: Caller) -> str:
-    """The name of the use case that is meant; empty when a caller of several names none."""
+    """The name of the use case; empty when a caller with several names none."""
     return ask.use_case or _only(caller)
 
 
 def bound_to(ask: Ask, caller: Caller) -> str:
-    """What the id of `ask` is bound to."""
+    """The digest that the id of `ask` is bound to."""
     return ask_digest(ask, resolved(ask, caller), caller.groups)
 
 
@@ -160,7 +160,7 @@ def _answer_by(arrival: Arrival, use_case: UseCase | None, now: datetime) -> dat
     asked = arrival.time_to_live
     allowed = use_case.deadline.allowed(asked if asked is not None and asked < NOT_A_DEADLINE else None)
     due = min(arrival.at + allowed, now + timedelta(seconds=use_case.deadline.longest))
-    # A property may be forged, so it can shorten what is allowed but not lengthen it.
+    # A property may be forged, so it can shorten the deadline but not extend it.
     return due if arrival.answer_by is None else min(due, arrival.answer_by)
 
 

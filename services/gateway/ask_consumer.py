@@ -76,7 +76,8 @@ class AskConsumer:
         return IncomingRequest(said, arrival)
 
     def arrival(self, message: Received) -> Arrival:
-        """Who sent `message`, by its queue; raises `Unprocessable` for a queue that is nobody's."""
+        """The arrival of `message`, whose caller its queue determines; raises `Unprocessable` for a queue without a
+        caller."""
         caller = self._callers.at_queue(message.queue)
         if caller is None:
             raise Unprocessable(Reason.UNAUTHORIZED, f"queue {message.queue} belongs to no caller in callers.yaml")
@@ -97,7 +98,7 @@ class AskConsumer:
         )
 
     def identify(self, message: Received) -> Identity:
-        """What the copies of `message` have in common."""
+        """The identity that the copies of `message` share."""
         caller = self._callers.at_queue(message.queue)
         name = (caller.tenant, caller.name) if caller else ("", message.queue)
         # A repeat is retried under ids of its own, or its queue would take them for those of the first.
@@ -134,7 +135,7 @@ class AskConsumer:
 
 
 def run_of(message: Received) -> str:
-    """Which replay `message` is (`p1`, `p2`, …); empty for a first run, and for anything that is no such name."""
+    """Which replay `message` is (`p1`, `p2`, …); empty for a first run and for an invalid name."""
     run = message.properties.get(RUN)
     return run if isinstance(run, str) and is_run(run) else ""
 
@@ -145,7 +146,7 @@ def is_run(name: str) -> bool:
 
 
 def token_of(message: Received) -> str:
-    """What stands for this sending of an ask; the same for its retries and for its dead letter."""
+    """The token of this sending of an ask; the same for its retries and its dead letter."""
     return ask_token(message.reply_to_session_id, message.first_number, message.body)
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.gateway.problems import Problem
 from shared.access.callers import Caller, Callers
 
-# How much of a wrong key says which key was meant.
+# Characters of a wrong key that identify the attempted key.
 PREFIX = 8
 
 
@@ -25,7 +25,7 @@ class Authentication:
         self._callers = callers
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """The caller whose key `headers` hold (names in lower case); raises `Problem` 400 or 401."""
+        """The caller whose key is in `headers` (names in lower case); raises `Problem` 400 or 401."""
         key = presented_key(headers)
         found = self._callers.with_key(key) if key else None
         if found is None:
@@ -58,7 +58,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
 class RequireKey:
     """ASGI middleware: a request without a valid key reaches no route, whatever its path, method or body.
 
-    Nor does one of a caller that has `at_once` requests at work: a request whose connection is gone works on.
+    Neither does a request of a caller that has `at_once` requests in progress: one whose connection is gone continues.
     """
 
     def __init__(self, app: ASGIApp, authentication: Authentication, at_once: int) -> None:
@@ -95,11 +95,11 @@ def too_many_requests(at_once: int) -> Problem:
 
 
 class Slowdown:
-    """How long the refusal of a peer, or of a key that begins like others before it, is held back.
+    """How long the refusal of a peer, or of keys with the same prefix, is delayed.
 
-    Each has `free` refusals at once, then one every `interval` seconds, and waits `longest` at the most
-    (a generic cell rate algorithm: one number per peer or prefix). The table keeps the `size` latest.
-    A valid key is never looked up here.
+    Each gets `free` refusals at once, then one every `interval` seconds, and waits at most `longest` (a generic cell
+    rate algorithm: one number per peer or prefix). The table keeps the `size` latest. A valid key is never looked up
+    here.
     """
 
     def __init__(self, *, free: int = 20, interval: float = 1.0, longest: float = 5.0, size: int = 1024) -> None:
@@ -110,7 +110,7 @@ class Slowdown:
         self._due: OrderedDict[str | int, float] = OrderedDict()
 
     def refused(self, address: str, key: str, now: float) -> float:
-        """Count a refusal of `address`, which sent `key` ("": none); how many seconds it waits for it."""
+        """Count a refusal of `address`, which sent `key` ("": none); returns the seconds until it is sent."""
         # Only a hash of the beginning: a mistyped key is nearly a key.
         subjects: list[str | int] = [_network(address)] + ([hash(key[:PREFIX])] if key else [])
         return max(self._wait(subject, now) for subject in subjects)
@@ -126,7 +126,7 @@ class Slowdown:
 
 
 def _network(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address, which is what one host is given."""
+    """An IPv4 address, or the /64 of an IPv6 address, which one host usually has."""
     if ":" not in address:
         return address
     try:

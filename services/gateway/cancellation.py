@@ -1,4 +1,4 @@
-"""Cancels a request: `cancelled` becomes its outcome, and the caller is told.
+"""Cancels a request: `cancelled` becomes its outcome and is sent to the caller.
 
 The worker that has the request finds out before its next paid call, or between two pieces of an answer.
 """
@@ -28,7 +28,7 @@ WAIT_FOR_REDIS = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The outcome of a request that its caller wanted to cancel, and the message that tells it."""
+    """The outcome of a request that its caller cancels, and the message with it."""
 
     answer: RequestOutcome
     envelope: Envelope
@@ -44,15 +44,16 @@ class Cancellation:
         clock: Callable[[], datetime],
         noted: Callable[[str], None] = lambda _request_id: None,
     ) -> None:
-        """`correct_budget`: gives a request's reserved tokens back. `noted`: hears of asks not admitted yet."""
+        """`correct_budget`: returns a request's reserved tokens. `noted`: called for asks that are not admitted yet."""
         self._ledger = ledger
         self._correct_budget = correct_budget
         self._clock = clock
         self._noted = noted
 
     async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
-        """Cancel what `caller` asked under a message id; raises `TryLater` while Redis is away, a few times."""
-        # `http/{Idempotency-Key}` takes back what the caller asked over HTTP, and may also be a message's own id.
+        """Cancel the ask of `caller` with this message id; raises `TryLater` while Redis is unavailable, a few
+        times."""
+        # `http/{Idempotency-Key}` names an ask over HTTP, but may also be a message's own id.
         protocols = ["", "http"] if cancel.message_id.startswith("http/") else [""]
         identities = [request_id(caller.tenant, caller.name, cancel.message_id, protocol) for protocol in protocols]
         try:
@@ -65,7 +66,7 @@ class Cancellation:
         return [outcome.envelope for outcome in outcomes if outcome is not None]
 
     async def cancel(self, identity: str, caller: Caller) -> Decided | None:
-        """The outcome of `caller`'s request `identity`; None when there is nobody to tell yet: it has not arrived.
+        """The outcome of `caller`'s request `identity`; None when the ask has not arrived yet.
 
         Raises `RedisUnavailable`.
         """
@@ -77,7 +78,7 @@ class Cancellation:
         request, now = entry.request, self._clock()
         answer = (await self._ledger.decide(request, cancelled(request, now))).answer or cancelled(request, now)
         if answer.outcome is Outcome.CANCELLED:
-            # What a call that is under way uses is charged when it is stopped.
+            # A running call is charged for its tokens when it is stopped.
             await self._correct_budget(request.tenant, request.spending, 0)
         log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(request, answer, now))

@@ -1,16 +1,16 @@
-"""One HTTP/1.1 connection: what a peer must have shown before its request costs anything.
+"""One HTTP/1.1 connection: what a peer must send before its request costs anything.
 
-uvicorn's protocol on llhttp, the parser of Node.js, which refuses what two servers could read differently
+uvicorn's protocol on llhttp, the parser of Node.js, which refuses messages that two servers could read differently
 (Content-Length beside Transfer-Encoding, bare line feeds, folded headers). This class adds, per request:
 
     waiting ──first byte──▶ headers ──key, Host, target──▶ body ──last byte──▶ waiting
        │ idle_seconds          │ header_seconds, 431          │ body_seconds, 413
        ▼                       ▼                              ▼
      closed                  a problem document, sent after the responses to earlier requests; then what still
-                             comes is read and thrown away for a moment (so that the peer reads the problem
-                             instead of a reset), and the connection is closed
+                             comes is read and discarded for a moment (so that the peer reads the problem instead of a
+                             reset), and the connection is closed
 
-Nothing behind a refused request is read as a request.
+Bytes after a refused request are not read as requests.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ from shared.contracts.outcome import Code
 PIPELINED = 8
 # Chunk sizes, extensions and trailers included: how many bytes may carry one of the body.
 CHUNKING = 8
-# After a refusal: how long, and how much of what the peer goes on sending, is read and thrown away.
+# After a refusal: for how many seconds, and how many bytes, further data of the peer is read and discarded.
 LINGER_STRANGER = (2.0, 1 << 20)
 LINGER_CALLER = (10.0, 16 << 20)
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the connections of one server share."""
+    """State that the connections of one server share."""
 
     authenticate: Callable[[Iterable[tuple[bytes, bytes]]], Caller]
     """Headers to their caller; raises `Problem`."""
@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
-    # -- what the transport says
+    # -- called by the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
         except Problem as problem:
             self._refuse(problem)
         except httptools.HttpParserError as error:
-            # What a callback raised is the context of what the parser raises.
+            # The parser's error has the callback's error as its context.
             cause = error.__context__
             broken = Problem(HTTPStatus.BAD_REQUEST, f"this is not a valid HTTP/1.1 request: {cause or error}")
             self._refuse(cause if isinstance(cause, Problem) else broken)
@@ -119,10 +119,10 @@ class Connection(HttpToolsProtocol):
             self._unread.cancel()
 
     def drop(self) -> None:
-        """Close at once, unanswered: there is no room for it."""
+        """Close at once without a response: there are too many connections."""
         self.transport.abort()
 
-    # -- what the parser says
+    # -- called by the parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -172,7 +172,7 @@ class Connection(HttpToolsProtocol):
         self._begin(_Reading.NOTHING)
         self._rest()
 
-    # -- what the application says
+    # -- called by the application
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -184,18 +184,18 @@ class Connection(HttpToolsProtocol):
         elif self._reading is _Reading.NOTHING:
             self._rest()
         else:
-            self._since = self.loop.time()  # what has begun to come has its whole time from here
+            self._since = self.loop.time()  # the time limit of a request that has begun starts here
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing: uvicorn's timer for idle connections, which a single byte takes away. `_late` closes them."""
+        """Do nothing: uvicorn's timer for idle connections, which a single byte cancels. `_late` closes them."""
 
     # -- reading
 
     def _feed(self, data: bytes) -> None:
         """Parse `data`; an offer to upgrade is ignored, as RFC 9110 7.8 allows.
 
-        Java's client makes one (`h2c`) with its first request. llhttp takes what follows the headers for the other
-        protocol, so the request is parsed once more without the offer.
+        Java's client makes one (`h2c`) with its first request. llhttp treats everything after the headers as the other
+        protocol, so the request is parsed again without the offer.
         """
         while True:
             try:
@@ -254,7 +254,7 @@ class Connection(HttpToolsProtocol):
             self._timer.cancel()
 
     def _late(self) -> None:
-        """The peer did not send in time what it had begun, or nothing at all."""
+        """The peer was too slow, or sent nothing."""
         if self._unanswered > (self._reading is _Reading.BODY):
             # The connection is not read while earlier requests are at work: that is our time.
             self._wait(self._limits.header_seconds, self._late)
@@ -274,7 +274,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Read no further request; answer `problem` once the earlier ones have their responses."""
-        # Without its traceback, whose frames hold what was received.
+        # Without its traceback, whose frames contain received data.
         self._refusal = problem = problem.with_traceback(None)
         self._spare = (LINGER_CALLER if self._caller else LINGER_STRANGER)[1]
         if self._timer is not None:
@@ -313,7 +313,7 @@ class Connection(HttpToolsProtocol):
             self._close_with(problem)
 
     def _close_with(self, problem: Problem) -> None:
-        """Send `problem`, and read what the peer still sends for a moment, so that it reads ours and no reset."""
+        """Send `problem`, and read further data for a moment, so that the peer reads it instead of a reset."""
         without_body = self.parser.get_method() == b"HEAD"
         self.transport.write(problem.closing_response(self.server_state.default_headers, without_body=without_body))
         self.transport.write_eof()

@@ -5,7 +5,7 @@
               the oldest is dropped        429 beyond a caller's     a caller's longest idle
               for a newer one              share                     makes room for its next
 
-A caller with a key gets in, whatever peers without one and other callers hold.
+Peers without a key and other callers cannot keep a caller with a key out.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may take. Seconds and bytes."""
+    """The limits of a connection, in seconds and bytes."""
 
     body: int = 128 * 1024
     """Of a request's body; more is 413."""
@@ -37,7 +37,7 @@ class Limits:
     total: int = 4096
 
     def within(self, descriptors: int) -> "Limits":
-        """The same for a process that may open so many `descriptors`: half of them are for all else."""
+        """These limits for a process with this many `descriptors`, of which connections use at most half."""
         total = max(2, min(self.total, descriptors // 2))
         return replace(self, total=total, unauthenticated=min(self.unauthenticated, max(1, total // 2)))
 
@@ -67,7 +67,7 @@ class Connections:
     def arrived(self, connection: Droppable) -> None:
         """A new connection, which has sent nothing yet."""
         if len(self) >= self.limits.total:
-            # With every connection at work there is no room; the newcomer is the one to go.
+            # Every connection is busy; drop the new one.
             oldest = next(iter(self._unauthenticated or self._idle), connection)
             self._drop(oldest)
             if oldest is connection:

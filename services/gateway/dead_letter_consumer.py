@@ -1,11 +1,12 @@
-"""The `dead` queue: what any queue on a request's path dead-lettered. The caller is told, the message archived.
+"""The `dead` queue: dead letters of every queue on a request's path. The caller gets an outcome, the message is
+archived.
 
 It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
 outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
 cannot be read binds nothing. Those alone are told it; a repeat is told the outcome instead if there is one.
 
-Of work that merely was late only the ask is kept, without the passages: an `expired.v1` is sent to `dead`, the original
-completed, and the copy archived when it comes round.
+Work that was only late is archived as its ask, without the passages: an `expired.v1` is sent to `dead`, the original is
+completed, and the copy is archived when it arrives.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,7 +49,7 @@ _WORK: dict[str, type[RetrievePassages] | type[GenerateAnswer]] = {
     kind.kind: kind for kind in (RetrievePassages, GenerateAnswer)
 }
 _LATE = frozenset({Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED})
-# How a dead letter is told. A caller can try again after what was a matter of time or of our making.
+# The outcome for each reason. A caller may try again after a failure of time or of ours.
 _TOLD: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
     Reason.SCHEMA_UNSUPPORTED: (Outcome.FAILED, Code.SCHEMA_UNSUPPORTED, False),
@@ -66,21 +67,21 @@ _UNKNOWN = (Outcome.FAILED, Code.CRASHED, True)
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A dead message and the request it was about; None when nobody can be told."""
+    """A dead letter and its request; None when no caller can be told."""
 
     request: Request | None
     reason: str
     description: str
     remains: ExpiredRequest | ArchiveInPlace | None = None
-    """What is kept of it; None: nothing."""
+    """What is archived; None: nothing."""
     is_ask: bool = False
-    """Whether it is what a caller sent, and no work of ours on it. What cannot be read has no `ask_digest`."""
+    """Whether it is a caller's ask, and not internal work. An unreadable one has no `ask_digest`."""
     is_told: bool = False
-    """Whether it is what is kept of a request whose caller has been told."""
+    """Whether it is the archived ask of a request whose caller has been told."""
 
 
 class DeadLetterConsumer:
-    """Tells callers what became of their requests."""
+    """Tells callers about their dead-lettered requests."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class DeadLetterConsumer:
                 log.warning("dead.nobody_to_tell", reason=dead.reason, detail=dead.description)
             return []
         outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
-        # What a bug said of itself is for us, not for the caller.
+        # A bug's own words are for the operator, not for the caller.
         message = (
             "an internal error occurred; the operator has its traceback"
             if dead.reason == Reason.CRASHED
@@ -147,25 +148,25 @@ class DeadLetterConsumer:
         bound = told.request if told is not None and told.decide else None
         if bound is not None:
             await self._correct_budget(bound.tenant, bound.spending, 0)
-            if dead.is_ask:  # the ticket of work is given back with its outcome, which says how long it took
+            if dead.is_ask:  # the ticket of work is returned with its outcome, which shows how long it took
                 await self._release(bound)
         return [told] if told is not None else []
 
     def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
-        """What is kept of a dead message, given what the ledger has on a request that is over."""
+        """What is archived of a dead letter, given the ledger's entry of a request that has ended."""
         if not isinstance(dead.remains, ExpiredRequest):
             return dead.remains
         answer = known.answer if known is not None else None
         ended_otherwise = answer is not None and answer.outcome is not Outcome.EXPIRED
         if known is not None and (ended_otherwise or known.is_past(dead.remains.request)):
-            # Another copy of the work was in time, it was cancelled, or it was asked anew.
+            # Another copy of the work was in time, the request was cancelled, or it was admitted again.
             return None
         return to_archive(dead.remains)
 
     async def _for_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
-        """What the sender of a dead ask is told; None: it was told before. `answer` says how the ask died."""
+        """What the sender of a dead-lettered ask is told; None: it was told before. `answer`: how the ask failed."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
-        # Of a replay, which an operator sent, the caller was told the first time.
+        # It is an operator's replay; the caller was told the first time.
         alone = None if request.run else to_one_ask(request, answer, request.token, now)
         try:
             if not readable and not request.rerun:
@@ -198,13 +199,13 @@ class DeadLetterConsumer:
             return None
         if kind is ReplayRequest and not request.rerun:
             return None
-        # Of a request so old that its outcome is forgotten, the caller was told long ago, by its sentinel.
+        # When a request is so old that its outcome is forgotten, its sentinel has told the caller long ago.
         return request if self._clock() - request.answer_by < KEEP else None
 
     def _of_ask(self, message: Received) -> Request | None:
         """A request for an ask that was never admitted: enough of one to answer it."""
         if message.dead_letter_source is None or message.subject == Cancel.kind:
-            # A cancellation is no request: what it was meant for has an outcome of its own.
+            # A cancellation is not a request; the request that it names has an outcome of its own.
             return None
         ask = replace(message, queue=message.dead_letter_source)
         try:
@@ -237,7 +238,7 @@ class DeadLetterConsumer:
 
 
 def _remains(message: Received, reason: str, description: str) -> ExpiredRequest | ArchiveInPlace | None:
-    """What is kept of our own dead work."""
+    """What is archived of dead-lettered internal work."""
     kept, kind = ArchiveInPlace(reason, description), message.subject or ""
     if reason not in _LATE:
         return kept

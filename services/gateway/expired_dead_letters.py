@@ -1,9 +1,9 @@
-"""Tells callers of what expired in `dead` itself, before the gateway had looked at it.
+"""Tells callers about messages that expired in `dead` before the gateway read them.
 
-A dead letter that is forwarded begins its time to live anew. If that is short, or the gateway away for longer, it
-expires a second time and lies in the archive, told to nobody. So the archive is looked through: what expired, and
-has no outcome in the ledger, gets one, and a repeat the one there is. Peeking changes nothing there, an outcome that
-was sent is not sent again, and the reply queue drops what the worker has told a repeat.
+A forwarded dead letter starts a new time to live. If that is short, or no gateway runs for longer, it expires again and
+its caller is not told. So the gateway scans the archive: an expired message without an outcome in the ledger gets one,
+and a repeat gets the existing one. Peeking changes nothing there, a sent outcome is not sent again, and the reply queue
+drops what a repeat already got.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class ExpiredDeadLetterScan:
                     await stopping.wait()
 
     async def once(self) -> int:
-        """Look through what is new; returns how many callers were told. Raises as peek and send do."""
+        """Scan new dead letters; returns how many callers were told. Raises what peek and send raise."""
         told = 0
         after = int(await self._redis.run(lambda redis: redis.get(CURSOR)) or 0)
         while page := await self._bus.peek(DEAD, dead=True, after=after, limit=PAGE):
@@ -71,7 +71,7 @@ class ExpiredDeadLetterScan:
                     told += await self._tell(message)
                 except UNAVAILABLE:
                     raise
-                except Exception as bug:  # noqa: BLE001 - one that cannot be told must not hide those after it
+                except Exception as bug:  # noqa: BLE001 - one failure must not stop the scan
                     log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug))
             after = page[-1].sequence_number
             await self._go_on_from(after)
@@ -81,9 +81,9 @@ class ExpiredDeadLetterScan:
         await self._redis.run(lambda redis: redis.set(CURSOR, number))
 
     async def _tell(self, message: Received) -> bool:
-        """Tell the caller of an expired message, if nobody has; says whether that was so."""
+        """Tell the caller of an expired message, if it was not told; returns whether it was told now."""
         is_old = message.enqueued_at is not None and self._clock() - message.enqueued_at > KEEP
-        if message.dead_letter_reason != Reason.TTL_EXPIRED or is_old:  # the ledger has forgotten what is old
+        if message.dead_letter_reason != Reason.TTL_EXPIRED or is_old:  # the ledger has forgotten old requests
             return False
         dead = self._dead_letters.decode(message)
         if dead.request is None:
@@ -92,7 +92,7 @@ class ExpiredDeadLetterScan:
         if entry is not None and entry.answer is not None and not dead.is_ask:
             return False
         if entry is None and dead.request.recorded:
-            # Redis lost it. Its sentinel has told its caller, and the queue that would drop a repeat has forgotten it.
+            # Redis lost it. Its sentinel has told the caller, and the reply queue's duplicate window has passed.
             return False
         envelopes = await self._dead_letters.handle(dead)
         for envelope in envelopes:

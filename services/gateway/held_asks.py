@@ -17,19 +17,19 @@ from shared.flow.tickets import Taken, Tickets
 from shared.redis import RedisUnavailable
 from shared.worker.slots import Leaving
 
-# Seconds between two looks for tickets while asks wait.
+# Seconds between two attempts to get tickets while asks wait.
 LOOK = 0.05
-# For so many asks of a tenant, tickets are asked for in one go.
+# How many asks of a tenant share one request for tickets.
 AT_ONCE = 64
-# Seconds that Redis may be away before held asks are admitted without it.
+# Seconds that Redis may be unavailable before held asks are admitted without it.
 PATIENCE = 2.0
 
 
 class Verdict(Enum):
-    """What became of the wish for a ticket."""
+    """The result of waiting for a ticket."""
 
-    ADMITTED = "there is a ticket, or nobody who gives any"
-    OVERLOADED = "it cannot end in time any more, or its caller waits no longer"
+    ADMITTED = "there is a ticket, or Redis is unavailable"
+    OVERLOADED = "it cannot finish in time, or its caller no longer waits"
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class HeldAsks:
         await self._tickets.give_back(request)
 
     def let_go(self, request_id: str) -> None:
-        """Its caller does not want it any more: it need not wait for a ticket, since the ledger will say so."""
+        """Stop waiting for a ticket, because its caller cancelled it; the ledger has the outcome."""
         for line in self._lines.values():
             _tell([held for held in line.asks if held.request.request_id == request_id], Verdict.ADMITTED)
 
@@ -109,7 +109,7 @@ class HeldAsks:
                 held.turn.set_exception(Leaving())
 
     async def _serve(self, tenant: str, line: _Line) -> None:
-        """Get tickets for all who come, as long as any wait; look again after a moment when there are none left."""
+        """Get tickets for all waiting asks; try again after a moment when there are none left."""
         try:
             await self._serve_all(tenant, line)
         finally:  # also after a bug: no ask may wait for ever
@@ -123,8 +123,8 @@ class HeldAsks:
             try:
                 taken = await self._take(tenant, [held.request for held in first])
             except RedisUnavailable:
-                # Nobody knows what is under way, so those who come are admitted; a generator still begins nothing that
-                # cannot end in time. Those who were held before wait a little, or each hiccup would let them all in.
+                # The requests in flight are unknown, so new asks are admitted; a generator still starts nothing that
+                # cannot finish in time. Held asks wait a little, so that a short failure does not let all of them in.
                 away = loop.time() - heard > PATIENCE
                 _tell([held for held in first if away or not held.refused], Verdict.ADMITTED)
                 self._tell_late(first, behind)
@@ -146,7 +146,7 @@ class HeldAsks:
         self._send_away(first[taken.granted :])
 
     def _tell_late(self, first: list[_Held], behind: list[_Held]) -> None:
-        """Refuse what is late of those that still wait; behind `first` there are only tickets once all of it have."""
+        """Refuse late ones among the waiting asks; asks behind `first` get tickets only after all of `first`."""
         if not all(held.turn.done() for held in first):
             _tell([held for held in (*first, *behind) if self._is_late(held.request, held.until)], Verdict.OVERLOADED)
 

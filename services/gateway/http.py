@@ -34,7 +34,7 @@ LONGEST_WAIT = 120.0
 
 
 class AskBody(MessagePart):
-    """What an HTTP caller posts: an `ask.v1` without its use case, which is in the path."""
+    """The body of a POST: an `ask.v1` without its use case, which is in the path."""
 
     question: str = Field(max_length=8_000)
     conversation: tuple[Any, ...] = ()
@@ -62,7 +62,7 @@ class _JsonRoute(APIRoute):
 
 
 def make_app(endpoint: HttpEndpoint, at_once: int = Limits.per_caller) -> FastAPI:
-    """The routes; `at_once` requests of a caller are at work at the same time."""
+    """The routes; a caller may have `at_once` requests in progress."""
     app = FastAPI(
         title="ragbus",
         version="1",

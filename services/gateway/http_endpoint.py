@@ -1,4 +1,4 @@
-"""What the routes of the gateway do: ask, look up an outcome, cancel.
+"""The handlers of the gateway's routes: ask, get an outcome, cancel.
 
 HTTP is just a caller whose replies go to `outcomes`.
 """
@@ -39,7 +39,7 @@ SEND_WITHIN = 5.0
 SERVICE_UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 # Seconds after which a caller may try again when the broker or Redis is unavailable.
 RETRY = {"Retry-After": "5"}
-# An ask may wait so long for being admitted, whatever its caller says of waiting for the outcome.
+# Seconds that an ask may always wait for admission, whatever its `wait`.
 SHORTEST_HOLD = 1.0
 # Another replica may have got the outcome; the ledger is asked in growing intervals.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
@@ -57,7 +57,7 @@ _STATUS = {
 
 
 class HttpEndpoint:
-    """What the routes do."""
+    """The handlers of the routes."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class HttpEndpoint:
         self._searches: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
-        """Admit, enqueue, and wait for up to `wait` seconds; for being admitted alone a little at the least."""
+        """Admit, enqueue, and wait up to `wait` seconds for the outcome; at least a moment for admission."""
         now, until = self._clock(), asyncio.get_running_loop().time() + wait
         token = uuid.uuid4().hex
         arrival = Arrival(
@@ -103,9 +103,9 @@ class HttpEndpoint:
         taken = await self._intake.take(ask, arrival)
         if isinstance(taken, Answered):
             answer = taken.answer
-            # A refusal is an error of this call; without a key nobody can ask for it again.
+            # A refusal is an error of this call; without a key it cannot be asked for again.
             if taken.standing is Standing.FIRST and (arrival.repeatable or not is_error(answer)):
-                with suppress(RedisUnavailable):  # it is in the response; the ledger has it for those who ask again
+                with suppress(RedisUnavailable):  # it is in the response; the ledger keeps it for repeats
                     entry = await self._ledger.decide(taken.request, answer, delivered=True)
                     if not entry.asks_the_same(taken.request):
                         return reply(id_reused(taken.request, self._clock()))
@@ -116,7 +116,7 @@ class HttpEndpoint:
             try:
                 await self._enqueue([*taken.envelopes])
             except Problem:
-                if not taken.resumed:  # what another ask admitted may be under way
+                if not taken.resumed:  # another ask's request may be in progress
                     await self._intake.take_back(taken.request, token)
                 raise
         left = until - asyncio.get_running_loop().time()
@@ -144,7 +144,7 @@ class HttpEndpoint:
             raise Problem(SERVICE_UNAVAILABLE, "the request cannot be cancelled now", headers=RETRY) from away
         if outcome is None:
             return accepted(request_id)
-        with suppress(Problem):  # it is the outcome all the same, and told by whoever meets the request next
+        with suppress(Problem):  # it is the outcome nevertheless; the next worker that has the request sends it
             await self._enqueue([outcome.envelope])
         return answered(outcome.answer)
 
@@ -159,7 +159,7 @@ class HttpEndpoint:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
     async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> RequestOutcome | None:
-        """The outcome, if it comes within `wait` seconds: handed over here, or found in the ledger.
+        """The outcome if it arrives within `wait` seconds, in this process or in the ledger.
 
         Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
         """
@@ -194,7 +194,7 @@ class HttpEndpoint:
             pause = min(LONGEST_PAUSE, pause * 1.5)
 
     async def _entry(self, caller: Caller, request_id: str) -> Entry:
-        """What is known of a request of `caller`; raises 404, also for another's, and 503."""
+        """The entry of a request of `caller`; raises `Problem` 404, also for another caller's, and 503."""
         try:
             entry = await self._ledger.find(request_id)
         except RedisUnavailable as away:

@@ -1,4 +1,4 @@
-"""What happens to an ask: its id, the cache, the budget, the sentinel, the queue.
+"""Taking in an ask: its id, the cache, the budget, the sentinel, the queue.
 
 For asks from a queue and over HTTP. It talks to Redis only, and every step works without it. The id comes first,
 whatever becomes of the ask: it belongs to the question that it came with first.
@@ -41,7 +41,7 @@ log = get_logger()
 
 
 class Standing(Enum):
-    """What the outcome that an ask gets at once is to its request."""
+    """How the outcome that an ask gets at once relates to its request."""
 
     FIRST = "its outcome: to be decided, and sent"
     SENT = "its outcome, which this ask got before"
@@ -51,7 +51,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """There is an outcome at once: a refusal, a cached answer, one from before, or it was cancelled before."""
+    """The ask has an outcome at once: a refusal, a cached answer, an earlier one, or an earlier cancellation."""
 
     request: Request
     answer: RequestOutcome
@@ -60,14 +60,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """Another ask with this id is being worked on, and its outcome will be this one's too."""
+    """Another ask with this id is in progress; its outcome will be this one's, too."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """This ask was dealt with, and has been admitted anew since."""
+    """This ask has its outcome, and a repeat has been admitted since."""
 
     request: Request
 
@@ -86,7 +86,7 @@ class Enqueued:
 
 
 class Intake:
-    """Takes asks in."""
+    """Decides what happens to an ask."""
 
     def __init__(
         self,
@@ -136,9 +136,9 @@ class Intake:
             await self._ledger.forget(request, token)
 
     async def _decide(self, ask: Ask, arrival: Arrival, *, bound_late: bool = False) -> Known | Enqueued:
-        """What the ledger says of the id comes first, whatever the rules and the budget say after.
+        """The ledger's entry for the id is checked first, before rules and budget.
 
-        `bound_late`: Redis did not say in time what the id is bound to, and the ask is looked at a second time.
+        `bound_late`: the second pass for an ask whose binding Redis did not answer in time.
         """
         verdict = admit(ask, arrival, self._use_cases, self._clock())
         request, entry = verdict.request, None
@@ -162,12 +162,12 @@ class Intake:
             taken = await self._admitted(ask, request, verdict.use_case, arrival, bound_late=bound_late)
         is_repeat = entry is not None and entry.token not in (None, arrival.token) and not arrival.run
         if is_repeat and isinstance(taken, Answered) and taken.answer.outcome is Outcome.REFUSED:
-            # The first ask is being looked at at this moment, and decides what becomes of the request.
+            # The first ask is being admitted at this moment; it decides.
             return replace(taken, standing=Standing.ALONE) if taken.standing is Standing.FIRST else taken
         return taken
 
     def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Known | None:
-        """What the ledger says of an ask; None: there is work to do."""
+        """What the ledger decides for an ask; None: there is work to do."""
         now = self._clock()
         if not entry.asks_the_same(request):
             log.warning("request.id_reused", request_id=request.request_id, tenant=request.tenant)
@@ -210,7 +210,7 @@ class Intake:
             cached = await self._cached(request, key, use_case) if ask.cache == "use" and not request.rerun else None
             if cached is not None:
                 return Answered(request, cached)
-        # The most that one call can use: what it does not use is given back after the call.
+        # The most that one call can use; unused tokens are returned after the call.
         tokens = use_case.context_window
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
         if refusal is not None:
@@ -223,12 +223,12 @@ class Intake:
         with suppress(RedisUnavailable):
             entry = await self._ledger.accept(request)
             if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
-                # Redis could not say in time what the id is bound to, and can now.
+                # Redis did not answer in time what the id is bound to, but does now.
                 await self._give_back(request)
                 return await self._decide(ask, arrival, bound_late=True)
             known = self._known(request, arrival, entry)
             if known is not None:
-                # It was cancelled while it was being looked at, or the ledger could not be asked before.
+                # It was cancelled during admission, or the ledger was unavailable before.
                 if not isinstance(known, Underway):
                     await self._give_back(request)
                 return known

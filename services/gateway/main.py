@@ -32,7 +32,7 @@ from shared.worker.runtime import Service, make_workers, run_worker
 
 
 async def compose(settings: GatewaySettings, ports: Ports) -> Service:
-    """The gateway's consumers, and the HTTP server beside them; raises `SettingsError`."""
+    """The gateway's consumers, with the HTTP server in the background; raises `SettingsError`."""
     # FastAPI and uvicorn are imported only where requests are served.
     from services.gateway.http import make_app
     from services.gateway.http_endpoint import HttpEndpoint
@@ -85,7 +85,7 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
         workers=workers,
         background=[server, scan.run, held.leave],
         # Not "connected to every queue": one caller's missing queue would close HTTP for all, and without a broker
-        # it answers GET from Redis and says 503 with Retry-After by itself.
+        # it answers GET from Redis, and 503 with Retry-After by itself.
         ready=is_open.is_set,
     )
 

@@ -15,7 +15,7 @@ from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
-# Worth another try although nobody can say when.
+# Worth another attempt, at an unknown time.
 _RETRYABLE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.INTERNAL_SERVER_ERROR}
 
 
@@ -28,7 +28,7 @@ class Problem(HTTPException):
         self.code = code or status.phrase.title().replace(" ", "")
 
     def body(self) -> bytes:
-        """The problem document, `application/problem+json`; of trying again it says what `Retry-After` does."""
+        """The problem document, `application/problem+json`, with the same wait as `Retry-After`."""
         wait = (self.headers or {}).get("Retry-After")
         return json.dumps(
             {

@@ -1,7 +1,7 @@
-"""A `replay.v1` as an ask: an expired request is admitted anew, by today's configuration and today's rights.
+"""A `replay.v1` as an ask: an expired request is admitted again, with today's configuration and rights.
 
-It is the run p{n} of its request, with an outcome of its own. Without that (it is no rerun) there is nothing to do: its
-caller was told that it expired before anything of it was archived.
+It is the run p{n} of its request, with an outcome of its own. If it is not a rerun, there is nothing to do: its caller
+got `expired` before the ask was archived.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ TICKET_WITHIN = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """An expired request to be admitted anew; None: it has its outcome, and gets no other."""
+    """An expired request to admit again; None: it keeps its outcome."""
 
     incoming: IncomingRequest | None
 
 
 class ReplayConsumer:
-    """Takes them to where asks go."""
+    """Admits replays like asks."""
 
     def __init__(self, callers: Callers, ask_consumer: AskConsumer) -> None:
         self._callers = callers
         self._ask_consumer = ask_consumer
 
     def decode(self, message: Received) -> Replay:
-        """What `message` wants to be admitted; raises `Unprocessable`."""
+        """The request to admit; raises `Unprocessable`."""
         return Replay(_read(message, self._callers))
 
     async def handle(self, replay: Replay, attempt: int = 1) -> Sequence[Envelope]:
@@ -53,7 +53,7 @@ def _read(message: Received, callers: Callers) -> IncomingRequest | None:
     if not is_run(request.run):
         raise Unprocessable(Reason.SCHEMA_INVALID, f"run: {request.run[:32]!r} is not p{{n}}; use `ragbus replay`")
     caller = _caller(request, callers)
-    # As the ask's own body would be read: what was allowed then need not be today.
+    # Validate it like an ask's body, because today's limits may differ.
     asked = Ask.model_construct(
         question=request.question, conversation=request.conversation, use_case=request.use_case
     ).encode()
@@ -70,7 +70,7 @@ def _read(message: Received, callers: Callers) -> IncomingRequest | None:
         answer_by=when(message.properties.get(ANSWER_BY)),
         run=request.run,
         rerun=True,
-        # It must not hold up the outcomes that come on this queue: without a ticket soon, the run is refused.
+        # It must not delay the outcomes on this queue: without a ticket soon, the run is refused.
         admitted_by=at + TICKET_WITHIN,
         token=token_of(message),
     )

@@ -15,10 +15,10 @@ from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
-# asyncio accepts as many connections in a turn of the loop as it is told the backlog is, before it reads from one.
-# A few, so that a flood of new connections does not delay those that are open, and drops none that has just come.
+# asyncio accepts up to `backlog` connections in one turn of the event loop, before it reads from one. A few, so that a
+# flood of new connections does not delay open ones or drop one that has just arrived.
 ACCEPTED_AT_ONCE = 4
-# What the kernel holds until then.
+# The kernel's backlog.
 BACKLOG = 1024
 # How often dropped connections are logged, in seconds.
 LOG_EVERY = 10.0
@@ -27,7 +27,7 @@ LOG_EVERY = 10.0
 def http_server(
     app: Any, host: str, port: int, authentication: Authentication, limits: Limits, *, is_open: asyncio.Event
 ) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Something to run beside the workers: serves `app` until told to stop, then finishes open requests.
+    """A background task that serves `app` until it is stopped, then finishes open requests.
 
     `is_open` is set when callers can connect.
     """

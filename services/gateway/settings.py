@@ -9,7 +9,7 @@ SECRET_LENGTH = 16
 
 
 class GatewaySettings(WorkerSettings):
-    """What the gateway is told beyond what every worker is."""
+    """The gateway's own settings."""
 
     http_host: str = Field(default="127.0.0.1", description="the address that the HTTP endpoint listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
@@ -52,7 +52,7 @@ class GatewaySettings(WorkerSettings):
         return secret
 
     def http_limits(self) -> Limits:
-        """What a connection of the HTTP endpoint may take."""
+        """The limits of an HTTP connection."""
         return Limits(
             header_seconds=self.http_header_timeout,
             body_seconds=self.http_body_timeout,

@@ -35,7 +35,7 @@ class Waiters:
         self._waiting: dict[tuple[str, int], list[asyncio.Future[HttpOutcome]]] = {}
 
     def join(self, request_id: str, admission: int = 0) -> "asyncio.Future[HttpOutcome]":
-        """A future for the outcome of an admission; leave again when it is no longer needed."""
+        """A future for the outcome of an admission; call `leave` when it is no longer needed."""
         future: asyncio.Future[HttpOutcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((request_id, admission), []).append(future)
         return future
@@ -53,7 +53,7 @@ class Waiters:
         return (request_id, admission) in self._waiting
 
     def tell(self, filed: "HttpOutcome") -> None:
-        """Hand an outcome to everybody who waits for it; a rerun's is not its request's."""
+        """Hand an outcome to all waiters; a rerun's outcome is not its request's."""
         answer = filed.answer
         key = f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id
         for future in self._waiting.pop((key, filed.admission), []):

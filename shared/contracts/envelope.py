@@ -33,7 +33,7 @@ class Envelope:
     expires_at: datetime | None = None
     request: Request | None = None
     decide: bool = True
-    """Of an outcome: whether it is decided for `request` before it is sent. Not so: it is told to one ask alone."""
+    """For an outcome: whether it is decided for `request` before it is sent. If not, only one ask gets it."""
     again: bool = False
     """For an outcome that only one ask gets: whether it is the request's outcome, which was sent before."""
 

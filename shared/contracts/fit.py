@@ -1,7 +1,7 @@
 """How large a request and its outcome may be, and how a larger outcome is cut. Pure.
 
-An outcome that is decided and then refused by the broker would be told to nobody: so it is cut, or becomes
-`failed (PayloadTooLarge)`, before it is decided. Sizes are bytes of JSON, in which a character takes one to six.
+An outcome that is decided and then refused by the broker would reach no caller. So it is cut, or becomes `failed
+(PayloadTooLarge)`, before it is decided. Sizes are bytes of JSON, in which a character takes one to six.
 """
 
 import re

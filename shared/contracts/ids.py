@@ -4,7 +4,7 @@
     {request}/{stage}/r{n}         its n-th retry
     {request}/{stage}/p{n}         its n-th replay, and everything that follows from it
     {request}/{stage}/p{n}/r{m}    a retry inside a replay
-    {request}/{stage}/a{n}         its n-th admission anew, after a retryable outcome; then …/a{n}/p{m}, …/a{n}/r{m}
+    {request}/{stage}/a{n}         its n-th later admission, after a retryable outcome; then …/a{n}/p{m}, …/a{n}/r{m}
     {request}/ask/{token}/r{n}     the n-th retry of an ask on its own queue
     {request}/reply                the outcome; a rerun's is {request}/reply/p{n}
     {request}/reply/{token}        what one ask alone is told: the outcome once more for a repeat, that it could not be

@@ -2,7 +2,7 @@
 
 Estimate   mean and mean deviation, each moved a little by every observation, as TCP estimates its round trips
            (RFC 6298); four numbers, so that it can be kept in Redis. What was cut off doubles the mean, as TCP doubles
-           its time-out: it took longer, but nobody knows how much.
+           its time-out: it took longer, by an unknown time.
 Recent     three of four of the last observations took no longer. One call that took ten times as long says little,
            and is forgotten soon; for that a few observations have to be kept.
 """

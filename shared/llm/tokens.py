@@ -1,7 +1,7 @@
 """How many tokens a text is, without a vocabulary (those are downloaded, and a laptop may be offline).
 
-An estimate that errs upwards: what we plan with must not overflow a window. What was spent is corrected
-with the provider's own count.
+An estimate that errs upwards: what we plan with must not overflow a window. Budgets are corrected to the provider's own
+count.
 """
 
 import re

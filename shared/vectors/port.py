@@ -90,7 +90,7 @@ class Hit:
 
 
 class DocumentState(StrEnum):
-    """Whether the document is there. A deleted one stays as a tombstone, so that versions only grow."""
+    """Whether the document exists. A deleted one stays as a tombstone, so that versions only grow."""
 
     LIVE = "live"
     DELETED = "deleted"
@@ -115,7 +115,7 @@ class Document:
     passages: int
     updated_at: datetime
     finished: bool = False
-    """Whether the caches were told of this version and older passages were collected."""
+    """Whether cached answers were evicted for this version and older passages were collected."""
 
     @property
     def id(self) -> str:
@@ -198,7 +198,7 @@ class Registry(Protocol):
         """Store the entry if the document is at version `expected` (None: not registered); returns whether it is
         current now.
 
-        Exactly one of several writers with the same expectation and different builds is told yes.
+        Of several writers with the same expectation and different builds, exactly one gets True.
         """
 
 

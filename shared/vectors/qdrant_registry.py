@@ -76,7 +76,8 @@ class QdrantRegistry:
             }
         )
         await self._upsert(document, condition)
-        # The upsert answers "completed" whether or not its condition held; only the stored build tells who won.
+        # The upsert answers "completed" whether or not its condition held; only the stored build shows which writer
+        # won.
         stored = (await self.get([document.id])).get(document.id)
         return stored is not None and stored.build_id == document.build_id
 
