@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from benchmarks.desk import BATCH, Desk, desks
 from benchmarks.figures import Aim, Figure
 from benchmarks.process import MeasuredBroker, compiled, not_compiled
+from benchmarks.queue_client import BATCH, QueueClient, queue_clients
 
 STARTS = 11
 QUEUED = 20_000
@@ -75,9 +75,9 @@ async def _per_message(size: int, rounds: int) -> Figure:
     found = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder, MeasuredBroker(Path(folder)) as broker:
-            async with desks(broker.connection_string, "bench") as [desk]:
+            async with queue_clients(broker.connection_string, "bench") as [queue_client]:
                 before = broker.memory
-                await desk.send_batches(QUEUED, b"x" * size)
+                await queue_client.send_batches(QUEUED, b"x" * size)
                 found.append((broker.memory - before) / QUEUED)
     return Figure(f"memory of a queued message of {size:,} B", found, "B", Aim(1.6 * size + 600), f"{QUEUED:,} queued")
 
@@ -85,21 +85,21 @@ async def _per_message(size: int, rounds: int) -> Figure:
 async def _growth(messages: int) -> Figure:
     """How much memory grows from the first tenth of the messages to the last."""
     with tempfile.TemporaryDirectory() as folder, MeasuredBroker(Path(folder)) as broker:
-        async with desks(broker.connection_string, "bench") as [desk]:
+        async with queue_clients(broker.connection_string, "bench") as [queue_client]:
             seen = []
             for _ in range(_TENTHS):
-                await _pass_through(desk, messages // _TENTHS)
+                await _pass_through(queue_client, messages // _TENTHS)
                 seen.append(broker.memory / 1e6)
     steps = ", ".join(f"{after - before:+.2f}" for before, after in pairwise(seen))
     note = f"{seen[0]:.1f} MB after the first tenth, then {steps}; half of them completed, half deleted"
     return Figure(f"growth of memory over {messages:,} messages", [seen[-1] - seen[0]], "MB", Aim(1), note)
 
 
-async def _pass_through(desk: Desk, count: int) -> None:
+async def _pass_through(queue_client: QueueClient, count: int) -> None:
     for _ in range(0, count, 2 * BATCH):
-        await desk.send_batches(2 * BATCH)
-        await desk.take_batches(BATCH)
-        await desk.complete_at_once(BATCH)
+        await queue_client.send_batches(2 * BATCH)
+        await queue_client.take_batches(BATCH)
+        await queue_client.complete_at_once(BATCH)
 
 
 async def restart() -> list[Figure]:
@@ -111,8 +111,8 @@ async def restart() -> list[Figure]:
         taken = [_recovered(folder, options) for _ in range(_RESTARTS)]
         with MeasuredBroker(folder, *options) as broker:
             taken.append(broker.ready_after)
-            async with desks(broker.connection_string, "bench") as [desk]:
-                await desk.take_batches(STORED)
+            async with queue_clients(broker.connection_string, "bench") as [queue_client]:
+                await queue_client.take_batches(STORED)
     name, note = (
         f"restart with {STORED:,} stored messages of 1 KB",
         "killed each time; all were received after the last",
@@ -122,8 +122,8 @@ async def restart() -> list[Figure]:
 
 async def _fill(folder: Path, options: tuple[str, ...]) -> None:
     with MeasuredBroker(folder, *options) as broker:
-        async with desks(broker.connection_string, "bench") as [desk]:
-            await desk.send_batches(STORED)
+        async with queue_clients(broker.connection_string, "bench") as [queue_client]:
+            await queue_client.send_batches(STORED)
         broker.kill()
 
 

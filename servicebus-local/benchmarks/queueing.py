@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.desk import Desk, desks
 from benchmarks.figures import Aim, Figure
 from benchmarks.process import MeasuredBroker, Meter
+from benchmarks.queue_client import QueueClient, queue_clients
 
 DEPTHS = (1, 10, 100, 1000, 10_000, 100_000)
 _MESSAGES = 100
@@ -24,21 +24,21 @@ async def depth(rounds: int) -> list[Figure]:
     """
     queues = [f"depth-{depth}" for depth in DEPTHS]
     with tempfile.TemporaryDirectory() as folder, MeasuredBroker(Path(folder), queues=queues) as broker:
-        async with desks(broker.connection_string, *queues) as opened:
-            for desk, depth in zip(opened, DEPTHS, strict=True):
-                await desk.send_batches(depth, _SMALL)
-                await _cost(broker, desk)  # warms up
-            turns = [[await _cost(broker, desk) for desk in opened] for _ in range(_TURNS * rounds)]
+        async with queue_clients(broker.connection_string, *queues) as opened:
+            for queue_client, depth in zip(opened, DEPTHS, strict=True):
+                await queue_client.send_batches(depth, _SMALL)
+                await _cost(broker, queue_client)  # warms up
+            turns = [[await _cost(broker, queue_client) for queue_client in opened] for _ in range(_TURNS * rounds)]
     return _by_depth([*zip(*turns, strict=True)])
 
 
-async def _cost(broker: MeasuredBroker, desk: Desk) -> float:
+async def _cost(broker: MeasuredBroker, queue_client: QueueClient) -> float:
     """Microseconds of broker CPU for a message on its whole way, which leaves the queue as deep as it was."""
     gc.collect()
     meter = Meter(broker)
     for _ in range(_MESSAGES):
-        await desk.send(1, _SMALL)
-        await desk.receive(1)
+        await queue_client.send(1, _SMALL)
+        await queue_client.receive(1)
     return meter.cost(_MESSAGES).broker
 
 
@@ -54,10 +54,10 @@ def _by_depth(costs: list[tuple[float, ...]]) -> list[Figure]:
 async def latency(rounds: int) -> list[Figure]:
     """Milliseconds from sending to receiving, while the queue is empty and a receiver waits."""
     with tempfile.TemporaryDirectory() as folder, MeasuredBroker(Path(folder)) as broker:
-        async with desks(broker.connection_string, "bench") as [desk]:
-            await desk.travel()
+        async with queue_clients(broker.connection_string, "bench") as [queue_client]:
+            await queue_client.travel()
             meter = Meter(broker)
-            series = [[1000 * await desk.travel() for _ in range(_JOURNEYS)] for _ in range(rounds)]
+            series = [[1000 * await queue_client.travel() for _ in range(_JOURNEYS)] for _ in range(rounds)]
             cost = meter.cost(_JOURNEYS * rounds)
     note = f"{_JOURNEYS} messages each time; with its completion one uses {cost.broker:.0f} µs of CPU here, "
     note += f"{cost.sdk:.0f} µs in the SDK"

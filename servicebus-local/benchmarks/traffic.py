@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.desk import Desk, desks
 from benchmarks.figures import Aim, Figure
 from benchmarks.process import Cost, MeasuredBroker, Meter
+from benchmarks.queue_client import QueueClient, queue_clients
 
 ONE_BY_ONE = 500
 IN_BATCHES = 2000
@@ -29,16 +29,16 @@ class Step(NamedTuple):
     part: str
     name: str
     messages: int
-    work: Callable[[Desk, int], Awaitable[object]]
+    work: Callable[[QueueClient, int], Awaitable[object]]
     aim: Aim | None = None
 
 
 # In this order: each step that receives finds what the one before it sent.
-SEND = Step("send", "send one by one", ONE_BY_ONE, Desk.send, Aim(0.4))
-RECEIVE = Step("receive", "receive and complete one by one", ONE_BY_ONE, Desk.receive, Aim(0.4))
-SEND_BATCHES = Step("batch", "send batches of 100", IN_BATCHES, Desk.send_batches)
-TAKE_BATCHES = Step("batch", "receive batches of 100 and delete", IN_BATCHES, Desk.take_batches)
-COMPLETE_BATCHES = Step("batch", "receive batches of 100, complete in turn", IN_BATCHES, Desk.complete_in_turn)
+SEND = Step("send", "send one by one", ONE_BY_ONE, QueueClient.send, Aim(0.4))
+RECEIVE = Step("receive", "receive and complete one by one", ONE_BY_ONE, QueueClient.receive, Aim(0.4))
+SEND_BATCHES = Step("batch", "send batches of 100", IN_BATCHES, QueueClient.send_batches)
+TAKE_BATCHES = Step("batch", "receive batches of 100 and delete", IN_BATCHES, QueueClient.take_batches)
+COMPLETE_BATCHES = Step("batch", "receive batches of 100, complete in turn", IN_BATCHES, QueueClient.complete_in_turn)
 _ONE_BY_ONE = (SEND, RECEIVE)
 _IN_BATCHES = (SEND_BATCHES, TAKE_BATCHES, SEND_BATCHES._replace(name="not shown"), COMPLETE_BATCHES)
 
@@ -48,7 +48,7 @@ class Variant(NamedTuple):
 
     keeping: str
     broker: MeasuredBroker
-    desk: Desk
+    queue_client: QueueClient
     steps: tuple[Step, ...]
 
 
@@ -81,16 +81,16 @@ async def _variant(keeping: str, steps: tuple[Step, ...]) -> AsyncIterator[Varia
     with tempfile.TemporaryDirectory() as folder:
         stored = ("--data", folder) if KEEPINGS[keeping] else ()
         with MeasuredBroker(Path(folder), *stored, *KEEPINGS[keeping]) as broker:
-            async with desks(broker.connection_string, "bench") as [desk]:
-                yield Variant(keeping, broker, desk, steps)
+            async with queue_clients(broker.connection_string, "bench") as [queue_client]:
+                yield Variant(keeping, broker, queue_client, steps)
 
 
 async def _round(variants: list[Variant], costs: Costs) -> None:
-    for keeping, broker, desk, steps in variants:
+    for keeping, broker, queue_client, steps in variants:
         for step in steps:
             gc.collect()  # the garbage of the step before is not this one's
             meter = Meter(broker)
-            await step.work(desk, step.messages)
+            await step.work(queue_client, step.messages)
             costs.setdefault((keeping, step.name), []).append(meter.cost(step.messages))
 
 
@@ -122,11 +122,11 @@ def _sum(sent: Cost, received: Cost) -> Cost:
 async def concurrent(rounds: int) -> list[Figure]:
     """Completing a hundred messages at once, against one after the other, in messages per second."""
     async with _variant("memory", ()) as variant:
-        await _completed(variant.desk, variant.desk.complete_at_once)
+        await _completed(variant.queue_client, variant.queue_client.complete_at_once)
         pairs = [
             (
-                await _completed(variant.desk, variant.desk.complete_at_once),
-                await _completed(variant.desk, variant.desk.complete_in_turn),
+                await _completed(variant.queue_client, variant.queue_client.complete_at_once),
+                await _completed(variant.queue_client, variant.queue_client.complete_in_turn),
             )
             for _ in range(rounds)
         ]
@@ -136,8 +136,8 @@ async def concurrent(rounds: int) -> list[Figure]:
     return [Figure("100 concurrent completes", ratios, "× in turn", Aim(1.3, at_least=True), note)]
 
 
-async def _completed(desk: Desk, work: Callable[[int], Awaitable[float]]) -> float:
+async def _completed(queue_client: QueueClient, work: Callable[[int], Awaitable[float]]) -> float:
     """Messages completed each second."""
-    await desk.send_batches(IN_BATCHES)
+    await queue_client.send_batches(IN_BATCHES)
     gc.collect()
     return IN_BATCHES / await work(IN_BATCHES)

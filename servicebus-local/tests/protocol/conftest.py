@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from servicebus_local.testing import LocalBus
-from tests.protocol.desk import CLOCK, DESKS, QUEUES, Desk, client_of
+from tests.protocol.queue_client import CLOCK, QUEUE_CLIENTS, QUEUES, QueueClient, client_of
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def desks() -> AsyncIterator[dict[str, Desk]]:
-    """A desk at every queue of the shared bus."""
+async def queue_clients() -> AsyncIterator[dict[str, QueueClient]]:
+    """A queue_client at every queue of the shared bus."""
     async with LocalBus(QUEUES, clock=CLOCK) as bus, client_of(bus) as client:
-        desks = {name: Desk(bus, client, name) for name in DESKS}
+        queue_clients = {name: QueueClient(bus, client, name) for name in QUEUE_CLIENTS}
         try:
-            await asyncio.gather(*(desk.open_all() for desk in desks.values()))
-            desks["answers"] = Desk(bus, client, "answers")  # its receivers name a session each
-            await desks["answers"].open(desks["answers"].sender)
-            yield desks
+            await asyncio.gather(*(queue_client.open_all() for queue_client in queue_clients.values()))
+            queue_clients["answers"] = QueueClient(bus, client, "answers")  # its receivers name a session each
+            await queue_clients["answers"].open(queue_clients["answers"].sender)
+            yield queue_clients
         finally:
-            await asyncio.gather(*(desk.close() for desk in desks.values()))
+            await asyncio.gather(*(queue_client.close() for queue_client in queue_clients.values()))

@@ -15,7 +15,7 @@ from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
 from servicebus_local.testing import LocalBus, ManualClock
 from tests.protocol.admin import client_at, sync_client_at
-from tests.protocol.desk import Desk, desk_at, topology
+from tests.protocol.queue_client import QueueClient, queue_client_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,9 +41,9 @@ async def bus() -> AsyncIterator[LocalBus]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def dead(bus: LocalBus) -> AsyncIterator[Desk]:
-    async with desk_at(bus, "dead") as desk:
-        yield desk
+async def dead(bus: LocalBus) -> AsyncIterator[QueueClient]:
+    async with queue_client_at(bus, "dead") as queue_client:
+        yield queue_client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -65,7 +65,7 @@ async def test_health_is_ok_while_connections_are_accepted(bus: LocalBus) -> Non
     assert status == 200
 
 
-async def test_connections_are_counted_and_named(bus: LocalBus, dead: Desk) -> None:
+async def test_connections_are_counted_and_named(bus: LocalBus, dead: QueueClient) -> None:
     _, seen = await fetch(bus, "/connections")
     assert seen["current"] == 2
     assert seen["peak"] >= 2
@@ -104,7 +104,7 @@ async def test_all_queues_are_listed_page_by_page(admin: ServiceBusAdministratio
 
 
 async def test_runtime_properties_count_messages_where_they_are(
-    bus: LocalBus, dead: Desk, admin: ServiceBusAdministrationClient
+    bus: LocalBus, dead: QueueClient, admin: ServiceBusAdministrationClient
 ) -> None:
     await dead.sender.send_messages([ServiceBusMessage("x" * 100) for _ in range(4)])
     await dead.receiver.dead_letter_message(await dead.next(), reason="r")

@@ -23,7 +23,7 @@ from azure.servicebus.management import AuthorizationRule, CorrelationRuleFilter
 
 from servicebus_local.testing import LocalBus, ManualClock, connection_string
 from tests.protocol.admin import Admin, client_at
-from tests.protocol.desk import SOON, client_of
+from tests.protocol.queue_client import SOON, client_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

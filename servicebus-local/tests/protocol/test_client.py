@@ -29,7 +29,7 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.testing import LocalBus
-from tests.protocol.desk import SOON, topology
+from tests.protocol.queue_client import SOON, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

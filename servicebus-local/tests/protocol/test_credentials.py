@@ -20,8 +20,8 @@ from azure.servicebus.exceptions import (
 
 from servicebus_local.bus.topology import AccessRule, Right
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON
 from tests.protocol.peer import Socket, signature
+from tests.protocol.queue_client import SOON
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,7 +51,7 @@ def told(error: ServiceBusError) -> str:
     return str(error.inner_exception)
 
 
-class Door:
+class GuardedBus:
     """A bus, and clients with whatever credential a test wants."""
 
     def __init__(self, bus: LocalBus) -> None:
@@ -89,47 +89,47 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(**options: Any) -> AsyncIterator[Door]:
-    """Start a bus with a door."""
+async def door_to(**options: Any) -> AsyncIterator[GuardedBus]:
+    """Start a bus with a guarded."""
     async with LocalBus(CONFIG, **options) as bus:
-        door = Door(bus)
+        guarded = GuardedBus(bus)
         try:
-            yield door
+            yield guarded
         finally:
-            await door.close()
+            await guarded.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def door() -> AsyncIterator[Door]:
-    async with door_to(keys=POLICIES) as door:
-        yield door
+async def guarded() -> AsyncIterator[GuardedBus]:
+    async with door_to(keys=POLICIES) as guarded:
+        yield guarded
 
 
-async def test_who_may_send_cannot_listen(door: Door) -> None:
-    client = door.client(AzureNamedKeyCredential("sends", "ks"))
+async def test_who_may_send_cannot_listen(guarded: GuardedBus) -> None:
+    client = guarded.client(AzureNamedKeyCredential("sends", "ks"))
     sender = client.get_queue_sender("orders")
-    _, [refused] = await asyncio.gather(door.open(sender), door.refused(client.get_queue_receiver("orders")))
+    _, [refused] = await asyncio.gather(guarded.open(sender), guarded.refused(client.get_queue_receiver("orders")))
     assert isinstance(refused, ServiceBusAuthorizationError)
     assert "'Listen' claim(s) are required" in str(refused)
     [number] = await sender.schedule_messages(ServiceBusMessage("later"), datetime.now(UTC) + timedelta(days=1))
     await sender.cancel_scheduled_messages(number)
 
 
-async def test_who_may_listen_cannot_send(door: Door) -> None:
-    client = door.client(AzureNamedKeyCredential("listens", "kl"))
+async def test_who_may_listen_cannot_send(guarded: GuardedBus) -> None:
+    client = guarded.client(AzureNamedKeyCredential("listens", "kl"))
     receiver = client.get_subscription_receiver("news", "all")
-    _, [refused] = await asyncio.gather(door.open(receiver), door.refused(client.get_topic_sender("news")))
+    _, [refused] = await asyncio.gather(guarded.open(receiver), guarded.refused(client.get_topic_sender("news")))
     assert isinstance(refused, ServiceBusAuthorizationError)
     assert "'Send' claim(s) are required" in str(refused)
     assert await receiver.peek_messages() == []
 
 
-async def test_the_policy_of_an_entity_opens_it_and_nothing_else(door: Door) -> None:
-    client = door.client(AzureNamedKeyCredential("of-orders", "ko"))
+async def test_the_policy_of_an_entity_opens_it_and_nothing_else(guarded: GuardedBus) -> None:
+    client = guarded.client(AzureNamedKeyCredential("of-orders", "ko"))
     sender, receiver = client.get_queue_sender("orders"), client.get_queue_receiver("orders")
     _, errors = await asyncio.gather(
-        door.open(sender, receiver),
-        door.refused(client.get_queue_sender("other"), client.get_topic_sender("news")),
+        guarded.open(sender, receiver),
+        guarded.refused(client.get_queue_sender("other"), client.get_topic_sender("news")),
     )
     for error in errors:
         assert isinstance(error, ServiceBusAuthenticationError)
@@ -140,18 +140,18 @@ async def test_the_policy_of_an_entity_opens_it_and_nothing_else(door: Door) -> 
     await receiver.complete_message(message)
 
 
-async def test_the_policy_of_a_topic_counts_for_its_subscriptions(door: Door) -> None:
-    client = door.client(AzureNamedKeyCredential("of-news", "kn"))
+async def test_the_policy_of_a_topic_counts_for_its_subscriptions(guarded: GuardedBus) -> None:
+    client = guarded.client(AzureNamedKeyCredential("of-news", "kn"))
     _, [refused] = await asyncio.gather(
-        door.open(client.get_subscription_receiver("news", "all")), door.refused(client.get_topic_sender("news"))
+        guarded.open(client.get_subscription_receiver("news", "all")), guarded.refused(client.get_topic_sender("news"))
     )
     assert "'Send' claim(s) are required" in str(refused)
 
 
-async def test_a_signature_opens_what_it_was_made_for(door: Door) -> None:
-    client = door.client(AzureSasCredential(signature("orders")))
+async def test_a_signature_opens_what_it_was_made_for(guarded: GuardedBus) -> None:
+    client = guarded.client(AzureSasCredential(signature("orders")))
     _, [refused] = await asyncio.gather(
-        door.open(client.get_queue_sender("orders")), door.refused(client.get_queue_sender("other"))
+        guarded.open(client.get_queue_sender("orders")), guarded.refused(client.get_queue_sender("other"))
     )
     assert isinstance(refused, ServiceBusAuthenticationError)
     assert "InvalidAudience" in told(refused)
@@ -172,16 +172,16 @@ class Entra:
         """Nothing to close."""
 
 
-async def test_a_token_of_entra_is_refused_in_clear_words(door: Door) -> None:
-    client = door.client(Entra())
-    [refused] = await door.refused(client.get_queue_sender("orders"))
+async def test_a_token_of_entra_is_refused_in_clear_words(guarded: GuardedBus) -> None:
+    client = guarded.client(Entra())
+    [refused] = await guarded.refused(client.get_queue_sender("orders"))
     assert isinstance(refused, ServiceBusAuthenticationError)
     assert "JSON Web Token, which the local broker cannot check" in told(refused)
 
 
 @pytest.mark.parametrize(("key", "attached"), [("kl", True), ("guess", False)])
-async def test_other_clients_may_log_in_with_name_and_key(door: Door, key: str, attached: bool) -> None:
-    socket = await Socket.connect(door.bus.port, plain=("listens", key))
+async def test_other_clients_may_log_in_with_name_and_key(guarded: GuardedBus, key: str, attached: bool) -> None:
+    socket = await Socket.connect(guarded.bus.port, plain=("listens", key))
     name = socket.peer.receive_from("orders")
     await socket.until(lambda: socket.peer.attached or socket.peer.logged_in is False)
     assert (name in socket.peer.attached) is attached
@@ -192,14 +192,14 @@ async def test_other_clients_may_log_in_with_name_and_key(door: Door, key: str, 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def later() -> AsyncIterator[Door]:
+async def later() -> AsyncIterator[GuardedBus]:
     """A bus on which all time is moved by hand, that of the tokens too."""
     clock = ManualClock()
-    async with door_to(clock=clock, wall_clock=clock) as door:
-        yield door
+    async with door_to(clock=clock, wall_clock=clock) as guarded:
+        yield guarded
 
 
-async def test_a_receiver_comes_back_with_a_fresh_token(later: Door) -> None:
+async def test_a_receiver_comes_back_with_a_fresh_token(later: GuardedBus) -> None:
     credential = AzureSasCredential(signature("orders", lasts=300))
     client = later.client(credential, retry_total=2, retry_backoff_factor=0.01)
     sender, receiver = client.get_queue_sender("orders"), client.get_queue_receiver("orders")
@@ -212,7 +212,7 @@ async def test_a_receiver_comes_back_with_a_fresh_token(later: Door) -> None:
     assert str(message) == "after"
 
 
-async def test_who_has_no_fresh_token_is_detached_and_then_refused(later: Door) -> None:
+async def test_who_has_no_fresh_token_is_detached_and_then_refused(later: GuardedBus) -> None:
     client = later.client(AzureSasCredential(signature("orders", lasts=300)))
     receiver = client.get_queue_receiver("orders")
     await later.open(receiver)

@@ -7,27 +7,27 @@ import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 from azure.servicebus.exceptions import ServiceBusError
 
-from tests.protocol.desk import Desk
+from tests.protocol.queue_client import QueueClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def orders(desks: dict[str, Desk]) -> Desk:
-    return desks["fragile"]
+def orders(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["fragile"]
 
 
 @pytest.fixture(scope="session")
-def work(desks: dict[str, Desk]) -> Desk:
-    return desks["work"]
+def work(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["work"]
 
 
 @pytest.fixture(scope="session")
-def dead(desks: dict[str, Desk]) -> Desk:
-    return desks["dead"]
+def dead(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["dead"]
 
 
-async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: Desk) -> None:
+async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: QueueClient) -> None:
     await orders.send("poison", message_id="p", subject="ask.v1", application_properties={"tenant": "t"})
     message = await orders.next()
     await orders.receiver.dead_letter_message(message, reason="SchemaInvalid", error_description="no body")
@@ -39,13 +39,13 @@ async def test_a_dead_letter_carries_its_reason_and_everything_it_had(orders: De
     assert dead.dead_letter_source is None
 
 
-async def test_dead_lettering_needs_no_reason(orders: Desk) -> None:
+async def test_dead_lettering_needs_no_reason(orders: QueueClient) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next())
     assert (await orders.next_dead_letter()).dead_letter_reason is None
 
 
-async def test_a_dead_letter_cannot_be_dead_lettered(orders: Desk) -> None:
+async def test_a_dead_letter_cannot_be_dead_lettered(orders: QueueClient) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next(), reason="one")
     dead = await orders.next(orders.dead_letters)
@@ -56,7 +56,7 @@ async def test_a_dead_letter_cannot_be_dead_lettered(orders: Desk) -> None:
     assert (dead.dead_letter_reason, dead.delivery_count) == ("one", 0)
 
 
-async def test_too_many_deliveries_end_in_the_dead_letter_queue(orders: Desk) -> None:
+async def test_too_many_deliveries_end_in_the_dead_letter_queue(orders: QueueClient) -> None:
     await orders.send("unlucky")
     for _ in range(2):
         await orders.receiver.abandon_message(await orders.next())
@@ -66,7 +66,7 @@ async def test_too_many_deliveries_end_in_the_dead_letter_queue(orders: Desk) ->
     assert orders.left == 0
 
 
-async def test_locks_that_end_count_as_deliveries(orders: Desk) -> None:
+async def test_locks_that_end_count_as_deliveries(orders: QueueClient) -> None:
     await orders.send("crashing")
     for _ in range(2):
         await orders.next()
@@ -74,7 +74,7 @@ async def test_locks_that_end_count_as_deliveries(orders: Desk) -> None:
     assert (await orders.next_dead_letter()).dead_letter_reason == "MaxDeliveryCountExceeded"
 
 
-async def test_in_the_dead_letter_queue_nothing_is_counted(orders: Desk) -> None:
+async def test_in_the_dead_letter_queue_nothing_is_counted(orders: QueueClient) -> None:
     await orders.send("x")
     await orders.receiver.abandon_message(await orders.next())
     await orders.receiver.dead_letter_message(await orders.next())
@@ -83,7 +83,7 @@ async def test_in_the_dead_letter_queue_nothing_is_counted(orders: Desk) -> None
     assert (await orders.next_dead_letter()).delivery_count == 1
 
 
-async def test_a_deferred_message_can_be_dead_lettered(orders: Desk) -> None:
+async def test_a_deferred_message_can_be_dead_lettered(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     await orders.receiver.defer_message(message)
@@ -94,7 +94,7 @@ async def test_a_deferred_message_can_be_dead_lettered(orders: Desk) -> None:
     assert dead.state is ServiceBusMessageState.ACTIVE
 
 
-async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: Desk, dead: Desk) -> None:
+async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: QueueClient, dead: QueueClient) -> None:
     await dead.send("an older one")
     await work.send("w", message_id="w-1", application_properties={"tenant": "t"})
     await work.receiver.abandon_message(await work.next())
@@ -111,7 +111,7 @@ async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: De
         await dead.receiver.complete_message(message)
 
 
-async def test_every_way_to_die_is_forwarded(work: Desk, dead: Desk) -> None:
+async def test_every_way_to_die_is_forwarded(work: QueueClient, dead: QueueClient) -> None:
     await work.send("counted out")
     for _ in range(2):
         await work.receiver.abandon_message(await work.next())
@@ -124,7 +124,7 @@ async def test_every_way_to_die_is_forwarded(work: Desk, dead: Desk) -> None:
         await dead.receiver.complete_message(message)
 
 
-async def test_an_archived_dead_letter_never_expires(work: Desk, dead: Desk) -> None:
+async def test_an_archived_dead_letter_never_expires(work: QueueClient, dead: QueueClient) -> None:
     await work.send("kept", time_to_live=timedelta(seconds=5))
     await work.receiver.dead_letter_message(await work.next(), reason="Crashed")
     await dead.receiver.dead_letter_message(await dead.next(), reason="Seen")
@@ -133,7 +133,7 @@ async def test_an_archived_dead_letter_never_expires(work: Desk, dead: Desk) -> 
     assert (str(kept), kept.dead_letter_source, kept.dead_letter_reason) == ("kept", "work", "Seen")
 
 
-async def test_a_queue_may_forward_everything(orders: Desk) -> None:
+async def test_a_queue_may_forward_everything(orders: QueueClient) -> None:
     door, room, refused = await asyncio.gather(
         orders.open(orders.client.get_queue_sender("door")),
         orders.open(orders.client.get_queue_receiver("room")),
@@ -146,7 +146,7 @@ async def test_a_queue_may_forward_everything(orders: Desk) -> None:
     assert "'door' forwards its messages to 'room'" in str(refused)
 
 
-async def test_dead_letters_keep_coming_when_many_die_at_once(orders: Desk) -> None:
+async def test_dead_letters_keep_coming_when_many_die_at_once(orders: QueueClient) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(n)) for n in range(10)])
     doomed = [await orders.next() for _ in range(10)]
     await asyncio.gather(*(orders.receiver.dead_letter_message(m, reason=str(m)) for m in doomed))

@@ -27,7 +27,7 @@ from azure.servicebus.exceptions import ServiceBusError
 
 from servicebus_local.testing import LocalBus, connection_string
 from tests.protocol.admin import client_at
-from tests.protocol.desk import SOON
+from tests.protocol.queue_client import SOON
 
 pytestmark = [
     # the SDK never closes a transport that was cut, and the collector complains of it

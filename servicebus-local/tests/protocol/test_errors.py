@@ -13,15 +13,15 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.exceptions import ServiceBusAuthenticationError, ServiceBusError
 
 from servicebus_local.testing import LocalBus, connection_string
-from tests.protocol.desk import Desk, desk_at, topology
+from tests.protocol.queue_client import QueueClient, queue_client_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Desk]:
-    async with LocalBus(topology(orders={}, other={})) as bus, desk_at(bus, "orders") as desk:
-        yield desk
+async def orders() -> AsyncIterator[QueueClient]:
+    async with LocalBus(topology(orders={}, other={})) as bus, queue_client_at(bus, "orders") as queue_client:
+        yield queue_client
 
 
 def token(port: int, key: bytes, expiry: int) -> str:
@@ -35,7 +35,7 @@ def token(port: int, key: bytes, expiry: int) -> str:
     )
 
 
-async def test_an_unknown_queue_is_refused(orders: Desk) -> None:
+async def test_an_unknown_queue_is_refused(orders: QueueClient) -> None:
     errors = await asyncio.gather(
         orders.refusal(orders.client.get_queue_sender("nowhere")),
         orders.refusal(orders.client.get_queue_receiver("nowhere")),
@@ -46,7 +46,7 @@ async def test_an_unknown_queue_is_refused(orders: Desk) -> None:
         assert "'nowhere' could not be found" in str(error.inner_exception)
 
 
-async def test_a_credential_that_is_not_ours_is_refused(orders: Desk) -> None:
+async def test_a_credential_that_is_not_ours_is_refused(orders: QueueClient) -> None:
     port = orders.bus.port
     wrong = {
         "invalid signature": connection_string("127.0.0.1", port, key="guess"),
@@ -61,7 +61,7 @@ async def test_a_credential_that_is_not_ours_is_refused(orders: Desk) -> None:
         assert reason in str(error.inner_exception)
 
 
-async def test_a_credential_may_be_a_key_or_a_signature(orders: Desk) -> None:
+async def test_a_credential_may_be_a_key_or_a_signature(orders: QueueClient) -> None:
     """The second key is the placeholder in the connection strings of Microsoft's emulator."""
     port = orders.bus.port
     right = [
@@ -73,13 +73,13 @@ async def test_a_credential_may_be_a_key_or_a_signature(orders: Desk) -> None:
     await asyncio.gather(*(orders.open(client.get_queue_sender("orders")) for client in clients))
 
 
-async def test_queue_names_are_compared_without_case(orders: Desk) -> None:
+async def test_queue_names_are_compared_without_case(orders: QueueClient) -> None:
     sender = await orders.open(orders.client.get_queue_sender("OrDeRs"))
     await sender.send_messages(ServiceBusMessage("x"))
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_a_dead_letter_queue_cannot_be_sent_to(orders: Desk) -> None:
+async def test_a_dead_letter_queue_cannot_be_sent_to(orders: QueueClient) -> None:
     sender = await orders.open(orders.client.get_queue_sender("orders/$DeadLetterQueue"))
     with pytest.raises(ServiceBusError, match="cannot be sent to"):
         await sender.send_messages(ServiceBusMessage("x"))
@@ -96,7 +96,7 @@ async def test_a_dead_letter_queue_cannot_be_sent_to(orders: Desk) -> None:
         b"\x00" * 1000,
     ],
 )
-async def test_garbage_ends_its_own_connection_and_no_other(orders: Desk, garbage: bytes) -> None:
+async def test_garbage_ends_its_own_connection_and_no_other(orders: QueueClient, garbage: bytes) -> None:
     before = orders.bus.connections.current
     reader, writer = await asyncio.open_connection("127.0.0.1", orders.bus.port)
     writer.write(garbage)
@@ -108,7 +108,7 @@ async def test_garbage_ends_its_own_connection_and_no_other(orders: Desk, garbag
     assert orders.bus.connections.current == before
 
 
-async def test_half_a_frame_waits_for_the_rest(orders: Desk) -> None:
+async def test_half_a_frame_waits_for_the_rest(orders: QueueClient) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", orders.bus.port)
     for byte in b"AMQP\x00\x01\x00\x00":
         writer.write(bytes([byte]))

@@ -22,7 +22,7 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON, Desk, client_of, topology
+from tests.protocol.queue_client import SOON, QueueClient, client_of, topology
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -41,7 +41,7 @@ QUEUES = topology(
 class Pair(NamedTuple):
     """What is open all the time."""
 
-    orders: Desk
+    orders: QueueClient
     once: ServiceBusSender
 
 
@@ -63,22 +63,24 @@ async def bus() -> AsyncIterator[LocalBus]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def patient(bus: LocalBus) -> AsyncIterator[Pair]:
-    """A desk whose SDK tries again, quickly, and a sender to another queue."""
+    """A queue_client whose SDK tries again, quickly, and a sender to another queue."""
     async with client_of(bus, retry_total=3, retry_backoff_factor=0.01) as client:
-        desk = Desk(bus, client, "orders")
+        queue_client = QueueClient(bus, client, "orders")
         once = client.get_queue_sender("once")
-        await asyncio.gather(desk.open(desk.sender), desk.open(desk.receiver), desk.open(once))
-        yield Pair(desk, once)
-        await desk.close()
+        await asyncio.gather(
+            queue_client.open(queue_client.sender), queue_client.open(queue_client.receiver), queue_client.open(once)
+        )
+        yield Pair(queue_client, once)
+        await queue_client.close()
 
 
 @pytest.fixture
-def orders(patient: Pair) -> Iterator[Desk]:
-    """The desk, with an empty queue and nothing wrong yet."""
-    desk = patient.orders
-    desk.bus.purge("orders")
-    yield desk
-    desk.bus.faults.clear()
+def orders(patient: Pair) -> Iterator[QueueClient]:
+    """The queue_client, with an empty queue and nothing wrong yet."""
+    queue_client = patient.orders
+    queue_client.bus.purge("orders")
+    yield queue_client
+    queue_client.bus.faults.clear()
 
 
 @pytest.fixture
@@ -90,20 +92,20 @@ def once(patient: Pair) -> ServiceBusSender:
 # --------------------------------------------------------------------------- sending
 
 
-async def test_the_sdk_tries_again_when_the_server_is_busy(orders: Desk) -> None:
+async def test_the_sdk_tries_again_when_the_server_is_busy(orders: QueueClient) -> None:
     busy = orders.bus.faults.server_busy("send", entity="orders", times=2)
     await orders.send("patience")
     assert (busy.struck, busy.over, orders.left) == (2, True, 1)
 
 
-async def test_any_condition_can_be_the_reason(orders: Desk) -> None:
+async def test_any_condition_can_be_the_reason(orders: QueueClient) -> None:
     orders.bus.faults.refuse("send", "amqp:resource-limit-exceeded", "full", times=5)
     with pytest.raises(ServiceBusQuotaExceededError, match="full"):
         await orders.send("no room")
     assert orders.left == 0
 
 
-async def test_a_send_that_is_not_confirmed_may_have_arrived(orders: Desk) -> None:
+async def test_a_send_that_is_not_confirmed_may_have_arrived(orders: QueueClient) -> None:
     with orders.bus.faults.swallow("send", times=None) as unheard:
         with pytest.raises(OperationTimeoutError):
             await orders.sender.send_messages(ServiceBusMessage("in doubt"), timeout=0.2)
@@ -112,7 +114,7 @@ async def test_a_send_that_is_not_confirmed_may_have_arrived(orders: Desk) -> No
 
 
 async def test_a_send_that_is_cut_off_is_sent_twice_unless_duplicates_are_detected(
-    orders: Desk, once: ServiceBusSender
+    orders: QueueClient, once: ServiceBusSender
 ) -> None:
     orders.bus.faults.drop("send", "within", entity="orders")
     await orders.send("again")
@@ -125,7 +127,7 @@ async def test_a_send_that_is_cut_off_is_sent_twice_unless_duplicates_are_detect
 # --------------------------------------------------------------------------- receiving
 
 
-async def test_a_delivery_that_is_torn_in_two_comes_again_when_its_lock_ends(orders: Desk) -> None:
+async def test_a_delivery_that_is_torn_in_two_comes_again_when_its_lock_ends(orders: QueueClient) -> None:
     await orders.send("torn")
     orders.bus.faults.drop("delivery", "within")
     receiving = asyncio.create_task(orders.next())
@@ -137,7 +139,7 @@ async def test_a_delivery_that_is_torn_in_two_comes_again_when_its_lock_ends(ord
     await orders.receiver.complete_message(message)
 
 
-async def test_a_delivery_may_come_late(orders: Desk) -> None:
+async def test_a_delivery_may_come_late(orders: QueueClient) -> None:
     delay = orders.bus.faults.delay("delivery", 5)
     receiving = asyncio.create_task(orders.next())
     await orders.send("late")
@@ -148,7 +150,7 @@ async def test_a_delivery_may_come_late(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_a_lock_that_is_lost_cannot_be_settled_and_the_message_comes_again(orders: Desk) -> None:
+async def test_a_lock_that_is_lost_cannot_be_settled_and_the_message_comes_again(orders: QueueClient) -> None:
     orders.bus.faults.lose_locks()
     await orders.send("lost")
     lost = await orders.next()
@@ -161,7 +163,7 @@ async def test_a_lock_that_is_lost_cannot_be_settled_and_the_message_comes_again
         await orders.receiver.renew_message_lock(again)
 
 
-async def test_a_session_that_is_lost_is_told_to_its_receiver(orders: Desk) -> None:
+async def test_a_session_that_is_lost_is_told_to_its_receiver(orders: QueueClient) -> None:
     receiver = await orders.open(orders.client.get_queue_receiver("answers", session_id="s"))
     assert orders.bus.faults.lose_lock("answers", session="s") == 1
     with pytest.raises(SessionLockLostError):
@@ -171,7 +173,7 @@ async def test_a_session_that_is_lost_is_told_to_its_receiver(orders: Desk) -> N
 # --------------------------------------------------------------------------- settling
 
 
-async def test_an_outcome_that_is_not_confirmed_was_applied_none_the_less(orders: Desk) -> None:
+async def test_an_outcome_that_is_not_confirmed_was_applied_none_the_less(orders: QueueClient) -> None:
     await orders.send("done")
     message = await orders.next()
     orders.bus.faults.swallow("outcome")
@@ -183,7 +185,7 @@ async def test_an_outcome_that_is_not_confirmed_was_applied_none_the_less(orders
         await settling
 
 
-async def test_an_outcome_that_is_ignored_is_given_again(orders: Desk) -> None:
+async def test_an_outcome_that_is_ignored_is_given_again(orders: QueueClient) -> None:
     await orders.send("ignored")
     message = await orders.next()
     ignored = orders.bus.faults.ignore("outcome")
@@ -195,7 +197,7 @@ async def test_an_outcome_that_is_ignored_is_given_again(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_an_outcome_may_be_applied_late(orders: Desk) -> None:
+async def test_an_outcome_may_be_applied_late(orders: QueueClient) -> None:
     await orders.send("slow")
     message = await orders.next()
     late = orders.bus.faults.delay("outcome", 5)
@@ -207,7 +209,7 @@ async def test_an_outcome_may_be_applied_late(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_requests_are_refused_delayed_and_unanswered_by_their_operation(orders: Desk) -> None:
+async def test_requests_are_refused_delayed_and_unanswered_by_their_operation(orders: QueueClient) -> None:
     faults = orders.bus.faults
     await orders.send("held")
     message = await orders.next()
@@ -228,13 +230,13 @@ async def test_requests_are_refused_delayed_and_unanswered_by_their_operation(or
 # --------------------------------------------------------------------------- links, tokens, sockets
 
 
-async def test_an_attach_may_be_refused_and_tried_again(orders: Desk) -> None:
+async def test_an_attach_may_be_refused_and_tried_again(orders: QueueClient) -> None:
     busy = orders.bus.faults.server_busy("attach", link="receiver")
     await orders.open(orders.client.get_queue_receiver("orders"))
     assert busy.struck == 1
 
 
-async def test_no_token_is_good_enough_for_a_while(bus: LocalBus, orders: Desk) -> None:
+async def test_no_token_is_good_enough_for_a_while(bus: LocalBus, orders: QueueClient) -> None:
     refused = bus.faults.reject_tokens(times=None, lasts=30)
     async with client_of(bus) as client:
         sender = client.get_queue_sender("orders")
@@ -247,13 +249,13 @@ async def test_no_token_is_good_enough_for_a_while(bus: LocalBus, orders: Desk) 
     assert orders.left == 1
 
 
-async def test_links_that_are_detached_are_attached_again(orders: Desk) -> None:
+async def test_links_that_are_detached_are_attached_again(orders: QueueClient) -> None:
     assert orders.bus.faults.detach("orders", "com.microsoft:server-busy", link="sender") == 1
     await orders.send("after all")
     assert orders.left == 1
 
 
-async def test_connections_are_dropped_by_entity(bus: LocalBus, orders: Desk, once: ServiceBusSender) -> None:
+async def test_connections_are_dropped_by_entity(bus: LocalBus, orders: QueueClient, once: ServiceBusSender) -> None:
     await once.send_messages(ServiceBusMessage("x", message_id="2"))
     senders = {name for name in bus.connections.containers if name.startswith("SBSender")}
     assert bus.faults.drop_connections("SBSender", entity="orders") == len(senders) - 1
@@ -262,7 +264,7 @@ async def test_connections_are_dropped_by_entity(bus: LocalBus, orders: Desk, on
 
 
 @pytest.mark.parametrize("stop", ["stop_reading", "stop_writing"])
-async def test_a_slow_broker_keeps_a_send_waiting(orders: Desk, stop: str) -> None:
+async def test_a_slow_broker_keeps_a_send_waiting(orders: QueueClient, stop: str) -> None:
     assert getattr(orders.bus.faults, stop)(5, container="SBSender") >= 1
     sending = asyncio.create_task(orders.send("slowly"))
     if stop == "stop_writing":
@@ -294,7 +296,7 @@ async def ask(bus: LocalBus, method: str, path: str, body: Any = None) -> tuple[
     return status, json.loads(text) if text.startswith(("{", "[")) and text.count("\n") == 1 else text
 
 
-async def test_faults_are_set_over_http(orders: Desk) -> None:
+async def test_faults_are_set_over_http(orders: QueueClient) -> None:
     bus = orders.bus
     status, fault = await ask(bus, "POST", "/faults", {"at": "send", "do": "refuse", "entity": "orders", "times": 2})
     assert status == 200
@@ -309,7 +311,7 @@ async def test_faults_are_set_over_http(orders: Desk) -> None:
     )
 
 
-async def test_deliveries_are_read_over_http(orders: Desk) -> None:
+async def test_deliveries_are_read_over_http(orders: QueueClient) -> None:
     since = orders.bus.record.as_json()["last"]
     await orders.send("x")
     message = await orders.next()

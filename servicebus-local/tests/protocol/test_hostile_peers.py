@@ -118,7 +118,7 @@ class RawPeer:
             await self.writer.wait_closed()
 
 
-class Come(Protocol):
+class Connect(Protocol):
     """Makes a peer."""
 
     async def __call__(self, *said: bytes, deaf: bool = False) -> RawPeer:
@@ -168,17 +168,17 @@ async def sdk_client(moved_in: SdkClient, broker: Broker) -> AsyncIterator[SdkCl
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def come(port: int, sdk_client: SdkClient) -> AsyncIterator[Come]:
+async def connect(port: int, sdk_client: SdkClient) -> AsyncIterator[Connect]:
     """Let a peer come and say something; all of them leave in the end."""
     peers: list[RawPeer] = []
 
-    async def come(*said: bytes, deaf: bool = False) -> RawPeer:
+    async def connect(*said: bytes, deaf: bool = False) -> RawPeer:
         peer = RawPeer(*await (_deaf(port) if deaf else asyncio.open_connection("127.0.0.1", port, limit=4096)))
         peers.append(peer)
         peer.writer.write(b"".join(said))
         return peer
 
-    yield come
+    yield connect
     await asyncio.gather(*(peer.leave() for peer in peers))
 
 
@@ -225,8 +225,8 @@ FROM_CBS = Attach("hears", Uint(1), True, source=Terminus("$cbs").as_source(), t
     ],
     ids=["http", "tls", "zeros", "amqp 0-9-1"],
 )
-async def test_garbage_is_answered_with_a_header_and_a_farewell(come: Come, said: bytes, answer: bytes) -> None:
-    peer = await come(said)
+async def test_garbage_is_answered_with_a_header_and_a_farewell(connect: Connect, said: bytes, answer: bytes) -> None:
+    peer = await connect(said)
     await peer.hear()
     assert (peer.headers, peer.heard) == ([answer], [])
 
@@ -235,16 +235,16 @@ async def test_garbage_is_answered_with_a_header_and_a_farewell(come: Come, said
 @pytest.mark.parametrize(
     "said", [b"", b"AMQ", frames.SASL_HEADER, frames.AMQP_HEADER], ids=["silent", "slow", "sasl", "amqp"]
 )
-async def test_a_half_open_peer_is_hung_up_on(come: Come, said: bytes) -> None:
-    peer = await come(said)
+async def test_a_half_open_peer_is_hung_up_on(connect: Connect, said: bytes) -> None:
+    peer = await connect(said)
     async with asyncio.timeout(SOON):
         while await peer.reader.read(4096):
             pass
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_peer_that_trickles_its_open_is_hung_up_on(come: Come) -> None:
-    peer = await come()
+async def test_a_peer_that_trickles_its_open_is_hung_up_on(connect: Connect) -> None:
+    peer = await connect()
     data = opening()
     async with asyncio.timeout(SOON):
         for byte in data[:-1]:
@@ -254,8 +254,8 @@ async def test_a_peer_that_trickles_its_open_is_hung_up_on(come: Come) -> None:
             pass
 
 
-async def test_an_unknown_mechanism_is_refused(come: Come) -> None:
-    peer = await come(frames.SASL_HEADER, frames.frame(0, SaslInit(Symbol("GSSAPI"))))
+async def test_an_unknown_mechanism_is_refused(connect: Connect) -> None:
+    peer = await connect(frames.SASL_HEADER, frames.frame(0, SaslInit(Symbol("GSSAPI"))))
     peer._cut.frame_type = frames.SASL_TYPE
     await peer.hear()
     assert peer.heard[-1] == SaslOutcome(1)
@@ -291,8 +291,10 @@ async def test_an_unknown_mechanism_is_refused(come: Come) -> None:
         "frame without fields",
     ],
 )
-async def test_a_broken_protocol_ends_with_its_error(come: Come, said: bytes, ended: type, condition: str) -> None:
-    peer = await come(said)
+async def test_a_broken_protocol_ends_with_its_error(
+    connect: Connect, said: bytes, ended: type, condition: str
+) -> None:
+    peer = await connect(said)
     assert await peer.end() == (ended, condition)
 
 
@@ -307,8 +309,8 @@ async def test_a_broken_protocol_ends_with_its_error(come: Come, said: bytes, en
     ],
     ids=["transfer", "flow", "detach", "attach", "transfer to us"],
 )
-async def test_a_session_that_goes_wrong_ends_alone(come: Come, frame: Performative, condition: str) -> None:
-    peer = await come(opening(BEGIN, TO_CBS, FROM_CBS, frame))
+async def test_a_session_that_goes_wrong_ends_alone(connect: Connect, frame: Performative, condition: str) -> None:
+    peer = await connect(opening(BEGIN, TO_CBS, FROM_CBS, frame))
     end = await peer.hear(End)
     assert isinstance(end, End)
     error = read_error(end.error)
@@ -325,9 +327,9 @@ async def test_a_session_that_goes_wrong_ends_alone(come: Come, frame: Performat
 
 @pytest.mark.parametrize("role", [True, False])
 @pytest.mark.parametrize("address", [QUEUE, f"{QUEUE}/$management", "nowhere", "", None])
-async def test_nothing_is_attached_without_a_token(come: Come, role: bool, address: str | None) -> None:
+async def test_nothing_is_attached_without_a_token(connect: Connect, role: bool, address: str | None) -> None:
     ends: dict[str, Any] = {"source": Terminus(address).as_source(), "target": Terminus(address).as_target()}
-    peer = await come(opening(BEGIN, Attach("link", Uint(0), role, **ends)))
+    peer = await connect(opening(BEGIN, Attach("link", Uint(0), role, **ends)))
     detach = await peer.hear(Detach)
     assert isinstance(detach, Detach)
     attach = peer.heard[-2]
@@ -338,9 +340,9 @@ async def test_nothing_is_attached_without_a_token(come: Come, role: bool, addre
     assert error.condition in ("amqp:unauthorized-access", "amqp:not-found")
 
 
-async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(come: Come, broker: Broker) -> None:
+async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(connect: Connect, broker: Broker) -> None:
     attach = Attach("link", Uint(0), False, source=Terminus("me").as_source(), target=Terminus(QUEUE).as_target())
-    peer = await come(opening(BEGIN, attach))
+    peer = await connect(opening(BEGIN, attach))
     peer.say(0, Transfer(Uint(0), Uint(0), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
     peer.say(0, Transfer(Uint(0), Uint(1), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
     assert isinstance(await peer.hear(End), End)
@@ -350,8 +352,8 @@ async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(come: Co
 # --------------------------------------------------------------------------- too much
 
 
-async def test_a_message_larger_than_allowed_is_rejected_as_it_comes(come: Come) -> None:
-    peer = await come(opening(BEGIN, TO_CBS))
+async def test_a_message_larger_than_allowed_is_rejected_as_it_comes(connect: Connect) -> None:
+    peer = await connect(opening(BEGIN, TO_CBS))
     for number in range(10):
         part = Transfer(Uint(0), Uint(0), b"t", Uint(0), False, number < 9)
         peer.say(0, part, payload=bytes(60_000))
@@ -360,9 +362,9 @@ async def test_a_message_larger_than_allowed_is_rejected_as_it_comes(come: Come)
     assert "amqp:link:message-size-exceeded" in repr(read_outcome(said.state))
 
 
-async def test_messages_begun_on_many_links_and_never_ended_are_bounded(come: Come) -> None:
+async def test_messages_begun_on_many_links_and_never_ended_are_bounded(connect: Connect) -> None:
     """Each may be as large as a message; all of them together are a peer's memory in ours."""
-    peer = await come(opening(BEGIN))
+    peer = await connect(opening(BEGIN))
     for handle in range(LIMITS.partial // 200_000 + 2):
         peer.say(0, TO_CBS._replace(name=f"link {handle}", handle=Uint(handle)))
         begun = Transfer(Uint(handle), Uint(handle), b"t", Uint(0), False, True)
@@ -375,9 +377,9 @@ async def test_messages_begun_on_many_links_and_never_ended_are_bounded(come: Co
     assert error.condition == "amqp:resource-limit-exceeded"
 
 
-async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(come: Come, broker: Broker) -> None:
+async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(connect: Connect, broker: Broker) -> None:
     """What it is told waits here, so that is bounded by what it may still send."""
-    peer = await come(opening(BEGIN, TO_CBS), deaf=True)
+    peer = await connect(opening(BEGIN, TO_CBS), deaf=True)
     await eventually(lambda: "peer" in broker.connections.containers)
     [protocol] = [each for each in broker.connections._open if each.connection.peer == "peer"]
     assert protocol._transport is not None
@@ -400,9 +402,9 @@ async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(come: Come
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_a_spoiled_conversation_harms_nobody(come: Come, seed: int) -> None:
+async def test_a_spoiled_conversation_harms_nobody(connect: Connect, seed: int) -> None:
     noise = random.Random(seed)
-    peer = await come(spoiled(noise, conversation(noise, 40)))
+    peer = await connect(spoiled(noise, conversation(noise, 40)))
     peer.writer.write_eof()
     async with asyncio.timeout(SOON):
         while await peer.reader.read(65536):
@@ -410,9 +412,11 @@ async def test_a_spoiled_conversation_harms_nobody(come: Come, seed: int) -> Non
 
 
 @pytest.mark.slow
-async def test_a_thousand_connections_at_once_are_served(come: Come, broker: Broker, sdk_client: SdkClient) -> None:
+async def test_a_thousand_connections_at_once_are_served(
+    connect: Connect, broker: Broker, sdk_client: SdkClient
+) -> None:
     _allow_files(2 * CROWD + 500)
-    crowd = [await come(opening(BEGIN, TO_CBS)) for _ in range(CROWD)]
+    crowd = [await connect(opening(BEGIN, TO_CBS)) for _ in range(CROWD)]
     answers = await asyncio.gather(*(peer.hear(Flow) for peer in crowd))
     assert all(isinstance(answer, Flow) for answer in answers)
     assert broker.connections.current == CROWD + 2

@@ -18,7 +18,7 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.testing import LocalBus
-from tests.protocol.desk import SOON, client_of, topology
+from tests.protocol.queue_client import SOON, client_of, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,7 +28,7 @@ NAMES = ("kept", "watched", "expiring", "failing", "odd")
 TOPOLOGY = topology(**dict.fromkeys(NAMES, BRIEF), talk=BRIEF | {"RequiresSession": True})
 
 
-class Shop:
+class RenewerFixture:
     """A bus in real time; a message waits in every queue, and two in sessions."""
 
     def __init__(self, bus: LocalBus, client: ServiceBusClient) -> None:
@@ -45,11 +45,11 @@ class Shop:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Shop]:
+async def fixture() -> AsyncIterator[RenewerFixture]:
     async with LocalBus(TOPOLOGY) as bus, client_of(bus) as client:
-        shop = Shop(bus, client)
-        await shop.fill()
-        yield shop
+        fixture = RenewerFixture(bus, client)
+        await fixture.fill()
+        yield fixture
 
 
 async def one(receiver: ServiceBusReceiver) -> ServiceBusReceivedMessage:
@@ -63,9 +63,9 @@ async def past(until: datetime | None) -> None:
     await asyncio.sleep((until - datetime.now(UTC)).total_seconds() + 0.3)
 
 
-async def keep_a_message(shop: Shop) -> None:
+async def keep_a_message(fixture: RenewerFixture) -> None:
     """A message that is registered by hand keeps its lock."""
-    async with shop.client.get_queue_receiver("kept") as receiver, AutoLockRenewer() as renewer:
+    async with fixture.client.get_queue_receiver("kept") as receiver, AutoLockRenewer() as renewer:
         message = await one(receiver)
         first = message.locked_until_utc
         renewer.register(receiver, message, max_lock_renewal_duration=60)
@@ -74,27 +74,27 @@ async def keep_a_message(shop: Shop) -> None:
         assert first is not None
         assert message.locked_until_utc > first
         await receiver.complete_message(message)
-    assert (message.auto_renew_error, shop.bus.counts("kept").active) == (None, 1)
+    assert (message.auto_renew_error, fixture.bus.counts("kept").active) == (None, 1)
 
 
-async def keep_what_is_received(shop: Shop) -> None:
+async def keep_what_is_received(fixture: RenewerFixture) -> None:
     """A receiver with a renewer registers every message itself."""
     async with (
         AutoLockRenewer(max_lock_renewal_duration=60) as renewer,
-        shop.client.get_queue_receiver("watched", auto_lock_renewer=renewer) as receiver,
+        fixture.client.get_queue_receiver("watched", auto_lock_renewer=renewer) as receiver,
     ):
         messages = [await one(receiver), await one(receiver)]
         await past(messages[1].locked_until_utc)
         for message in messages:
             await receiver.complete_message(message)
-    assert shop.bus.counts("watched").active == 0
+    assert fixture.bus.counts("watched").active == 0
 
 
-async def keep_a_session(shop: Shop) -> None:
+async def keep_a_session(fixture: RenewerFixture) -> None:
     """A session receiver with a renewer keeps the session."""
     async with (
         AutoLockRenewer(max_lock_renewal_duration=60) as renewer,
-        shop.client.get_queue_receiver("talk", session_id="long", auto_lock_renewer=renewer) as receiver,
+        fixture.client.get_queue_receiver("talk", session_id="long", auto_lock_renewer=renewer) as receiver,
     ):
         message = await one(receiver)
         await past(receiver.session.locked_until_utc)
@@ -102,14 +102,14 @@ async def keep_a_session(shop: Shop) -> None:
         assert receiver.session.auto_renew_error is None
 
 
-async def stop_keeping(shop: Shop) -> None:
+async def stop_keeping(fixture: RenewerFixture) -> None:
     """When the time for renewing is over, the lock ends, and the error says why."""
     failures: list[Any] = []
 
     async def note(_renewable: Any, error: Exception | None) -> None:
         failures.append(error)
 
-    async with shop.client.get_queue_receiver("expiring") as receiver, AutoLockRenewer(1, note) as renewer:
+    async with fixture.client.get_queue_receiver("expiring") as receiver, AutoLockRenewer(1, note) as renewer:
         message = await one(receiver)
         renewer.register(receiver, message)
         await past(message.locked_until_utc)
@@ -122,11 +122,11 @@ async def stop_keeping(shop: Shop) -> None:
         await receiver.complete_message(again)
 
 
-async def stop_keeping_a_session(shop: Shop) -> None:
+async def stop_keeping_a_session(fixture: RenewerFixture) -> None:
     """The same for a session."""
     async with (
         AutoLockRenewer(max_lock_renewal_duration=1) as renewer,
-        shop.client.get_queue_receiver("talk", session_id="short") as receiver,
+        fixture.client.get_queue_receiver("talk", session_id="short") as receiver,
     ):
         renewer.register(receiver, receiver.session)
         message = await one(receiver)
@@ -137,18 +137,18 @@ async def stop_keeping_a_session(shop: Shop) -> None:
         assert caught.value.inner_exception is receiver.session.auto_renew_error
 
 
-async def fail_to_keep(shop: Shop) -> None:
+async def fail_to_keep(fixture: RenewerFixture) -> None:
     """A lock that the broker has ended cannot be renewed, and somebody is told."""
     failures: list[tuple[Any, Exception | None]] = []
 
     async def note(renewable: Any, error: Exception | None) -> None:
         failures.append((renewable, error))
 
-    async with shop.client.get_queue_receiver("failing") as receiver, AutoLockRenewer() as renewer:
+    async with fixture.client.get_queue_receiver("failing") as receiver, AutoLockRenewer() as renewer:
         message = await one(receiver)
         renewer.register(receiver, message, on_lock_renew_failure=note)
-        assert shop.bus.faults.lose_lock("failing") == 1
-        await shop.bus.wait_until(lambda: failures, within=LOCK + 2)
+        assert fixture.bus.faults.lose_lock("failing") == 1
+        await fixture.bus.wait_until(lambda: failures, within=LOCK + 2)
         [(renewable, error)] = failures
         assert renewable is message
         assert isinstance(error, AutoLockRenewFailed)
@@ -156,10 +156,10 @@ async def fail_to_keep(shop: Shop) -> None:
         assert message.auto_renew_error is error
 
 
-async def register_what_is_not_locked(shop: Shop) -> None:
+async def register_what_is_not_locked(fixture: RenewerFixture) -> None:
     """What has no lock is refused, and so is everything after the renewer was closed."""
-    deleting = shop.client.get_queue_receiver("odd", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)
-    receiver = shop.client.get_queue_receiver("odd")
+    deleting = fixture.client.get_queue_receiver("odd", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE)
+    receiver = fixture.client.get_queue_receiver("odd")
     async with AutoLockRenewer() as renewer:
         await deleting.__aenter__()
         taken = await one(deleting)
@@ -176,16 +176,16 @@ async def register_what_is_not_locked(shop: Shop) -> None:
     await asyncio.gather(deleting.close(), receiver.close())
 
 
-async def test_locks_are_kept_and_lost_as_the_renewer_promises(shop: Shop) -> None:
+async def test_locks_are_kept_and_lost_as_the_renewer_promises(fixture: RenewerFixture) -> None:
     """All at once, since each has to wait until a lock has ended."""
     started = datetime.now(UTC)
     await asyncio.gather(
-        keep_a_message(shop),
-        keep_what_is_received(shop),
-        keep_a_session(shop),
-        stop_keeping(shop),
-        stop_keeping_a_session(shop),
-        fail_to_keep(shop),
-        register_what_is_not_locked(shop),
+        keep_a_message(fixture),
+        keep_what_is_received(fixture),
+        keep_a_session(fixture),
+        stop_keeping(fixture),
+        stop_keeping_a_session(fixture),
+        fail_to_keep(fixture),
+        register_what_is_not_locked(fixture),
     )
     assert datetime.now(UTC) - started > timedelta(seconds=LOCK)

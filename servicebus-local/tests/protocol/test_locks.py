@@ -5,24 +5,24 @@ import asyncio
 import pytest
 from azure.servicebus.exceptions import MessageLockLostError
 
-from tests.protocol.desk import SOON, Desk, moment
+from tests.protocol.queue_client import SOON, QueueClient, moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def orders(desks: dict[str, Desk]) -> Desk:
-    return desks["locked"]
+def orders(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["locked"]
 
 
-async def test_a_lock_ends_one_lock_duration_after_delivery(orders: Desk) -> None:
+async def test_a_lock_ends_one_lock_duration_after_delivery(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     assert message.locked_until_utc == moment(60)
     await orders.receiver.complete_message(message)
 
 
-async def test_a_message_whose_lock_ended_is_delivered_again_and_counted(orders: Desk) -> None:
+async def test_a_message_whose_lock_ended_is_delivered_again_and_counted(orders: QueueClient) -> None:
     await orders.send("slow")
     lost = await orders.next()
     await orders.bus.advance(60)
@@ -32,7 +32,7 @@ async def test_a_message_whose_lock_ended_is_delivered_again_and_counted(orders:
     await orders.receiver.complete_message(again)
 
 
-async def test_settling_under_a_lock_that_ended_is_refused(orders: Desk) -> None:
+async def test_settling_under_a_lock_that_ended_is_refused(orders: QueueClient) -> None:
     await orders.send("slow")
     lost = await orders.next()
     await orders.bus.advance(60)
@@ -45,7 +45,7 @@ async def test_settling_under_a_lock_that_ended_is_refused(orders: Desk) -> None
     assert orders.left == 0
 
 
-async def test_a_renewed_lock_lasts_a_whole_duration_more(orders: Desk) -> None:
+async def test_a_renewed_lock_lasts_a_whole_duration_more(orders: QueueClient) -> None:
     await orders.send("long work")
     message = await orders.next()
     for _ in range(3):
@@ -57,7 +57,7 @@ async def test_a_renewed_lock_lasts_a_whole_duration_more(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_a_lock_that_ended_cannot_be_renewed(orders: Desk) -> None:
+async def test_a_lock_that_ended_cannot_be_renewed(orders: QueueClient) -> None:
     await orders.send("too late")
     lost = await orders.next()
     await orders.bus.advance(61)
@@ -66,7 +66,7 @@ async def test_a_lock_that_ended_cannot_be_renewed(orders: Desk) -> None:
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_each_lock_has_its_own_time(orders: Desk) -> None:
+async def test_each_lock_has_its_own_time(orders: QueueClient) -> None:
     await orders.send("early", "late")
     early = await orders.next()
     await orders.bus.advance(30)
@@ -81,7 +81,7 @@ async def test_each_lock_has_its_own_time(orders: Desk) -> None:
     await orders.receiver.complete_message(again)
 
 
-async def test_renewals_and_settlements_do_not_disturb_each_other(orders: Desk) -> None:
+async def test_renewals_and_settlements_do_not_disturb_each_other(orders: QueueClient) -> None:
     """With low delivery ids the SDK mistakes an outcome for the answer to its own request."""
     await orders.send(*(str(number) for number in range(8)))
     renewed, dead = [[await orders.next() for _ in range(4)] for _ in range(2)]

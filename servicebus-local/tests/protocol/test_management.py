@@ -14,8 +14,8 @@ from azure.servicebus.exceptions import MessageLockLostError, ServiceBusError
 
 from servicebus_local.amqp.types import Int, Timestamp, Uint, Uuid
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON, client_of
 from tests.protocol.peer import Answer, Socket
+from tests.protocol.queue_client import SOON, client_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,7 +33,7 @@ CONFIG = {
 }
 
 
-class Office:
+class Handlers:
     """A bus, the SDK open on it, and a client by hand."""
 
     def __init__(self, bus: LocalBus, client: ServiceBusClient, socket: Socket) -> None:
@@ -71,13 +71,13 @@ class Office:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def office() -> AsyncIterator[Office]:
+async def handlers() -> AsyncIterator[Handlers]:
     async with LocalBus(CONFIG, clock=ManualClock()) as bus, client_of(bus) as client:
         socket = await Socket.connect(bus.port, plain=("RootManageSharedAccessKey", "local"))
-        office = Office(bus, client, socket)
-        await asyncio.gather(*(handler.__aenter__() for handler in office.handlers))
-        yield office
-        await asyncio.gather(*(handler.close() for handler in office.handlers))
+        handlers = Handlers(bus, client, socket)
+        await asyncio.gather(*(handler.__aenter__() for handler in handlers.handlers))
+        yield handlers
+        await asyncio.gather(*(handler.close() for handler in handlers.handlers))
         await socket.close()
 
 
@@ -91,79 +91,81 @@ async def clear(receiver: ServiceBusReceiver) -> None:
 # --------------------------------------------------------------------------- by the SDK
 
 
-async def test_a_message_that_was_deferred_in_a_subscription_is_fetched_and_settled(office: Office) -> None:
-    await office.news.send_messages(ServiceBusMessage("x"))
-    [message] = await office.all.receive_messages(1, max_wait_time=SOON)
-    await office.all.defer_message(message)
-    [seen] = await office.all.peek_messages(sequence_number=1)
+async def test_a_message_that_was_deferred_in_a_subscription_is_fetched_and_settled(handlers: Handlers) -> None:
+    await handlers.news.send_messages(ServiceBusMessage("x"))
+    [message] = await handlers.all.receive_messages(1, max_wait_time=SOON)
+    await handlers.all.defer_message(message)
+    [seen] = await handlers.all.peek_messages(sequence_number=1)
     assert seen.state is ServiceBusMessageState.DEFERRED
     assert message.sequence_number is not None
-    [again] = await office.all.receive_deferred_messages(message.sequence_number)
-    assert await office.all.renew_message_lock(again) is not None
-    await office.all.complete_message(again)
-    assert office.bus.counts("news/Subscriptions/all").active == 0
+    [again] = await handlers.all.receive_deferred_messages(message.sequence_number)
+    assert await handlers.all.renew_message_lock(again) is not None
+    await handlers.all.complete_message(again)
+    assert handlers.bus.counts("news/Subscriptions/all").active == 0
 
 
-async def test_the_dead_letters_have_a_management_of_their_own(office: Office) -> None:
-    await office.orders.send_messages(ServiceBusMessage("x"))
-    [message] = await office.receiver.receive_messages(1, max_wait_time=SOON)
-    await office.receiver.dead_letter_message(message, reason="r")
-    assert await office.receiver.peek_messages(sequence_number=1) == []
-    [seen] = await office.dead_letters.peek_messages()
+async def test_the_dead_letters_have_a_management_of_their_own(handlers: Handlers) -> None:
+    await handlers.orders.send_messages(ServiceBusMessage("x"))
+    [message] = await handlers.receiver.receive_messages(1, max_wait_time=SOON)
+    await handlers.receiver.dead_letter_message(message, reason="r")
+    assert await handlers.receiver.peek_messages(sequence_number=1) == []
+    [seen] = await handlers.dead_letters.peek_messages()
     assert seen.dead_letter_reason == "r"
-    [dead] = await office.dead_letters.receive_messages(1, max_wait_time=SOON)
-    await office.dead_letters.renew_message_lock(dead)
-    await office.dead_letters.complete_message(dead)
+    [dead] = await handlers.dead_letters.receive_messages(1, max_wait_time=SOON)
+    await handlers.dead_letters.renew_message_lock(dead)
+    await handlers.dead_letters.complete_message(dead)
 
 
-async def test_a_topic_schedules_and_cancels(office: Office) -> None:
+async def test_a_topic_schedules_and_cancels(handlers: Handlers) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    numbers = await office.news.schedule_messages([ServiceBusMessage("a"), ServiceBusMessage("b")], later)
-    assert office.bus.counts("news").scheduled == 2
-    await office.news.cancel_scheduled_messages(numbers)
-    assert office.bus.counts("news").scheduled == 0
+    numbers = await handlers.news.schedule_messages([ServiceBusMessage("a"), ServiceBusMessage("b")], later)
+    assert handlers.bus.counts("news").scheduled == 2
+    await handlers.news.cancel_scheduled_messages(numbers)
+    assert handlers.bus.counts("news").scheduled == 0
     with pytest.raises(ServiceBusError, match="message-not-found"):
-        await office.news.cancel_scheduled_messages(numbers)
+        await handlers.news.cancel_scheduled_messages(numbers)
 
 
-async def test_a_lock_that_is_over_cannot_be_renewed(office: Office) -> None:
-    await office.orders.send_messages(ServiceBusMessage("x"))
-    [message] = await office.receiver.receive_messages(1, max_wait_time=SOON)
+async def test_a_lock_that_is_over_cannot_be_renewed(handlers: Handlers) -> None:
+    await handlers.orders.send_messages(ServiceBusMessage("x"))
+    [message] = await handlers.receiver.receive_messages(1, max_wait_time=SOON)
     assert isinstance(message.lock_token, UUID)
-    await office.bus.advance(61)
-    answer = await office.ask("orders", "renew-lock", {"lock-tokens": [Uuid(message.lock_token.bytes)]})
+    await handlers.bus.advance(61)
+    answer = await handlers.ask("orders", "renew-lock", {"lock-tokens": [Uuid(message.lock_token.bytes)]})
     assert (answer.status, answer.condition) == (410, "com.microsoft:message-lock-lost")
     with pytest.raises(MessageLockLostError):
-        await office.receiver.renew_message_lock(message)
-    await clear(office.receiver)
+        await handlers.receiver.renew_message_lock(message)
+    await clear(handlers.receiver)
 
 
-async def test_sessions_are_listed(office: Office) -> None:
-    async with office.client.get_queue_sender("answers") as sender:
+async def test_sessions_are_listed(handlers: Handlers) -> None:
+    async with handlers.client.get_queue_sender("answers") as sender:
         await sender.send_messages([ServiceBusMessage("x", session_id=name) for name in ("b", "a", "é" * 100)])
-    listed = [name async for name in office.client.list_queue_sessions("answers")]
+    listed = [name async for name in handlers.client.list_queue_sessions("answers")]
     assert sorted(listed) == ["a", "b", "é" * 100]
 
 
 # --------------------------------------------------------------------------- by hand
 
 
-async def test_rules_are_added_listed_and_removed_and_count_at_once(office: Office) -> None:
+async def test_rules_are_added_listed_and_removed_and_count_at_once(handlers: Handlers) -> None:
     path = "news/Subscriptions/some"
-    await office.ask(path, "batch-delete-messages", {"message-count": Int(9), "enqueued-time-utc": Timestamp(1 << 50)})
+    await handlers.ask(
+        path, "batch-delete-messages", {"message-count": Int(9), "enqueued-time-utc": Timestamp(1 << 50)}
+    )
     description = {"sql-filter": {"expression": "kind = 'a'"}, "sql-rule-action": {"expression": "SET seen = 1"}}
-    assert (await office.ask(path, "add-rule", {"rule-name": "mine", "rule-description": description})).status == 200
-    assert (await office.ask(path, "remove-rule", {"rule-name": "$Default"})).status == 200
-    rules = await office.ask(path, "enumerate-rules", {"top": Int(100), "skip": Int(0)})
+    assert (await handlers.ask(path, "add-rule", {"rule-name": "mine", "rule-description": description})).status == 200
+    assert (await handlers.ask(path, "remove-rule", {"rule-name": "$Default"})).status == 200
+    rules = await handlers.ask(path, "enumerate-rules", {"top": Int(100), "skip": Int(0)})
     [entry] = rules.value["rules"]
     assert entry["rule-description"].value[2] == "mine"
     messages = [ServiceBusMessage(kind, application_properties={"kind": kind}) for kind in ("b", "a")]
-    await office.news.send_messages(messages)
-    [chosen] = await office.some.receive_messages(1, max_wait_time=SOON)
+    await handlers.news.send_messages(messages)
+    [chosen] = await handlers.some.receive_messages(1, max_wait_time=SOON)
     assert str(chosen) == "a"
     assert (chosen.application_properties or {})[b"seen"] == 1
-    assert office.bus.counts(path).active == 0
-    await clear(office.all)
+    assert handlers.bus.counts(path).active == 0
+    await clear(handlers.all)
 
 
 @pytest.mark.parametrize(
@@ -179,37 +181,37 @@ async def test_rules_are_added_listed_and_removed_and_count_at_once(office: Offi
     ],
 )
 async def test_refusals_have_a_status_a_condition_and_a_sentence(
-    office: Office, operation: str, body: Any, status: int, condition: str | None
+    handlers: Handlers, operation: str, body: Any, status: int, condition: str | None
 ) -> None:
-    answer = await office.ask("news/Subscriptions/all", operation, body)
+    answer = await handlers.ask("news/Subscriptions/all", operation, body)
     assert (answer.status, answer.condition) == (status, condition)
     assert answer.description
 
 
-async def test_messages_are_deleted_without_being_received(office: Office) -> None:
-    await office.orders.send_messages([ServiceBusMessage(str(number)) for number in range(5)])
+async def test_messages_are_deleted_without_being_received(handlers: Handlers) -> None:
+    await handlers.orders.send_messages([ServiceBusMessage(str(number)) for number in range(5)])
     body = {"message-count": Int(3), "enqueued-time-utc": Timestamp(1 << 50)}
-    assert (await office.ask("orders", "batch-delete-messages", body)).value == {"message-count": 3}
-    assert [str(message) for message in await office.receiver.peek_messages(9, sequence_number=1)] == ["3", "4"]
-    assert (await office.ask("orders", "batch-delete-messages", body)).value == {"message-count": 2}
-    assert (await office.ask("orders", "batch-delete-messages", body)).status == 204
+    assert (await handlers.ask("orders", "batch-delete-messages", body)).value == {"message-count": 3}
+    assert [str(message) for message in await handlers.receiver.peek_messages(9, sequence_number=1)] == ["3", "4"]
+    assert (await handlers.ask("orders", "batch-delete-messages", body)).value == {"message-count": 2}
+    assert (await handlers.ask("orders", "batch-delete-messages", body)).status == 204
 
 
-async def test_messages_are_shown_without_their_bodies(office: Office) -> None:
-    await office.orders.send_messages(ServiceBusMessage("x" * 1000))
+async def test_messages_are_shown_without_their_bodies(handlers: Handlers) -> None:
+    await handlers.orders.send_messages(ServiceBusMessage("x" * 1000))
     body = {"from-sequence-number": 0, "message-count": Int(1), "omit-message-body": True}
-    [entry] = (await office.ask("orders", "peek-message", body)).value["messages"]
+    [entry] = (await handlers.ask("orders", "peek-message", body)).value["messages"]
     assert b"x-opt-sequence-number" in entry["message"]
     assert b"xxx" not in entry["message"]
-    await clear(office.receiver)
+    await clear(handlers.receiver)
 
 
-async def test_deferred_messages_can_be_taken_for_good(office: Office) -> None:
-    await office.orders.send_messages(ServiceBusMessage("x"))
-    [message] = await office.receiver.receive_messages(1, max_wait_time=SOON)
-    await office.receiver.defer_message(message)
+async def test_deferred_messages_can_be_taken_for_good(handlers: Handlers) -> None:
+    await handlers.orders.send_messages(ServiceBusMessage("x"))
+    [message] = await handlers.receiver.receive_messages(1, max_wait_time=SOON)
+    await handlers.receiver.defer_message(message)
     body = {"sequence-numbers": [message.sequence_number], "receiver-settle-mode": Uint(0)}
-    [entry] = (await office.ask("orders", "receive-by-sequence-number", body)).value["messages"]
+    [entry] = (await handlers.ask("orders", "receive-by-sequence-number", body)).value["messages"]
     assert b"x-opt-locked-until" not in entry["message"]
-    answer = await office.ask("orders", "receive-by-sequence-number", body)
+    answer = await handlers.ask("orders", "receive-by-sequence-number", body)
     assert (answer.status, answer.condition) == (404, "com.microsoft:message-not-found")

@@ -17,7 +17,7 @@ from azure.servicebus.amqp import (
 )
 
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import Desk, desk_at, topology
+from tests.protocol.queue_client import QueueClient, queue_client_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,12 +26,15 @@ PROPERTIES = {"LockDuration": "PT1M", "MaxDeliveryCount": 10, "DefaultMessageTim
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Desk]:
-    async with LocalBus(topology(orders=PROPERTIES), clock=CLOCK) as bus, desk_at(bus, "orders") as desk:
-        yield desk
+async def orders() -> AsyncIterator[QueueClient]:
+    async with (
+        LocalBus(topology(orders=PROPERTIES), clock=CLOCK) as bus,
+        queue_client_at(bus, "orders") as queue_client,
+    ):
+        yield queue_client
 
 
-async def exchange(orders: Desk, message: Any) -> ServiceBusReceivedMessage:
+async def exchange(orders: QueueClient, message: Any) -> ServiceBusReceivedMessage:
     """Send a message, and receive it."""
     await orders.sender.send_messages(message)
     received = await orders.next()
@@ -49,7 +52,7 @@ def moment(seconds: float = 0) -> datetime:
 @pytest.mark.parametrize(
     "body", ["text", "é漢😀", "", b"", b"\x00\xff" * 500, "x" * 100_000], ids=lambda body: repr(body)[:12]
 )
-async def test_text_and_bytes_arrive_as_data(orders: Desk, body: str | bytes) -> None:
+async def test_text_and_bytes_arrive_as_data(orders: QueueClient, body: str | bytes) -> None:
     got = await exchange(orders, ServiceBusMessage(body))
     encoded = body.encode() if isinstance(body, str) else body
     assert (b"".join(got.body), got.body_type) == (encoded, AmqpMessageBodyType.DATA)
@@ -57,12 +60,12 @@ async def test_text_and_bytes_arrive_as_data(orders: Desk, body: str | bytes) ->
         assert str(got) == body
 
 
-async def test_a_message_may_have_no_body(orders: Desk) -> None:
+async def test_a_message_may_have_no_body(orders: QueueClient) -> None:
     got = await exchange(orders, ServiceBusMessage(None))
     assert (got.body, got.body_type) == (None, AmqpMessageBodyType.VALUE)
 
 
-async def test_data_may_have_several_sections(orders: Desk) -> None:
+async def test_data_may_have_several_sections(orders: QueueClient) -> None:
     got = await exchange(orders, AmqpAnnotatedMessage(data_body=[b"one", b"", b"three"]))
     assert (list(got.body), got.body_type) == ([b"one", b"", b"three"], AmqpMessageBodyType.DATA)
 
@@ -89,12 +92,12 @@ SOME_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
     ],
     ids=str,
 )
-async def test_a_value_may_be_of_any_type(orders: Desk, value: Any, arrives: Any) -> None:
+async def test_a_value_may_be_of_any_type(orders: QueueClient, value: Any, arrives: Any) -> None:
     got = await exchange(orders, AmqpAnnotatedMessage(value_body=value))
     assert (got.body, got.body_type) == (arrives, AmqpMessageBodyType.VALUE)
 
 
-async def test_a_sequence_may_have_several_sections(orders: Desk) -> None:
+async def test_a_sequence_may_have_several_sections(orders: QueueClient) -> None:
     got = await exchange(orders, AmqpAnnotatedMessage(sequence_body=[[b"message", 123.456, True], [{"a": 1}]]))
     assert list(got.body) == [[b"message", 123.456, True], [{b"a": 1}]]
     assert got.body_type is AmqpMessageBodyType.SEQUENCE
@@ -103,7 +106,7 @@ async def test_a_sequence_may_have_several_sections(orders: Desk) -> None:
 # --------------------------------------------------------------------------- properties
 
 
-async def test_application_properties_keep_their_types(orders: Desk) -> None:
+async def test_application_properties_keep_their_types(orders: QueueClient) -> None:
     sent: dict[str | bytes, Any] = {
         "text": "é",
         "empty": "",
@@ -140,7 +143,7 @@ async def test_application_properties_keep_their_types(orders: Desk) -> None:
     assert isinstance(arrived[b"double"], float)
 
 
-async def test_a_bare_message_has_nothing_it_was_not_given(orders: Desk) -> None:
+async def test_a_bare_message_has_nothing_it_was_not_given(orders: QueueClient) -> None:
     got = await exchange(orders, ServiceBusMessage("x"))
     names = ("session_id", "content_type", "correlation_id", "subject", "to", "reply_to", "reply_to_session_id")
     assert [getattr(got, name) for name in names] == [None] * len(names)
@@ -151,13 +154,13 @@ async def test_a_bare_message_has_nothing_it_was_not_given(orders: Desk) -> None
 
 
 @pytest.mark.parametrize("message_id", ["text", "é" * 60, SOME_ID, "x" * 128])
-async def test_a_message_id_keeps_its_type(orders: Desk, message_id: Any) -> None:
+async def test_a_message_id_keeps_its_type(orders: QueueClient, message_id: Any) -> None:
     message = ServiceBusMessage("x")
     message.message_id = message_id
     assert (await exchange(orders, message)).message_id == message_id
 
 
-async def test_every_field_of_the_protocol_passes_through(orders: Desk) -> None:
+async def test_every_field_of_the_protocol_passes_through(orders: QueueClient) -> None:
     message = AmqpAnnotatedMessage(
         data_body=b"x",
         header=AmqpMessageHeader(priority=9, durable=True, first_acquirer=True, time_to_live=60_000, delivery_count=5),
@@ -200,7 +203,7 @@ async def test_every_field_of_the_protocol_passes_through(orders: Desk) -> None:
     assert raw.application_properties == {b"a": 1}
 
 
-async def test_annotations_of_the_brokers_own_cannot_be_made_up(orders: Desk) -> None:
+async def test_annotations_of_the_brokers_own_cannot_be_made_up(orders: QueueClient) -> None:
     made_up = {
         "x-opt-sequence-number": 999,
         "x-opt-enqueue-sequence-number": 998,
@@ -219,7 +222,7 @@ async def test_annotations_of_the_brokers_own_cannot_be_made_up(orders: Desk) ->
 # --------------------------------------------------------------------------- what the broker says
 
 
-async def test_the_broker_numbers_dates_and_locks(orders: Desk) -> None:
+async def test_the_broker_numbers_dates_and_locks(orders: QueueClient) -> None:
     before = await exchange(orders, ServiceBusMessage("before"))
     await orders.send("x", time_to_live=timedelta(minutes=5))
     got = await orders.next()
@@ -233,12 +236,12 @@ async def test_the_broker_numbers_dates_and_locks(orders: Desk) -> None:
     await orders.receiver.complete_message(got)
 
 
-async def test_without_a_time_to_live_the_queues_own_is_told(orders: Desk) -> None:
+async def test_without_a_time_to_live_the_queues_own_is_told(orders: QueueClient) -> None:
     got = await exchange(orders, ServiceBusMessage("x"))
     assert (got.time_to_live, got.expires_at_utc) == (timedelta(hours=2), moment(7200))
 
 
-async def test_fractions_of_milliseconds_are_cut_off(orders: Desk) -> None:
+async def test_fractions_of_milliseconds_are_cut_off(orders: QueueClient) -> None:
     await orders.bus.advance(0.0019)
     got = await exchange(orders, ServiceBusMessage("x"))
     assert got.enqueued_time_utc == moment()
@@ -246,7 +249,7 @@ async def test_fractions_of_milliseconds_are_cut_off(orders: Desk) -> None:
 
 @pytest.mark.parametrize("receive_mode", list(ServiceBusReceiveMode))
 async def test_every_delivery_has_a_token_of_its_own_unless_it_is_deleted(
-    orders: Desk, receive_mode: ServiceBusReceiveMode
+    orders: QueueClient, receive_mode: ServiceBusReceiveMode
 ) -> None:
     deletes = receive_mode is ServiceBusReceiveMode.RECEIVE_AND_DELETE
     await orders.send("x")
@@ -266,7 +269,7 @@ async def test_every_delivery_has_a_token_of_its_own_unless_it_is_deleted(
 # --------------------------------------------------------------------------- sending again
 
 
-async def test_a_received_message_can_be_sent_again(orders: Desk) -> None:
+async def test_a_received_message_can_be_sent_again(orders: QueueClient) -> None:
     message = ServiceBusMessage(
         "again",
         application_properties={"n": 1},
@@ -294,14 +297,14 @@ async def test_a_received_message_can_be_sent_again(orders: Desk) -> None:
 @pytest.mark.parametrize(
     ("kind", "body"), [("value_body", {"a": 1}), ("sequence_body", [[1, 2], [3]]), ("data_body", [b"a", b"b"])]
 )
-async def test_every_kind_of_body_can_be_sent_again(orders: Desk, kind: str, body: Any) -> None:
+async def test_every_kind_of_body_can_be_sent_again(orders: QueueClient, kind: str, body: Any) -> None:
     first = await exchange(orders, AmqpAnnotatedMessage(**{kind: body}))
     second = await exchange(orders, first.raw_amqp_message)
     assert second.body_type is first.body_type
     assert (second.body == first.body) if kind == "value_body" else (list(second.body) == list(first.body) == body)
 
 
-async def test_what_arrived_may_be_sent_in_a_batch_and_scheduled(orders: Desk) -> None:
+async def test_what_arrived_may_be_sent_in_a_batch_and_scheduled(orders: QueueClient) -> None:
     first = await exchange(orders, ServiceBusMessage("x", message_id="m"))
     await orders.sender.send_messages([first, ServiceBusMessage("y")])
     assert [str(await orders.next()) for _ in range(2)] == ["x", "y"]

@@ -3,22 +3,22 @@
 import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 
-from tests.protocol.desk import Desk, moment
+from tests.protocol.queue_client import QueueClient, moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def orders(desks: dict[str, Desk]) -> Desk:
-    return desks["shown"]
+def orders(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["shown"]
 
 
-async def clear(desk: Desk) -> None:
-    while desk.left:
-        await desk.receiver.complete_message(await desk.next())
+async def clear(queue_client: QueueClient) -> None:
+    while queue_client.left:
+        await queue_client.receiver.complete_message(await queue_client.next())
 
 
-async def test_peeking_changes_nothing(orders: Desk) -> None:
+async def test_peeking_changes_nothing(orders: QueueClient) -> None:
     await orders.send("a")
     for _ in range(2):
         [seen] = await orders.receiver.peek_messages(sequence_number=1)
@@ -26,7 +26,7 @@ async def test_peeking_changes_nothing(orders: Desk) -> None:
     await clear(orders)
 
 
-async def test_peeking_goes_on_where_it_stopped(orders: Desk) -> None:
+async def test_peeking_goes_on_where_it_stopped(orders: QueueClient) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(n)) for n in range(5)])
     first = await orders.receiver.peek_messages(2, sequence_number=1)
     rest = await orders.receiver.peek_messages(10)
@@ -36,7 +36,7 @@ async def test_peeking_goes_on_where_it_stopped(orders: Desk) -> None:
     await clear(orders)
 
 
-async def test_peeking_starts_at_a_sequence_number(orders: Desk) -> None:
+async def test_peeking_starts_at_a_sequence_number(orders: QueueClient) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(n)) for n in range(5)])
     everything = await orders.receiver.peek_messages(10, sequence_number=1)
     from_third = await orders.receiver.peek_messages(10, sequence_number=everything[2].sequence_number or 0)
@@ -44,7 +44,7 @@ async def test_peeking_starts_at_a_sequence_number(orders: Desk) -> None:
     await clear(orders)
 
 
-async def test_messages_in_every_state_are_seen(orders: Desk) -> None:
+async def test_messages_in_every_state_are_seen(orders: QueueClient) -> None:
     await orders.send("deferred", "locked", "active")
     deferred = await orders.next()
     await orders.receiver.defer_message(deferred)
@@ -65,7 +65,7 @@ async def test_messages_in_every_state_are_seen(orders: Desk) -> None:
     await clear(orders)
 
 
-async def test_dead_letters_are_seen_in_sequence_order(orders: Desk) -> None:
+async def test_dead_letters_are_seen_in_sequence_order(orders: QueueClient) -> None:
     await orders.send("first", "second")
     first, second = await orders.next(), await orders.next()
     await orders.receiver.dead_letter_message(second, reason="b")
@@ -76,7 +76,7 @@ async def test_dead_letters_are_seen_in_sequence_order(orders: Desk) -> None:
         await orders.next_dead_letter()
 
 
-async def test_many_large_messages_are_seen_a_reply_at_a_time(orders: Desk) -> None:
+async def test_many_large_messages_are_seen_a_reply_at_a_time(orders: QueueClient) -> None:
     for _ in range(8):
         await orders.send("x" * 200_000)
     first = await orders.receiver.peek_messages(10, sequence_number=1)
@@ -86,5 +86,5 @@ async def test_many_large_messages_are_seen_a_reply_at_a_time(orders: Desk) -> N
     await clear(orders)
 
 
-async def test_an_empty_queue_shows_nothing(orders: Desk) -> None:
+async def test_an_empty_queue_shows_nothing(orders: QueueClient) -> None:
     assert await orders.receiver.peek_messages(10, sequence_number=1) == []

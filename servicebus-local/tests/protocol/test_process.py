@@ -13,7 +13,7 @@ import pytest
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusClient, ServiceBusMessage
 
 from servicebus_local.testing import connection_string
-from tests.protocol.desk import SOON, topology
+from tests.protocol.queue_client import SOON, topology
 
 
 def start(config: Path, *options: str) -> "subprocess.Popen[str]":

@@ -17,8 +17,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusAuthorizationError, ServiceBusError
 
 from servicebus_local.testing import LocalBus, connection_string
-from tests.protocol.desk import SOON, client_of, topology
 from tests.protocol.peer import Socket
+from tests.protocol.queue_client import SOON, client_of, topology
 
 
 def command(*options: str) -> list[str]:

@@ -25,7 +25,7 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON, Desk, desk_at, topology
+from tests.protocol.queue_client import SOON, QueueClient, queue_client_at, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,13 +47,13 @@ SETTLEMENTS = ("complete_message", "abandon_message", "defer_message", "dead_let
 DELETES = ServiceBusReceiveMode.RECEIVE_AND_DELETE
 
 
-class Counter:
-    """A desk at `orders`, and receivers of other kinds on queues of their own."""
+class Handlers:
+    """A queue_client at `orders`, and receivers of other kinds on queues of their own."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.bus = desk.bus
-        client = desk.client
+    def __init__(self, queue_client: QueueClient) -> None:
+        self.queue_client = queue_client
+        self.bus = queue_client.bus
+        client = queue_client.client
         queues = ("shared", "fast", "ahead", "stream", "left", "put_off", "door")
         self.senders = {name: client.get_queue_sender(name) for name in queues}
         self.shared = client.get_queue_receiver("shared")
@@ -66,10 +66,12 @@ class Counter:
 
     async def open(self) -> None:
         receivers = (self.other, self.fast, self.ahead, self.stream, self.stuck, self.leaving, self.putting_off)
-        await asyncio.gather(*map(self.desk.open, self.senders.values()), *map(self.desk.open, receivers))
+        await asyncio.gather(
+            *map(self.queue_client.open, self.senders.values()), *map(self.queue_client.open, receivers)
+        )
         await self.send("shared", "use up the credit every receiver opens with")
         await self.other.complete_message(await one(self.other))
-        await self.desk.open(self.shared)
+        await self.queue_client.open(self.shared)
 
     async def send(self, queue: str, *bodies: str) -> None:
         await self.senders[queue].send_messages([ServiceBusMessage(body) for body in bodies])
@@ -79,16 +81,19 @@ class Counter:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def counter() -> AsyncIterator[Counter]:
-    async with LocalBus(TOPOLOGY, clock=CLOCK) as bus, desk_at(bus, "orders", dead_letters=True) as desk:
-        counter = Counter(desk)
-        await counter.open()
-        yield counter
+async def handlers() -> AsyncIterator[Handlers]:
+    async with (
+        LocalBus(TOPOLOGY, clock=CLOCK) as bus,
+        queue_client_at(bus, "orders", dead_letters=True) as queue_client,
+    ):
+        handlers = Handlers(queue_client)
+        await handlers.open()
+        yield handlers
 
 
 @pytest.fixture
-def orders(counter: Counter) -> Desk:
-    return counter.desk
+def orders(handlers: Handlers) -> QueueClient:
+    return handlers.queue_client
 
 
 def moment(seconds: float = 0) -> datetime:
@@ -103,7 +108,7 @@ async def one(receiver: ServiceBusReceiver) -> ServiceBusReceivedMessage:
 # --------------------------------------------------------------------------- receiving
 
 
-async def test_no_more_is_received_than_asked_for_nor_than_there_is(orders: Desk) -> None:
+async def test_no_more_is_received_than_asked_for_nor_than_there_is(orders: QueueClient) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(number)) for number in range(5)])
     first = await orders.receiver.receive_messages(2, max_wait_time=SOON)
     rest = await orders.receiver.receive_messages(50, max_wait_time=SOON)
@@ -114,7 +119,7 @@ async def test_no_more_is_received_than_asked_for_nor_than_there_is(orders: Desk
     assert orders.left == 0
 
 
-async def test_what_was_asked_for_in_vain_is_given_back_when_it_comes_late(orders: Desk) -> None:
+async def test_what_was_asked_for_in_vain_is_given_back_when_it_comes_late(orders: QueueClient) -> None:
     assert await orders.receiver.receive_messages(3, max_wait_time=0.05) == []
     await orders.send("a", "b", "c", "d")
     got = [await orders.next() for _ in range(4)]
@@ -122,7 +127,7 @@ async def test_what_was_asked_for_in_vain_is_given_back_when_it_comes_late(order
     await asyncio.gather(*map(orders.receiver.complete_message, got))
 
 
-async def test_arguments_are_checked_before_anything_is_asked(orders: Desk) -> None:
+async def test_arguments_are_checked_before_anything_is_asked(orders: QueueClient) -> None:
     receiver, client = orders.receiver, orders.client
     for call in (
         receiver.receive_messages(0),
@@ -148,7 +153,7 @@ async def test_arguments_are_checked_before_anything_is_asked(orders: Desk) -> N
     assert await receiver.receive_deferred_messages([]) == []
 
 
-async def test_modes_and_sub_queues_may_be_text(orders: Desk) -> None:
+async def test_modes_and_sub_queues_may_be_text(orders: QueueClient) -> None:
     deleting = orders.client.get_queue_receiver("fast", receive_mode="receiveanddelete")
     dead = orders.client.get_queue_receiver("orders", sub_queue="deadletter")
     transfers = orders.client.get_queue_receiver("orders", sub_queue="transferdeadletter")
@@ -157,43 +162,43 @@ async def test_modes_and_sub_queues_may_be_text(orders: Desk) -> None:
     assert deleting.entity_path == "fast"
 
 
-async def test_a_receiver_has_a_name_and_an_entity(counter: Counter) -> None:
-    named = counter.other
+async def test_a_receiver_has_a_name_and_an_entity(handlers: Handlers) -> None:
+    named = handlers.other
     assert (named.client_identifier, named.entity_path) == ("clerk-7", "shared")
     assert not named.session
     assert str(named) == "Receiver client id: clerk-7, entity: shared"
-    assert "clerk-7" in counter.bus.connections.containers
+    assert "clerk-7" in handlers.bus.connections.containers
 
 
 # --------------------------------------------------------------------------- iterating
 
 
-async def test_an_iterator_ends_when_nothing_came_for_a_while_and_can_go_on(counter: Counter) -> None:
-    await counter.send("stream", "a", "b", "c")
+async def test_an_iterator_ends_when_nothing_came_for_a_while_and_can_go_on(handlers: Handlers) -> None:
+    await handlers.send("stream", "a", "b", "c")
     seen = []
-    async for message in counter.stream:
-        await counter.stream.complete_message(message)
+    async for message in handlers.stream:
+        await handlers.stream.complete_message(message)
         seen.append(str(message))
         if len(seen) == 2:
             break
-    async for message in counter.stream:
-        await counter.stream.complete_message(message)
+    async for message in handlers.stream:
+        await handlers.stream.complete_message(message)
         seen.append(str(message))
     assert seen == ["a", "b", "c"]
     with pytest.raises(StopAsyncIteration):
-        await anext(counter.stream)
-    await counter.send("stream", "d")
-    message = await anext(counter.stream)
-    await counter.stream.complete_message(message)
-    assert (str(message), counter.active("stream")) == ("d", 0)
+        await anext(handlers.stream)
+    await handlers.send("stream", "d")
+    message = await anext(handlers.stream)
+    await handlers.stream.complete_message(message)
+    assert (str(message), handlers.active("stream")) == ("d", 0)
 
 
-async def test_what_is_abandoned_in_an_iterator_comes_by_again(counter: Counter) -> None:
-    await counter.send("stream", "a", "b")
+async def test_what_is_abandoned_in_an_iterator_comes_by_again(handlers: Handlers) -> None:
+    await handlers.send("stream", "a", "b")
     seen = []
-    async for message in counter.stream:
+    async for message in handlers.stream:
         seen.append((str(message), message.delivery_count))
-        settle = counter.stream.complete_message if message.delivery_count else counter.stream.abandon_message
+        settle = handlers.stream.complete_message if message.delivery_count else handlers.stream.abandon_message
         await settle(message)
     assert sorted(seen) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
@@ -201,40 +206,40 @@ async def test_what_is_abandoned_in_an_iterator_comes_by_again(counter: Counter)
 # --------------------------------------------------------------------------- prefetching
 
 
-async def test_messages_are_locked_when_they_are_fetched_ahead(counter: Counter) -> None:
-    await counter.send("ahead", "a", "b", "c", "d", "e")
-    first = await one(counter.ahead)
-    await counter.bus.advance(10)
-    later = [await one(counter.ahead) for _ in range(4)]
+async def test_messages_are_locked_when_they_are_fetched_ahead(handlers: Handlers) -> None:
+    await handlers.send("ahead", "a", "b", "c", "d", "e")
+    first = await one(handlers.ahead)
+    await handlers.bus.advance(10)
+    later = [await one(handlers.ahead) for _ in range(4)]
     assert [str(message) for message in (first, *later)] == ["a", "b", "c", "d", "e"]
     assert first.locked_until_utc == later[0].locked_until_utc == moment(50)
     for message in (first, *later):
-        await counter.ahead.complete_message(message)
-    assert counter.active("ahead") == 0
+        await handlers.ahead.complete_message(message)
+    assert handlers.active("ahead") == 0
 
 
 # --------------------------------------------------------------------------- receive and delete
 
 
-async def test_what_is_deleted_when_received_can_neither_be_settled_nor_renewed(counter: Counter) -> None:
-    await counter.send("fast", "a", "b")
-    got = [await one(counter.fast) for _ in range(2)]
+async def test_what_is_deleted_when_received_can_neither_be_settled_nor_renewed(handlers: Handlers) -> None:
+    await handlers.send("fast", "a", "b")
+    got = [await one(handlers.fast) for _ in range(2)]
     assert [str(message) for message in got] == ["a", "b"]
-    assert counter.active("fast") == 0
+    assert handlers.active("fast") == 0
     for settlement in (*SETTLEMENTS, "renew_message_lock"):
         with pytest.raises(ValueError, match="not supported in 'RECEIVE_AND_DELETE'"):
-            await getattr(counter.fast, settlement)(got[0])
+            await getattr(handlers.fast, settlement)(got[0])
 
 
-async def test_deferred_messages_are_deleted_by_such_a_receiver(counter: Counter) -> None:
-    await counter.send("put_off", "a", "b")
+async def test_deferred_messages_are_deleted_by_such_a_receiver(handlers: Handlers) -> None:
+    await handlers.send("put_off", "a", "b")
     numbers = []
     for _ in range(2):
-        message = await one(counter.putting_off)
-        await counter.putting_off.defer_message(message)
+        message = await one(handlers.putting_off)
+        await handlers.putting_off.defer_message(message)
         numbers.append(message.sequence_number or 0)
-    deleting = counter.desk.client.get_queue_receiver("put_off", receive_mode=DELETES)
-    await counter.desk.open(deleting)
+    deleting = handlers.queue_client.client.get_queue_receiver("put_off", receive_mode=DELETES)
+    await handlers.queue_client.open(deleting)
     got = await deleting.receive_deferred_messages(numbers)
     expected = [("a", None, 1), ("b", None, 1)]
     assert [(str(message), message.lock_token, message.delivery_count) for message in got] == expected
@@ -242,7 +247,7 @@ async def test_deferred_messages_are_deleted_by_such_a_receiver(counter: Counter
         await deleting.complete_message(got[0])
     with pytest.raises(MessageNotFoundError):
         await deleting.receive_deferred_messages(numbers)
-    assert counter.active("put_off") == 0
+    assert handlers.active("put_off") == 0
 
 
 # --------------------------------------------------------------------------- settling
@@ -250,7 +255,7 @@ async def test_deferred_messages_are_deleted_by_such_a_receiver(counter: Counter
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
 @pytest.mark.parametrize("again", [*SETTLEMENTS, "renew_message_lock"])
-async def test_a_message_is_settled_once(orders: Desk, settlement: str, again: str) -> None:
+async def test_a_message_is_settled_once(orders: QueueClient, settlement: str, again: str) -> None:
     await orders.send("x")
     message = await orders.next()
     await getattr(orders.receiver, settlement)(message)
@@ -261,7 +266,7 @@ async def test_a_message_is_settled_once(orders: Desk, settlement: str, again: s
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_a_message_whose_lock_was_lost_cannot_be_settled(orders: Desk, settlement: str) -> None:
+async def test_a_message_whose_lock_was_lost_cannot_be_settled(orders: QueueClient, settlement: str) -> None:
     await orders.send("x")
     late = await orders.next()
     await orders.bus.advance(60)
@@ -275,7 +280,7 @@ async def test_a_message_whose_lock_was_lost_cannot_be_settled(orders: Desk, set
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_a_message_that_was_only_looked_at_cannot_be_settled(orders: Desk, settlement: str) -> None:
+async def test_a_message_that_was_only_looked_at_cannot_be_settled(orders: QueueClient, settlement: str) -> None:
     await orders.send("x")
     [seen] = await orders.receiver.peek_messages(sequence_number=1)
     assert (seen.lock_token, seen.delivery_count) == (None, 0)
@@ -287,37 +292,37 @@ async def test_a_message_that_was_only_looked_at_cannot_be_settled(orders: Desk,
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_only_received_messages_can_be_settled(orders: Desk, settlement: str) -> None:
+async def test_only_received_messages_can_be_settled(orders: QueueClient, settlement: str) -> None:
     for wrong in (ServiceBusMessage("x"), "x", None):
         with pytest.raises(TypeError):
             await getattr(orders.receiver, settlement)(wrong)
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_whoever_has_the_lock_token_may_settle(counter: Counter, settlement: str) -> None:
+async def test_whoever_has_the_lock_token_may_settle(handlers: Handlers, settlement: str) -> None:
     """Another receiver's message is settled by $management, under its lock token."""
-    await counter.send("shared", "theirs")
-    message = await one(counter.shared)
-    await getattr(counter.other, settlement)(message)
+    await handlers.send("shared", "theirs")
+    message = await one(handlers.shared)
+    await getattr(handlers.other, settlement)(message)
     with pytest.raises(MessageAlreadySettled):
-        await counter.shared.complete_message(message)
-    counts = counter.bus.counts("shared")
+        await handlers.shared.complete_message(message)
+    counts = handlers.bus.counts("shared")
     expected = {"complete_message": (0, 0), "dead_letter_message": (0, 1)}
     assert (counts.active, counts.dead_lettered) == expected.get(settlement, (1, 0))
-    counter.bus.purge("shared")
-    counter.bus.purge("shared/$DeadLetterQueue")
+    handlers.bus.purge("shared")
+    handlers.bus.purge("shared/$DeadLetterQueue")
 
 
-async def test_a_lock_is_renewed_by_whoever_has_its_token(counter: Counter) -> None:
-    await counter.send("shared", "x")
-    message = await one(counter.shared)
-    await counter.bus.advance(30)
-    assert await counter.other.renew_message_lock(message) == message.locked_until_utc == moment(60)
-    await counter.shared.complete_message(message)
+async def test_a_lock_is_renewed_by_whoever_has_its_token(handlers: Handlers) -> None:
+    await handlers.send("shared", "x")
+    message = await one(handlers.shared)
+    await handlers.bus.advance(30)
+    assert await handlers.other.renew_message_lock(message) == message.locked_until_utc == moment(60)
+    await handlers.shared.complete_message(message)
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_every_settlement_can_be_made_from_many_tasks(orders: Desk, settlement: str) -> None:
+async def test_every_settlement_can_be_made_from_many_tasks(orders: QueueClient, settlement: str) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(number)) for number in range(20)])
     got = [await orders.next() for _ in range(20)]
     await asyncio.gather(*(getattr(orders.receiver, settlement)(message) for message in got))
@@ -329,7 +334,7 @@ async def test_every_settlement_can_be_made_from_many_tasks(orders: Desk, settle
     orders.bus.purge("orders/$DeadLetterQueue")
 
 
-async def test_reasons_may_be_long_and_in_any_language(orders: Desk) -> None:
+async def test_reasons_may_be_long_and_in_any_language(orders: QueueClient) -> None:
     await orders.send("x")
     reason, description = "Grund " * 500, "理由" * 1000
     await orders.receiver.dead_letter_message(await orders.next(), reason=reason, error_description=description)
@@ -342,7 +347,7 @@ async def test_reasons_may_be_long_and_in_any_language(orders: Desk) -> None:
 # --------------------------------------------------------------------------- locks
 
 
-async def test_a_renewed_lock_is_told_and_counts(orders: Desk) -> None:
+async def test_a_renewed_lock_is_told_and_counts(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     assert message.locked_until_utc == moment(60)
@@ -356,7 +361,7 @@ async def test_a_renewed_lock_is_told_and_counts(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_a_lost_lock_cannot_be_renewed(orders: Desk) -> None:
+async def test_a_lost_lock_cannot_be_renewed(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     await orders.bus.advance(60)
@@ -366,22 +371,22 @@ async def test_a_lost_lock_cannot_be_renewed(orders: Desk) -> None:
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_who_closes_without_settling_keeps_the_message_locked(counter: Counter) -> None:
-    await counter.send("left", "x")
-    message = await one(counter.leaving)
-    await counter.leaving.close()
+async def test_who_closes_without_settling_keeps_the_message_locked(handlers: Handlers) -> None:
+    await handlers.send("left", "x")
+    message = await one(handlers.leaving)
+    await handlers.leaving.close()
     with pytest.raises(ValueError, match="already been shutdown"):
-        await counter.leaving.complete_message(message)
-    heir = counter.desk.client.get_queue_receiver("left")
-    await counter.desk.open(heir)
+        await handlers.leaving.complete_message(message)
+    heir = handlers.queue_client.client.get_queue_receiver("left")
+    await handlers.queue_client.open(heir)
     assert await heir.receive_messages(1, max_wait_time=0.05) == []
-    await counter.bus.advance(60)
+    await handlers.bus.advance(60)
     again = await one(heir)
     assert (str(again), again.delivery_count) == ("x", 1)
     await heir.complete_message(again)
 
 
-async def test_a_closed_receiver_does_nothing_any_more(orders: Desk) -> None:
+async def test_a_closed_receiver_does_nothing_any_more(orders: QueueClient) -> None:
     receiver = orders.client.get_queue_receiver("empty")
     assert await receiver.peek_messages() == []  # it opens when it is first used
     await receiver.close()
@@ -400,7 +405,7 @@ async def test_a_closed_receiver_does_nothing_any_more(orders: Desk) -> None:
 # --------------------------------------------------------------------------- deferring
 
 
-async def test_deferred_messages_are_fetched_in_the_order_they_are_asked_for(orders: Desk) -> None:
+async def test_deferred_messages_are_fetched_in_the_order_they_are_asked_for(orders: QueueClient) -> None:
     await orders.send("a", "b", "c")
     numbers = []
     for _ in range(3):
@@ -419,7 +424,7 @@ async def test_deferred_messages_are_fetched_in_the_order_they_are_asked_for(ord
     assert orders.left == 0
 
 
-async def test_of_deferred_messages_all_are_received_or_none(orders: Desk) -> None:
+async def test_of_deferred_messages_all_are_received_or_none(orders: QueueClient) -> None:
     await orders.send("a", "b")
     deferred = await orders.next()
     active = await orders.next()
@@ -443,7 +448,7 @@ async def test_of_deferred_messages_all_are_received_or_none(orders: Desk) -> No
     await asyncio.gather(orders.receiver.complete_message(got), orders.receiver.complete_message(active))
 
 
-async def test_a_deferred_message_whose_lock_ends_is_deferred_again(orders: Desk) -> None:
+async def test_a_deferred_message_whose_lock_ends_is_deferred_again(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     await orders.receiver.defer_message(message)
@@ -464,7 +469,7 @@ async def test_a_deferred_message_whose_lock_ends_is_deferred_again(orders: Desk
 # --------------------------------------------------------------------------- sub-queues
 
 
-async def test_dead_letters_are_abandoned_and_deferred_like_others(orders: Desk) -> None:
+async def test_dead_letters_are_abandoned_and_deferred_like_others(orders: QueueClient) -> None:
     await orders.send("x")
     await orders.receiver.dead_letter_message(await orders.next(), reason="why")
     dead = await orders.next(orders.dead_letters)
@@ -479,12 +484,12 @@ async def test_dead_letters_are_abandoned_and_deferred_like_others(orders: Desk)
     assert orders.bus.counts("orders").dead_lettered == 0
 
 
-async def test_transfer_dead_letters_have_a_receiver_of_their_own(counter: Counter) -> None:
-    counter.bus.delete("room")
-    await counter.send("door", "stuck")
-    [seen] = await counter.stuck.peek_messages()
-    stuck = await one(counter.stuck)
-    await counter.stuck.complete_message(stuck)
+async def test_transfer_dead_letters_have_a_receiver_of_their_own(handlers: Handlers) -> None:
+    handlers.bus.delete("room")
+    await handlers.send("door", "stuck")
+    [seen] = await handlers.stuck.peek_messages()
+    stuck = await one(handlers.stuck)
+    await handlers.stuck.complete_message(stuck)
     assert (str(stuck), stuck.dead_letter_reason, seen.sequence_number) == (
         "stuck",
         "AutoForwardFailed",
@@ -492,6 +497,6 @@ async def test_transfer_dead_letters_have_a_receiver_of_their_own(counter: Count
     )
 
 
-async def test_a_dead_letter_queue_has_no_dead_letter_queue(orders: Desk) -> None:
+async def test_a_dead_letter_queue_has_no_dead_letter_queue(orders: QueueClient) -> None:
     receiver: Any = orders.client.get_queue_receiver("orders/$DeadLetterQueue/$DeadLetterQueue")
     assert isinstance(await orders.refusal(receiver), ServiceBusError)

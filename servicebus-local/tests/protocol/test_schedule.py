@@ -6,17 +6,17 @@ import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 from azure.servicebus.exceptions import MessageNotFoundError
 
-from tests.protocol.desk import Desk, moment
+from tests.protocol.queue_client import QueueClient, moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def orders(desks: dict[str, Desk]) -> Desk:
-    return desks["later"]
+def orders(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["later"]
 
 
-async def test_a_scheduled_message_stays_hidden_until_its_time(orders: Desk) -> None:
+async def test_a_scheduled_message_stays_hidden_until_its_time(orders: QueueClient) -> None:
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("later"), moment(10))
     assert (orders.bus.counts("later").scheduled, orders.bus.counts("later").active) == (1, 0)
     await orders.bus.advance(9)
@@ -30,7 +30,7 @@ async def test_a_scheduled_message_stays_hidden_until_its_time(orders: Desk) -> 
     assert abs(got.enqueued_time_utc - moment(0)) < timedelta(milliseconds=2)
 
 
-async def test_a_time_on_the_message_schedules_it_too(orders: Desk) -> None:
+async def test_a_time_on_the_message_schedules_it_too(orders: QueueClient) -> None:
     await orders.send("annotated", scheduled_enqueue_time_utc=moment(5))
     assert orders.bus.counts("later").scheduled == 1
     await orders.bus.advance(5)
@@ -39,12 +39,12 @@ async def test_a_time_on_the_message_schedules_it_too(orders: Desk) -> None:
     await orders.receiver.complete_message(got)
 
 
-async def test_a_time_that_has_passed_means_now(orders: Desk) -> None:
+async def test_a_time_that_has_passed_means_now(orders: QueueClient) -> None:
     await orders.sender.schedule_messages(ServiceBusMessage("now"), moment(-5))
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_scheduled_messages_come_in_the_order_of_their_times(orders: Desk) -> None:
+async def test_scheduled_messages_come_in_the_order_of_their_times(orders: QueueClient) -> None:
     numbers = []
     for wait in (30, 10, 20):
         numbers += await orders.sender.schedule_messages(ServiceBusMessage(f"in {wait}"), moment(wait))
@@ -55,7 +55,7 @@ async def test_scheduled_messages_come_in_the_order_of_their_times(orders: Desk)
         await orders.receiver.complete_message(message)
 
 
-async def test_a_scheduled_message_can_be_cancelled(orders: Desk) -> None:
+async def test_a_scheduled_message_can_be_cancelled(orders: QueueClient) -> None:
     numbers = await orders.sender.schedule_messages([ServiceBusMessage("no"), ServiceBusMessage("yes")], moment(10))
     await orders.sender.cancel_scheduled_messages(numbers[0])
     await orders.bus.advance(10)
@@ -64,7 +64,7 @@ async def test_a_scheduled_message_can_be_cancelled(orders: Desk) -> None:
     assert (str(got), orders.left) == ("yes", 0)
 
 
-async def test_what_has_left_cannot_be_cancelled(orders: Desk) -> None:
+async def test_what_has_left_cannot_be_cancelled(orders: QueueClient) -> None:
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("gone"), moment(1))
     await orders.bus.advance(1)
     with pytest.raises(MessageNotFoundError):
@@ -72,14 +72,14 @@ async def test_what_has_left_cannot_be_cancelled(orders: Desk) -> None:
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_a_scheduled_message_can_be_looked_at(orders: Desk) -> None:
+async def test_a_scheduled_message_can_be_looked_at(orders: QueueClient) -> None:
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("soon"), moment(10))
     [seen] = await orders.receiver.peek_messages(sequence_number=number)
     assert (seen.state, str(seen)) == (ServiceBusMessageState.SCHEDULED, "soon")
     await orders.sender.cancel_scheduled_messages(number)
 
 
-async def test_time_to_live_starts_when_the_message_appears(orders: Desk) -> None:
+async def test_time_to_live_starts_when_the_message_appears(orders: QueueClient) -> None:
     brief = ServiceBusMessage("brief", time_to_live=timedelta(seconds=5))
     await orders.sender.schedule_messages(brief, moment(60))
     await orders.bus.advance(64)

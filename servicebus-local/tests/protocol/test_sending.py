@@ -13,7 +13,7 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage
 from azure.servicebus.exceptions import MessageNotFoundError, MessageSizeExceededError, ServiceBusError
 
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import Desk, client_of, topology
+from tests.protocol.queue_client import QueueClient, client_of, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,8 +22,8 @@ KIB = 1024
 TOPOLOGY = topology(orders={"LockDuration": "PT1M", "MaxDeliveryCount": 10}, answers={"RequiresSession": True})
 
 
-class Counter(Desk):
-    """A desk at `orders`, and more senders."""
+class Handlers(QueueClient):
+    """A queue_client at `orders`, and more senders."""
 
     async def open_more(self) -> None:
         self.named = self.client.get_queue_sender("orders", client_identifier="till-4")
@@ -35,21 +35,21 @@ class Counter(Desk):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def orders() -> AsyncIterator[Counter]:
+async def orders() -> AsyncIterator[Handlers]:
     async with LocalBus(TOPOLOGY, clock=CLOCK) as bus, client_of(bus) as client:
-        counter = Counter(bus, client, "orders")
+        handlers = Handlers(bus, client, "orders")
         try:
-            await counter.open_more()
-            yield counter
+            await handlers.open_more()
+            yield handlers
         finally:
-            await counter.close()
+            await handlers.close()
 
 
 def moment(seconds: float = 0) -> datetime:
     return datetime.fromtimestamp(int((CLOCK.now + seconds) * 1000) / 1000, UTC)
 
 
-async def taken(orders: Counter) -> list[str]:
+async def taken(orders: Handlers) -> list[str]:
     """Receive and complete everything."""
     found = []
     while orders.left:
@@ -81,7 +81,7 @@ def some(bodies: str) -> Iterator[ServiceBusMessage]:
     ],
     ids=lambda given: type(given).__name__,
 )
-async def test_what_can_be_sent(orders: Counter, given: Any, arrives: list[str]) -> None:
+async def test_what_can_be_sent(orders: Handlers, given: Any, arrives: list[str]) -> None:
     await orders.sender.send_messages(given, timeout=5)
     assert await taken(orders) == arrives
 
@@ -97,7 +97,7 @@ async def test_what_can_be_sent(orders: Counter, given: Any, arrives: list[str])
     ],
     ids=repr,
 )
-async def test_what_cannot(orders: Counter, given: Any, error: type[Exception]) -> None:
+async def test_what_cannot(orders: Handlers, given: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         await orders.sender.send_messages(given)
     with pytest.raises(error):
@@ -105,14 +105,14 @@ async def test_what_cannot(orders: Counter, given: Any, error: type[Exception]) 
     assert orders.left == 0
 
 
-async def test_a_message_object_can_be_sent_twice(orders: Counter) -> None:
+async def test_a_message_object_can_be_sent_twice(orders: Handlers) -> None:
     message = ServiceBusMessage("x")
     for _ in range(2):
         await orders.sender.send_messages(message)
     assert await taken(orders) == ["x", "x"]
 
 
-async def test_time_outs_must_be_positive(orders: Counter) -> None:
+async def test_time_outs_must_be_positive(orders: Handlers) -> None:
     for call in (
         orders.sender.send_messages(ServiceBusMessage("x"), timeout=0),
         orders.sender.schedule_messages(ServiceBusMessage("x"), moment(60), timeout=-1),
@@ -124,7 +124,7 @@ async def test_time_outs_must_be_positive(orders: Counter) -> None:
 
 
 @pytest.mark.parametrize("overhead", [1, 10 * KIB])
-async def test_a_list_that_does_not_fit_a_batch_is_not_sent_at_all(orders: Counter, overhead: int) -> None:
+async def test_a_list_that_does_not_fit_a_batch_is_not_sent_at_all(orders: Handlers, overhead: int) -> None:
     half = "x" * (128 * KIB)
     with pytest.raises(MessageSizeExceededError):
         await orders.sender.send_messages([ServiceBusMessage(half), ServiceBusMessage(half + "x" * overhead)])
@@ -133,7 +133,7 @@ async def test_a_list_that_does_not_fit_a_batch_is_not_sent_at_all(orders: Count
     assert orders.left == 0
 
 
-async def test_a_message_as_large_as_the_limit_is_too_large(orders: Counter) -> None:
+async def test_a_message_as_large_as_the_limit_is_too_large(orders: Handlers) -> None:
     with pytest.raises(MessageSizeExceededError):
         await orders.sender.send_messages(ServiceBusMessage("A" * (256 * KIB)))
     await orders.sender.send_messages(ServiceBusMessage("A" * (255 * KIB)))
@@ -143,7 +143,7 @@ async def test_a_message_as_large_as_the_limit_is_too_large(orders: Counter) -> 
 # --------------------------------------------------------------------------- batches
 
 
-async def test_a_batch_counts_and_measures_itself(orders: Counter) -> None:
+async def test_a_batch_counts_and_measures_itself(orders: Handlers) -> None:
     batch = await orders.sender.create_message_batch()
     assert (batch.max_size_in_bytes, len(batch)) == (256 * KIB, 0)
     before = batch.size_in_bytes
@@ -155,7 +155,7 @@ async def test_a_batch_counts_and_measures_itself(orders: Counter) -> None:
     assert await taken(orders) == ["x" * 1000] * 2
 
 
-async def test_a_batch_is_filled_to_its_limit_and_arrives(orders: Counter) -> None:
+async def test_a_batch_is_filled_to_its_limit_and_arrives(orders: Handlers) -> None:
     batch = await orders.sender.create_message_batch(max_size_in_bytes=10 * KIB)
     assert batch.max_size_in_bytes == 10 * KIB
     while 10 * KIB - batch.size_in_bytes > 1000:
@@ -166,14 +166,14 @@ async def test_a_batch_is_filled_to_its_limit_and_arrives(orders: Counter) -> No
     assert await taken(orders) == ["x" * 900] * len(batch)
 
 
-async def test_a_batch_cannot_be_made_larger_than_the_broker_allows(orders: Counter) -> None:
+async def test_a_batch_cannot_be_made_larger_than_the_broker_allows(orders: Handlers) -> None:
     with pytest.raises(ValueError, match="acceptable max batch size is: 262144"):
         await orders.sender.create_message_batch(max_size_in_bytes=256 * KIB + 1)
     batch = await orders.sender.create_message_batch(max_size_in_bytes=256 * KIB)
     assert batch.max_size_in_bytes == 256 * KIB
 
 
-async def test_a_batch_made_without_a_sender_may_be_too_large(orders: Counter) -> None:
+async def test_a_batch_made_without_a_sender_may_be_too_large(orders: Handlers) -> None:
     batch = ServiceBusMessageBatch()
     for _ in range(3):
         batch.add_message(ServiceBusMessage("x" * 100 * KIB))
@@ -182,7 +182,7 @@ async def test_a_batch_made_without_a_sender_may_be_too_large(orders: Counter) -
     assert orders.left == 0
 
 
-async def test_each_message_of_a_batch_keeps_its_own_properties(orders: Counter) -> None:
+async def test_each_message_of_a_batch_keeps_its_own_properties(orders: Handlers) -> None:
     batch = await orders.sender.create_message_batch()
     batch.add_message(ServiceBusMessage("a", message_id="1", session_id="s", application_properties={"n": 1}))
     batch.add_message(ServiceBusMessage("b", message_id="2", subject="second"))
@@ -197,7 +197,7 @@ async def test_each_message_of_a_batch_keeps_its_own_properties(orders: Counter)
     assert await taken(orders) == ["c"]
 
 
-async def test_a_batch_without_a_session_is_refused_whole(orders: Counter) -> None:
+async def test_a_batch_without_a_session_is_refused_whole(orders: Handlers) -> None:
     sender = orders.answers
     mixed = [ServiceBusMessage("a", session_id="s"), ServiceBusMessage("b")]
     for call in (sender.send_messages(mixed), sender.schedule_messages(mixed, moment(60))):
@@ -225,7 +225,7 @@ async def test_a_batch_without_a_session_is_refused_whole(orders: Counter) -> No
     ],
     ids=lambda given: type(given).__name__,
 )
-async def test_what_can_be_scheduled_and_called_off(orders: Counter, given: Any, count: int) -> None:
+async def test_what_can_be_scheduled_and_called_off(orders: Handlers, given: Any, count: int) -> None:
     numbers = await orders.sender.schedule_messages(given, moment(60), timeout=5)
     assert (len(numbers), len(set(numbers))) == (count, count)
     assert orders.bus.counts("orders").scheduled == count
@@ -233,7 +233,7 @@ async def test_what_can_be_scheduled_and_called_off(orders: Counter, given: Any,
     assert orders.left == 0
 
 
-async def test_a_time_without_a_zone_is_utc(orders: Counter) -> None:
+async def test_a_time_without_a_zone_is_utc(orders: Handlers) -> None:
     due = moment(60)
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("x"), due.replace(tzinfo=None))
     [seen] = await orders.receiver.peek_messages(sequence_number=number)
@@ -247,14 +247,14 @@ async def test_a_time_without_a_zone_is_utc(orders: Counter) -> None:
     assert (got.state, got.enqueued_sequence_number) == (ServiceBusMessageState.ACTIVE, number)
 
 
-async def test_a_message_scheduled_for_the_past_is_active_under_the_number_that_was_told(orders: Counter) -> None:
+async def test_a_message_scheduled_for_the_past_is_active_under_the_number_that_was_told(orders: Handlers) -> None:
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("x"), moment(-60))
     got = await orders.next()
     await orders.receiver.complete_message(got)
     assert (got.sequence_number, got.state) == (number, ServiceBusMessageState.ACTIVE)
 
 
-async def test_only_what_is_scheduled_can_be_called_off(orders: Counter) -> None:
+async def test_only_what_is_scheduled_can_be_called_off(orders: Handlers) -> None:
     [first, second] = await orders.sender.schedule_messages(list(some("ab")), moment(60))
     await orders.send("active")
     active = await orders.next()
@@ -271,7 +271,7 @@ async def test_only_what_is_scheduled_can_be_called_off(orders: Counter) -> None
     assert orders.left == 0
 
 
-async def test_a_message_too_large_to_be_sent_is_too_large_to_be_scheduled(orders: Counter) -> None:
+async def test_a_message_too_large_to_be_sent_is_too_large_to_be_scheduled(orders: Handlers) -> None:
     with pytest.raises(MessageSizeExceededError):
         await orders.sender.schedule_messages(ServiceBusMessage("x" * (256 * KIB)), moment(60))
     assert orders.left == 0
@@ -283,7 +283,7 @@ async def test_a_message_too_large_to_be_sent_is_too_large_to_be_scheduled(order
 # --------------------------------------------------------------------------- the sender itself
 
 
-async def test_a_sender_has_a_name_and_an_entity(orders: Counter) -> None:
+async def test_a_sender_has_a_name_and_an_entity(orders: Handlers) -> None:
     named = orders.named
     assert (named.client_identifier, named.entity_name) == ("till-4", "orders")
     assert str(named) == "Sender client id: till-4, entity: orders"
@@ -294,7 +294,7 @@ async def test_a_sender_has_a_name_and_an_entity(orders: Counter) -> None:
     assert await taken(orders) == ["x"]
 
 
-async def test_a_sender_opens_when_it_is_first_used_and_is_closed_for_good(orders: Counter) -> None:
+async def test_a_sender_opens_when_it_is_first_used_and_is_closed_for_good(orders: Handlers) -> None:
     sender = orders.client.get_queue_sender("orders")
     await sender.send_messages(ServiceBusMessage("x"))
     await sender.close()
@@ -311,7 +311,7 @@ async def test_a_sender_opens_when_it_is_first_used_and_is_closed_for_good(order
     assert await taken(orders) == ["x"]
 
 
-async def test_senders_take_turns_without_disturbing_each_other(orders: Counter) -> None:
+async def test_senders_take_turns_without_disturbing_each_other(orders: Handlers) -> None:
     senders = (orders.sender, *orders.others)
     await asyncio.gather(*(sender.send_messages(list(some("ab"))) for sender in senders))
     assert sorted(await taken(orders)) == ["a"] * 4 + ["b"] * 4

@@ -28,7 +28,7 @@ from azure.servicebus.exceptions import (
 
 from servicebus_local.bus.sessions import GRACE
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON, Desk, client_of, eventually, topology
+from tests.protocol.queue_client import SOON, QueueClient, client_of, eventually, topology
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,8 +38,8 @@ TOPOLOGY = topology(answers=SESSIONS, many=SESSIONS, any=SESSIONS, plain={})
 OPEN_FROM_THE_START = ("stateful", "tokens", "stubborn", "left", "right", "seen", "mine", "other")
 
 
-class Parlour(Desk):
-    """A desk at `answers` where time stands still, and sessions that are open from the start."""
+class SessionQueue(QueueClient):
+    """A queue_client at `answers` where time stands still, and sessions that are open from the start."""
 
     async def open_sessions(self) -> None:
         deletes = ServiceBusReceiveMode.RECEIVE_AND_DELETE
@@ -50,18 +50,18 @@ class Parlour(Desk):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def answers() -> AsyncIterator[Parlour]:
+async def answers() -> AsyncIterator[SessionQueue]:
     async with LocalBus(TOPOLOGY, clock=ManualClock(time() + 3600)) as bus, client_of(bus) as client:
-        parlour = Parlour(bus, client, "answers")
+        session_queue = SessionQueue(bus, client, "answers")
         try:
-            await parlour.open_sessions()
-            yield parlour
+            await session_queue.open_sessions()
+            yield session_queue
         finally:
-            await parlour.close()
+            await session_queue.close()
 
 
-class Street(Desk):
-    """A desk at `answers` where time is moved, and two senders more."""
+class SessionBus(QueueClient):
+    """A queue_client at `answers` where time is moved, and two senders more."""
 
     async def open_all(self) -> None:
         self.any, self.many = self.client.get_queue_sender("any"), self.client.get_queue_sender("many")
@@ -69,14 +69,14 @@ class Street(Desk):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def passing() -> AsyncIterator[Street]:
+async def passing() -> AsyncIterator[SessionBus]:
     async with LocalBus(TOPOLOGY, clock=CLOCK) as bus, client_of(bus) as client:
-        street = Street(bus, client, "answers")
+        session_bus = SessionBus(bus, client, "answers")
         try:
-            await street.open_all()
-            yield street
+            await session_bus.open_all()
+            yield session_bus
         finally:
-            await street.close()
+            await session_bus.close()
 
 
 def moment(seconds: float = 0) -> datetime:
@@ -84,19 +84,21 @@ def moment(seconds: float = 0) -> datetime:
     return datetime.fromtimestamp(int((CLOCK.now + seconds) * 1000) / 1000, UTC)
 
 
-def receiver_of(desk: Desk, session_id: Any, queue: str = "answers", **options: Any) -> ServiceBusReceiver:
-    return desk.client.get_queue_receiver(queue, session_id=session_id, **options)
+def receiver_of(
+    queue_client: QueueClient, session_id: Any, queue: str = "answers", **options: Any
+) -> ServiceBusReceiver:
+    return queue_client.client.get_queue_receiver(queue, session_id=session_id, **options)
 
 
-async def accept(desk: Desk, *session_ids: str, **options: Any) -> list[ServiceBusReceiver]:
-    """Open receivers on sessions, all at once; they are closed with the desk."""
-    receivers = [receiver_of(desk, session_id, **options) for session_id in session_ids]
-    await asyncio.gather(*map(desk.open, receivers))
+async def accept(queue_client: QueueClient, *session_ids: str, **options: Any) -> list[ServiceBusReceiver]:
+    """Open receivers on sessions, all at once; they are closed with the queue_client."""
+    receivers = [receiver_of(queue_client, session_id, **options) for session_id in session_ids]
+    await asyncio.gather(*map(queue_client.open, receivers))
     return receivers
 
 
-async def say(desk: Desk, session_id: str, *bodies: str) -> None:
-    await desk.sender.send_messages([ServiceBusMessage(body, session_id=session_id) for body in bodies])
+async def say(queue_client: QueueClient, session_id: str, *bodies: str) -> None:
+    await queue_client.sender.send_messages([ServiceBusMessage(body, session_id=session_id) for body in bodies])
 
 
 async def one(receiver: ServiceBusReceiver) -> ServiceBusReceivedMessage:
@@ -107,7 +109,7 @@ async def one(receiver: ServiceBusReceiver) -> ServiceBusReceivedMessage:
 # --------------------------------------------------------------------------- what a session remembers
 
 
-async def test_a_state_may_be_text_or_bytes_or_nothing(answers: Parlour) -> None:
+async def test_a_state_may_be_text_or_bytes_or_nothing(answers: SessionQueue) -> None:
     session = answers.held["stateful"].session
     assert await session.get_state(timeout=5) is None
     large = b"\x01" * 200_000
@@ -130,7 +132,7 @@ async def test_a_state_may_be_text_or_bytes_or_nothing(answers: Parlour) -> None
             await call
 
 
-async def test_a_session_knows_its_id_and_its_lock_and_keeps_its_messages(passing: Street) -> None:
+async def test_a_session_knows_its_id_and_its_lock_and_keeps_its_messages(passing: SessionBus) -> None:
     await say(passing, "known", "x")
     [receiver] = await accept(passing, "known", client_identifier="clerk")
     session = receiver.session
@@ -148,7 +150,7 @@ async def test_a_session_knows_its_id_and_its_lock_and_keeps_its_messages(passin
 # --------------------------------------------------------------------------- messages of a session
 
 
-async def test_messages_of_a_session_have_tokens_and_no_locks_of_their_own(answers: Parlour) -> None:
+async def test_messages_of_a_session_have_tokens_and_no_locks_of_their_own(answers: SessionQueue) -> None:
     receiver = answers.held["tokens"]
     await say(answers, "tokens", "x")
     message = await one(receiver)
@@ -159,7 +161,7 @@ async def test_messages_of_a_session_have_tokens_and_no_locks_of_their_own(answe
     await receiver.complete_message(message)
 
 
-async def test_what_is_abandoned_comes_first_again_and_is_counted_out(answers: Parlour) -> None:
+async def test_what_is_abandoned_comes_first_again_and_is_counted_out(answers: SessionQueue) -> None:
     receiver = answers.held["stubborn"]
     await say(answers, "stubborn", "bad", "good")
     for count in range(3):
@@ -173,7 +175,7 @@ async def test_what_is_abandoned_comes_first_again_and_is_counted_out(answers: P
     assert (dead.dead_letter_reason, dead.delivery_count) == ("MaxDeliveryCountExceeded", 3)
 
 
-async def test_the_locked_messages_of_one_session_hold_up_no_other(answers: Parlour) -> None:
+async def test_the_locked_messages_of_one_session_hold_up_no_other(answers: SessionQueue) -> None:
     first, second = answers.held["left"], answers.held["right"]
     await say(answers, "left", "l1", "l2")
     await say(answers, "right", "r1")
@@ -181,7 +183,7 @@ async def test_the_locked_messages_of_one_session_hold_up_no_other(answers: Parl
     assert [str(left), str(right), str(await one(first))] == ["l1", "r1", "l2"]
 
 
-async def test_a_session_is_looked_into_by_its_holder_alone(answers: Parlour) -> None:
+async def test_a_session_is_looked_into_by_its_holder_alone(answers: SessionQueue) -> None:
     await say(answers, "seen", "a", "b", "c")
     await say(answers, "unseen", "x")
     receiver = answers.held["seen"]
@@ -203,7 +205,7 @@ async def test_a_session_is_looked_into_by_its_holder_alone(answers: Parlour) ->
     await answers.sender.cancel_scheduled_messages(number)
 
 
-async def test_deferred_messages_belong_to_their_session(answers: Parlour) -> None:
+async def test_deferred_messages_belong_to_their_session(answers: SessionQueue) -> None:
     mine, other = answers.held["mine"], answers.held["other"]
     await say(answers, "mine", "x")
     message = await one(mine)
@@ -218,7 +220,7 @@ async def test_deferred_messages_belong_to_their_session(answers: Parlour) -> No
     assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Testing", "told")
 
 
-async def test_a_session_is_received_and_deleted(answers: Parlour) -> None:
+async def test_a_session_is_received_and_deleted(answers: SessionQueue) -> None:
     await say(answers, "taken", "a", "b")
     taker = answers.held["taken"]
     got = [await one(taker) for _ in range(2)]
@@ -230,7 +232,7 @@ async def test_a_session_is_received_and_deleted(answers: Parlour) -> None:
     await taker.session.set_state(None)
 
 
-async def test_an_iterator_over_a_session_ends_when_nothing_comes(answers: Parlour) -> None:
+async def test_an_iterator_over_a_session_ends_when_nothing_comes(answers: SessionQueue) -> None:
     await say(answers, "walked", "a", "b", "c")
     receiver = answers.held["walked"]
     seen = []
@@ -241,7 +243,7 @@ async def test_an_iterator_over_a_session_ends_when_nothing_comes(answers: Parlo
     assert seen == ["a", "b", "c"]
 
 
-async def test_scheduled_messages_appear_in_their_session(passing: Street) -> None:
+async def test_scheduled_messages_appear_in_their_session(passing: SessionBus) -> None:
     due = moment(30)
     messages = [ServiceBusMessage(body, session_id="due") for body in "ab"]
     await passing.sender.schedule_messages(messages, due)
@@ -254,7 +256,7 @@ async def test_scheduled_messages_appear_in_their_session(passing: Street) -> No
     await asyncio.gather(receiver.complete_message(first), receiver.complete_message(second))
 
 
-async def test_receivers_that_cannot_be_are_refused(answers: Parlour) -> None:
+async def test_receivers_that_cannot_be_are_refused(answers: SessionQueue) -> None:
     with pytest.raises(ValueError, match="can not be specified simultaneously"):
         answers.client.get_queue_receiver("answers", session_id="s", sub_queue=ServiceBusSubQueue.DEAD_LETTER)
     taken, sessionless, unwanted = await asyncio.gather(
@@ -271,7 +273,7 @@ async def test_receivers_that_cannot_be_are_refused(answers: Parlour) -> None:
 # --------------------------------------------------------------------------- any session
 
 
-async def test_any_session_is_one_that_nobody_holds(passing: Street) -> None:
+async def test_any_session_is_one_that_nobody_holds(passing: SessionBus) -> None:
     await passing.any.send_messages([ServiceBusMessage(name, session_id=name) for name in ("a", "b")])
     [first] = await accept(passing, "a", queue="any")
     second, third = (receiver_of(passing, NEXT_AVAILABLE_SESSION, queue="any", max_wait_time=SOON) for _ in range(2))
@@ -284,7 +286,9 @@ async def test_any_session_is_one_that_nobody_holds(passing: Street) -> None:
     assert (third.session.session_id, str(await one(third)), str(await one(second))) == ("a", "a", "b")
 
 
-async def test_waiting_for_any_session_ends_after_the_time_that_was_asked_for_or_65_seconds(passing: Street) -> None:
+async def test_waiting_for_any_session_ends_after_the_time_that_was_asked_for_or_65_seconds(
+    passing: SessionBus,
+) -> None:
     def waiting() -> int:
         return passing.bus.waiting_for_session("many")
 
@@ -307,7 +311,7 @@ async def test_waiting_for_any_session_ends_after_the_time_that_was_asked_for_or
 # --------------------------------------------------------------------------- listing
 
 
-async def test_sessions_are_listed_over_pages_and_by_the_time_their_state_changed(passing: Street) -> None:
+async def test_sessions_are_listed_over_pages_and_by_the_time_their_state_changed(passing: SessionBus) -> None:
     names = [f"s{number:03}" for number in range(120)]
     await passing.many.send_messages([ServiceBusMessage("x", session_id=name) for name in names])
     since = moment(-1)
@@ -332,7 +336,7 @@ async def test_sessions_are_listed_over_pages_and_by_the_time_their_state_change
 # --------------------------------------------------------------------------- losing a session
 
 
-async def test_after_the_lock_is_lost_everything_says_so(passing: Street) -> None:
+async def test_after_the_lock_is_lost_everything_says_so(passing: SessionBus) -> None:
     names = [f"lost-{number}" for number in range(10)]
     for name in names:
         await say(passing, name, "held", "waiting")

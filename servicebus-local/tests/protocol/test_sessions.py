@@ -14,35 +14,35 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.bus.sessions import GRACE
-from tests.protocol.desk import Desk, eventually, moment
+from tests.protocol.queue_client import QueueClient, eventually, moment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def answers(desks: dict[str, Desk]) -> Desk:
-    return desks["answers"]
+def answers(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["answers"]
 
 
-async def accept(desk: Desk, session_id: Any, **options: Any) -> ServiceBusReceiver:
-    """Open a receiver on a session; it is closed with the desk."""
-    return await desk.open(desk.client.get_queue_receiver("answers", session_id=session_id, **options))
+async def accept(queue_client: QueueClient, session_id: Any, **options: Any) -> ServiceBusReceiver:
+    """Open a receiver on a session; it is closed with the queue_client."""
+    return await queue_client.open(queue_client.client.get_queue_receiver("answers", session_id=session_id, **options))
 
 
-async def say(desk: Desk, session_id: str, *bodies: str) -> None:
-    await desk.sender.send_messages([ServiceBusMessage(body, session_id=session_id) for body in bodies])
+async def say(queue_client: QueueClient, session_id: str, *bodies: str) -> None:
+    await queue_client.sender.send_messages([ServiceBusMessage(body, session_id=session_id) for body in bodies])
 
 
-async def take(desk: Desk, receiver: ServiceBusReceiver, count: int) -> list[str]:
+async def take(queue_client: QueueClient, receiver: ServiceBusReceiver, count: int) -> list[str]:
     taken = []
     for _ in range(count):
-        message = await desk.next(receiver)
+        message = await queue_client.next(receiver)
         await receiver.complete_message(message)
         taken.append(str(message))
     return taken
 
 
-async def test_a_session_delivers_its_own_messages_in_order(answers: Desk) -> None:
+async def test_a_session_delivers_its_own_messages_in_order(answers: QueueClient) -> None:
     await say(answers, "a", "a1", "a2")
     await say(answers, "b", "b1")
     await say(answers, "a", "a3")
@@ -51,7 +51,7 @@ async def test_a_session_delivers_its_own_messages_in_order(answers: Desk) -> No
     assert await take(answers, b, 1) == ["b1"]
 
 
-async def test_a_session_may_be_awaited_before_it_has_messages_and_have_any_name(answers: Desk) -> None:
+async def test_a_session_may_be_awaited_before_it_has_messages_and_have_any_name(answers: QueueClient) -> None:
     names = ["early", "", "ünïcode / $x"]
     receivers = await asyncio.gather(*(accept(answers, name) for name in names))
     for name, receiver in zip(names, receivers, strict=True):
@@ -60,7 +60,7 @@ async def test_a_session_may_be_awaited_before_it_has_messages_and_have_any_name
         assert await take(answers, receiver, 1) == [f"for {name}"]
 
 
-async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
+async def test_a_session_is_locked_and_renewed(answers: QueueClient) -> None:
     first = await accept(answers, "locked")
     assert first.session.locked_until_utc == moment(60)
     await answers.bus.advance(59)
@@ -70,7 +70,7 @@ async def test_a_session_is_locked_and_renewed(answers: Desk) -> None:
     assert isinstance(await answers.refusal(second), SessionCannotBeLockedError)
 
 
-async def test_what_a_session_remembers_outlives_its_receiver(answers: Desk) -> None:
+async def test_what_a_session_remembers_outlives_its_receiver(answers: QueueClient) -> None:
     first = await accept(answers, "kept")
     assert await first.session.get_state() is None
     await first.session.set_state(b"\x01half way")
@@ -81,7 +81,7 @@ async def test_what_a_session_remembers_outlives_its_receiver(answers: Desk) -> 
     assert await second.session.get_state() is None
 
 
-async def test_next_available_is_the_session_that_has_waited_longest(answers: Desk) -> None:
+async def test_next_available_is_the_session_that_has_waited_longest(answers: QueueClient) -> None:
     for name in ("x", "y", "z"):
         await say(answers, name, f"for {name}")
     receivers = [await accept(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5) for _ in range(3)]
@@ -90,7 +90,7 @@ async def test_next_available_is_the_session_that_has_waited_longest(answers: De
     assert taken == [["for x"], ["for y"], ["for z"]]
 
 
-async def test_who_waits_for_any_session_gets_the_first_that_comes(answers: Desk) -> None:
+async def test_who_waits_for_any_session_gets_the_first_that_comes(answers: QueueClient) -> None:
     opening = asyncio.create_task(accept(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5))
     await eventually(lambda: answers.bus.waiting_for_session("answers") > 0)
     await say(answers, "fresh", "hello")
@@ -99,7 +99,7 @@ async def test_who_waits_for_any_session_gets_the_first_that_comes(answers: Desk
     assert await take(answers, receiver, 1) == ["hello"]
 
 
-async def test_waiting_for_any_session_ends_with_a_time_out(answers: Desk) -> None:
+async def test_waiting_for_any_session_ends_with_a_time_out(answers: QueueClient) -> None:
     waiting = answers.client.get_queue_receiver("answers", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=5)
     opening = asyncio.create_task(answers.refusal(waiting))
     await eventually(lambda: answers.bus.waiting_for_session("answers") > 0)
@@ -107,7 +107,7 @@ async def test_waiting_for_any_session_ends_with_a_time_out(answers: Desk) -> No
     assert isinstance(await opening, OperationTimeoutError)
 
 
-async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answers: Desk) -> None:
+async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answers: QueueClient) -> None:
     await say(answers, "slow", "s1", "s2")
     loser = await accept(answers, "slow")
     held = await answers.next(loser)
@@ -121,7 +121,7 @@ async def test_a_session_whose_lock_ends_is_lost_and_its_deliveries_counted(answ
     assert await take(answers, winner, 1) == ["s2"]
 
 
-async def test_a_receiver_that_waits_as_long_as_its_lock_comes_to_its_own_end(answers: Desk) -> None:
+async def test_a_receiver_that_waits_as_long_as_its_lock_comes_to_its_own_end(answers: QueueClient) -> None:
     receiver = await accept(answers, "quiet")
     assert receiver.session.locked_until_utc == moment(60)
     await answers.bus.advance(60)
@@ -130,7 +130,7 @@ async def test_a_receiver_that_waits_as_long_as_its_lock_comes_to_its_own_end(an
     assert await take(answers, receiver, 1) == ["late"]
 
 
-async def test_a_receiver_that_leaves_frees_its_session_uncounted(answers: Desk) -> None:
+async def test_a_receiver_that_leaves_frees_its_session_uncounted(answers: QueueClient) -> None:
     await say(answers, "shared", "one", "two")
     first = await accept(answers, "shared")
     await answers.next(first)
@@ -142,7 +142,7 @@ async def test_a_receiver_that_leaves_frees_its_session_uncounted(answers: Desk)
     assert await take(answers, second, 1) == ["two"]
 
 
-async def test_messages_of_a_session_are_abandoned_deferred_and_dead_lettered(answers: Desk) -> None:
+async def test_messages_of_a_session_are_abandoned_deferred_and_dead_lettered(answers: QueueClient) -> None:
     await say(answers, "all", "abandon", "defer", "bury")
     receiver = await accept(answers, "all")
     await receiver.abandon_message(await answers.next(receiver))
@@ -156,7 +156,7 @@ async def test_messages_of_a_session_are_abandoned_deferred_and_dead_lettered(an
     assert (counts.active, counts.dead_lettered) == (0, 1)
 
 
-async def test_sessions_with_messages_or_state_are_listed(answers: Desk) -> None:
+async def test_sessions_with_messages_or_state_are_listed(answers: QueueClient) -> None:
     await say(answers, "listed-1", "x")
     receiver = await accept(answers, "listed-2")
     await receiver.session.set_state(b"s")
@@ -164,7 +164,7 @@ async def test_sessions_with_messages_or_state_are_listed(answers: Desk) -> None
     assert listed == {"listed-1", "listed-2"}
 
 
-async def test_the_kind_of_receiver_must_fit_the_queue(answers: Desk) -> None:
+async def test_the_kind_of_receiver_must_fit_the_queue(answers: QueueClient) -> None:
     without, unwanted = await asyncio.gather(
         answers.refusal(answers.client.get_queue_receiver("answers")),
         answers.refusal(answers.client.get_queue_receiver("settled", session_id="a")),
@@ -173,6 +173,6 @@ async def test_the_kind_of_receiver_must_fit_the_queue(answers: Desk) -> None:
     assert "'settled' does not require sessions" in str(unwanted)
 
 
-async def test_a_message_without_a_session_is_refused(answers: Desk) -> None:
+async def test_a_message_without_a_session_is_refused(answers: QueueClient) -> None:
     with pytest.raises(ServiceBusError, match="SessionId was not set"):
         await answers.send("for nobody")

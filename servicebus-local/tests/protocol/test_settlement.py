@@ -13,17 +13,17 @@ from azure.servicebus import (
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader
 from azure.servicebus.exceptions import MessageNotFoundError
 
-from tests.protocol.desk import SOON, Desk, eventually
+from tests.protocol.queue_client import SOON, QueueClient, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def orders(desks: dict[str, Desk]) -> Desk:
-    return desks["settled"]
+def orders(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["settled"]
 
 
-async def test_a_message_arrives_as_it_was_sent(orders: Desk) -> None:
+async def test_a_message_arrives_as_it_was_sent(orders: QueueClient) -> None:
     sent = ServiceBusMessage(
         b"\x00body\xff",
         application_properties={"text": "é", "number": 7, "fraction": 0.5, "yes": True},
@@ -63,7 +63,7 @@ async def test_a_message_arrives_as_it_was_sent(orders: Desk) -> None:
         ("sequence_body", [[1, 2], ["three"]], [[1, 2], [b"three"]]),
     ],
 )
-async def test_every_kind_of_body_passes_through(orders: Desk, kind: str, body: Any, expected: object) -> None:
+async def test_every_kind_of_body_passes_through(orders: QueueClient, kind: str, body: Any, expected: object) -> None:
     message = AmqpAnnotatedMessage(**{kind: body})
     message.header = AmqpMessageHeader(priority=6, durable=True)
     await orders.sender.send_messages(message)
@@ -75,13 +75,13 @@ async def test_every_kind_of_body_passes_through(orders: Desk, kind: str, body: 
     await orders.receiver.complete_message(got)
 
 
-async def test_a_completed_message_is_gone(orders: Desk) -> None:
+async def test_a_completed_message_is_gone(orders: QueueClient) -> None:
     await orders.send("done")
     await orders.receiver.complete_message(await orders.next())
     assert orders.left == 0
 
 
-async def test_an_abandoned_message_comes_back_first_with_its_delivery_counted(orders: Desk) -> None:
+async def test_an_abandoned_message_comes_back_first_with_its_delivery_counted(orders: QueueClient) -> None:
     await orders.send("first", "second")
     await orders.receiver.abandon_message(await orders.next())
     again, second = await orders.next(), await orders.next()
@@ -91,7 +91,7 @@ async def test_an_abandoned_message_comes_back_first_with_its_delivery_counted(o
         await orders.receiver.complete_message(message)
 
 
-async def test_a_locked_message_is_given_to_nobody_else(orders: Desk) -> None:
+async def test_a_locked_message_is_given_to_nobody_else(orders: QueueClient) -> None:
     await orders.send("mine")
     mine = await orders.next()
     other = await orders.open(orders.client.get_queue_receiver("settled"))
@@ -100,7 +100,7 @@ async def test_a_locked_message_is_given_to_nobody_else(orders: Desk) -> None:
     await orders.receiver.complete_message(mine)
 
 
-async def test_a_closing_receiver_gives_its_messages_back_uncounted(orders: Desk) -> None:
+async def test_a_closing_receiver_gives_its_messages_back_uncounted(orders: QueueClient) -> None:
     await orders.send("one", "two", "three")
     async with orders.client.get_queue_receiver("settled", prefetch_count=10) as greedy:
         first = await orders.next(greedy)
@@ -111,7 +111,7 @@ async def test_a_closing_receiver_gives_its_messages_back_uncounted(orders: Desk
         await orders.receiver.complete_message(got)
 
 
-async def test_a_deferred_message_is_received_only_by_its_number(orders: Desk) -> None:
+async def test_a_deferred_message_is_received_only_by_its_number(orders: QueueClient) -> None:
     await orders.send("later", "now")
     later = await orders.next()
     await orders.receiver.defer_message(later)
@@ -129,12 +129,12 @@ async def test_a_deferred_message_is_received_only_by_its_number(orders: Desk) -
     assert orders.left == 0
 
 
-async def test_a_deferred_message_that_is_not_there_is_an_error(orders: Desk) -> None:
+async def test_a_deferred_message_that_is_not_there_is_an_error(orders: QueueClient) -> None:
     with pytest.raises(MessageNotFoundError):
         await orders.receiver.receive_deferred_messages([987654])
 
 
-async def test_receive_and_delete_needs_no_settlement(orders: Desk) -> None:
+async def test_receive_and_delete_needs_no_settlement(orders: QueueClient) -> None:
     await orders.send("one", "two")
     mode = ServiceBusReceiveMode.RECEIVE_AND_DELETE
     taker = await orders.open(orders.client.get_queue_receiver("settled", receive_mode=mode))
@@ -143,7 +143,7 @@ async def test_receive_and_delete_needs_no_settlement(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_messages_leave_in_the_order_they_came(orders: Desk) -> None:
+async def test_messages_leave_in_the_order_they_came(orders: QueueClient) -> None:
     await orders.sender.send_messages([ServiceBusMessage(str(number)) for number in range(20)])
     got = [await orders.next() for _ in range(20)]
     assert [str(message) for message in got] == [str(number) for number in range(20)]
@@ -152,7 +152,7 @@ async def test_messages_leave_in_the_order_they_came(orders: Desk) -> None:
     assert orders.left == 0
 
 
-async def test_a_waiting_receiver_gets_a_message_the_moment_it_is_sent(orders: Desk) -> None:
+async def test_a_waiting_receiver_gets_a_message_the_moment_it_is_sent(orders: QueueClient) -> None:
     waiting = asyncio.create_task(orders.receiver.receive_messages(1, max_wait_time=SOON))
     await eventually(lambda: orders.bus.waiting("settled") > 0)
     await orders.send("here")

@@ -16,7 +16,7 @@ from azure.servicebus import (
 )
 
 from servicebus_local.testing import LocalBus, ThreadedBus
-from tests.protocol.desk import SOON, topology
+from tests.protocol.queue_client import SOON, topology
 
 THREADS, EACH = 4, 60
 

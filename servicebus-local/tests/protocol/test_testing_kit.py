@@ -20,7 +20,7 @@ from servicebus_local.bus.errors import EntityNotFound
 from servicebus_local.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, Topology
 from servicebus_local.record import Event, check
 from servicebus_local.testing import LocalBus, ManualClock, Right, ThreadedBus, connection_string
-from tests.protocol.desk import SOON, topology
+from tests.protocol.queue_client import SOON, topology
 
 pytest_plugins = ["pytester"]
 

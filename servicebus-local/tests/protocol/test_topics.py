@@ -27,7 +27,7 @@ from azure.servicebus.exceptions import (
 )
 
 from servicebus_local.testing import LocalBus, ManualClock
-from tests.protocol.desk import SOON, client_of, eventually
+from tests.protocol.queue_client import SOON, client_of, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -139,7 +139,7 @@ CONFIG = {
 }
 
 
-class Newsroom:
+class TopicHandlers:
     """A bus with topics, and the SDK open on all of them."""
 
     def __init__(self, bus: LocalBus, client: ServiceBusClient) -> None:
@@ -218,35 +218,35 @@ def properties(message: ServiceBusReceivedMessage) -> dict[Any, Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def room() -> AsyncIterator[Newsroom]:
+async def topics() -> AsyncIterator[TopicHandlers]:
     async with LocalBus(CONFIG, clock=CLOCK) as bus, client_of(bus) as client:
-        room = Newsroom(bus, client)
+        topics = TopicHandlers(bus, client)
         try:
-            await room.open_all()
-            yield room
+            await topics.open_all()
+            yield topics
         finally:
-            await room.close()
+            await topics.close()
 
 
 # --------------------------------------------------------------------------- publishing
 
 
-async def test_every_subscription_gets_its_own_copy(room: Newsroom) -> None:
-    await room.publish("news", "first", application_properties={"colour": "red"}, message_id="m", subject="s")
-    await room.publish("news", "second", application_properties={"colour": "blue"})
-    red = await take(room.red)
-    everything = await take(room.all, 2)
+async def test_every_subscription_gets_its_own_copy(topics: TopicHandlers) -> None:
+    await topics.publish("news", "first", application_properties={"colour": "red"}, message_id="m", subject="s")
+    await topics.publish("news", "second", application_properties={"colour": "blue"})
+    red = await take(topics.red)
+    everything = await take(topics.all, 2)
     assert [str(message) for message in everything] == ["first", "second"]
     assert [(str(message), message.message_id, message.subject) for message in red] == [("first", "m", "s")]
-    assert (room.active("news/Subscriptions/all"), room.active("news/Subscriptions/red")) == (0, 0)
+    assert (topics.active("news/Subscriptions/all"), topics.active("news/Subscriptions/red")) == (0, 0)
     assert everything[0].lock_token is None  # it was settled
     assert properties(red[0]) == {b"colour": b"red"}
 
 
-async def test_copies_are_numbered_by_their_subscription_and_remember_the_topics_number(room: Newsroom) -> None:
+async def test_copies_are_numbered_by_their_subscription_and_remember_the_topics_number(topics: TopicHandlers) -> None:
     for colour in ("blue", "red", "blue", "red"):
-        await room.publish("news", colour, application_properties={"colour": colour})
-    everything, red = await take(room.all, 4), await take(room.red, 2)
+        await topics.publish("news", colour, application_properties={"colour": colour})
+    everything, red = await take(topics.all, 4), await take(topics.red, 2)
     numbers = [message.enqueued_sequence_number or 0 for message in everything]
     assert numbers == list(range(numbers[0], numbers[0] + 4))
     assert [message.enqueued_sequence_number for message in red] == [numbers[1], numbers[3]]
@@ -254,22 +254,22 @@ async def test_copies_are_numbered_by_their_subscription_and_remember_the_topics
     assert {message.enqueued_time_utc for message in everything} == {moment()}
 
 
-async def test_a_batch_is_published_message_by_message(room: Newsroom) -> None:
-    batch = await room.senders["news"].create_message_batch()
+async def test_a_batch_is_published_message_by_message(topics: TopicHandlers) -> None:
+    batch = await topics.senders["news"].create_message_batch()
     for number in range(3):
         batch.add_message(ServiceBusMessage(str(number)))
     batch.add_message(AmqpAnnotatedMessage(value_body={"colour": "red"}))
-    await room.senders["news"].send_messages(batch)
-    taken = await take(room.all, 4)
+    await topics.senders["news"].send_messages(batch)
+    taken = await take(topics.all, 4)
     assert [str(message) for message in taken[:3]] == ["0", "1", "2"]
     assert taken[3].body == {b"colour": b"red"}
 
 
-async def test_what_nobody_chooses_is_gone(room: Newsroom) -> None:
-    await room.publish("sorted", "for nobody")
-    await room.publish("empty", "for nobody either")
-    assert room.active("basket") == 0
-    assert (room.active("sorted"), room.active("empty")) == (0, 0)
+async def test_what_nobody_chooses_is_gone(topics: TopicHandlers) -> None:
+    await topics.publish("sorted", "for nobody")
+    await topics.publish("empty", "for nobody either")
+    assert topics.active("basket") == 0
+    assert (topics.active("sorted"), topics.active("empty")) == (0, 0)
 
 
 # --------------------------------------------------------------------------- choosing
@@ -310,203 +310,205 @@ async def test_what_nobody_chooses_is_gone(room: Newsroom) -> None:
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else str(value),  # the same in every process
 )
 async def test_rules_choose_by_every_field_and_say_which_they_were(
-    room: Newsroom, message: dict[str, Any], chosen: set[str]
+    topics: TopicHandlers, message: dict[str, Any], chosen: set[str]
 ) -> None:
-    await room.publish("sorted", "x", **message)
-    copies = await take(room.basket, room.active("basket"))
+    await topics.publish("sorted", "x", **message)
+    copies = await take(topics.basket, topics.active("basket"))
     assert {properties(copy)[b"RuleName"].decode() for copy in copies} == chosen
     assert len(copies) == len(chosen)
     assert all(properties(copy)[b"chosen"] == 1 for copy in copies)
 
 
-async def test_plain_rules_make_one_copy_and_actions_one_each(room: Newsroom) -> None:
+async def test_plain_rules_make_one_copy_and_actions_one_each(topics: TopicHandlers) -> None:
     sent = {"price": 20, "note": "n", "zero": 1}
-    await room.publish("copied", "x", subject="before", application_properties=sent)
-    plain, marked = await take(room.copies, 2)
-    assert room.active("copied/Subscriptions/copies") == 0
+    await topics.publish("copied", "x", subject="before", application_properties=sent)
+    plain, marked = await take(topics.copies, 2)
+    assert topics.active("copied/Subscriptions/copies") == 0
     assert (plain.subject, properties(plain)) == ("before", {b"price": 20, b"note": b"n", b"zero": 1})
     assert (marked.subject, str(marked)) == ("dear", "x")
     assert properties(marked) == {b"price": 20, b"zero": 1, b"tax": 40, b"RuleName": b"marks"}
 
 
-async def test_a_rule_that_cannot_be_evaluated_buries_the_message(room: Newsroom) -> None:
-    await room.publish("copied", "x", application_properties={"price": 1, "zero": 0})
-    [dead] = await take(room.odd)
+async def test_a_rule_that_cannot_be_evaluated_buries_the_message(topics: TopicHandlers) -> None:
+    await topics.publish("copied", "x", application_properties={"price": 1, "zero": 0})
+    [dead] = await take(topics.odd)
     assert dead.dead_letter_reason == "FilterException"
     assert "zero" in (dead.dead_letter_error_description or "")
     assert (str(dead), properties(dead)[b"price"]) == ("x", 1)
-    await take(room.copies, 2)
+    await take(topics.copies, 2)
 
 
-async def test_a_subscription_sees_what_is_published_after_it_was_made(room: Newsroom) -> None:
-    await room.publish("news", "before")
-    room.bus.create_subscription("news", "late", "colour = 'red'")
-    await room.publish("news", "after", application_properties={"colour": "red"})
-    late = room.receiver("news", "late")
-    await room.open(late)
+async def test_a_subscription_sees_what_is_published_after_it_was_made(topics: TopicHandlers) -> None:
+    await topics.publish("news", "before")
+    topics.bus.create_subscription("news", "late", "colour = 'red'")
+    await topics.publish("news", "after", application_properties={"colour": "red"})
+    late = topics.receiver("news", "late")
+    await topics.open(late)
     assert [str(message) for message in await take(late)] == ["after"]
-    await take(room.all, 2)
-    await take(room.red)
-    room.bus.delete("news/Subscriptions/late")
+    await take(topics.all, 2)
+    await take(topics.red)
+    topics.bus.delete("news/Subscriptions/late")
 
 
 # --------------------------------------------------------------------------- receiving and settling
 
 
-async def test_a_copy_is_settled_on_its_own(room: Newsroom) -> None:
-    await room.publish("news", "x", application_properties={"colour": "red"})
-    [mine] = await room.all.receive_messages(1, max_wait_time=SOON)
+async def test_a_copy_is_settled_on_its_own(topics: TopicHandlers) -> None:
+    await topics.publish("news", "x", application_properties={"colour": "red"})
+    [mine] = await topics.all.receive_messages(1, max_wait_time=SOON)
     assert mine.locked_until_utc == moment(60)
-    await room.all.abandon_message(mine)
-    [red] = await take(room.red)
+    await topics.all.abandon_message(mine)
+    [red] = await take(topics.red)
     assert red.delivery_count == 0
-    [again] = await take(room.all)
+    [again] = await take(topics.all)
     assert (again.delivery_count, again.sequence_number) == (1, mine.sequence_number)
 
 
-async def test_dead_letters_of_a_subscription_are_its_own(room: Newsroom) -> None:
-    await room.publish("news", "poison", message_id="p", application_properties={"colour": "red"})
-    [message] = await room.all.receive_messages(1, max_wait_time=SOON)
-    await room.all.dead_letter_message(message, reason="Bad", error_description="very")
-    [seen] = await room.dead.peek_messages(sequence_number=1)
-    [dead] = await take(room.dead)
+async def test_dead_letters_of_a_subscription_are_its_own(topics: TopicHandlers) -> None:
+    await topics.publish("news", "poison", message_id="p", application_properties={"colour": "red"})
+    [message] = await topics.all.receive_messages(1, max_wait_time=SOON)
+    await topics.all.dead_letter_message(message, reason="Bad", error_description="very")
+    [seen] = await topics.dead.peek_messages(sequence_number=1)
+    [dead] = await take(topics.dead)
     assert seen.sequence_number == dead.sequence_number == message.sequence_number
     assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Bad", "very")
     assert (dead.message_id, dead.dead_letter_source) == ("p", None)
     assert dead.enqueued_sequence_number == message.enqueued_sequence_number
-    await take(room.red)
-    assert room.bus.counts("news/Subscriptions/red").dead_lettered == 0
+    await take(topics.red)
+    assert topics.bus.counts("news/Subscriptions/red").dead_lettered == 0
 
 
-async def test_too_many_deliveries_end_among_the_dead_letters(room: Newsroom) -> None:
-    await room.publish("news", "x")
+async def test_too_many_deliveries_end_among_the_dead_letters(topics: TopicHandlers) -> None:
+    await topics.publish("news", "x")
     for _ in range(2):
-        [message] = await room.all.receive_messages(1, max_wait_time=SOON)
-        await room.all.abandon_message(message)
-    [dead] = await take(room.dead)
+        [message] = await topics.all.receive_messages(1, max_wait_time=SOON)
+        await topics.all.abandon_message(message)
+    [dead] = await take(topics.dead)
     assert (dead.dead_letter_reason, dead.delivery_count) == ("MaxDeliveryCountExceeded", 2)
     assert dead.dead_letter_error_description == "Message could not be consumed after 2 delivery attempts."
 
 
-async def test_a_copy_is_deferred_and_fetched_by_the_subscriptions_number(room: Newsroom) -> None:
-    await room.publish("news", "later")
-    [message] = await room.all.receive_messages(1, max_wait_time=SOON)
+async def test_a_copy_is_deferred_and_fetched_by_the_subscriptions_number(topics: TopicHandlers) -> None:
+    await topics.publish("news", "later")
+    [message] = await topics.all.receive_messages(1, max_wait_time=SOON)
     assert message.sequence_number is not None
-    await room.all.defer_message(message)
-    [seen] = await room.all.peek_messages(sequence_number=message.sequence_number)
+    await topics.all.defer_message(message)
+    [seen] = await topics.all.peek_messages(sequence_number=message.sequence_number)
     assert seen.state is ServiceBusMessageState.DEFERRED
     with pytest.raises(MessageNotFoundError):
-        await room.red.receive_deferred_messages(message.sequence_number)
-    [deferred] = await room.all.receive_deferred_messages(message.sequence_number)
+        await topics.red.receive_deferred_messages(message.sequence_number)
+    [deferred] = await topics.all.receive_deferred_messages(message.sequence_number)
     assert (str(deferred), deferred.delivery_count) == ("later", 1)
-    assert await room.all.renew_message_lock(deferred) == moment(60)
-    await room.all.complete_message(deferred)
+    assert await topics.all.renew_message_lock(deferred) == moment(60)
+    await topics.all.complete_message(deferred)
     with pytest.raises(MessageNotFoundError):
-        await room.all.receive_deferred_messages([message.sequence_number])
+        await topics.all.receive_deferred_messages([message.sequence_number])
 
 
-async def test_a_lock_in_a_subscription_ends(room: Newsroom) -> None:
-    await room.publish("news", "slow")
-    [message] = await room.all.receive_messages(1, max_wait_time=SOON)
-    await room.bus.advance(60)
+async def test_a_lock_in_a_subscription_ends(topics: TopicHandlers) -> None:
+    await topics.publish("news", "slow")
+    [message] = await topics.all.receive_messages(1, max_wait_time=SOON)
+    await topics.bus.advance(60)
     with pytest.raises(MessageLockLostError):
-        await room.all.complete_message(message)
-    assert [again.delivery_count for again in await take(room.all)] == [1]
+        await topics.all.complete_message(message)
+    assert [again.delivery_count for again in await take(topics.all)] == [1]
 
 
-async def test_peeking_a_subscription_goes_on_where_it_stopped(room: Newsroom) -> None:
+async def test_peeking_a_subscription_goes_on_where_it_stopped(topics: TopicHandlers) -> None:
     for number in range(5):
-        await room.publish("news", str(number))
-    first = await room.all.peek_messages(2, sequence_number=1)
-    rest = await room.all.peek_messages(9)
+        await topics.publish("news", str(number))
+    first = await topics.all.peek_messages(2, sequence_number=1)
+    rest = await topics.all.peek_messages(9)
     assert [str(message) for message in first + rest] == ["0", "1", "2", "3", "4"]
     assert {message.state for message in rest} == {ServiceBusMessageState.ACTIVE}
-    assert await room.all.peek_messages(9) == []
-    await take(room.all, 5)
+    assert await topics.all.peek_messages(9) == []
+    await take(topics.all, 5)
 
 
-async def test_subscriptions_are_received_from_and_deleted_at_once(room: Newsroom) -> None:
-    await room.publish("news", "x", application_properties={"colour": "swift"})
-    [message] = await room.swift.receive_messages(1, max_wait_time=SOON)
+async def test_subscriptions_are_received_from_and_deleted_at_once(topics: TopicHandlers) -> None:
+    await topics.publish("news", "x", application_properties={"colour": "swift"})
+    [message] = await topics.swift.receive_messages(1, max_wait_time=SOON)
     assert (message.lock_token, message.locked_until_utc) == (None, None)
-    assert room.active("news/Subscriptions/swift") == 0
-    await take(room.all)
+    assert topics.active("news/Subscriptions/swift") == 0
+    await take(topics.all)
 
 
 # --------------------------------------------------------------------------- time
 
 
-async def test_a_topic_schedules_for_all_its_subscriptions(room: Newsroom) -> None:
+async def test_a_topic_schedules_for_all_its_subscriptions(topics: TopicHandlers) -> None:
     due = moment(30)
     red = ServiceBusMessage("red", application_properties={"colour": "red"})
-    numbers = await room.senders["news"].schedule_messages([red, ServiceBusMessage("plain")], due)
+    numbers = await topics.senders["news"].schedule_messages([red, ServiceBusMessage("plain")], due)
     assert numbers == sorted(set(numbers))
-    assert (room.bus.counts("news").scheduled, room.active("news/Subscriptions/all")) == (2, 0)
-    assert await room.all.peek_messages(9, sequence_number=1) == []
-    await room.bus.advance(30)
-    everything = await take(room.all, 2)
+    assert (topics.bus.counts("news").scheduled, topics.active("news/Subscriptions/all")) == (2, 0)
+    assert await topics.all.peek_messages(9, sequence_number=1) == []
+    await topics.bus.advance(30)
+    everything = await take(topics.all, 2)
     assert [message.scheduled_enqueue_time_utc for message in everything] == [due, due]
     assert [message.enqueued_time_utc for message in everything] == [due, due]
-    assert len(await take(room.red)) == 1
-    assert room.bus.counts("news").scheduled == 0
+    assert len(await take(topics.red)) == 1
+    assert topics.bus.counts("news").scheduled == 0
 
 
-async def test_what_a_topic_has_scheduled_can_be_called_off(room: Newsroom) -> None:
-    sender = room.senders["news"]
+async def test_what_a_topic_has_scheduled_can_be_called_off(topics: TopicHandlers) -> None:
+    sender = topics.senders["news"]
     numbers = await sender.schedule_messages([ServiceBusMessage("no"), ServiceBusMessage("yes")], moment(30))
     await sender.cancel_scheduled_messages(numbers[0])
     with pytest.raises(MessageNotFoundError):
         await sender.cancel_scheduled_messages(numbers)
-    await room.bus.advance(30)
-    assert [str(message) for message in await take(room.all)] == ["yes"]
+    await topics.bus.advance(30)
+    assert [str(message) for message in await take(topics.all)] == ["yes"]
     with pytest.raises(MessageNotFoundError):
         await sender.cancel_scheduled_messages(numbers[1])
 
 
-async def test_a_duplicate_is_dropped_for_every_subscription(room: Newsroom) -> None:
+async def test_a_duplicate_is_dropped_for_every_subscription(topics: TopicHandlers) -> None:
     for body in ("first", "second"):
-        await room.publish("once", body, message_id="same")
-    assert [str(message) for message in await take(room.once)] == ["first"]
-    assert room.active("once/Subscriptions/all") == 0
-    await room.bus.advance(20)
-    await room.publish("once", "third", message_id="same")
-    assert [str(message) for message in await take(room.once)] == ["third"]
+        await topics.publish("once", body, message_id="same")
+    assert [str(message) for message in await take(topics.once)] == ["first"]
+    assert topics.active("once/Subscriptions/all") == 0
+    await topics.bus.advance(20)
+    await topics.publish("once", "third", message_id="same")
+    assert [str(message) for message in await take(topics.once)] == ["third"]
 
 
 @pytest.mark.parametrize(
     ("asked", "brief", "long"),
     [(None, 60, 600), (3600, 60, 600), (300, 60, 300), (30, 30, 30)],
 )
-async def test_the_shortest_time_to_live_counts(room: Newsroom, asked: int | None, brief: int, long: int) -> None:
-    await room.publish("aging", "x", time_to_live=timedelta(seconds=asked) if asked else None)
-    [first], [second] = await asyncio.gather(take(room.brief), take(room.long))
+async def test_the_shortest_time_to_live_counts(
+    topics: TopicHandlers, asked: int | None, brief: int, long: int
+) -> None:
+    await topics.publish("aging", "x", time_to_live=timedelta(seconds=asked) if asked else None)
+    [first], [second] = await asyncio.gather(take(topics.brief), take(topics.long))
     assert (first.time_to_live, second.time_to_live) == (timedelta(seconds=brief), timedelta(seconds=long))
     assert second.expires_at_utc == moment(long)
 
 
-async def test_each_subscription_decides_what_becomes_of_what_expires(room: Newsroom) -> None:
-    await room.publish("aging", "x", time_to_live=timedelta(seconds=10))
-    await room.bus.advance(10)
-    [dead] = await take(room.expired)
+async def test_each_subscription_decides_what_becomes_of_what_expires(topics: TopicHandlers) -> None:
+    await topics.publish("aging", "x", time_to_live=timedelta(seconds=10))
+    await topics.bus.advance(10)
+    [dead] = await take(topics.expired)
     assert dead.dead_letter_reason == "TTLExpiredException"
     assert dead.dead_letter_error_description == "The message expired and was dead lettered."
-    counts = room.bus.counts("aging/Subscriptions/long")
+    counts = topics.bus.counts("aging/Subscriptions/long")
     assert (counts.active, counts.dead_lettered) == (0, 0)
 
 
 # --------------------------------------------------------------------------- sessions
 
 
-async def test_a_subscription_may_require_sessions(room: Newsroom) -> None:
+async def test_a_subscription_may_require_sessions(topics: TopicHandlers) -> None:
     async def listed() -> list[str]:
-        return [session async for session in room.client.list_subscription_sessions("chat", "talk")]
+        return [session async for session in topics.client.list_subscription_sessions("chat", "talk")]
 
     talk = [ServiceBusMessage(body, session_id=body[0]) for body in ("a1", "b1", "a2")]
-    await room.senders["chat"].send_messages(talk)
-    a = room.receiver("chat", "talk", session_id="a")
-    any_ = room.receiver("chat", "talk", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=SOON)
-    await room.open(a)
-    sessions, _ = await asyncio.gather(listed(), room.open(any_))
+    await topics.senders["chat"].send_messages(talk)
+    a = topics.receiver("chat", "talk", session_id="a")
+    any_ = topics.receiver("chat", "talk", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=SOON)
+    await topics.open(a)
+    sessions, _ = await asyncio.gather(listed(), topics.open(any_))
     assert sessions == ["a", "b"]
     assert (any_.session.session_id, any_.session.locked_until_utc) == ("b", moment(60))
     assert [str(message) for message in await take(a, 2)] == ["a1", "a2"]
@@ -519,55 +521,55 @@ async def test_a_subscription_may_require_sessions(room: Newsroom) -> None:
     assert await a.session.renew_lock() == moment(60)
 
 
-async def test_a_message_without_a_session_is_buried_by_such_a_subscription(room: Newsroom) -> None:
-    await room.publish("chat", "wordless")
-    [dead] = await take(room.wordless)
+async def test_a_message_without_a_session_is_buried_by_such_a_subscription(topics: TopicHandlers) -> None:
+    await topics.publish("chat", "wordless")
+    [dead] = await take(topics.wordless)
     assert (dead.dead_letter_reason, dead.session_id) == ("Session ID is null.", None)
 
 
 # --------------------------------------------------------------------------- forwarding
 
 
-async def test_a_subscription_forwards_to_a_queue_and_to_a_topic(room: Newsroom) -> None:
-    await room.publish("relay", "x", message_id="m")
-    [in_queue], [at_end], [first] = await asyncio.gather(take(room.sink), take(room.end), take(room.dying))
+async def test_a_subscription_forwards_to_a_queue_and_to_a_topic(topics: TopicHandlers) -> None:
+    await topics.publish("relay", "x", message_id="m")
+    [in_queue], [at_end], [first] = await asyncio.gather(take(topics.sink), take(topics.end), take(topics.dying))
     assert (str(in_queue), str(at_end), at_end.message_id) == ("x", "x", "m")
     assert first.enqueued_sequence_number == in_queue.enqueued_sequence_number == at_end.enqueued_sequence_number
-    assert room.active("relay/Subscriptions/to-queue") == 0
-    assert (await take(room.client.get_queue_receiver("gone")))[0].message_id == "m"
+    assert topics.active("relay/Subscriptions/to-queue") == 0
+    assert (await take(topics.client.get_queue_receiver("gone")))[0].message_id == "m"
 
 
-async def test_dead_letters_of_a_subscription_are_forwarded_with_their_source(room: Newsroom) -> None:
-    await room.publish("relay", "x")
-    [message] = await room.dying.receive_messages(1, max_wait_time=SOON)
-    await room.dying.dead_letter_message(message, reason="Bad", error_description="very")
-    [dead] = await take(room.dead_letters)
+async def test_dead_letters_of_a_subscription_are_forwarded_with_their_source(topics: TopicHandlers) -> None:
+    await topics.publish("relay", "x")
+    [message] = await topics.dying.receive_messages(1, max_wait_time=SOON)
+    await topics.dying.dead_letter_message(message, reason="Bad", error_description="very")
+    [dead] = await take(topics.dead_letters)
     assert dead.dead_letter_source == "relay/Subscriptions/dying"
     assert (dead.dead_letter_reason, dead.dead_letter_error_description) == ("Bad", "very")
-    assert room.bus.counts("relay/Subscriptions/dying").dead_lettered == 0
-    await asyncio.gather(take(room.sink), take(room.end))
+    assert topics.bus.counts("relay/Subscriptions/dying").dead_lettered == 0
+    await asyncio.gather(take(topics.sink), take(topics.end))
 
 
-async def test_what_cannot_be_forwarded_is_among_the_transfer_dead_letters(room: Newsroom) -> None:
-    room.bus.purge("gone")
-    room.bus.delete("gone")
-    await room.publish("relay", "stuck")
-    [stuck] = await take(room.stuck)
+async def test_what_cannot_be_forwarded_is_among_the_transfer_dead_letters(topics: TopicHandlers) -> None:
+    topics.bus.purge("gone")
+    topics.bus.delete("gone")
+    await topics.publish("relay", "stuck")
+    [stuck] = await take(topics.stuck)
     assert (str(stuck), stuck.dead_letter_reason) == ("stuck", "AutoForwardFailed")
     assert "'gone'" in (stuck.dead_letter_error_description or "")
-    await asyncio.gather(take(room.sink), take(room.end), take(room.dying))
+    await asyncio.gather(take(topics.sink), take(topics.end), take(topics.dying))
 
 
 # --------------------------------------------------------------------------- what is there, and what is not
 
 
-async def test_what_is_not_there_is_refused(room: Newsroom) -> None:
-    client = room.client
+async def test_what_is_not_there_is_refused(topics: TopicHandlers) -> None:
+    client = topics.client
     unknown = await asyncio.gather(
-        room.refusal(client.get_topic_sender("nowhere")),
-        room.refusal(client.get_subscription_receiver("news", "nobody")),
-        room.refusal(client.get_subscription_receiver("nowhere", "nobody")),
-        room.refusal(client.get_subscription_receiver("basket", "all")),
+        topics.refusal(client.get_topic_sender("nowhere")),
+        topics.refusal(client.get_subscription_receiver("news", "nobody")),
+        topics.refusal(client.get_subscription_receiver("nowhere", "nobody")),
+        topics.refusal(client.get_subscription_receiver("basket", "all")),
     )
     for error in unknown:
         assert isinstance(error, ServiceBusAuthenticationError)
@@ -575,12 +577,12 @@ async def test_what_is_not_there_is_refused(room: Newsroom) -> None:
     assert "'news/Subscriptions/nobody' could not be found" in str(unknown[1].inner_exception)
 
 
-async def test_each_kind_of_receiver_has_its_place(room: Newsroom) -> None:
+async def test_each_kind_of_receiver_has_its_place(topics: TopicHandlers) -> None:
     refused = await asyncio.gather(
-        room.refusal(room.client.get_queue_receiver("news")),
-        room.refusal(room.receiver("relay", "to-queue")),
-        room.refusal(room.receiver("chat", "talk")),
-        room.refusal(room.receiver("news", "all", session_id="a")),
+        topics.refusal(topics.client.get_queue_receiver("news")),
+        topics.refusal(topics.receiver("relay", "to-queue")),
+        topics.refusal(topics.receiver("chat", "talk")),
+        topics.refusal(topics.receiver("news", "all", session_id="a")),
     )
     reasons = (
         "receive from one of its subscriptions",
@@ -592,36 +594,36 @@ async def test_each_kind_of_receiver_has_its_place(room: Newsroom) -> None:
         assert reason in str(error)
 
 
-async def test_a_subscription_cannot_be_sent_to(room: Newsroom) -> None:
+async def test_a_subscription_cannot_be_sent_to(topics: TopicHandlers) -> None:
     with pytest.raises(ServiceBusError, match="send to the topic 'news'"):
-        await room.to_subscription.send_messages(ServiceBusMessage("x"))
-    assert room.active("news/Subscriptions/all") == 0
+        await topics.to_subscription.send_messages(ServiceBusMessage("x"))
+    assert topics.active("news/Subscriptions/all") == 0
 
 
-async def test_names_are_compared_without_case(room: Newsroom) -> None:
-    await room.publish("CASE", "x")
-    assert [str(message) for message in await take(room.case)] == ["x"]
+async def test_names_are_compared_without_case(topics: TopicHandlers) -> None:
+    await topics.publish("CASE", "x")
+    assert [str(message) for message in await take(topics.case)] == ["x"]
 
 
-async def test_what_is_deleted_turns_its_users_out_and_nobody_else(room: Newsroom) -> None:
-    room.bus.create_topic("doomed")
+async def test_what_is_deleted_turns_its_users_out_and_nobody_else(topics: TopicHandlers) -> None:
+    topics.bus.create_topic("doomed")
     for topic in ("news", "doomed"):
-        room.bus.create_subscription(topic, "doomed")
-    sender = room.client.get_topic_sender("doomed")
-    with_topic, alone = room.receiver("doomed", "doomed"), room.receiver("news", "doomed")
-    await room.open(sender, with_topic, alone)
+        topics.bus.create_subscription(topic, "doomed")
+    sender = topics.client.get_topic_sender("doomed")
+    with_topic, alone = topics.receiver("doomed", "doomed"), topics.receiver("news", "doomed")
+    await topics.open(sender, with_topic, alone)
     waiting = [asyncio.create_task(each.receive_messages(1, max_wait_time=SOON)) for each in (with_topic, alone)]
     for topic in ("news", "doomed"):
         path = f"{topic}/Subscriptions/doomed"
-        await eventually(lambda path=path: room.bus.waiting(path) > 0)  # type: ignore[misc]
-    room.bus.delete("news/Subscriptions/doomed")
-    room.bus.delete("doomed")
+        await eventually(lambda path=path: topics.bus.waiting(path) > 0)  # type: ignore[misc]
+    topics.bus.delete("news/Subscriptions/doomed")
+    topics.bus.delete("doomed")
     for task in waiting:
         with pytest.raises(MessagingEntityNotFoundError):
             await task
     with pytest.raises(ServiceBusError):
         await sender.send_messages(ServiceBusMessage("x"))
-    refused = await room.refusal(room.receiver("doomed", "doomed"))
+    refused = await topics.refusal(topics.receiver("doomed", "doomed"))
     assert isinstance(refused, ServiceBusAuthenticationError)
-    await room.publish("news", "x")
-    assert [str(message) for message in await take(room.all)] == ["x"]
+    await topics.publish("news", "x")
+    assert [str(message) for message in await take(topics.all)] == ["x"]

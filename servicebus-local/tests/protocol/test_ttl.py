@@ -6,22 +6,22 @@ import pytest
 from azure.servicebus import ServiceBusMessageState
 from azure.servicebus.exceptions import MessageNotFoundError
 
-from tests.protocol.desk import Desk
+from tests.protocol.queue_client import QueueClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture(scope="session")
-def keeps(desks: dict[str, Desk]) -> Desk:
-    return desks["keeps"]
+def keeps(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["keeps"]
 
 
 @pytest.fixture(scope="session")
-def drops(desks: dict[str, Desk]) -> Desk:
-    return desks["drops"]
+def drops(queue_clients: dict[str, QueueClient]) -> QueueClient:
+    return queue_clients["drops"]
 
 
-async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) -> None:
+async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: QueueClient) -> None:
     await keeps.send("brief", time_to_live=timedelta(seconds=10))
     await keeps.bus.advance(10)
     dead = await keeps.next_dead_letter()
@@ -29,14 +29,14 @@ async def test_an_expired_message_is_dead_lettered_with_its_reason(keeps: Desk) 
     assert keeps.left == 0
 
 
-async def test_without_dead_lettering_an_expired_message_is_gone(drops: Desk) -> None:
+async def test_without_dead_lettering_an_expired_message_is_gone(drops: QueueClient) -> None:
     await drops.send("brief", time_to_live=timedelta(seconds=10))
     await drops.bus.advance(10)
     counts = drops.bus.counts("drops")
     assert (counts.active, counts.dead_lettered) == (0, 0)
 
 
-async def test_the_queue_s_default_applies_and_is_the_ceiling(drops: Desk) -> None:
+async def test_the_queue_s_default_applies_and_is_the_ceiling(drops: QueueClient) -> None:
     await drops.send("default")
     await drops.send("asks for more", time_to_live=timedelta(hours=1))
     first, second = await drops.next(), await drops.next()
@@ -47,7 +47,7 @@ async def test_the_queue_s_default_applies_and_is_the_ceiling(drops: Desk) -> No
     assert drops.left == 0
 
 
-async def test_a_locked_message_does_not_expire_under_its_receiver(keeps: Desk) -> None:
+async def test_a_locked_message_does_not_expire_under_its_receiver(keeps: QueueClient) -> None:
     await keeps.send("in hand", time_to_live=timedelta(seconds=10))
     message = await keeps.next()
     await keeps.bus.advance(30)
@@ -56,7 +56,7 @@ async def test_a_locked_message_does_not_expire_under_its_receiver(keeps: Desk) 
     assert (counts.active, counts.dead_lettered) == (0, 0)
 
 
-async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keeps: Desk) -> None:
+async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keeps: QueueClient) -> None:
     await keeps.send("too late", time_to_live=timedelta(seconds=10))
     message = await keeps.next()
     await keeps.bus.advance(30)
@@ -64,7 +64,7 @@ async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keep
     assert (await keeps.next_dead_letter()).dead_letter_reason == "TTLExpiredException"
 
 
-async def test_expiry_is_told_to_the_receiver(keeps: Desk) -> None:
+async def test_expiry_is_told_to_the_receiver(keeps: QueueClient) -> None:
     await keeps.send("dated", time_to_live=timedelta(seconds=10))
     message = await keeps.next()
     assert message.expires_at_utc is not None
@@ -73,7 +73,7 @@ async def test_expiry_is_told_to_the_receiver(keeps: Desk) -> None:
     await keeps.receiver.complete_message(message)
 
 
-async def test_a_deferred_message_expires_when_it_is_asked_for(keeps: Desk) -> None:
+async def test_a_deferred_message_expires_when_it_is_asked_for(keeps: QueueClient) -> None:
     await keeps.send("forgotten", time_to_live=timedelta(seconds=10))
     message = await keeps.next()
     assert message.sequence_number is not None
@@ -87,7 +87,7 @@ async def test_a_deferred_message_expires_when_it_is_asked_for(keeps: Desk) -> N
     assert (str(dead), dead.dead_letter_reason) == ("forgotten", "TTLExpiredException")
 
 
-async def test_without_dead_lettering_an_expired_deferred_message_is_gone_once_asked_for(drops: Desk) -> None:
+async def test_without_dead_lettering_an_expired_deferred_message_is_gone_once_asked_for(drops: QueueClient) -> None:
     await drops.send("forgotten", time_to_live=timedelta(seconds=10))
     message = await drops.next()
     assert message.sequence_number is not None

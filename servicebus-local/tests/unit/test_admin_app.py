@@ -21,9 +21,9 @@ from servicebus_local.bus.topology import (
     TopicDefinition,
     Topology,
 )
-from tests.unit.admin_desk import (
+from tests.unit.admin_fixture import (
     HOST,
-    Office,
+    AdminFixture,
     in_entry,
     next_page,
     queue,
@@ -39,19 +39,19 @@ from tests.unit.admin_desk import (
 
 
 @pytest.fixture(scope="module")
-def crowd() -> Office:
+def crowd() -> AdminFixture:
     """250 queues, topics, subscriptions and rules; nobody changes them."""
     options = QueueOptions()
     subscriptions = {f"s{n:03}": SubscriptionDefinition(options, ()) for n in range(250)}
-    office = Office(
+    admin = AdminFixture(
         Topology(
             {f"q{n:03}": options for n in range(250)},
             {f"t{n:03}": TopicDefinition(subscriptions=subscriptions if n == 0 else {}) for n in range(250)},
         )
     )
     for n in range(250):
-        office.put(f"/t000/subscriptions/s000/rules/r{n:03}", rule())
-    return office
+        admin.put(f"/t000/subscriptions/s000/rules/r{n:03}", rule())
+    return admin
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def crowd() -> Office:
         ("/t000/subscriptions/s000/rules", "r"),
     ],
 )
-def test_lists_are_read_page_by_page(crowd: Office, path: str, letter: str) -> None:
+def test_lists_are_read_page_by_page(crowd: AdminFixture, path: str, letter: str) -> None:
     found, pages = list[str](), 0
     skip = top = None
     while True:
@@ -90,7 +90,7 @@ def test_lists_are_read_page_by_page(crowd: Office, path: str, letter: str) -> N
     ],
 )
 def test_a_page_is_as_long_as_asked_for_up_to_a_hundred(
-    crowd: Office, skip: str, top: str, count: int, more: bool
+    crowd: AdminFixture, skip: str, top: str, count: int, more: bool
 ) -> None:
     answer = crowd.ask("GET", "/$Resources/queues", skip=skip, top=top)
     assert len(titles(answer)) == count
@@ -99,8 +99,8 @@ def test_a_page_is_as_long_as_asked_for_up_to_a_hundred(
 
 @pytest.mark.parametrize("number", ["-1", "x", "", "1.5", "1" * 30])
 def test_pages_that_cannot_be_are_refused(number: str) -> None:
-    assert refused(Office().ask("GET", "/$Resources/queues", skip=number)) == (400, "40000")
-    assert refused(Office().ask("GET", "/$Resources/queues", top=number)) == (400, "40000")
+    assert refused(AdminFixture().ask("GET", "/$Resources/queues", skip=number)) == (400, "40000")
+    assert refused(AdminFixture().ask("GET", "/$Resources/queues", top=number)) == (400, "40000")
 
 
 # --------------------------------------------------------------------------- methods and versions
@@ -120,19 +120,19 @@ def test_pages_that_cannot_be_are_refused(number: str) -> None:
 )
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PATCH", "TRACE"])
 def test_other_methods_are_told_which_there_are(path: str, allowed: str, method: str) -> None:
-    answer = Office().ask(method, path)
+    answer = AdminFixture().ask(method, path)
     assert refused(answer) == (405, "40500")
     assert dict(answer.headers) == {"allow": allowed}
 
 
 @pytest.mark.parametrize("version", ["2013-10", "2017-04", "2021-05", "2024-05", "2030-12"])
 def test_every_version_is_answered(version: str) -> None:
-    assert Office().ask("GET", "/$Resources/queues", api_version=version).status == 200
+    assert AdminFixture().ask("GET", "/$Resources/queues", api_version=version).status == 200
 
 
 @pytest.mark.parametrize("version", ["latest", "2021", "2021-13", "2021-05-01", "1999-01"])
 def test_what_is_no_version_is_refused(version: str) -> None:
-    assert refused(Office().ask("GET", "/$Resources/queues", api_version=version)) == (400, "40000")
+    assert refused(AdminFixture().ask("GET", "/$Resources/queues", api_version=version)) == (400, "40000")
 
 
 # --------------------------------------------------------------------------- credentials
@@ -150,12 +150,12 @@ def signed(rule: AccessRule, path: str = "", expiry: int = 1_800_003_600) -> dic
     return {"authorization": f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={rule.name}"}
 
 
-def guarded() -> Office:
-    """An office that asks who is there; `orders` has an owner of its own."""
+def guarded() -> AdminFixture:
+    """An admin that asks who is there; `orders` has an owner of its own."""
     topology = Topology({"orders": QueueOptions(access=(OWNER,)), "other": QueueOptions()}, {"news": TopicDefinition()})
-    office = Office(topology)
-    keys = Keys({"": [READER]}, office.namespace, lambda: NOW)
-    return Office(topology, authorize=managers(keys))
+    admin = AdminFixture(topology)
+    keys = Keys({"": [READER]}, admin.namespace, lambda: NOW)
+    return AdminFixture(topology, authorize=managers(keys))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,10 @@ def test_managers_are_let_in(headers: dict[str, str], path: str) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_others_are_not(headers: dict[str, str], path: str, method: str) -> None:
-    office = guarded()
+    admin = guarded()
     if method == "GET" or not path.startswith("/$"):
-        assert refused(office.ask(method, path, in_entry(queue()), headers)) == (401, "40100")
-    assert office.namespace.get("orders") is not None
+        assert refused(admin.ask(method, path, in_entry(queue()), headers)) == (401, "40100")
+    assert admin.namespace.get("orders") is not None
 
 
 @pytest.mark.parametrize("path", ["/news/subscriptions/s", "/news/subscriptions", "/news/subscriptions/s/rules"])
@@ -203,35 +203,35 @@ def test_what_lies_in_a_topic_needs_a_token_too(path: str) -> None:
 
 
 def test_whoever_forwards_must_manage_the_target_too() -> None:
-    office, own = guarded(), signed(OWNER, "orders")
-    assert refused(office.ask("PUT", "/orders", in_entry(queue(ForwardTo="other")), own | {"if-match": "*"})) == (
+    admin, own = guarded(), signed(OWNER, "orders")
+    assert refused(admin.ask("PUT", "/orders", in_entry(queue(ForwardTo="other")), own | {"if-match": "*"})) == (
         401,
         "40100",
     )
     both = own | {"if-match": "*", "servicebussupplementaryauthorization": signed(ROOT, "other")["authorization"]}
-    assert office.ask("PUT", "/orders", in_entry(queue(ForwardTo="other")), both).status == 200
+    assert admin.ask("PUT", "/orders", in_entry(queue(ForwardTo="other")), both).status == 200
     dead = queue(ForwardDeadLetteredMessagesTo="other")
-    assert refused(office.ask("PUT", "/orders", in_entry(dead), both)) == (401, "40100")
+    assert refused(admin.ask("PUT", "/orders", in_entry(dead), both)) == (401, "40100")
     for_dead = both | {"servicebusdlqsupplementaryauthorization": signed(ROOT, "other")["authorization"]}
-    assert office.ask("PUT", "/orders", in_entry(dead), for_dead).status == 200
+    assert admin.ask("PUT", "/orders", in_entry(dead), for_dead).status == 200
 
 
 # --------------------------------------------------------------------------- for people
 
 
-def curl(office: Office, path: str, method: str = "GET") -> tuple[int, Any]:
+def curl(admin: AdminFixture, path: str, method: str = "GET") -> tuple[int, Any]:
     """Ask without a version, as people do."""
-    answer = office.app(Request(method, path, {}, HOST, True))
+    answer = admin.app(Request(method, path, {}, HOST, True))
     return answer.status, json.loads(answer.body) if answer.content_type == "application/json" else answer.body
 
 
 def test_people_need_no_credential() -> None:
-    office = guarded()
-    assert curl(office, "/health") == (200, {"status": "accepting"})
-    assert curl(office, "/connections") == (200, {"current": 0, "peak": 0, "containers": []})
-    assert curl(office, "/connections/reset-peak", "POST")[0] == 200
-    assert curl(office, "/stats")[0] == 200
-    assert curl(office, "/orders")[0] == 401
+    admin = guarded()
+    assert curl(admin, "/health") == (200, {"status": "accepting"})
+    assert curl(admin, "/connections") == (200, {"current": 0, "peak": 0, "containers": []})
+    assert curl(admin, "/connections/reset-peak", "POST")[0] == 200
+    assert curl(admin, "/stats")[0] == 200
+    assert curl(admin, "/orders")[0] == 401
 
 
 @pytest.mark.parametrize(
@@ -239,15 +239,15 @@ def test_people_need_no_credential() -> None:
     [("POST", "/health"), ("HEAD", "/health"), ("GET", "/connections/reset-peak"), ("PUT", "/stats")],
 )
 def test_pages_for_people_have_one_method(method: str, path: str) -> None:
-    assert curl(Office(), path, method)[0] == 405
+    assert curl(AdminFixture(), path, method)[0] == 405
 
 
 @pytest.mark.parametrize("name", ["health", "connections", "stats", "stats/orders"])
 def test_an_entity_may_be_called_like_a_page(name: str) -> None:
-    office = Office()
-    office.made(f"/{name}", queue())
-    assert said(office.look(f"/{name}"), "Status") == "Active"
-    assert office.ask("DELETE", f"/{name}").status == 200
+    admin = AdminFixture()
+    admin.made(f"/{name}", queue())
+    assert said(admin.look(f"/{name}"), "Status") == "Active"
+    assert admin.ask("DELETE", f"/{name}").status == 200
 
 
 BODY = b"\x00\x53\x75\xa0\x03abc"  # a data section
@@ -272,15 +272,15 @@ class Consumer:
 
 
 def test_stats_say_where_messages_are_and_how_old() -> None:
-    office = Office(
+    admin = AdminFixture(
         Topology({"orders": QueueOptions()}, {"news": TopicDefinition(subscriptions={"all": SubscriptionDefinition()})})
     )
-    orders, receiver = office.namespace.queue("orders"), Consumer()
+    orders, receiver = admin.namespace.queue("orders"), Consumer()
     orders.send([Message(BODY) for _ in range(2)])
-    office.timers.advance(office.clock, 30)
+    admin.timers.advance(admin.clock, 30)
     orders.send([Message(BODY), Message(BODY)])
     later = Message(BODY)
-    later.scheduled_for = office.clock.now + 60
+    later.scheduled_for = admin.clock.now + 60
     orders.send([later])
     for settle in (orders.defer, lambda token: orders.dead_letter(token, None, None)):
         receiver.ready = True
@@ -289,8 +289,8 @@ def test_stats_say_where_messages_are_and_how_old() -> None:
         orders.unsubscribe(receiver)
     receiver.ready = True
     orders.dispatch(orders.subscribe(receiver))
-    office.timers.advance(office.clock, 5)
-    status, stats = curl(office, "/stats/ORDERS")
+    admin.timers.advance(admin.clock, 5)
+    status, stats = curl(admin, "/stats/ORDERS")
     assert status == 200
     assert {name: stats[name] for name in ("kind", "active", "locked", "deferred", "scheduled", "dead_lettered")} == {
         "kind": "queue",
@@ -303,16 +303,16 @@ def test_stats_say_where_messages_are_and_how_old() -> None:
     assert (stats["receivers"], stats["receivers_waiting"], stats["senders"]) == (1, 0, 0)
     assert stats["oldest_age_seconds"] == 5
     assert stats["oldest_enqueued_at"] == "2027-01-15T08:00:30.000000Z"
-    assert curl(office, "/stats/orders/$DeadLetterQueue")[1]["active"] == 1
-    assert list(curl(office, "/stats")[1]) == ["orders", "news", "news/Subscriptions/all"]
+    assert curl(admin, "/stats/orders/$DeadLetterQueue")[1]["active"] == 1
+    assert list(curl(admin, "/stats")[1]) == ["orders", "news", "news/Subscriptions/all"]
 
 
 def test_looking_at_what_is_not_there_does_not_make_it() -> None:
-    office = Office()
-    office.namespace.default_options = QueueOptions()
-    assert curl(office, "/stats/nowhere")[0] == 404
-    assert titles(office.ask("GET", "/nowhere")) == []
-    assert office.namespace.size == 0
+    admin = AdminFixture()
+    admin.namespace.default_options = QueueOptions()
+    assert curl(admin, "/stats/nowhere")[0] == 404
+    assert titles(admin.ask("GET", "/nowhere")) == []
+    assert admin.namespace.size == 0
 
 
 # --------------------------------------------------------------------------- durability and limits
@@ -353,17 +353,17 @@ class Ledger(MemoryStore):
 )
 def test_a_change_is_durable_before_it_is_reported(method: str, path: str, body: str) -> None:
     ledger = Ledger()
-    office = Office(
+    admin = AdminFixture(
         Topology({}, {"news": TopicDefinition(subscriptions={"all": SubscriptionDefinition()})}), store=ledger
     )
     before = ledger.commits
-    assert office.ask(method, path, in_entry(body)).status < 300
+    assert admin.ask(method, path, in_entry(body)).status < 300
     assert ledger.open == []
     assert ledger.commits == before + 1
 
 
 def test_a_namespace_has_only_so_many_entities() -> None:
-    office = Office(Topology({f"q{n}": QueueOptions() for n in range(10_000)}))
-    assert refused(office.put("/more", queue())) == (403, "40300")
-    assert office.ask("DELETE", "/q1").status == 200
-    assert office.put("/more", topic()).status == 201
+    admin = AdminFixture(Topology({f"q{n}": QueueOptions() for n in range(10_000)}))
+    assert refused(admin.put("/more", queue())) == (403, "40300")
+    assert admin.ask("DELETE", "/q1").status == 200
+    assert admin.put("/more", topic()).status == 201

@@ -8,9 +8,9 @@ import pytest
 from servicebus_local.admin.atom import NAMESPACE
 from servicebus_local.admin.xml import ATOM, COUNTS
 from servicebus_local.bus.topology import QueueOptions, Right, Status, Topology
-from tests.unit.admin_desk import (
+from tests.unit.admin_fixture import (
     HOST,
-    Office,
+    AdminFixture,
     described,
     detail,
     in_entry,
@@ -26,8 +26,8 @@ LONGEST = "P10675199DT2H48M5.4775807S"
 
 
 @pytest.fixture
-def office() -> Office:
-    return Office(Topology({"orders": QueueOptions(), "dead": QueueOptions()}))
+def admin() -> AdminFixture:
+    return AdminFixture(Topology({"orders": QueueOptions(), "dead": QueueOptions()}))
 
 
 # --------------------------------------------------------------------------- what is created
@@ -71,24 +71,24 @@ CHANGED = {
 }
 
 
-def test_a_queue_is_created_with_the_defaults_of_azure(office: Office) -> None:
-    made = office.made("/new", queue())
+def test_a_queue_is_created_with_the_defaults_of_azure(admin: AdminFixture) -> None:
+    made = admin.made("/new", queue())
     assert {name: said(made, name) for name in AS_AZURE_CREATES_IT} == AS_AZURE_CREATES_IT
     assert said(made, "ForwardTo") is said(made, "UserMetadata") is None
 
 
-def test_every_property_of_a_queue_comes_back_as_it_was_given(office: Office) -> None:
-    office.made("/new", queue(**CHANGED, ForwardTo="orders", ForwardDeadLetteredMessagesTo="sb://elsewhere:1/dead"))
-    shown = office.look("/new")
+def test_every_property_of_a_queue_comes_back_as_it_was_given(admin: AdminFixture) -> None:
+    admin.made("/new", queue(**CHANGED, ForwardTo="orders", ForwardDeadLetteredMessagesTo="sb://elsewhere:1/dead"))
+    shown = admin.look("/new")
     assert {name: said(shown, name) for name in CHANGED} == CHANGED
     assert said(shown, "ForwardTo") == f"sb://{HOST}/orders"
     assert said(shown, "ForwardDeadLetteredMessagesTo") == f"sb://{HOST}/dead"
     assert said(shown, "SupportOrdering") == "false"  # as of every partitioned entity
 
 
-def test_the_bus_does_what_was_said(office: Office) -> None:
-    office.made("/new", queue(**CHANGED, ForwardTo="orders"))
-    found = office.namespace.get("NEW")
+def test_the_bus_does_what_was_said(admin: AdminFixture) -> None:
+    admin.made("/new", queue(**CHANGED, ForwardTo="orders"))
+    found = admin.namespace.get("NEW")
     assert found is not None
     assert found.options == QueueOptions(
         lock_duration=123.0,
@@ -108,7 +108,7 @@ def test_the_bus_does_what_was_said(office: Office) -> None:
     )
 
 
-def test_every_property_of_a_topic_comes_back_as_it_was_given(office: Office) -> None:
+def test_every_property_of_a_topic_comes_back_as_it_was_given(admin: AdminFixture) -> None:
     properties = {
         "DefaultMessageTimeToLive": "PT11M",
         "MaxSizeInMegabytes": "2048",
@@ -122,19 +122,19 @@ def test_every_property_of_a_topic_comes_back_as_it_was_given(office: Office) ->
         "EnablePartitioning": "true",
         "UserMetadata": "m",
     }
-    office.made("/news", topic(**properties))
-    shown = office.look("/news")
+    admin.made("/news", topic(**properties))
+    shown = admin.look("/news")
     assert {name: said(shown, name) for name in properties} == properties
     assert (said(shown, "SubscriptionCount"), said(shown, "EntityAvailabilityStatus")) == ("0", "Available")
 
 
-def test_the_order_of_elements_does_not_matter(office: Office) -> None:
-    made = office.made("/new", queue(Status="Disabled", MaxDeliveryCount="3", LockDuration="PT30S"))
+def test_the_order_of_elements_does_not_matter(admin: AdminFixture) -> None:
+    made = admin.made("/new", queue(Status="Disabled", MaxDeliveryCount="3", LockDuration="PT30S"))
     assert [said(made, name) for name in ("Status", "MaxDeliveryCount", "LockDuration")] == ["Disabled", "3", "PT30S"]
 
 
-def test_elements_are_written_in_the_order_of_azure(office: Office) -> None:
-    names = [element.tag.rpartition("}")[2] for element in office.look("/orders")]
+def test_elements_are_written_in_the_order_of_azure(admin: AdminFixture) -> None:
+    names = [element.tag.rpartition("}")[2] for element in admin.look("/orders")]
     assert names[:3] == ["LockDuration", "MaxSizeInMegabytes", "RequiresDuplicateDetection"]
     assert names.index("SupportOrdering") + 1 == names.index("CountDetails") == names.index("AutoDeleteOnIdle") - 1
 
@@ -161,12 +161,12 @@ def test_elements_are_written_in_the_order_of_azure(office: Office) -> None:
         ("ForwardDeadLetteredMessagesTo", ["nowhere"]),
     ],
 )
-def test_values_out_of_bounds_are_refused_by_name(office: Office, element: str, values: list[str]) -> None:
+def test_values_out_of_bounds_are_refused_by_name(admin: AdminFixture, element: str, values: list[str]) -> None:
     for value in values:
-        answer = office.put("/new", queue(**{element: value}))
+        answer = admin.put("/new", queue(**{element: value}))
         assert refused(answer)[0] == 400, value
         assert element in detail(answer), value
-        assert office.namespace.get("new") is None
+        assert admin.namespace.get("new") is None
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_values_out_of_bounds_are_refused_by_name(office: Office, element: str, 
         ("ForwardTo", ["", "ORDERS", "orders/", "https://anywhere/orders", "sb://here/orders"]),
     ],
 )
-def test_values_within_bounds_are_taken(office: Office, element: str, values: list[str]) -> None:
+def test_values_within_bounds_are_taken(admin: AdminFixture, element: str, values: list[str]) -> None:
     for number, value in enumerate(values):
-        assert office.put(f"/new-{number}", queue(**{element: value})).status == 201, value
+        assert admin.put(f"/new-{number}", queue(**{element: value})).status == 201, value
 
 
 @pytest.mark.parametrize(
@@ -200,25 +200,25 @@ def test_values_within_bounds_are_taken(office: Office, element: str, values: li
         ("EnableSubscriptionPartitioning", "true"),
     ],
 )
-def test_a_topic_has_bounds_too(office: Office, element: str, value: str) -> None:
-    answer = office.put("/news", topic(**{element: value}))
+def test_a_topic_has_bounds_too(admin: AdminFixture, element: str, value: str) -> None:
+    answer = admin.put("/news", topic(**{element: value}))
     assert refused(answer) == (400, "40000")
     assert element in detail(answer)
 
 
-def test_an_express_entity_cannot_detect_duplicates(office: Office) -> None:
-    answer = office.put("/new", queue(EnableExpress="true", RequiresDuplicateDetection="true"))
+def test_an_express_entity_cannot_detect_duplicates(admin: AdminFixture) -> None:
+    answer = admin.put("/new", queue(EnableExpress="true", RequiresDuplicateDetection="true"))
     assert refused(answer) == (400, "40000")
 
 
 @pytest.mark.parametrize("name", ["a", "A1", "a/b/c", "txt/.-_123", "x~y", "ends_", "a" * 260, "health", "stats/x"])
-def test_names_as_azure_has_them_are_taken(office: Office, name: str) -> None:
-    assert office.put(f"/{name}", queue()).status == 201
-    assert titles_of(office) == sorted(["dead", "orders", name], key=str.lower)
+def test_names_as_azure_has_them_are_taken(admin: AdminFixture, name: str) -> None:
+    assert admin.put(f"/{name}", queue()).status == 201
+    assert titles_of(admin) == sorted(["dead", "orders", name], key=str.lower)
 
 
-def titles_of(office: Office) -> list[str]:
-    return titles(office.ask("GET", "/$Resources/queues"))
+def titles_of(admin: AdminFixture) -> list[str]:
+    return titles(admin.ask("GET", "/$Resources/queues"))
 
 
 @pytest.mark.parametrize(
@@ -243,9 +243,9 @@ def titles_of(office: Office) -> list[str]:
         "a\ufffd",
     ],
 )
-def test_other_names_are_refused(office: Office, name: str) -> None:
-    assert refused(office.put(f"/{name}", queue())) == (400, "40000")
-    assert office.namespace.size == 2
+def test_other_names_are_refused(admin: AdminFixture, name: str) -> None:
+    assert refused(admin.put(f"/{name}", queue())) == (400, "40000")
+    assert admin.namespace.size == 2
 
 
 @pytest.mark.parametrize(
@@ -261,130 +261,130 @@ def test_other_names_are_refused(office: Office, name: str) -> None:
         pytest.param(f"<!DOCTYPE entry>{in_entry(queue())}", id="a document type"),
     ],
 )
-def test_what_is_not_the_description_of_a_queue_or_topic_is_refused(office: Office, body: str) -> None:
-    assert refused(office.ask("PUT", "/new", body)) == (400, "40000")
+def test_what_is_not_the_description_of_a_queue_or_topic_is_refused(admin: AdminFixture, body: str) -> None:
+    assert refused(admin.ask("PUT", "/new", body)) == (400, "40000")
 
 
-def test_a_name_is_taken_once_by_queues_and_topics_together(office: Office) -> None:
+def test_a_name_is_taken_once_by_queues_and_topics_together(admin: AdminFixture) -> None:
     for description in (queue(), topic()):
-        assert refused(office.put("/ORDERS", description)) == (409, "40900")
+        assert refused(admin.put("/ORDERS", description)) == (409, "40900")
 
 
 # --------------------------------------------------------------------------- updates
 
 
-def test_an_update_changes_everything_that_is_not_given_back_to_the_default(office: Office) -> None:
-    office.made("/new", queue(LockDuration="PT2M", MaxDeliveryCount="5", UserMetadata="m"))
-    described(office.update("/new", queue(MaxDeliveryCount="6")))
-    shown = office.look("/new")
+def test_an_update_changes_everything_that_is_not_given_back_to_the_default(admin: AdminFixture) -> None:
+    admin.made("/new", queue(LockDuration="PT2M", MaxDeliveryCount="5", UserMetadata="m"))
+    described(admin.update("/new", queue(MaxDeliveryCount="6")))
+    shown = admin.look("/new")
     assert [said(shown, name) for name in ("LockDuration", "MaxDeliveryCount", "UserMetadata")] == ["PT1M", "6", None]
 
 
 @pytest.mark.parametrize("element", ["RequiresSession", "RequiresDuplicateDetection", "EnablePartitioning"])
-def test_what_cannot_be_changed_stays(office: Office, element: str) -> None:
-    office.made("/new", queue(**{element: "true"}))
-    described(office.update("/new", queue()))
-    described(office.update("/new", queue(**{element: "true"})))
-    assert said(office.look("/new"), element) == "true"
-    answer = office.update("/new", queue(**{element: "false"}))
+def test_what_cannot_be_changed_stays(admin: AdminFixture, element: str) -> None:
+    admin.made("/new", queue(**{element: "true"}))
+    described(admin.update("/new", queue()))
+    described(admin.update("/new", queue(**{element: "true"})))
+    assert said(admin.look("/new"), element) == "true"
+    answer = admin.update("/new", queue(**{element: "false"}))
     assert refused(answer) == (400, "40000")
     assert element in detail(answer)
 
 
-def test_a_queue_may_come_to_forward_to_itself(office: Office) -> None:
+def test_a_queue_may_come_to_forward_to_itself(admin: AdminFixture) -> None:
     """Azure takes it, as the recordings of the Python SDK's tests show."""
-    shown = described(office.update("/orders", queue(ForwardTo="orders")))
+    shown = described(admin.update("/orders", queue(ForwardTo="orders")))
     assert said(shown, "ForwardTo") == f"sb://{HOST}/orders"
 
 
-def test_a_limit_that_was_never_set_is_not_set_by_an_update(office: Office) -> None:
-    assert said(office.look("/orders"), "MaxSizeInMegabytes") == "1024"
-    office.update("/orders", queue(MaxSizeInMegabytes="1024"))
-    assert office.namespace.queue("orders").options.max_size == inf
-    office.update("/orders", queue(MaxSizeInMegabytes="2048"))
-    assert office.namespace.queue("orders").options.max_size == 2048 * 1024 * 1024
+def test_a_limit_that_was_never_set_is_not_set_by_an_update(admin: AdminFixture) -> None:
+    assert said(admin.look("/orders"), "MaxSizeInMegabytes") == "1024"
+    admin.update("/orders", queue(MaxSizeInMegabytes="1024"))
+    assert admin.namespace.queue("orders").options.max_size == inf
+    admin.update("/orders", queue(MaxSizeInMegabytes="2048"))
+    assert admin.namespace.queue("orders").options.max_size == 2048 * 1024 * 1024
 
 
 def test_what_a_configuration_said_beyond_the_bounds_may_stay() -> None:
-    office = Office(Topology({"fast": QueueOptions(lock_duration=1.0)}))
-    described(office.update("/fast", queue(LockDuration="PT1S", MaxDeliveryCount="3")))
-    assert office.namespace.queue("fast").options == QueueOptions(
+    admin = AdminFixture(Topology({"fast": QueueOptions(lock_duration=1.0)}))
+    described(admin.update("/fast", queue(LockDuration="PT1S", MaxDeliveryCount="3")))
+    assert admin.namespace.queue("fast").options == QueueOptions(
         lock_duration=1.0, max_delivery_count=3, max_size=2.0**30
     )
-    assert refused(office.update("/fast", queue(LockDuration="PT2S"))) == (400, "40000")
+    assert refused(admin.update("/fast", queue(LockDuration="PT2S"))) == (400, "40000")
 
 
-def test_an_update_needs_something_to_update(office: Office) -> None:
-    assert refused(office.update("/nowhere", queue())) == (404, "40400")
+def test_an_update_needs_something_to_update(admin: AdminFixture) -> None:
+    assert refused(admin.update("/nowhere", queue())) == (404, "40400")
 
 
-def test_an_update_says_what_the_entity_is(office: Office) -> None:
-    assert refused(office.update("/orders", topic())) == (400, "40000")
+def test_an_update_says_what_the_entity_is(admin: AdminFixture) -> None:
+    assert refused(admin.update("/orders", topic())) == (400, "40000")
 
 
-def test_dates_say_what_happened_when(office: Office) -> None:
-    created = office.clock.now
-    office.made("/new", queue())
-    office.timers.advance(office.clock, 60)
-    office.update("/new", queue(MaxDeliveryCount="5"))
-    shown = office.look("/new")
+def test_dates_say_what_happened_when(admin: AdminFixture) -> None:
+    created = admin.clock.now
+    admin.made("/new", queue())
+    admin.timers.advance(admin.clock, 60)
+    admin.update("/new", queue(MaxDeliveryCount="5"))
+    shown = admin.look("/new")
     assert said(shown, "CreatedAt") == "2027-01-15T08:00:00.000000Z"
     assert said(shown, "UpdatedAt") == "2027-01-15T08:01:00.000000Z"
-    assert office.clock.now == created + 60
+    assert admin.clock.now == created + 60
 
 
-def test_an_etag_protects_from_changing_what_somebody_else_has_changed(office: Office) -> None:
-    first = dict(office.ask("GET", "/orders").headers)["etag"]
-    office.timers.advance(office.clock, 1)
-    second = dict(office.update("/orders", queue(), etag=first).headers)["etag"]
+def test_an_etag_protects_from_changing_what_somebody_else_has_changed(admin: AdminFixture) -> None:
+    first = dict(admin.ask("GET", "/orders").headers)["etag"]
+    admin.timers.advance(admin.clock, 1)
+    second = dict(admin.update("/orders", queue(), etag=first).headers)["etag"]
     assert second != first
-    assert refused(office.update("/orders", queue(), etag=first)) == (412, "41200")
-    assert refused(office.ask("DELETE", "/orders", headers={"if-match": first})) == (412, "41200")
-    assert office.update("/orders", queue(), etag=f'"{second}"').status == 200
+    assert refused(admin.update("/orders", queue(), etag=first)) == (412, "41200")
+    assert refused(admin.ask("DELETE", "/orders", headers={"if-match": first})) == (412, "41200")
+    assert admin.update("/orders", queue(), etag=f'"{second}"').status == 200
 
 
 # --------------------------------------------------------------------------- deletion and looking
 
 
-def test_what_is_deleted_is_gone(office: Office) -> None:
-    answer = office.ask("DELETE", "/orders")
+def test_what_is_deleted_is_gone(admin: AdminFixture) -> None:
+    answer = admin.ask("DELETE", "/orders")
     assert (answer.status, answer.body, answer.content_type) == (200, b"", "")
-    assert refused(office.ask("DELETE", "/orders")) == (404, "40400")
-    assert titles(office.ask("GET", "/orders")) == []
+    assert refused(admin.ask("DELETE", "/orders")) == (404, "40400")
+    assert titles(admin.ask("GET", "/orders")) == []
 
 
-def test_what_is_not_there_is_an_empty_feed(office: Office) -> None:
+def test_what_is_not_there_is_an_empty_feed(admin: AdminFixture) -> None:
     for path in ("/nowhere", "/", "/orders/$DeadLetterQueue"):
-        answer = office.ask("GET", path)
+        answer = admin.ask("GET", path)
         assert titles(answer) == []
         assert fromstring(answer.body).findtext(f"{{{ATOM}}}title") == "Publicly Listed Services"
 
 
-def test_names_are_compared_without_case(office: Office) -> None:
-    assert fromstring(office.ask("GET", "/ORDERS/").body).findtext(f"{{{ATOM}}}title") == "orders"
+def test_names_are_compared_without_case(admin: AdminFixture) -> None:
+    assert fromstring(admin.ask("GET", "/ORDERS/").body).findtext(f"{{{ATOM}}}title") == "orders"
 
 
-def test_an_old_version_knows_no_size_of_messages(office: Office) -> None:
-    assert said(office.look("/orders", api_version="2017-04"), "MaxMessageSizeInKilobytes") is None
-    assert said(office.look("/orders", api_version="2021-05"), "MaxMessageSizeInKilobytes") == "256"
+def test_an_old_version_knows_no_size_of_messages(admin: AdminFixture) -> None:
+    assert said(admin.look("/orders", api_version="2017-04"), "MaxMessageSizeInKilobytes") is None
+    assert said(admin.look("/orders", api_version="2021-05"), "MaxMessageSizeInKilobytes") == "256"
 
 
-def test_filters_are_counted_in_the_version_that_counts_them(office: Office) -> None:
-    office.made("/news", topic())
-    office.made("/news/subscriptions/all", subscription())
-    assert said(office.look("/news"), "SqlFilterCount") is None
-    counted = office.look("/news", api_version="2024-05")
+def test_filters_are_counted_in_the_version_that_counts_them(admin: AdminFixture) -> None:
+    admin.made("/news", topic())
+    admin.made("/news/subscriptions/all", subscription())
+    assert said(admin.look("/news"), "SqlFilterCount") is None
+    counted = admin.look("/news", api_version="2024-05")
     assert (said(counted, "SqlFilterCount"), said(counted, "CorrelationFilterCount")) == ("1", "0")
 
 
-def test_counts_are_where_the_sdks_look_for_them(office: Office) -> None:
-    counts = {element.tag: element.text for element in office.look("/orders").find("{*}CountDetails") or ()}
+def test_counts_are_where_the_sdks_look_for_them(admin: AdminFixture) -> None:
+    counts = {element.tag: element.text for element in admin.look("/orders").find("{*}CountDetails") or ()}
     names = ("Active", "DeadLetter", "Scheduled", "Transfer", "TransferDeadLetter")
     assert counts == {f"{{{COUNTS}}}{name}MessageCount": "0" for name in names}
 
 
-def test_the_namespace_describes_itself(office: Office) -> None:
-    shown = office.look("/$namespaceinfo")
+def test_the_namespace_describes_itself(admin: AdminFixture) -> None:
+    shown = admin.look("/$namespaceinfo")
     facts = {name: said(shown, name) for name in ("Name", "MessagingSKU", "NamespaceType", "CreatedTime")}
     assert facts == {
         "Name": NAMESPACE,
@@ -409,10 +409,10 @@ def policies(*written: str) -> str:
     return f"<AuthorizationRules>{''.join(written)}</AuthorizationRules>"
 
 
-def test_policies_get_keys_and_keep_those_they_have(office: Office) -> None:
+def test_policies_get_keys_and_keep_those_they_have(admin: AdminFixture) -> None:
     given = policy("given", "Send", "Listen", keys="<PrimaryKey>one</PrimaryKey><SecondaryKey>two</SecondaryKey>")
-    office.made("/new", queue(policies(given, policy("made", "Listen"))))
-    one, other = office.namespace.queue("new").options.access
+    admin.made("/new", queue(policies(given, policy("made", "Listen"))))
+    one, other = admin.namespace.queue("new").options.access
     assert (one.name, one.keys) == ("given", ("one", "two"))
     assert one.rights == {Right.SEND, Right.LISTEN}
     assert other.rights == {Right.LISTEN}
@@ -420,23 +420,23 @@ def test_policies_get_keys_and_keep_those_they_have(office: Office) -> None:
     assert all(len(key) == 44 for key in other.keys)
 
 
-def test_policies_are_shown_as_they_are_given_and_can_be_given_back(office: Office) -> None:
-    office.made("/new", queue(policies(policy("made", "Manage", "Send", "Listen"))))
-    before = office.namespace.queue("new").options.access
-    office.timers.advance(office.clock, 60)
-    shown = fromstring(office.ask("GET", "/new").body).find(f"{{{ATOM}}}content/*")
+def test_policies_are_shown_as_they_are_given_and_can_be_given_back(admin: AdminFixture) -> None:
+    admin.made("/new", queue(policies(policy("made", "Manage", "Send", "Listen"))))
+    before = admin.namespace.queue("new").options.access
+    admin.timers.advance(admin.clock, 60)
+    shown = fromstring(admin.ask("GET", "/new").body).find(f"{{{ATOM}}}content/*")
     assert shown is not None
     assert [right.text for right in shown.findall(".//{*}AccessRights")] == ["Send", "Listen", "Manage"]
     keys = "".join(
         f"<{name}>{key}</{name}>" for name, key in zip(("PrimaryKey", "SecondaryKey"), before[0].keys, strict=True)
     )
-    office.update("/new", queue(policies(policy("made", "Manage", "Send", "Listen", keys=keys))))
-    assert office.namespace.queue("new").options.access == before
-    office.update("/new", queue(policies(policy("made", "Send", keys=keys))))
-    [after] = office.namespace.queue("new").options.access
-    assert (after.created_at, after.modified_at) == (before[0].created_at, office.clock.now)
-    office.update("/new", queue())
-    assert office.namespace.queue("new").options.access == ()
+    admin.update("/new", queue(policies(policy("made", "Manage", "Send", "Listen", keys=keys))))
+    assert admin.namespace.queue("new").options.access == before
+    admin.update("/new", queue(policies(policy("made", "Send", keys=keys))))
+    [after] = admin.namespace.queue("new").options.access
+    assert (after.created_at, after.modified_at) == (before[0].created_at, admin.clock.now)
+    admin.update("/new", queue())
+    assert admin.namespace.queue("new").options.access == ()
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_policies_are_shown_as_they_are_given_and_can_be_given_back(office: Offi
         pytest.param("".join(policy(f"k{n}", "Send") for n in range(13)), id="too many"),
     ],
 )
-def test_policies_that_make_no_sense_are_refused(office: Office, written: str) -> None:
-    answer = office.put("/new", queue(policies(written)))
+def test_policies_that_make_no_sense_are_refused(admin: AdminFixture, written: str) -> None:
+    answer = admin.put("/new", queue(policies(written)))
     assert refused(answer) == (400, "40000")
     assert "AuthorizationRules: " in detail(answer)

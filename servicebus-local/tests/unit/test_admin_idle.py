@@ -18,7 +18,7 @@ BODY = b"\x00\x53\x75\xa0\x03abc"  # a data section
 SHORT = QueueOptions(auto_delete_on_idle=IDLE)
 
 
-class World:
+class IdleFixture:
     """A queue and a topic with a subscription, all of which go when they are idle."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class World:
         self.timers.advance(self.clock, seconds)
 
 
-class Guest:
+class FakeLink:
     """Somebody who attaches."""
 
     def __init__(self, *, sends: bool) -> None:
@@ -64,111 +64,111 @@ def message(delay: float = 0.0) -> Message:
 
 
 def test_an_idle_queue_goes_at_its_time_and_others_stay() -> None:
-    world = World()
-    world.wait(IDLE - 0.001)
-    assert world.has_queue()
-    world.wait(0.001)
-    assert not world.has_queue()
-    assert world.namespace.get("kept") is not None
+    fixture = IdleFixture()
+    fixture.wait(IDLE - 0.001)
+    assert fixture.has_queue()
+    fixture.wait(0.001)
+    assert not fixture.has_queue()
+    assert fixture.namespace.get("kept") is not None
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        pytest.param(lambda world: world.namespace.queue("q").send([message()]), id="a message is sent"),
-        pytest.param(lambda world: world.namespace.queue("q").peek(0, 1), id="somebody peeks"),
-        pytest.param(lambda world: world.namespace.queue("q/$DeadLetterQueue").peek(0, 1), id="at dead letters"),
-        pytest.param(lambda world: world.namespace.update_queue("q", SHORT), id="it is updated"),
+        pytest.param(lambda fixture: fixture.namespace.queue("q").send([message()]), id="a message is sent"),
+        pytest.param(lambda fixture: fixture.namespace.queue("q").peek(0, 1), id="somebody peeks"),
+        pytest.param(lambda fixture: fixture.namespace.queue("q/$DeadLetterQueue").peek(0, 1), id="at dead letters"),
+        pytest.param(lambda fixture: fixture.namespace.update_queue("q", SHORT), id="it is updated"),
     ],
 )
-def test_use_begins_the_time_again(use: Callable[[World], object]) -> None:
-    world = World()
-    world.wait(200)
-    use(world)
-    world.wait(IDLE - 1)
-    assert world.has_queue()
-    world.wait(1)
-    assert not world.has_queue()
+def test_use_begins_the_time_again(use: Callable[[IdleFixture], object]) -> None:
+    fixture = IdleFixture()
+    fixture.wait(200)
+    use(fixture)
+    fixture.wait(IDLE - 1)
+    assert fixture.has_queue()
+    fixture.wait(1)
+    assert not fixture.has_queue()
 
 
 @pytest.mark.parametrize("sends", [True, False])
 @pytest.mark.parametrize("path", ["q", "q/$DeadLetterQueue"])
 def test_whoever_is_attached_keeps_it_and_its_time_begins_when_they_leave(path: str, sends: bool) -> None:
-    world, guest = World(), Guest(sends=sends)
-    entity = world.namespace.find(path)
-    entity.join(guest)
-    world.wait(10 * IDLE + 17)
-    assert world.has_queue()
-    entity.part(guest)
-    world.wait(IDLE - 1)
-    assert world.has_queue()
-    world.wait(1)
-    assert not world.has_queue()
-    assert guest.errors == []
+    fixture, link = IdleFixture(), FakeLink(sends=sends)
+    entity = fixture.namespace.find(path)
+    entity.join(link)
+    fixture.wait(10 * IDLE + 17)
+    assert fixture.has_queue()
+    entity.part(link)
+    fixture.wait(IDLE - 1)
+    assert fixture.has_queue()
+    fixture.wait(1)
+    assert not fixture.has_queue()
+    assert link.errors == []
 
 
 def test_a_scheduled_message_keeps_it_and_its_time_begins_when_that_appears() -> None:
-    world = World()
-    world.namespace.queue("q").send([message(delay=1000)])
-    world.wait(1000 + IDLE - 1)
-    assert world.has_queue()
-    world.wait(1)
-    assert not world.has_queue()
+    fixture = IdleFixture()
+    fixture.namespace.queue("q").send([message(delay=1000)])
+    fixture.wait(1000 + IDLE - 1)
+    assert fixture.has_queue()
+    fixture.wait(1)
+    assert not fixture.has_queue()
 
 
 def test_a_queue_that_forwards_is_never_idle() -> None:
-    world = World()
-    world.namespace.update_queue("q", QueueOptions(auto_delete_on_idle=IDLE, forward_to="kept"))
-    world.wait(10 * IDLE)
-    assert world.has_queue()
+    fixture = IdleFixture()
+    fixture.namespace.update_queue("q", QueueOptions(auto_delete_on_idle=IDLE, forward_to="kept"))
+    fixture.wait(10 * IDLE)
+    assert fixture.has_queue()
 
 
 @pytest.mark.parametrize(("idle", "left"), [(inf, True), (2 * IDLE, True), (IDLE / 2, False)])
 def test_an_update_changes_how_long_it_takes(idle: float, left: bool) -> None:
-    world = World()
-    world.wait(1)
-    world.namespace.update_queue("q", QueueOptions(auto_delete_on_idle=idle))
-    world.wait(IDLE)
-    assert world.has_queue() is left
+    fixture = IdleFixture()
+    fixture.wait(1)
+    fixture.namespace.update_queue("q", QueueOptions(auto_delete_on_idle=idle))
+    fixture.wait(IDLE)
+    assert fixture.has_queue() is left
 
 
 def test_a_copy_from_a_topic_is_no_use_of_a_subscription() -> None:
     """Azure's list of what idle means has receiving, updates, rules and peeking for subscriptions."""
-    world = World()
-    world.wait(200)
-    world.namespace.topic("news").send([message()])
-    assert world.subscription.counts().active == 1
-    world.wait(100)
-    assert not world.has_subscription()
+    fixture = IdleFixture()
+    fixture.wait(200)
+    fixture.namespace.topic("news").send([message()])
+    assert fixture.subscription.counts().active == 1
+    fixture.wait(100)
+    assert not fixture.has_subscription()
 
 
 def test_a_new_rule_is_use_of_a_subscription() -> None:
-    world = World()
-    world.wait(200)
-    world.namespace.change_rules(world.subscription, lambda it: it.add_rule(Rule("r", TrueFilter())))
-    world.wait(IDLE - 1)
-    assert world.has_subscription()
-    world.wait(1)
-    assert not world.has_subscription()
+    fixture = IdleFixture()
+    fixture.wait(200)
+    fixture.namespace.change_rules(fixture.subscription, lambda it: it.add_rule(Rule("r", TrueFilter())))
+    fixture.wait(IDLE - 1)
+    assert fixture.has_subscription()
+    fixture.wait(1)
+    assert not fixture.has_subscription()
 
 
 def test_use_of_a_subscription_is_use_of_its_topic() -> None:
-    world, guest = World(), Guest(sends=False)
-    world.namespace.update_topic("news", TopicOptions(auto_delete_on_idle=2 * IDLE))
-    world.subscription.join(guest)
-    world.wait(10 * IDLE)
-    world.subscription.part(guest)
-    world.wait(2 * IDLE - 1)
-    assert world.namespace.get("news") is not None
-    world.wait(1)
-    assert world.namespace.get("news") is None
+    fixture, link = IdleFixture(), FakeLink(sends=False)
+    fixture.namespace.update_topic("news", TopicOptions(auto_delete_on_idle=2 * IDLE))
+    fixture.subscription.join(link)
+    fixture.wait(10 * IDLE)
+    fixture.subscription.part(link)
+    fixture.wait(2 * IDLE - 1)
+    assert fixture.namespace.get("news") is not None
+    fixture.wait(1)
+    assert fixture.namespace.get("news") is None
 
 
 def test_what_was_deleted_is_not_deleted_again() -> None:
-    world = World()
-    world.namespace.delete("q")
-    world.namespace.delete("news")
-    world.namespace.create_queue("q", QueueOptions())
-    world.wait(10 * IDLE)
-    assert world.has_queue()
-    assert world.timers.next_due() is None
+    fixture = IdleFixture()
+    fixture.namespace.delete("q")
+    fixture.namespace.delete("news")
+    fixture.namespace.create_queue("q", QueueOptions())
+    fixture.wait(10 * IDLE)
+    assert fixture.has_queue()
+    assert fixture.timers.next_due() is None

@@ -12,9 +12,9 @@ from servicebus_local.amqp.types import Int, Timestamp, Uuid
 from servicebus_local.bus.filters import CorrelationFilter, FalseFilter, Rule, SqlAction, SqlFilter, TrueFilter
 from servicebus_local.bus.topics import SQL_FILTER_LIMIT, Subscription
 from servicebus_local.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, Topology
-from tests.unit.admin_desk import (
+from tests.unit.admin_fixture import (
     HOST,
-    Office,
+    AdminFixture,
     described,
     detail,
     queue,
@@ -29,13 +29,13 @@ AT = "/news/subscriptions/all"
 
 
 @pytest.fixture
-def office() -> Office:
+def admin() -> AdminFixture:
     news = TopicDefinition(subscriptions={"all": SubscriptionDefinition()})
-    return Office(Topology({"orders": QueueOptions()}, {"news": news}))
+    return AdminFixture(Topology({"orders": QueueOptions()}, {"news": news}))
 
 
-def of(office: Office, name: str = "all") -> Subscription:
-    return office.namespace.subscription("news", name)
+def of(admin: AdminFixture, name: str = "all") -> Subscription:
+    return admin.namespace.subscription("news", name)
 
 
 def filtered(kind: str, inner: str = "") -> str:
@@ -56,8 +56,8 @@ def value(kind: str, text: str, name: str = "@p") -> str:
 # --------------------------------------------------------------------------- subscriptions
 
 
-def test_a_subscription_is_created_with_the_defaults_of_azure(office: Office) -> None:
-    made = office.made("/news/Subscriptions/new", subscription())
+def test_a_subscription_is_created_with_the_defaults_of_azure(admin: AdminFixture) -> None:
+    made = admin.made("/news/Subscriptions/new", subscription())
     defaults = {
         "LockDuration": "PT1M",
         "RequiresSession": "false",
@@ -72,11 +72,11 @@ def test_a_subscription_is_created_with_the_defaults_of_azure(office: Office) ->
         "EntityAvailabilityStatus": "Available",
     }
     assert {name: said(made, name) for name in defaults} == defaults
-    assert titles(office.ask("GET", "/news/subscriptions/new/rules")) == ["$Default"]
-    assert of(office, "new").rules["$default"].filter == TrueFilter()
+    assert titles(admin.ask("GET", "/news/subscriptions/new/rules")) == ["$Default"]
+    assert of(admin, "new").rules["$default"].filter == TrueFilter()
 
 
-def test_every_property_of_a_subscription_comes_back_as_it_was_given(office: Office) -> None:
+def test_every_property_of_a_subscription_comes_back_as_it_was_given(admin: AdminFixture) -> None:
     properties = {
         "LockDuration": "PT5M",
         "RequiresSession": "true",
@@ -89,31 +89,31 @@ def test_every_property_of_a_subscription_comes_back_as_it_was_given(office: Off
         "AutoDeleteOnIdle": "PT10M",
         "UserMetadata": "m",
     }
-    office.made("/news/subscriptions/new", subscription(**properties, ForwardTo="orders"))
-    shown = office.look("/NEWS/SUBSCRIPTIONS/NEW")
+    admin.made("/news/subscriptions/new", subscription(**properties, ForwardTo="orders"))
+    shown = admin.look("/NEWS/SUBSCRIPTIONS/NEW")
     assert {name: said(shown, name) for name in properties} == properties
     assert said(shown, "ForwardTo") == f"sb://{HOST}/orders"
 
 
-def test_a_subscription_is_updated_and_keeps_its_rules(office: Office) -> None:
-    office.put(f"{AT}/rules/r", rule(sql("a = 1")))
-    described(office.update(AT, subscription(MaxDeliveryCount="3", ForwardTo="news")))
-    assert of(office).options.max_delivery_count == 3
-    assert of(office).options.forward_to == "news"
-    assert list(of(office).rules) == ["$default", "r"]
-    assert refused(office.update(AT, subscription(RequiresSession="true"))) == (400, "40000")
+def test_a_subscription_is_updated_and_keeps_its_rules(admin: AdminFixture) -> None:
+    admin.put(f"{AT}/rules/r", rule(sql("a = 1")))
+    described(admin.update(AT, subscription(MaxDeliveryCount="3", ForwardTo="news")))
+    assert of(admin).options.max_delivery_count == 3
+    assert of(admin).options.forward_to == "news"
+    assert list(of(admin).rules) == ["$default", "r"]
+    assert refused(admin.update(AT, subscription(RequiresSession="true"))) == (400, "40000")
 
 
-def test_a_subscription_may_begin_with_a_rule_of_its_own(office: Office) -> None:
+def test_a_subscription_may_begin_with_a_rule_of_its_own(admin: AdminFixture) -> None:
     first = f"<DefaultRuleDescription>{sql('a = 1')}<Name>first</Name></DefaultRuleDescription>"
-    office.made("/news/subscriptions/new", subscription(first))
-    assert list(of(office, "new").rules.values()) == [Rule("first", SqlFilter("a = 1"))]
+    admin.made("/news/subscriptions/new", subscription(first))
+    assert list(of(admin, "new").rules.values()) == [Rule("first", SqlFilter("a = 1"))]
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "-a", "a-", "a~b", "é", "a" * 51])
-def test_names_of_subscriptions_and_rules_are_short_and_plain(office: Office, name: str) -> None:
-    assert refused(office.put(f"/news/subscriptions/{name}", subscription()))[0] in (400, 404)
-    assert refused(office.put(f"{AT}/rules/{name}", rule())) == (400, "40000")
+def test_names_of_subscriptions_and_rules_are_short_and_plain(admin: AdminFixture, name: str) -> None:
+    assert refused(admin.put(f"/news/subscriptions/{name}", subscription()))[0] in (400, 404)
+    assert refused(admin.put(f"{AT}/rules/{name}", rule())) == (400, "40000")
 
 
 @pytest.mark.parametrize(
@@ -129,42 +129,42 @@ def test_names_of_subscriptions_and_rules_are_short_and_plain(office: Office, na
         ("DELETE", f"{AT}/rules/none"),
     ],
 )
-def test_what_is_not_there_is_not_found(office: Office, method: str, path: str) -> None:
-    assert refused(office.ask(method, path)) == (404, "40400")
+def test_what_is_not_there_is_not_found(admin: AdminFixture, method: str, path: str) -> None:
+    assert refused(admin.ask(method, path)) == (404, "40400")
 
 
-def test_creating_needs_what_it_belongs_to(office: Office) -> None:
-    assert refused(office.put("/nowhere/subscriptions/new", subscription())) == (404, "40400")
-    assert refused(office.put("/orders/subscriptions/new", subscription())) == (404, "40400")
-    assert refused(office.put("/news/subscriptions/nobody/rules/r", rule())) == (404, "40400")
+def test_creating_needs_what_it_belongs_to(admin: AdminFixture) -> None:
+    assert refused(admin.put("/nowhere/subscriptions/new", subscription())) == (404, "40400")
+    assert refused(admin.put("/orders/subscriptions/new", subscription())) == (404, "40400")
+    assert refused(admin.put("/news/subscriptions/nobody/rules/r", rule())) == (404, "40400")
 
 
-def test_updating_needs_what_is_updated(office: Office) -> None:
-    assert refused(office.update("/news/subscriptions/nobody", subscription())) == (404, "40400")
-    assert refused(office.update(f"{AT}/rules/none", rule())) == (404, "40400")
+def test_updating_needs_what_is_updated(admin: AdminFixture) -> None:
+    assert refused(admin.update("/news/subscriptions/nobody", subscription())) == (404, "40400")
+    assert refused(admin.update(f"{AT}/rules/none", rule())) == (404, "40400")
 
 
-def test_names_are_taken_once(office: Office) -> None:
-    assert refused(office.put("/news/subscriptions/ALL", subscription())) == (409, "40900")
-    assert refused(office.put(f"{AT}/rules/$default", rule())) == (400, "40000")
-    assert refused(office.put(f"{AT}/rules/$Default", rule())) == (409, "40900")
+def test_names_are_taken_once(admin: AdminFixture) -> None:
+    assert refused(admin.put("/news/subscriptions/ALL", subscription())) == (409, "40900")
+    assert refused(admin.put(f"{AT}/rules/$default", rule())) == (400, "40000")
+    assert refused(admin.put(f"{AT}/rules/$Default", rule())) == (409, "40900")
 
 
-def test_a_body_must_be_what_the_path_says(office: Office) -> None:
-    assert refused(office.put("/news/subscriptions/new", queue())) == (400, "40000")
-    assert refused(office.put(f"{AT}/rules/r", subscription())) == (400, "40000")
+def test_a_body_must_be_what_the_path_says(admin: AdminFixture) -> None:
+    assert refused(admin.put("/news/subscriptions/new", queue())) == (400, "40000")
+    assert refused(admin.put(f"{AT}/rules/r", subscription())) == (400, "40000")
 
 
-def test_a_subscription_and_a_rule_are_deleted(office: Office) -> None:
-    assert office.ask("DELETE", f"{AT}/rules/$Default").status == 200
-    assert of(office).rules == {}
-    assert office.ask("DELETE", AT).status == 200
-    assert titles(office.ask("GET", "/news/subscriptions")) == []
+def test_a_subscription_and_a_rule_are_deleted(admin: AdminFixture) -> None:
+    assert admin.ask("DELETE", f"{AT}/rules/$Default").status == 200
+    assert of(admin).rules == {}
+    assert admin.ask("DELETE", AT).status == 200
+    assert titles(admin.ask("GET", "/news/subscriptions")) == []
 
 
-def test_a_topic_takes_its_subscriptions_with_it(office: Office) -> None:
-    assert office.ask("DELETE", "/news").status == 200
-    assert refused(office.ask("GET", AT)) == (404, "40400")
+def test_a_topic_takes_its_subscriptions_with_it(admin: AdminFixture) -> None:
+    assert admin.ask("DELETE", "/news").status == 200
+    assert refused(admin.ask("GET", AT)) == (404, "40400")
 
 
 # --------------------------------------------------------------------------- rules
@@ -188,10 +188,10 @@ def test_a_topic_takes_its_subscriptions_with_it(office: Office) -> None:
         ),
     ],
 )
-def test_filters_are_what_they_say(office: Office, written: str, expected: Any) -> None:
-    office.made(f"{AT}/rules/r", rule(written))
-    assert of(office).rule("r").filter == expected
-    assert of(office).rule("r").action is None
+def test_filters_are_what_they_say(admin: AdminFixture, written: str, expected: Any) -> None:
+    admin.made(f"{AT}/rules/r", rule(written))
+    assert of(admin).rule("r").filter == expected
+    assert of(admin).rule("r").action is None
 
 
 @pytest.mark.parametrize(
@@ -212,19 +212,19 @@ def test_filters_are_what_they_say(office: Office, written: str, expected: Any) 
         ("base64Binary", "AAE=", b"\x00\x01"),
     ],
 )
-def test_values_keep_their_types_both_ways(office: Office, kind: str, text: str, expected: Any) -> None:
+def test_values_keep_their_types_both_ways(admin: AdminFixture, kind: str, text: str, expected: Any) -> None:
     written = filtered("CorrelationFilter", f"<Properties>{value(kind, text, 'k')}</Properties>")
-    made = office.made(f"{AT}/rules/r", rule(written))
-    chosen = of(office).rule("r").filter
+    made = admin.made(f"{AT}/rules/r", rule(written))
+    chosen = of(admin).rule("r").filter
     assert isinstance(chosen, CorrelationFilter)
     assert chosen.properties == {"k": expected}
     assert type(chosen.properties["k"]) is type(expected)
     shown = made.find(".//{*}Properties")
     assert shown is not None
-    office.ask("DELETE", f"{AT}/rules/r")
+    admin.ask("DELETE", f"{AT}/rules/r")
     again = filtered("CorrelationFilter", as_written(shown))
-    office.made(f"{AT}/rules/r", rule(again))
-    assert of(office).rule("r").filter == chosen
+    admin.made(f"{AT}/rules/r", rule(again))
+    assert of(admin).rule("r").filter == chosen
 
 
 def as_written(properties: Any) -> str:
@@ -248,9 +248,9 @@ def as_written(properties: Any) -> str:
         pytest.param(value("int", "1", ""), id="no name"),
     ],
 )
-def test_values_that_are_not_what_they_say_are_refused(office: Office, given: str) -> None:
+def test_values_that_are_not_what_they_say_are_refused(admin: AdminFixture, given: str) -> None:
     written = sql("a = @p", f"<Parameters>{given}</Parameters>")
-    assert refused(office.put(f"{AT}/rules/r", rule(written))) == (400, "40000")
+    assert refused(admin.put(f"{AT}/rules/r", rule(written))) == (400, "40000")
 
 
 @pytest.mark.parametrize(
@@ -267,23 +267,23 @@ def test_values_that_are_not_what_they_say_are_refused(office: Office, given: st
         pytest.param('<Action i:type="MagicAction"/>', id="an unknown action"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused_with_a_reason(office: Office, written: str) -> None:
-    answer = office.put(f"{AT}/rules/r", rule(written))
+def test_rules_that_make_no_sense_are_refused_with_a_reason(admin: AdminFixture, written: str) -> None:
+    answer = admin.put(f"{AT}/rules/r", rule(written))
     assert refused(answer) == (400, "40000")
-    assert list(of(office).rules) == ["$default"]
+    assert list(of(admin).rules) == ["$default"]
 
 
-def test_a_refused_expression_is_answered_with_where_it_is_wrong(office: Office) -> None:
-    assert "line 1, column 5" in detail(office.put(f"{AT}/rules/r", rule(sql("a = = 1"))))
+def test_a_refused_expression_is_answered_with_where_it_is_wrong(admin: AdminFixture) -> None:
+    assert "line 1, column 5" in detail(admin.put(f"{AT}/rules/r", rule(sql("a = = 1"))))
 
 
-def test_an_action_with_parameters_is_shown_as_it_was_given(office: Office) -> None:
+def test_an_action_with_parameters_is_shown_as_it_was_given(admin: AdminFixture) -> None:
     action = (
         '<Action i:type="SqlRuleAction"><SqlExpression>SET a = @p</SqlExpression>'
         f"<Parameters>{value('int', '2')}</Parameters></Action>"
     )
-    made = office.made(f"{AT}/rules/r", rule(sql("1=1") + action))
-    assert of(office).rule("r").action == SqlAction("SET a = @p", {"@p": 2})
+    made = admin.made(f"{AT}/rules/r", rule(sql("1=1") + action))
+    assert of(admin).rule("r").action == SqlAction("SET a = @p", {"@p": 2})
     shown = made.find("{*}Action")
     assert shown is not None
     assert shown.findtext("{*}SqlExpression") == "SET a = @p"
@@ -291,44 +291,44 @@ def test_an_action_with_parameters_is_shown_as_it_was_given(office: Office) -> N
     assert shown.findtext(".//{*}Value") == "2"
 
 
-def test_a_rule_is_replaced_in_its_place_and_keeps_its_date(office: Office) -> None:
-    office.put(f"{AT}/rules/r", rule(sql("a = 1")))
-    office.put(f"{AT}/rules/s", rule())
-    office.timers.advance(office.clock, 60)
-    shown = described(office.update(f"{AT}/rules/R", rule(filtered("FalseFilter"))))
+def test_a_rule_is_replaced_in_its_place_and_keeps_its_date(admin: AdminFixture) -> None:
+    admin.put(f"{AT}/rules/r", rule(sql("a = 1")))
+    admin.put(f"{AT}/rules/s", rule())
+    admin.timers.advance(admin.clock, 60)
+    shown = described(admin.update(f"{AT}/rules/R", rule(filtered("FalseFilter"))))
     assert said(shown, "CreatedAt") == "2027-01-15T08:00:00.000000Z"
-    assert [each.name for each in of(office).rules.values()] == ["$Default", "r", "s"]
-    assert of(office).rule("r").filter == FalseFilter()
+    assert [each.name for each in of(admin).rules.values()] == ["$Default", "r", "s"]
+    assert of(admin).rule("r").filter == FalseFilter()
 
 
-def test_rules_that_came_another_way_are_shown_too(office: Office) -> None:
+def test_rules_that_came_another_way_are_shown_too(admin: AdminFixture) -> None:
     amqp = {"i": Int(1), "t": Timestamp(1_600_000_000_000), "n": None}
-    of(office).add_rule(Rule("r", CorrelationFilter(properties=amqp), SqlAction("SET a = 1")))
-    shown = office.look(f"{AT}/rules/r")
+    of(admin).add_rule(Rule("r", CorrelationFilter(properties=amqp), SqlAction("SET a = 1")))
+    shown = admin.look(f"{AT}/rules/r")
     kinds = [next(iter(each.attrib.values())) for each in shown.findall(".//{*}Properties//{*}Value")]
     assert kinds == ["d6p1:int", "d6p1:dateTime", "d6p1:string"]
 
 
-def test_a_topic_has_only_so_many_filters(office: Office) -> None:
+def test_a_topic_has_only_so_many_filters(admin: AdminFixture) -> None:
     for number in range(SQL_FILTER_LIMIT - 1):
-        of(office).rules[f"r{number}"] = Rule(f"r{number}", TrueFilter())
-    assert refused(office.put(f"{AT}/rules/more", rule())) == (403, "40300")
-    assert refused(office.put("/news/subscriptions/more", subscription())) == (403, "40300")
-    assert office.put(f"{AT}/rules/other", rule(filtered("CorrelationFilter", "<To>t</To>"))).status == 201
+        of(admin).rules[f"r{number}"] = Rule(f"r{number}", TrueFilter())
+    assert refused(admin.put(f"{AT}/rules/more", rule())) == (403, "40300")
+    assert refused(admin.put("/news/subscriptions/more", subscription())) == (403, "40300")
+    assert admin.put(f"{AT}/rules/other", rule(filtered("CorrelationFilter", "<To>t</To>"))).status == 201
 
 
-def test_rules_are_listed_by_name(office: Office) -> None:
+def test_rules_are_listed_by_name(admin: AdminFixture) -> None:
     for name in ("b", "A", "c"):
-        office.put(f"{AT}/rules/{name}", rule())
-    answer = office.ask("GET", f"{AT}/rules")
+        admin.put(f"{AT}/rules/{name}", rule())
+    answer = admin.ask("GET", f"{AT}/rules")
     assert titles(answer) == ["$Default", "A", "b", "c"]
     assert fromstring(answer.body).findtext(f"{{{ATOM}}}title") == "Rules"
 
 
-def test_ids_are_spelled_as_the_javascript_sdk_reads_them(office: Office) -> None:
+def test_ids_are_spelled_as_the_javascript_sdk_reads_them(admin: AdminFixture) -> None:
     for path, id_path in (
         (AT, "news/Subscriptions/all"),
         (f"{AT}/rules/$Default", "news/Subscriptions/all/Rules/$Default"),
     ):
-        found = fromstring(office.ask("GET", path).body).findtext(f"{{{ATOM}}}id")
+        found = fromstring(admin.ask("GET", path).body).findtext(f"{{{ATOM}}}id")
         assert found == f"http://{HOST}/{id_path}?api-version=2021-05"

@@ -46,7 +46,7 @@ class Known:
     sequence: int = 0
 
 
-class Hand:
+class QueueReceiver:
     """A receiver that takes exactly one message when it asks."""
 
     name = "hand"
@@ -80,7 +80,7 @@ class QueueLaw(RuleBasedStateMachine):
             dead_lettering_on_expiration=True,
         )
         self.queue = Queue("q", options, self.timers)
-        self.hands = {deletes: Hand(deletes=deletes) for deletes in (False, True)}
+        self.hands = {deletes: QueueReceiver(deletes=deletes) for deletes in (False, True)}
         for hand in self.hands.values():
             self.queue.subscribe(hand)
         self.known: dict[str, Known] = {}

@@ -21,7 +21,7 @@ from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions, Topology
 
 
-class Hand:
+class FakeReceiver:
     """A receiver that takes what it is given, as far as it has credit."""
 
     sends = False
@@ -55,7 +55,7 @@ class Hand:
         return token
 
 
-class Bench:
+class NamespaceFixture:
     """A namespace with a clock, and shorthands."""
 
     def __init__(self, **queues: QueueOptions) -> None:
@@ -76,7 +76,7 @@ def message(name: str, session_id: str | None = None) -> Message:
     return made
 
 
-def ask(queue: Queue, hand: Hand, credit: int = 1) -> None:
+def ask(queue: Queue, hand: FakeReceiver, credit: int = 1) -> None:
     hand.credit = credit
     queue.dispatch(queue._ready_queue)
 
@@ -85,35 +85,35 @@ PLAIN = QueueOptions(lock_duration=60, max_delivery_count=10)
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench(q=PLAIN)
+def namespace() -> NamespaceFixture:
+    return NamespaceFixture(q=PLAIN)
 
 
-def test_receivers_take_turns(bench: Bench) -> None:
-    first, second = Hand(credit=5), Hand(credit=5)
+def test_receivers_take_turns(namespace: NamespaceFixture) -> None:
+    first, second = FakeReceiver(credit=5), FakeReceiver(credit=5)
     for hand in (first, second):
-        bench["q"].subscribe(hand)
-    bench["q"].send(map(message, "abcd"))
+        namespace["q"].subscribe(hand)
+    namespace["q"].send(map(message, "abcd"))
     assert (first.names, second.names) == (["a", "c"], ["b", "d"])
 
 
-def test_a_receiver_without_credit_is_passed_over(bench: Bench) -> None:
-    busy, free = Hand(), Hand(credit=5)
+def test_a_receiver_without_credit_is_passed_over(namespace: NamespaceFixture) -> None:
+    busy, free = FakeReceiver(), FakeReceiver(credit=5)
     for hand in (busy, free):
-        bench["q"].subscribe(hand)
-    bench["q"].send(map(message, "ab"))
+        namespace["q"].subscribe(hand)
+    namespace["q"].send(map(message, "ab"))
     assert (busy.names, free.names) == ([], ["a", "b"])
 
 
 def test_a_batch_is_taken_whole_or_not_at_all() -> None:
-    bench = Bench(s=replace(PLAIN, requires_session=True))
+    namespace = NamespaceFixture(s=replace(PLAIN, requires_session=True))
     with pytest.raises(NotAllowed):
-        bench["s"].send([message("a", "s"), message("b")])
-    assert bench["s"].counts().active == 0
+        namespace["s"].send([message("a", "s"), message("b")])
+    assert namespace["s"].counts().active == 0
 
 
-def test_messages_that_come_back_take_their_old_place(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=3)
+def test_messages_that_come_back_take_their_old_place(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=3)
     queue.subscribe(hand)
     queue.send(map(message, "abcd"))
     for at in (2, 0, 1):
@@ -123,8 +123,8 @@ def test_messages_that_come_back_take_their_old_place(bench: Bench) -> None:
 
 
 def test_deferring_counts_and_never_counts_out() -> None:
-    bench = Bench(q=replace(PLAIN, max_delivery_count=1))
-    queue, hand = bench["q"], Hand(credit=1)
+    namespace = NamespaceFixture(q=replace(PLAIN, max_delivery_count=1))
+    queue, hand = namespace["q"], FakeReceiver(credit=1)
     queue.subscribe(hand)
     queue.send([message("a")])
     queue.defer(hand.token())
@@ -138,8 +138,8 @@ def test_deferring_counts_and_never_counts_out() -> None:
     assert queue.counts().dead_lettered == 1
 
 
-def test_among_dead_letters_nothing_is_counted_and_nothing_dies_again(bench: Bench) -> None:
-    queue, hand, digger = bench["q"], Hand(credit=1), Hand(credit=9)
+def test_among_dead_letters_nothing_is_counted_and_nothing_dies_again(namespace: NamespaceFixture) -> None:
+    queue, hand, digger = namespace["q"], FakeReceiver(credit=1), FakeReceiver(credit=9)
     queue.subscribe(hand)
     queue.dead_letters.subscribe(digger)
     queue.send([message("a")])
@@ -147,47 +147,49 @@ def test_among_dead_letters_nothing_is_counted_and_nothing_dies_again(bench: Ben
     queue.dead_letters.abandon(digger.token())
     with pytest.raises(NotAllowed):
         queue.dead_letters.dead_letter(digger.token(), "again", None)
-    bench.advance(60)
+    namespace.advance(60)
     [dead] = queue.dead_letters.messages.values()
     assert (dead.delivery_count, digger.names) == (0, ["a", "a", "a"])
 
 
 def test_a_forwarded_message_knows_the_number_it_had_first() -> None:
-    bench = Bench(door=replace(PLAIN, forward_to="hall"), hall=replace(PLAIN, forward_to="room"), room=PLAIN)
-    bench["room"].send([message("own")])
-    bench["door"].send(map(message, "ab"))
-    assert [(m.sequence, m.enqueued_sequence) for m in bench["room"].messages.values()] == [(1, 0), (2, 1), (3, 2)]
+    namespace = NamespaceFixture(
+        door=replace(PLAIN, forward_to="hall"), hall=replace(PLAIN, forward_to="room"), room=PLAIN
+    )
+    namespace["room"].send([message("own")])
+    namespace["door"].send(map(message, "ab"))
+    assert [(m.sequence, m.enqueued_sequence) for m in namespace["room"].messages.values()] == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_locks_end_in_the_order_they_were_taken_whatever_is_redelivered(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand()
+def test_locks_end_in_the_order_they_were_taken_whatever_is_redelivered(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver()
     queue.subscribe(hand)
     queue.send(map(message, "ab"))
     ask(queue, hand)
-    bench.advance(30)
+    namespace.advance(30)
     ask(queue, hand)
     hand.credit = 2
-    bench.advance(30)
+    namespace.advance(30)
     assert hand.names == ["a", "b", "a"]
-    bench.advance(30)
+    namespace.advance(30)
     assert hand.names == ["a", "b", "a", "b"]
 
 
-def test_a_renewed_lock_ends_after_the_others(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=2)
+def test_a_renewed_lock_ends_after_the_others(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=2)
     queue.subscribe(hand)
     queue.send(map(message, "ab"))
-    bench.advance(59)
-    assert queue.renew(hand.token(0)) == bench.clock() + 60
-    bench.advance(1)
+    namespace.advance(59)
+    assert queue.renew(hand.token(0)) == namespace.clock() + 60
+    namespace.advance(1)
     with pytest.raises(MessageLockLost):
         queue.renew(hand.token(1))
     queue.complete(hand.token(0))
     assert queue.counts().active == 1
 
 
-def test_a_token_settles_once(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=1)
+def test_a_token_settles_once(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=1)
     queue.subscribe(hand)
     queue.send([message("a")])
     queue.complete(hand.token())
@@ -196,8 +198,8 @@ def test_a_token_settles_once(bench: Bench) -> None:
             settle(hand.token())
 
 
-def test_a_receiver_that_leaves_keeps_its_locks(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=1)
+def test_a_receiver_that_leaves_keeps_its_locks(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=1)
     queue.subscribe(hand)
     queue.send([message("a")])
     queue.unsubscribe(hand)
@@ -205,8 +207,8 @@ def test_a_receiver_that_leaves_keeps_its_locks(bench: Bench) -> None:
     assert queue.counts().active == 0
 
 
-def test_deferred_messages_are_received_all_or_none(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=2)
+def test_deferred_messages_are_received_all_or_none(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=2)
     queue.subscribe(hand)
     numbers = queue.send(map(message, "ab"))
     queue.defer(hand.token(0))
@@ -216,13 +218,13 @@ def test_deferred_messages_are_received_all_or_none(bench: Bench) -> None:
     received = queue.receive_deferred(numbers, deletes=False)
     assert [found.message_id for found, _, _ in received] == ["a", "b"]
     for _, token, until in received:
-        assert until == bench.clock() + 60
+        assert until == namespace.clock() + 60
         queue.complete(token or b"")
     assert queue.counts().active == 0
 
 
-def test_deferred_messages_may_be_taken_out_at_once(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=1)
+def test_deferred_messages_may_be_taken_out_at_once(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=1)
     queue.subscribe(hand)
     numbers = queue.send([message("a")])
     queue.defer(hand.token())
@@ -230,19 +232,19 @@ def test_deferred_messages_may_be_taken_out_at_once(bench: Bench) -> None:
     assert queue.counts().active == 0
 
 
-def test_sequence_numbers_are_shared_with_the_dead_letters(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=1)
+def test_sequence_numbers_are_shared_with_the_dead_letters(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=1)
     queue.subscribe(hand)
     [number] = queue.send([message("a")])
     queue.dead_letter(hand.token(), "r", None)
     [later] = queue.send([message("b")])
-    [dead] = bench["q/$DeadLetterQueue"].peek(0, 10)
+    [dead] = namespace["q/$DeadLetterQueue"].peek(0, 10)
     assert (dead.sequence, later > number) == (number, True)
 
 
 def test_completed_messages_leave_nothing_behind() -> None:
-    bench = Bench(q=replace(PLAIN, default_time_to_live=3600))
-    queue, hand = bench["q"], Hand(deletes=False)
+    namespace = NamespaceFixture(q=replace(PLAIN, default_time_to_live=3600))
+    queue, hand = namespace["q"], FakeReceiver(deletes=False)
     queue.subscribe(hand)
     for number in range(5000):
         hand.credit = 1
@@ -253,8 +255,8 @@ def test_completed_messages_leave_nothing_behind() -> None:
     assert len(queue._expiries) <= 1024
 
 
-def test_sizes_add_up(bench: Bench) -> None:
-    queue, hand = bench["q"], Hand(credit=2)
+def test_sizes_add_up(namespace: NamespaceFixture) -> None:
+    queue, hand = namespace["q"], FakeReceiver(credit=2)
     queue.subscribe(hand)
     heavy = [Message(b"\x00\x53\x75\xa0\x02xx") for _ in range(2)]
     for each in heavy:
@@ -272,46 +274,48 @@ def test_sizes_add_up(bench: Bench) -> None:
 
 def test_a_chain_of_forwarding_ends_after_four_hops() -> None:
     chain = {f"q{n}": replace(PLAIN, forward_to=f"q{n + 1}") for n in range(5)}
-    bench = Bench(**chain, q5=PLAIN)
-    bench["q0"].send([message("a")])
-    assert bench["q5"].counts().active == 0
-    assert bench["q4"].counts().transfer_dead_lettered == 1
-    [kept] = bench["q4"].transfer_dead_letters.messages.values()
+    namespace = NamespaceFixture(**chain, q5=PLAIN)
+    namespace["q0"].send([message("a")])
+    assert namespace["q5"].counts().active == 0
+    assert namespace["q4"].counts().transfer_dead_lettered == 1
+    [kept] = namespace["q4"].transfer_dead_letters.messages.values()
     assert b"MaxTransferHopCountExceeded" in kept.bare
 
 
 def test_what_cannot_be_forwarded_is_kept_in_the_transfer_dead_letter_queue() -> None:
-    bench = Bench(
+    namespace = NamespaceFixture(
         q=replace(PLAIN, forward_dead_letters_to="s"),
         door=replace(PLAIN, forward_to="s"),
         s=replace(PLAIN, requires_session=True),
     )
-    hand = Hand(credit=1)
-    bench["q"].subscribe(hand)
-    bench["q"].send([message("a")])
-    bench["q"].dead_letter(hand.token(), "r", None)
-    assert bench["q"].counts().transfer_dead_lettered == 1
-    bench["door"].send([message("b")])
-    assert bench["door"].counts().transfer_dead_lettered == 1
-    assert bench["door"].counts().dead_lettered == 0
+    hand = FakeReceiver(credit=1)
+    namespace["q"].subscribe(hand)
+    namespace["q"].send([message("a")])
+    namespace["q"].dead_letter(hand.token(), "r", None)
+    assert namespace["q"].counts().transfer_dead_lettered == 1
+    namespace["door"].send([message("b")])
+    assert namespace["door"].counts().transfer_dead_lettered == 1
+    assert namespace["door"].counts().dead_lettered == 0
 
 
 def test_the_targets_duplicate_detection_applies_to_what_is_forwarded() -> None:
-    bench = Bench(q=replace(PLAIN, forward_dead_letters_to="dead"), dead=replace(PLAIN, duplicate_detection=True))
-    hand = Hand(credit=2)
-    bench["q"].subscribe(hand)
-    bench["q"].send([message("same"), message("same")])
+    namespace = NamespaceFixture(
+        q=replace(PLAIN, forward_dead_letters_to="dead"), dead=replace(PLAIN, duplicate_detection=True)
+    )
+    hand = FakeReceiver(credit=2)
+    namespace["q"].subscribe(hand)
+    namespace["q"].send([message("same"), message("same")])
     for at in range(2):
-        bench["q"].dead_letter(hand.token(at), "r", None)
-    assert bench["dead"].counts().active == 1
+        namespace["q"].dead_letter(hand.token(at), "r", None)
+    assert namespace["dead"].counts().active == 1
 
 
-def test_paths_find_queues_and_their_dead_letters(bench: Bench) -> None:
-    assert bench["Q"] is bench["q"]
-    assert bench["q/$deadletterqueue"] is bench["q"].dead_letters
+def test_paths_find_queues_and_their_dead_letters(namespace: NamespaceFixture) -> None:
+    assert namespace["Q"] is namespace["q"]
+    assert namespace["q/$deadletterqueue"] is namespace["q"].dead_letters
     for path in ("nowhere", "q/$other", "q/more", ""):
         with pytest.raises(EntityNotFound):
-            bench[path]
+            namespace[path]
 
 
 # --------------------------------------------------------------------------- sessions
@@ -319,29 +323,29 @@ def test_paths_find_queues_and_their_dead_letters(bench: Bench) -> None:
 
 @pytest.fixture
 def sessions() -> Queue:
-    return Bench(s=replace(PLAIN, requires_session=True))["s"]
+    return NamespaceFixture(s=replace(PLAIN, requires_session=True))["s"]
 
 
 def test_a_session_is_served_to_its_holder_only(sessions: Queue) -> None:
-    one, two = Hand(credit=9), Hand(credit=9)
+    one, two = FakeReceiver(credit=9), FakeReceiver(credit=9)
     sessions.accept_session(one, "a")
     sessions.accept_session(two, "b")
     sessions.send([message("a1", "a"), message("b1", "b"), message("a2", "a")])
     assert (one.names, two.names) == (["a1", "a2"], ["b1"])
     with pytest.raises(SessionCannotBeLocked):
-        sessions.accept_session(Hand(), "a")
+        sessions.accept_session(FakeReceiver(), "a")
 
 
 def test_waiting_receivers_are_served_in_line(sessions: Queue) -> None:
     got: list[tuple[str, str]] = []
-    sessions.accept_next_session(Hand(), 60, lambda session: got.append(("first", session.id)))
-    sessions.accept_next_session(Hand(), 60, lambda session: got.append(("second", session.id)))
+    sessions.accept_next_session(FakeReceiver(), 60, lambda session: got.append(("first", session.id)))
+    sessions.accept_next_session(FakeReceiver(), 60, lambda session: got.append(("second", session.id)))
     sessions.send([message("1", "x"), message("2", "x"), message("3", "y")])
     assert got == [("first", "x"), ("second", "y")]
 
 
 def test_messages_given_back_are_all_there_before_the_next_receiver_sees_any(sessions: Queue) -> None:
-    first, second = Hand(credit=3), Hand(credit=3)
+    first, second = FakeReceiver(credit=3), FakeReceiver(credit=3)
     sessions.accept_session(first, "a")
     sessions.send([message(str(n), "a") for n in range(3)])
     sessions.accept_next_session(second, 60, lambda s: sessions.dispatch(s))
@@ -350,7 +354,7 @@ def test_messages_given_back_are_all_there_before_the_next_receiver_sees_any(ses
 
 
 def test_a_session_with_nothing_to_remember_is_forgotten(sessions: Queue) -> None:
-    hand = Hand(credit=1)
+    hand = FakeReceiver(credit=1)
     session = sessions.accept_session(hand, "a")
     sessions.send([message("1", "a")])
     sessions.complete(hand.token())
@@ -364,7 +368,7 @@ def test_a_session_with_nothing_to_remember_is_forgotten(sessions: Queue) -> Non
 
 
 def test_the_lock_of_a_session_is_checked_against_the_link(sessions: Queue) -> None:
-    sessions.accept_session(Hand(name="mine"), "a")
+    sessions.accept_session(FakeReceiver(name="mine"), "a")
     assert sessions.sessions.held("a", "mine").id == "a"
     for session_id, link in (("a", "other"), ("b", None)):
         with pytest.raises(SessionLockLost):
@@ -372,7 +376,7 @@ def test_the_lock_of_a_session_is_checked_against_the_link(sessions: Queue) -> N
 
 
 def test_a_message_lock_inside_a_session_cannot_be_renewed(sessions: Queue) -> None:
-    hand = Hand(credit=1)
+    hand = FakeReceiver(credit=1)
     sessions.accept_session(hand, "a")
     sessions.send([message("1", "a")])
     with pytest.raises(NotAllowed):
@@ -380,38 +384,38 @@ def test_a_message_lock_inside_a_session_cannot_be_renewed(sessions: Queue) -> N
 
 
 def test_sessions_are_listed_by_when_their_state_changed() -> None:
-    bench = Bench(s=replace(PLAIN, requires_session=True))
-    queue = bench["s"]
+    namespace = NamespaceFixture(s=replace(PLAIN, requires_session=True))
+    queue = namespace["s"]
     for name in ("old", "new"):
-        queue.set_session_state(queue.accept_session(Hand(name=name), name), b"s")
-        bench.advance(10)
+        queue.set_session_state(queue.accept_session(FakeReceiver(name=name), name), b"s")
+        namespace.advance(10)
     assert queue.sessions.listed() == ["old", "new"]
     assert queue.sessions.listed(updated_after=1005) == ["new"]
 
 
 def test_a_full_queue_takes_nothing_more() -> None:
-    bench = Bench(q=replace(PLAIN, max_size=1000))
+    namespace = NamespaceFixture(q=replace(PLAIN, max_size=1000))
     first, second = (read(b"\x00\x53\x75\xb0" + size.to_bytes(4, "big") + bytes(size)) for size in (900, 200))
-    bench["q"].send([first])
+    namespace["q"].send([first])
     with pytest.raises(QuotaExceeded, match="maximum entity size of 'q'"):
-        bench["q"].send([second])
-    bench["q"].purge()
-    bench["q"].send([second])
-    assert bench["q"].counts().active == 1
+        namespace["q"].send([second])
+    namespace["q"].purge()
+    namespace["q"].send([second])
+    assert namespace["q"].counts().active == 1
 
 
 @pytest.mark.parametrize("renewed", [False, True])
 def test_locks_taken_before_and_after_a_change_of_their_duration_end_in_their_own_time(renewed: bool) -> None:
-    bench = Bench(q=PLAIN)
-    queue, old, new = bench["q"], Hand(credit=1), Hand(credit=1)
+    namespace = NamespaceFixture(q=PLAIN)
+    queue, old, new = namespace["q"], FakeReceiver(credit=1), FakeReceiver(credit=1)
     queue.send([message("old")])
     queue.dispatch(queue.subscribe(old))
-    bench.namespace.update_queue("q", replace(PLAIN, lock_duration=5))
+    namespace.namespace.update_queue("q", replace(PLAIN, lock_duration=5))
     queue.send([message("new")])
     queue.dispatch(queue.subscribe(new))
     if renewed:
-        assert queue.renew(old.token()) == bench.clock.now + 5
-    bench.advance(6)
+        assert queue.renew(old.token()) == namespace.clock.now + 5
+    namespace.advance(6)
     with pytest.raises(MessageLockLost):
         queue.complete(new.token())
     if renewed:

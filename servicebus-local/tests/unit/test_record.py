@@ -41,7 +41,7 @@ TOPOLOGY = Topology(
 )
 
 
-class Hand:
+class FakeReceiver:
     """A receiver that takes what it is given, as far as it has credit."""
 
     sends, container, name = False, "me", "link"
@@ -62,7 +62,7 @@ class Hand:
         self.credit = 0
 
 
-class Desk:
+class RecordedNamespace:
     """A namespace with a record, a clock, and shorthands."""
 
     def __init__(self) -> None:
@@ -84,11 +84,11 @@ class Desk:
 
     def receive(self, path: str, *, deletes: bool = False) -> bytes:
         """Take one message; return its token."""
-        hand, queue = Hand(1, deletes=deletes), self.queue(path)
-        ready_queue = queue.subscribe(hand)
+        receiver, queue = FakeReceiver(1, deletes=deletes), self.queue(path)
+        ready_queue = queue.subscribe(receiver)
         queue.dispatch(ready_queue)
-        queue.unsubscribe(hand)
-        return hand.tokens[0] if hand.tokens else b""
+        queue.unsubscribe(receiver)
+        return receiver.tokens[0] if receiver.tokens else b""
 
     @property
     def story(self) -> list[tuple[str, str]]:
@@ -101,54 +101,54 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def recorded() -> RecordedNamespace:
+    return RecordedNamespace()
 
 
-def test_a_message_that_is_done_at_the_second_try(desk: Desk) -> None:
-    desk.send("q", "a")
-    desk.queue("q").abandon(desk.receive("q"))
-    token = desk.receive("q")
-    desk.queue("q").renew(token)
-    desk.queue("q").complete(token)
-    assert desk.kinds("q") == ["sent", "delivered", "abandoned", "delivered", "lock-renewed", "completed"]
-    last = desk.record.events()[-1]
+def test_a_message_that_is_done_at_the_second_try(recorded: RecordedNamespace) -> None:
+    recorded.send("q", "a")
+    recorded.queue("q").abandon(recorded.receive("q"))
+    token = recorded.receive("q")
+    recorded.queue("q").renew(token)
+    recorded.queue("q").complete(token)
+    assert recorded.kinds("q") == ["sent", "delivered", "abandoned", "delivered", "lock-renewed", "completed"]
+    last = recorded.record.events()[-1]
     assert (last.sequence, last.message_id, last.delivery_count, last.container, last.link) == (1, "a", 1, "me", "link")
     assert last.lock_token is not None
     assert last.lock_token.replace("-", "") == token.hex()
 
 
-def test_a_message_that_fails_too_often_is_buried_with_the_reason(desk: Desk) -> None:
-    desk.send("q", "a")
-    desk.receive("q")
-    desk.timers.advance(desk.clock, 10)
-    desk.queue("q").abandon(desk.receive("q"))
-    desk.queue("q/$DeadLetterQueue").complete(desk.receive("q/$DeadLetterQueue"))
-    assert desk.story[-4:] == [
+def test_a_message_that_fails_too_often_is_buried_with_the_reason(recorded: RecordedNamespace) -> None:
+    recorded.send("q", "a")
+    recorded.receive("q")
+    recorded.timers.advance(recorded.clock, 10)
+    recorded.queue("q").abandon(recorded.receive("q"))
+    recorded.queue("q/$DeadLetterQueue").complete(recorded.receive("q/$DeadLetterQueue"))
+    assert recorded.story[-4:] == [
         ("q", "dead-lettered"),
         ("q/$DeadLetterQueue", "dead-letter-arrived"),
         ("q/$DeadLetterQueue", "delivered"),
         ("q/$DeadLetterQueue", "completed"),
     ]
-    [dead] = [event for event in desk.record.events() if event.kind == "dead-lettered"]
+    [dead] = [event for event in recorded.record.events() if event.kind == "dead-lettered"]
     assert (dead.reason, dead.target) == ("MaxDeliveryCountExceeded", "q/$DeadLetterQueue")
 
 
-def test_every_way_a_message_can_go(desk: Desk) -> None:
-    queue = desk.queue("often")
+def test_every_way_a_message_can_go(recorded: RecordedNamespace) -> None:
+    queue = recorded.queue("often")
     for name in ("released", "deferred", "dead", "deleted"):
-        desk.send("often", name)
-    token = desk.receive("often")
+        recorded.send("often", name)
+    token = recorded.receive("often")
     queue.release(token)
-    queue.complete(desk.receive("often"))
-    queue.defer(desk.receive("often"))
+    queue.complete(recorded.receive("often"))
+    queue.defer(recorded.receive("often"))
     [(_, again, _)] = queue.receive_deferred([2], deletes=False)
     assert again is not None
     queue.abandon(again)
     queue.receive_deferred([2], deletes=True)
-    queue.dead_letter(desk.receive("often"), "why", "because")
-    desk.receive("often", deletes=True)
-    kinds = desk.kinds("often")
+    queue.dead_letter(recorded.receive("often"), "why", "because")
+    recorded.receive("often", deletes=True)
+    kinds = recorded.kinds("often")
     assert kinds[4:] == [
         *("delivered", "released", "delivered", "completed"),
         *("delivered", "deferred", "delivered", "abandoned", "delivered"),
@@ -156,65 +156,65 @@ def test_every_way_a_message_can_go(desk: Desk) -> None:
     ]
 
 
-def test_scheduled_messages_and_duplicates(desk: Desk) -> None:
-    cancelled = desk.send("q", "never", due=5)
-    first = desk.send("q", "later", due=5)
-    desk.queue("q").cancel_scheduled([cancelled])
-    desk.timers.advance(desk.clock, 5)
-    assert desk.kinds("q") == ["scheduled", "scheduled", "cancelled", "activated", "sent"]
-    sent = desk.record.events("Q")[-1]
+def test_scheduled_messages_and_duplicates(recorded: RecordedNamespace) -> None:
+    cancelled = recorded.send("q", "never", due=5)
+    first = recorded.send("q", "later", due=5)
+    recorded.queue("q").cancel_scheduled([cancelled])
+    recorded.timers.advance(recorded.clock, 5)
+    assert recorded.kinds("q") == ["scheduled", "scheduled", "cancelled", "activated", "sent"]
+    sent = recorded.record.events("Q")[-1]
     assert (sent.first_sequence, sent.sequence) == (first, 3)
-    desk.send("once", "x")
-    desk.send("once", "x")
-    assert desk.kinds("once") == ["sent", "duplicate"]
+    recorded.send("once", "x")
+    recorded.send("once", "x")
+    assert recorded.kinds("once") == ["sent", "duplicate"]
 
 
-def test_forwarding_and_its_failures(desk: Desk) -> None:
-    desk.send("door", "through")
-    desk.send("gap", "stuck")
-    desk.send("dead_letters", "dead")
-    desk.queue("dead_letters").dead_letter(desk.receive("dead_letters"), "why", None)
-    assert desk.kinds("door") == ["sent", "forwarded"]
-    assert desk.kinds("room") == ["sent", "sent"]
-    assert desk.kinds("gap") == ["sent", "dead-lettered"]
-    assert desk.kinds("gap/$Transfer/$DeadLetterQueue") == ["dead-letter-arrived"]
-    assert desk.kinds("dead_letters") == ["sent", "delivered", "dead-lettered"]
+def test_forwarding_and_its_failures(recorded: RecordedNamespace) -> None:
+    recorded.send("door", "through")
+    recorded.send("gap", "stuck")
+    recorded.send("dead_letters", "dead")
+    recorded.queue("dead_letters").dead_letter(recorded.receive("dead_letters"), "why", None)
+    assert recorded.kinds("door") == ["sent", "forwarded"]
+    assert recorded.kinds("room") == ["sent", "sent"]
+    assert recorded.kinds("gap") == ["sent", "dead-lettered"]
+    assert recorded.kinds("gap/$Transfer/$DeadLetterQueue") == ["dead-letter-arrived"]
+    assert recorded.kinds("dead_letters") == ["sent", "delivered", "dead-lettered"]
 
 
-def test_what_expires_what_is_purged_and_what_goes_with_its_queue(desk: Desk) -> None:
-    desk.send("short", "gone")
-    desk.timers.advance(desk.clock, 5)
-    desk.send("q", "locked")
-    desk.send("q", "active")
-    desk.send("q", "later", due=5)
-    token = desk.receive("q")
-    assert desk.queue("q").purge() == 3
+def test_what_expires_what_is_purged_and_what_goes_with_its_queue(recorded: RecordedNamespace) -> None:
+    recorded.send("short", "gone")
+    recorded.timers.advance(recorded.clock, 5)
+    recorded.send("q", "locked")
+    recorded.send("q", "active")
+    recorded.send("q", "later", due=5)
+    token = recorded.receive("q")
+    assert recorded.queue("q").purge() == 3
     with pytest.raises(BusError):
-        desk.queue("q").complete(token)
-    desk.timers.advance(desk.clock, 20)
-    desk.send("room", "x")
-    desk.namespace.delete("room")
-    assert desk.kinds("short") == ["sent", "expired"]
-    assert desk.kinds("q")[-3:] == ["purged"] * 3
-    assert desk.kinds("room") == ["sent", "purged"]
-    assert desk.queue("q").counts().active == 0
+        recorded.queue("q").complete(token)
+    recorded.timers.advance(recorded.clock, 20)
+    recorded.send("room", "x")
+    recorded.namespace.delete("room")
+    assert recorded.kinds("short") == ["sent", "expired"]
+    assert recorded.kinds("q")[-3:] == ["purged"] * 3
+    assert recorded.kinds("room") == ["sent", "purged"]
+    assert recorded.queue("q").counts().active == 0
 
 
-def test_a_purged_session_is_not_handed_out(desk: Desk) -> None:
-    desk.send("chats", "x", session="one")
-    queue = desk.queue("chats")
+def test_a_purged_session_is_not_handed_out(recorded: RecordedNamespace) -> None:
+    recorded.send("chats", "x", session="one")
+    queue = recorded.queue("chats")
     granted: list[Session] = []
     assert queue.purge() == 1
-    queue.accept_next_session(Hand(), 5, granted.append)
+    queue.accept_next_session(FakeReceiver(), 5, granted.append)
     assert not granted
 
 
-def test_a_topic_publishes_to_its_subscriptions(desk: Desk) -> None:
-    desk.send("news", "a", session="s")
-    desk.send("news", "later", due=5, session="s")
-    desk.timers.advance(desk.clock, 5)
-    desk.send("news", "without a session")
-    assert desk.kinds("news") == [
+def test_a_topic_publishes_to_its_subscriptions(recorded: RecordedNamespace) -> None:
+    recorded.send("news", "a", session="s")
+    recorded.send("news", "later", due=5, session="s")
+    recorded.timers.advance(recorded.clock, 5)
+    recorded.send("news", "without a session")
+    assert recorded.kinds("news") == [
         "sent",
         "published",
         "scheduled",
@@ -224,65 +224,65 @@ def test_a_topic_publishes_to_its_subscriptions(desk: Desk) -> None:
         "sent",
         "published",
     ]
-    assert desk.kinds("news/Subscriptions/all") == ["sent"] * 3
-    assert desk.kinds("news/Subscriptions/none") == []
-    assert desk.kinds("news/Subscriptions/chats") == ["sent", "sent", "dead-lettered"]
-    assert desk.kinds("news/Subscriptions/chats/$DeadLetterQueue") == ["dead-letter-arrived"]
+    assert recorded.kinds("news/Subscriptions/all") == ["sent"] * 3
+    assert recorded.kinds("news/Subscriptions/none") == []
+    assert recorded.kinds("news/Subscriptions/chats") == ["sent", "sent", "dead-lettered"]
+    assert recorded.kinds("news/Subscriptions/chats/$DeadLetterQueue") == ["dead-letter-arrived"]
 
 
-def test_a_session_is_accepted_released_and_lost(desk: Desk) -> None:
+def test_a_session_is_accepted_released_and_lost(recorded: RecordedNamespace) -> None:
     for name in ("a", "b"):
-        desk.send("chats", name, session="one")
-    queue, first, second = desk.queue("chats"), Hand(1), Hand(2)
+        recorded.send("chats", name, session="one")
+    queue, first, second = recorded.queue("chats"), FakeReceiver(1), FakeReceiver(2)
     queue.dispatch(queue.accept_session(first, "one"))
     queue.unsubscribe(first)
     queue.accept_next_session(second, 5, queue.dispatch)
-    desk.timers.advance(desk.clock, 10 + GRACE)
-    assert desk.kinds("chats")[2:] == [
+    recorded.timers.advance(recorded.clock, 10 + GRACE)
+    assert recorded.kinds("chats")[2:] == [
         *("session-accepted", "delivered", "session-released", "released"),
         *("session-accepted", "delivered", "delivered", "session-lost", "lock-lost", "lock-lost"),
     ]
 
 
-def test_entities_created_later_are_watched_too(desk: Desk) -> None:
-    desk.namespace.create_queue("new", QueueOptions())
-    desk.namespace.create_subscription("news", "new", SubscriptionDefinition())
-    desk.send("new", "a")
-    desk.send("news", "b")
-    assert desk.kinds("new") == desk.kinds("news/Subscriptions/new") == ["sent"]
+def test_entities_created_later_are_watched_too(recorded: RecordedNamespace) -> None:
+    recorded.namespace.create_queue("new", QueueOptions())
+    recorded.namespace.create_subscription("news", "new", SubscriptionDefinition())
+    recorded.send("new", "a")
+    recorded.send("news", "b")
+    assert recorded.kinds("new") == recorded.kinds("news/Subscriptions/new") == ["sent"]
 
 
-def test_the_ring_drops_the_oldest_and_counts_them(desk: Desk) -> None:
-    desk.record.start(limit=3)
+def test_the_ring_drops_the_oldest_and_counts_them(recorded: RecordedNamespace) -> None:
+    recorded.record.start(limit=3)
     for number in range(5):
-        desk.send("q", str(number))
-    assert [event.message_id for event in desk.record.events()] == ["2", "3", "4"]
-    assert desk.record.as_json() == {"limit": 3, "kept": 3, "dropped": 2, "last": 5}
-    assert [event.number for event in desk.record.events(since=4)] == [5]
-    desk.queue("q").complete(desk.receive("q"))
-    assert desk.record.check() == []
+        recorded.send("q", str(number))
+    assert [event.message_id for event in recorded.record.events()] == ["2", "3", "4"]
+    assert recorded.record.as_json() == {"limit": 3, "kept": 3, "dropped": 2, "last": 5}
+    assert [event.number for event in recorded.record.events(since=4)] == [5]
+    recorded.queue("q").complete(recorded.receive("q"))
+    assert recorded.record.check() == []
     with pytest.raises(ValueError, match="at least one event"):
-        desk.record.start(limit=0)
+        recorded.record.start(limit=0)
 
 
-def test_a_record_that_is_switched_on_late_accepts_what_was_there_before(desk: Desk) -> None:
-    desk.send("q", "unseen")
-    token = desk.receive("q")
-    desk.record.stop()
-    desk.send("q", "unheard")
-    desk.record.start()
-    desk.queue("q").complete(token)
-    desk.queue("q").complete(desk.receive("q"))
-    assert [event.kind for event in desk.record.events()] == ["completed", "delivered", "completed"]
-    assert desk.record.check() == []
-    assert desk.queue("q").observer is not None
-    desk.record.stop()
-    assert desk.queue("q").observer is None
+def test_a_record_that_is_switched_on_late_accepts_what_was_there_before(recorded: RecordedNamespace) -> None:
+    recorded.send("q", "unseen")
+    token = recorded.receive("q")
+    recorded.record.stop()
+    recorded.send("q", "unheard")
+    recorded.record.start()
+    recorded.queue("q").complete(token)
+    recorded.queue("q").complete(recorded.receive("q"))
+    assert [event.kind for event in recorded.record.events()] == ["completed", "delivered", "completed"]
+    assert recorded.record.check() == []
+    assert recorded.queue("q").observer is not None
+    recorded.record.stop()
+    assert recorded.queue("q").observer is None
 
 
-def test_an_event_goes_through_json_and_back(desk: Desk) -> None:
-    desk.send("q", "a")
-    for event in desk.record.events():
+def test_an_event_goes_through_json_and_back(recorded: RecordedNamespace) -> None:
+    recorded.send("q", "a")
+    for event in recorded.record.events():
         assert Event.from_json(json.loads(json.dumps(event.as_json()))) == event
 
 
@@ -381,13 +381,13 @@ def test_nothing_may_be_lost_and_nothing_may_come_back() -> None:
 # --------------------------------------------------------------------------- what an entity holds
 
 
-def test_contents_are_shown_with_state_properties_and_body(desk: Desk) -> None:
-    desk.send("q", "active")
-    desk.send("q", "later", due=5)
-    desk.queue("q").defer(desk.receive("q"))
+def test_contents_are_shown_with_state_properties_and_body(recorded: RecordedNamespace) -> None:
+    recorded.send("q", "active")
+    recorded.send("q", "later", due=5)
+    recorded.queue("q").defer(recorded.receive("q"))
     unreadable = Message(b"\x00\x53\x75\xff\xff")
-    desk.namespace.find("q").send([unreadable])
-    shown = contents(desk.queue("q"))
+    recorded.namespace.find("q").send([unreadable])
+    shown = contents(recorded.queue("q"))
     assert [(each.sequence, each.state, each.body) for each in shown] == [
         (1, "deferred", b"x"),
         (2, "scheduled", b"x"),

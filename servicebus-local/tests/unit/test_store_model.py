@@ -19,8 +19,8 @@ from servicebus_local.bus.message import Message, State
 from servicebus_local.bus.queue import Queue
 from servicebus_local.bus.topology import QueueOptions, SubscriptionDefinition, TopicDefinition, TopicOptions, Topology
 from tests.examples import examples
-from tests.unit.store_bench import Desk, Taker, message
-from tests.unit.test_bus_model import DEFAULT_TTL, LOCK, MAX_DELIVERIES, Hand, Known, QueueLaw
+from tests.unit.stored_namespace import FakeReceiver, StoredNamespace, message
+from tests.unit.test_bus_model import DEFAULT_TTL, LOCK, MAX_DELIVERIES, Known, QueueLaw, QueueReceiver
 
 SOME = examples(40, steps=40)
 LIMITED = QueueOptions(
@@ -37,30 +37,34 @@ class DurableQueueLaw(QueueLaw):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.desk = Desk(Path(self.folder.name), Topology({"q": LIMITED}), now=0.0)
+        self.stored_namespace = StoredNamespace(Path(self.folder.name), Topology({"q": LIMITED}), now=0.0)
         self.begin()
         self.committed: dict[str, Known] = {}
         self.highest = 0
 
     def begin(self) -> None:
-        self.clock, self.timers, self.queue = self.desk.clock, self.desk.timers, self.desk["q"]
-        self.hands = {deletes: Hand(deletes=deletes) for deletes in (False, True)}
+        self.clock, self.timers, self.queue = (
+            self.stored_namespace.clock,
+            self.stored_namespace.timers,
+            self.stored_namespace["q"],
+        )
+        self.hands = {deletes: QueueReceiver(deletes=deletes) for deletes in (False, True)}
         for hand in self.hands.values():
             self.queue.subscribe(hand)
 
     def teardown(self) -> None:
-        self.desk.store.close()
+        self.stored_namespace.store.close()
         self.folder.cleanup()
 
     @rule()
     def commit(self) -> None:
-        self.desk.store.commit()
+        self.stored_namespace.store.commit()
         self.committed = deepcopy(self.known)
         self.highest = max([self.highest, *(known.sequence for known in self.known.values())])
 
     @rule()
     def pull_the_plug(self) -> None:
-        self.desk.kill()
+        self.stored_namespace.kill()
         self.begin()
         self.known = deepcopy(self.committed)
         self.given = [(name, token) for name, token in self.given if name in self.known]
@@ -73,7 +77,7 @@ class DurableQueueLaw(QueueLaw):
             elif known.place == "active" and known.expires_at <= self.clock():
                 known.place = "dead"  # a deferred one expires when it is asked for, as ever
         self.read_new_numbers()
-        assert self.desk.store.last_sequence("q") >= self.highest
+        assert self.stored_namespace.store.last_sequence("q") >= self.highest
         self.commit()  # the broker does it before it accepts connections
 
 
@@ -134,7 +138,7 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.desk = Desk(Path(self.folder.name), WORLD)
+        self.stored_namespace = StoredNamespace(Path(self.folder.name), WORLD)
         self.locks: list[Lock] = []
         self.deferred: list[tuple[str, int]] = []
         self.sent = 0
@@ -142,7 +146,7 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
         self.commit()
 
     def teardown(self) -> None:
-        self.desk.store.close()
+        self.stored_namespace.store.close()
         self.folder.cleanup()
 
     # ------------------------------------------------------------------ what happens
@@ -150,15 +154,15 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
     @rule(path=st.sampled_from(SENT_TO), again=st.booleans(), session=st.sampled_from("st"), later=st.booleans())
     def send(self, path: str, again: bool, session: str, later: bool) -> None:
         self.sent += not again
-        due, name = self.desk.clock() + 50.0 if later else None, f"m{self.sent}"
-        [sequence] = self.desk.namespace.find(path).send([message(name, session, scheduled_for=due)])
+        due, name = self.stored_namespace.clock() + 50.0 if later else None, f"m{self.sent}"
+        [sequence] = self.stored_namespace.namespace.find(path).send([message(name, session, scheduled_for=due)])
         if path in ONCE:
             assert self.seen.setdefault((path, name), sequence) == sequence
             assert [known for known in self.seen if known[0] == path and self.seen[known] == sequence] == [(path, name)]
 
     @rule(path=st.sampled_from(RECEIVED_FROM), deletes=st.booleans(), credit=st.integers(1, 3))
     def receive(self, path: str, deletes: bool, credit: int) -> None:
-        taken = Taker(deletes=deletes).take(self.desk[path], credit)
+        taken = FakeReceiver(deletes=deletes).take(self.stored_namespace[path], credit)
         if not deletes:
             self.locks += [Lock(path, found.sequence, token) for found, token in taken]
 
@@ -166,20 +170,20 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
         path=st.sampled_from(IN_SESSIONS), session=st.sampled_from("st"), state=st.sampled_from([None, b"", b"state"])
     )
     def take_part(self, path: str, session: str, state: bytes | None) -> None:
-        queue, taker = self.desk[path], Taker()
-        held = queue.accept_session(taker, session)
-        taker.credit = 2
+        queue, receiver = self.stored_namespace[path], FakeReceiver()
+        held = queue.accept_session(receiver, session)
+        receiver.credit = 2
         queue.dispatch(held)
-        for _, token in taker.taken[:1]:
+        for _, token in receiver.taken[:1]:
             queue.complete(token)
         queue.set_session_state(held, state)
-        queue.unsubscribe(taker)
+        queue.unsubscribe(receiver)
 
     @precondition(lambda self: self.locks)
     @rule(data=st.data(), how=st.sampled_from(["complete", "abandon", "release", "defer", "dead_letter"]))
     def settle(self, data: st.DataObject, how: str) -> None:
         lock = self.locks.pop(data.draw(st.integers(0, len(self.locks) - 1)))
-        queue = self.desk[lock.path]
+        queue = self.stored_namespace[lock.path]
         match how:
             case "dead_letter":
                 queue.dead_letter(lock.token, "reason", None)
@@ -193,26 +197,26 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
     @rule(data=st.data())
     def receive_deferred(self, data: st.DataObject) -> None:
         path, sequence = self.deferred.pop(data.draw(st.integers(0, len(self.deferred) - 1)))
-        [(_, token, _)] = self.desk[path].receive_deferred([sequence], deletes=False)
+        [(_, token, _)] = self.stored_namespace[path].receive_deferred([sequence], deletes=False)
         assert token is not None
         self.locks.append(Lock(path, sequence, token))
 
     @rule(seconds=st.sampled_from([1.0, 60.0]))
     def advance(self, seconds: float) -> None:
-        self.desk.advance(seconds)
+        self.stored_namespace.advance(seconds)
         self.commit()
 
     # ------------------------------------------------------------------ the law
 
     @rule()
     def commit(self) -> None:
-        self.desk.store.commit()
+        self.stored_namespace.store.commit()
         self.committed = self.snapshot()
         self.committed_seen = dict(self.seen)
 
     @rule()
     def pull_the_plug(self) -> None:
-        self.desk.kill()
+        self.stored_namespace.kill()
         self.locks.clear()
         self.seen = dict(self.committed_seen)
         assert self.snapshot() == self.committed
@@ -224,14 +228,14 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
         ]
 
     def queues(self) -> list[Queue]:
-        found = list(self.desk.namespace.queues())
-        for topic in self.desk.namespace.topics():
+        found = list(self.stored_namespace.namespace.queues())
+        for topic in self.stored_namespace.namespace.topics():
             found += topic.subscriptions.values()
         return [part for queue in found for part in (queue, queue.dead_letters, queue.transfer_dead_letters)]
 
     def snapshot(self) -> Snapshot:
         """Everything there is, as it must be found after a kill."""
-        entities = [*self.queues(), *self.desk.namespace.topics()]
+        entities = [*self.queues(), *self.stored_namespace.namespace.topics()]
         return {
             "messages": {e.name: {key: _expected(found) for key, found in e.messages.items()} for e in entities},
             "counts": {e.name: e.counts() for e in entities},
@@ -239,9 +243,9 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
                 (path, session): found.state
                 for path in IN_SESSIONS
                 for session in "st"
-                if (found := self.desk[path].sessions.find(session)) is not None
+                if (found := self.stored_namespace[path].sessions.find(session)) is not None
             },
-            "numbers": {e.name: self.desk.store.last_sequence(e.name) for e in entities},
+            "numbers": {e.name: self.stored_namespace.store.last_sequence(e.name) for e in entities},
         }
 
 

@@ -46,7 +46,7 @@ class Cautious(MemoryStore):
         self.pending = False
 
 
-class Station:
+class ServerFixture:
     """A broker with such a store, and peers that may use its queues."""
 
     def __init__(self) -> None:
@@ -100,69 +100,69 @@ class Station:
 
 
 @pytest_asyncio.fixture
-async def station() -> AsyncIterator[Station]:
-    station = Station()
-    await station.start()
-    yield station
-    await asyncio.gather(*(socket.close() for socket in station.sockets))
-    await station.broker.stop()
+async def server() -> AsyncIterator[ServerFixture]:
+    server = ServerFixture()
+    await server.start()
+    yield server
+    await asyncio.gather(*(socket.close() for socket in server.sockets))
+    await server.broker.stop()
 
 
-async def test_what_is_confirmed_was_committed(station: Station) -> None:
-    socket, handle = await station.sender()
-    before = station.store.commits
+async def test_what_is_confirmed_was_committed(server: ServerFixture) -> None:
+    socket, handle = await server.sender()
+    before = server.store.commits
     number = socket.peer.send(handle, message("hello"))
     await socket.until(lambda: number in socket.peer.outcomes)
     assert socket.peer.outcomes[number] == Accepted()
-    assert station.store.commits == before + 1
+    assert server.store.commits == before + 1
 
 
-async def test_a_send_is_not_confirmed_when_it_cannot_be_stored(station: Station) -> None:
-    socket, handle = await station.sender()
-    station.store.full = True
+async def test_a_send_is_not_confirmed_when_it_cannot_be_stored(server: ServerFixture) -> None:
+    socket, handle = await server.sender()
+    server.store.full = True
     number = socket.peer.send(handle, message("hello"))
-    await station.failed(socket)
+    await server.failed(socket)
     assert number not in socket.peer.outcomes
 
 
-async def test_a_message_is_not_delivered_when_its_lock_cannot_be_stored(station: Station) -> None:
-    socket, received = await station.receiver()
-    station.store.full = True
-    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
-    await station.failed(socket)
+async def test_a_message_is_not_delivered_when_its_lock_cannot_be_stored(server: ServerFixture) -> None:
+    socket, received = await server.receiver()
+    server.store.full = True
+    server.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    await server.failed(socket)
     assert received == []
 
 
-async def test_a_message_that_becomes_due_is_not_delivered_when_that_cannot_be_stored(station: Station) -> None:
-    socket, received = await station.receiver()
+async def test_a_message_that_becomes_due_is_not_delivered_when_that_cannot_be_stored(server: ServerFixture) -> None:
+    socket, received = await server.receiver()
     later = Message(b"\x00\x53\x75\xa0\x01x")
     later.scheduled_for = 1100.0
-    station.broker.namespace.queue("q").send([later])
-    station.broker.commit()
-    station.store.full = True
-    station.broker.timers.advance(station.clock, 100)
-    await station.failed(socket)
+    server.broker.namespace.queue("q").send([later])
+    server.broker.commit()
+    server.store.full = True
+    server.broker.timers.advance(server.clock, 100)
+    await server.failed(socket)
     assert received == []
 
 
-async def test_everybody_is_told_and_nobody_is_let_in_any_more(station: Station) -> None:
-    (one, handle), (other, _) = await station.sender("one"), await station.receiver()
-    station.store.full = True
+async def test_everybody_is_told_and_nobody_is_let_in_any_more(server: ServerFixture) -> None:
+    (one, handle), (other, _) = await server.sender("one"), await server.receiver()
+    server.store.full = True
     one.peer.send(handle, message("hello"))
-    await asyncio.gather(station.failed(one), station.failed(other))
+    await asyncio.gather(server.failed(one), server.failed(other))
     try:
-        await Socket.connect(station.port)
+        await Socket.connect(server.port)
     except ConnectionRefusedError:
         return
     raise AssertionError("the broker still listens")
 
 
-async def test_a_change_by_the_admin_port_is_not_confirmed_when_it_cannot_be_stored(station: Station) -> None:
-    station.store.full = True
-    url = f"http://127.0.0.1:{station.admin_port}/new?api-version=2021-05"
+async def test_a_change_by_the_admin_port_is_not_confirmed_when_it_cannot_be_stored(server: ServerFixture) -> None:
+    server.store.full = True
+    url = f"http://127.0.0.1:{server.admin_port}/new?api-version=2021-05"
     status = await asyncio.to_thread(put, url, _DESCRIPTION)
     assert status == 500
-    assert station.ended.is_set()
+    assert server.ended.is_set()
 
 
 _DESCRIPTION = (
@@ -184,48 +184,48 @@ def put(url: str, body: str) -> int:
             return error.code
 
 
-async def test_a_change_by_the_admin_port_is_committed_before_it_is_confirmed(station: Station) -> None:
-    url = f"http://127.0.0.1:{station.admin_port}/new?api-version=2021-05"
+async def test_a_change_by_the_admin_port_is_committed_before_it_is_confirmed(server: ServerFixture) -> None:
+    url = f"http://127.0.0.1:{server.admin_port}/new?api-version=2021-05"
     assert await asyncio.to_thread(put, url, _DESCRIPTION) == 201
-    assert not station.store.pending
-    assert station.broker.namespace.queue("new").counts().active == 0
+    assert not server.store.pending
+    assert server.broker.namespace.queue("new").counts().active == 0
 
 
-async def test_what_several_connections_send_in_one_turn_is_committed_together(station: Station) -> None:
-    senders = [await station.sender(f"s{number}") for number in range(30)]
-    before = station.store.commits
+async def test_what_several_connections_send_in_one_turn_is_committed_together(server: ServerFixture) -> None:
+    senders = [await server.sender(f"s{number}") for number in range(30)]
+    before = server.store.commits
     numbers = [socket.peer.send(handle, message("hello")) for socket, handle in senders]
     for socket, _ in senders:
         socket.write()  # all of it is there before the loop turns
     for (socket, _), number in zip(senders, numbers, strict=True):
         await socket.until(partial(socket.peer.outcomes.__contains__, number))
-    assert station.store.commits <= before + 10  # 2, but for a machine that pauses between the first ones
+    assert server.store.commits <= before + 10  # 2, but for a machine that pauses between the first ones
 
 
-async def test_whoever_writes_at_once_commits_at_once(station: Station) -> None:
-    socket, received = await station.receiver()
-    [there] = station.broker.connections.peers()
-    before = station.store.commits
-    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
-    station.broker.connections.flush(there.connection)
-    assert station.store.commits == before + 1
+async def test_whoever_writes_at_once_commits_at_once(server: ServerFixture) -> None:
+    socket, received = await server.receiver()
+    [there] = server.broker.connections.peers()
+    before = server.store.commits
+    server.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    server.broker.connections.flush(there.connection)
+    assert server.store.commits == before + 1
     await socket.until(lambda: received)
-    assert station.store.commits == before + 1
+    assert server.store.commits == before + 1
 
 
-async def test_what_comes_back_from_a_connection_that_is_lost_is_committed(station: Station) -> None:
-    socket, queue = await station.peer(), station.broker.namespace.queue("s")
+async def test_what_comes_back_from_a_connection_that_is_lost_is_committed(server: ServerFixture) -> None:
+    socket, queue = await server.peer(), server.broker.namespace.queue("s")
     source = Terminus("s", {SESSION_FILTER: "one"}).as_source()
     target, credit = Terminus("me").as_target(), Flow(Uint(0), Uint(9), Uint(0), Uint(9), Uint(7), Uint(0), Uint(9))
     socket.peer.received["r"] = []
     socket.peer.write(Attach("r", Uint(7), True, Ubyte(0), Ubyte(0), source, target), credit)
     queue.send([of_session("one")])
     await socket.until(lambda: socket.peer.received["r"])
-    before = station.store.commits
+    before = server.store.commits
     await socket.close()
-    await station.until(lambda: not queue.users)
-    await station.until(lambda: not station.store.pending)
-    assert station.store.commits == before + 1
+    await server.until(lambda: not queue.users)
+    await server.until(lambda: not server.store.pending)
+    assert server.store.commits == before + 1
     assert [found.state for found in queue.messages.values()] == [State.ACTIVE]
 
 
@@ -250,8 +250,8 @@ async def test_what_happens_by_itself_is_committed_though_nobody_is_told() -> No
     await broker.stop()
 
 
-async def test_what_happened_last_is_committed_when_the_broker_stops(station: Station) -> None:
-    station.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
-    assert station.store.pending
-    await station.broker.stop()
-    assert not station.store.pending
+async def test_what_happened_last_is_committed_when_the_broker_stops(server: ServerFixture) -> None:
+    server.broker.namespace.queue("q").send([Message(b"\x00\x53\x75\xa0\x01x")])
+    assert server.store.pending
+    await server.broker.stop()
+    assert not server.store.pending

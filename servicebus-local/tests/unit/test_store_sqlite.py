@@ -22,7 +22,7 @@ DEAD = "q/$DeadLetterQueue"
 TRANSFER = "q/$Transfer/$DeadLetterQueue"
 
 
-class Shelf:
+class StoreFixture:
     """A store with a queue, and the same store after a restart."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,10 +56,10 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    shelf = Shelf(tmp_path)
-    yield shelf
-    shelf.store.close()
+def fixture(tmp_path: Path) -> Iterator[StoreFixture]:
+    fixture = StoreFixture(tmp_path)
+    yield fixture
+    fixture.store.close()
 
 
 def message(sequence: int, **fields: Any) -> Message:
@@ -103,19 +103,19 @@ UNUSUAL: dict[str, Any] = {
 }
 
 
-def test_everything_a_message_has_is_kept(shelf: Shelf) -> None:
+def test_everything_a_message_has_is_kept(fixture: StoreFixture) -> None:
     assert set(UNUSUAL) == set(Message.__slots__)
     unusual = message(**UNUSUAL)
-    shelf.store.add("q", unusual)
-    [(found, locked)] = shelf.reopened().messages("q")
+    fixture.store.add("q", unusual)
+    [(found, locked)] = fixture.reopened().messages("q")
     assert as_fields(found) == UNUSUAL
     assert not locked
 
 
-def test_a_plain_message_is_as_plain_as_it_was(shelf: Shelf) -> None:
+def test_a_plain_message_is_as_plain_as_it_was(fixture: StoreFixture) -> None:
     plain = message(1)
-    shelf.store.add("q", plain)
-    [(found, _)] = shelf.reopened().messages("q")
+    fixture.store.add("q", plain)
+    [(found, _)] = fixture.reopened().messages("q")
     assert as_fields(found) == as_fields(plain)
     assert found.expires_at == inf
 
@@ -126,7 +126,7 @@ def test_a_plain_message_is_as_plain_as_it_was(shelf: Shelf) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("places", [(0,), (10,), (0, 10)])
-def test_an_id_of_any_type_is_what_it_was(shelf: Shelf, value: Any, places: tuple[int, ...]) -> None:
+def test_an_id_of_any_type_is_what_it_was(fixture: StoreFixture, value: Any, places: tuple[int, ...]) -> None:
     wide = encode(value) if not isinstance(value, int) or value < 2**63 else b"\x80" + value.to_bytes(8, "big")
     if isinstance(value, Described):
         wide = b"\x00" + encode(value.descriptor) + b"\x80" + value.value.to_bytes(8, "big")
@@ -136,42 +136,42 @@ def test_an_id_of_any_type_is_what_it_was(shelf: Shelf, value: Any, places: tupl
     body = b"".join(fields)
     sent = read(b"\x00\x53\x73\xc0" + bytes([len(body) + 1, 11]) + body)
     sent.sequence = 1
-    shelf.store.add("q", sent)
-    [(found, _)] = shelf.reopened().messages("q")
+    fixture.store.add("q", sent)
+    [(found, _)] = fixture.reopened().messages("q")
     expected = (value if 0 in places else None, value if 10 in places else None)
     assert (found.message_id, found.session_id) == (sent.message_id, sent.session_id) == expected
     assert found.bare == sent.bare
 
 
-def test_messages_are_found_in_sequence_order_each_in_its_place(shelf: Shelf) -> None:
+def test_messages_are_found_in_sequence_order_each_in_its_place(fixture: StoreFixture) -> None:
     for path, sequence in (("q", 5), (DEAD, 2), ("q", 1), (TRANSFER, 3), ("q", 2**40 - 1), (DEAD, 1)):
-        shelf.store.add(path, message(sequence))
-    store = shelf.reopened()
+        fixture.store.add(path, message(sequence))
+    store = fixture.reopened()
     assert [numbers(store, path) for path in ("q", DEAD, TRANSFER)] == [[1, 5, 2**40 - 1], [1, 2], [3]]
 
 
-def test_people_can_look_into_the_file_while_it_is_closed(shelf: Shelf) -> None:
-    shelf.store.add(DEAD, message(3, message_id="dead", enqueued_at=0.0))
-    shelf.store.add("q", message(7, message_id="locked", session_id="s", delivery_count=2))
-    shelf.store.add("q", message(8))
-    shelf.store.lock("q", 7)
-    shelf.store.commit()
-    shelf.store.remove("q", 8)
-    shelf.store.commit()
+def test_people_can_look_into_the_file_while_it_is_closed(fixture: StoreFixture) -> None:
+    fixture.store.add(DEAD, message(3, message_id="dead", enqueued_at=0.0))
+    fixture.store.add("q", message(7, message_id="locked", session_id="s", delivery_count=2))
+    fixture.store.add("q", message(8))
+    fixture.store.lock("q", 7)
+    fixture.store.commit()
+    fixture.store.remove("q", 8)
+    fixture.store.commit()
     assert set(
-        shelf.look("SELECT path, part, sequence, locked, message_id, session_id, enqueued, size FROM stored")
+        fixture.look("SELECT path, part, sequence, locked, message_id, session_id, enqueued, size FROM stored")
     ) == {
         ("q", 0, 7, 1, "locked", "s", "1970-01-01 00:00:00", 6),
         ("q", 1, 3, 0, "dead", None, "1970-01-01 00:00:00", 6),
     }
 
 
-def test_a_message_is_kept_as_it_is_at_the_commit(shelf: Shelf) -> None:
+def test_a_message_is_kept_as_it_is_at_the_commit(fixture: StoreFixture) -> None:
     edited = message(1)
-    shelf.store.add("q", edited)
+    fixture.store.add("q", edited)
     edited.delivery_count = 2
-    shelf.store.change("q", edited)
-    [(found, _)] = shelf.reopened().messages("q")
+    fixture.store.change("q", edited)
+    [(found, _)] = fixture.reopened().messages("q")
     assert found.delivery_count == 2
 
 
@@ -189,134 +189,138 @@ def test_a_message_is_kept_as_it_is_at_the_commit(shelf: Shelf) -> None:
         (["unlock"], False),
     ],
 )
-def test_whether_it_was_locked_is_kept(shelf: Shelf, commits: str, happenings: list[str], locked: bool) -> None:
+def test_whether_it_was_locked_is_kept(
+    fixture: StoreFixture, commits: str, happenings: list[str], locked: bool
+) -> None:
     kept = message(1)
-    shelf.store.add("q", kept)
+    fixture.store.add("q", kept)
     for number, happening in enumerate(happenings):
         if commits == "after each" or (commits == "after the first" and number == 0):
-            shelf.store.commit()
-        getattr(shelf.store, happening)("q", kept if happening == "change" else 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [locked]
+            fixture.store.commit()
+        getattr(fixture.store, happening)("q", kept if happening == "change" else 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [locked]
 
 
-def test_a_lock_is_known_after_a_restart_until_it_is_taken_back(shelf: Shelf) -> None:
-    shelf.store.add("q", message(1))
-    shelf.store.lock("q", 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [True]
-    shelf.store.unlock("q", 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [False]
+def test_a_lock_is_known_after_a_restart_until_it_is_taken_back(fixture: StoreFixture) -> None:
+    fixture.store.add("q", message(1))
+    fixture.store.lock("q", 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [True]
+    fixture.store.unlock("q", 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [False]
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_a_message_that_left_is_gone(shelf: Shelf, committed: bool) -> None:
+def test_a_message_that_left_is_gone(fixture: StoreFixture, committed: bool) -> None:
     for sequence in (1, 2):
-        shelf.store.add("q", message(sequence))
-    shelf.store.lock("q", 1)
+        fixture.store.add("q", message(sequence))
+    fixture.store.lock("q", 1)
     if committed:
-        shelf.store.commit()
-    shelf.store.change("q", message(2))
-    shelf.store.remove("q", 1)
-    assert numbers(shelf.reopened()) == [2]
+        fixture.store.commit()
+    fixture.store.change("q", message(2))
+    fixture.store.remove("q", 1)
+    assert numbers(fixture.reopened()) == [2]
 
 
-def test_a_message_that_left_and_came_back_is_there_once(shelf: Shelf) -> None:
-    shelf.store.add(DEAD, message(1))
-    shelf.store.commit()
+def test_a_message_that_left_and_came_back_is_there_once(fixture: StoreFixture) -> None:
+    fixture.store.add(DEAD, message(1))
+    fixture.store.commit()
     for count in (1, 2):
-        shelf.store.remove(DEAD, 1)
-        shelf.store.add(DEAD, message(1, delivery_count=count))
-    [(found, locked)] = shelf.reopened().messages(DEAD)
+        fixture.store.remove(DEAD, 1)
+        fixture.store.add(DEAD, message(1, delivery_count=count))
+    [(found, locked)] = fixture.reopened().messages(DEAD)
     assert (found.delivery_count, locked) == (2, False)
 
 
 @pytest.mark.parametrize("commits", [0, 1, 2, 3])
-def test_a_message_that_left_while_it_was_locked_comes_back_without_its_lock(shelf: Shelf, commits: int) -> None:
-    shelf.store.add("q", message(1))
+def test_a_message_that_left_while_it_was_locked_comes_back_without_its_lock(
+    fixture: StoreFixture, commits: int
+) -> None:
+    fixture.store.add("q", message(1))
     for number, happening in enumerate(("lock", "remove", "add")):
         if number < commits:
-            shelf.store.commit()
-        getattr(shelf.store, happening)("q", message(1) if happening == "add" else 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [False]
-    shelf.store.lock("q", 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [True]
-    shelf.store.remove("q", 1)
-    shelf.reopened().add("q", message(1))
-    shelf.store.lock("q", 1)
-    assert [found.locked for found in shelf.reopened().messages("q")] == [True]
+            fixture.store.commit()
+        getattr(fixture.store, happening)("q", message(1) if happening == "add" else 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [False]
+    fixture.store.lock("q", 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [True]
+    fixture.store.remove("q", 1)
+    fixture.reopened().add("q", message(1))
+    fixture.store.lock("q", 1)
+    assert [found.locked for found in fixture.reopened().messages("q")] == [True]
 
 
-def test_a_message_that_left_may_come_back_later(shelf: Shelf) -> None:
-    shelf.store.add("q", message(1))
+def test_a_message_that_left_may_come_back_later(fixture: StoreFixture) -> None:
+    fixture.store.add("q", message(1))
     for happening in ("remove", "add", "remove", "add"):
-        shelf.store.commit()
-        getattr(shelf.store, happening)("q", 1 if happening == "remove" else message(1, delivery_count=9))
-    [(found, _)] = shelf.reopened().messages("q")
+        fixture.store.commit()
+        getattr(fixture.store, happening)("q", 1 if happening == "remove" else message(1, delivery_count=9))
+    [(found, _)] = fixture.reopened().messages("q")
     assert found.delivery_count == 9
-    shelf.store.remove("q", 1)
-    shelf.store.add("q", message(1))
-    shelf.store.remove("q", 1)
-    assert numbers(shelf.reopened()) == []
+    fixture.store.remove("q", 1)
+    fixture.store.add("q", message(1))
+    fixture.store.remove("q", 1)
+    assert numbers(fixture.reopened()) == []
 
 
 @pytest.mark.parametrize("left", [1, 255, 256, 257, 1000])
-def test_however_many_left_they_do_not_come_back_and_numbers_go_on(shelf: Shelf, left: int) -> None:
+def test_however_many_left_they_do_not_come_back_and_numbers_go_on(fixture: StoreFixture, left: int) -> None:
     for sequence in range(1, left + 3):
-        shelf.store.number("q", sequence)
-        shelf.store.add("q", message(sequence))
-        shelf.store.commit()
+        fixture.store.number("q", sequence)
+        fixture.store.add("q", message(sequence))
+        fixture.store.commit()
     for sequence in range(1, left + 1):
-        shelf.store.remove("q", sequence)
-        shelf.store.commit()
-    assert numbers(shelf.reopened()) == [left + 1, left + 2]
+        fixture.store.remove("q", sequence)
+        fixture.store.commit()
+    assert numbers(fixture.reopened()) == [left + 1, left + 2]
     for sequence in (left + 1, left + 2):
-        shelf.store.remove("q", sequence)
-    assert numbers(shelf.reopened()) == []
-    assert shelf.store.last_sequence("q") == left + 2
-    [[rows]] = shelf.look("SELECT count(*) FROM message")
+        fixture.store.remove("q", sequence)
+    assert numbers(fixture.reopened()) == []
+    assert fixture.store.last_sequence("q") == left + 2
+    [[rows]] = fixture.look("SELECT count(*) FROM message")
     assert rows <= 256
     for sequence in range(left + 3, left + 300):
-        shelf.store.add("q", message(sequence))
-        shelf.store.commit()
-        shelf.store.remove("q", sequence)
-    assert shelf.reopened().last_sequence("q") == left + 299
+        fixture.store.add("q", message(sequence))
+        fixture.store.commit()
+        fixture.store.remove("q", sequence)
+    assert fixture.reopened().last_sequence("q") == left + 299
 
 
-def test_numbers_go_on_when_no_row_is_left(shelf: Shelf) -> None:
+def test_numbers_go_on_when_no_row_is_left(fixture: StoreFixture) -> None:
     for sequence in range(1, 257):
-        shelf.store.number("q", sequence)
-        shelf.store.add("q", message(sequence))
-        shelf.store.commit()
+        fixture.store.number("q", sequence)
+        fixture.store.add("q", message(sequence))
+        fixture.store.commit()
     for sequence in range(1, 257):
-        shelf.store.remove("q", sequence)
-        shelf.store.commit()
-    assert shelf.look("SELECT key FROM message") == []
-    assert shelf.store.last_sequence("q") == 256
+        fixture.store.remove("q", sequence)
+        fixture.store.commit()
+    assert fixture.look("SELECT key FROM message") == []
+    assert fixture.store.last_sequence("q") == 256
 
 
 # --------------------------------------------------------------------------- what cancels out
 
 
-def test_a_message_that_came_and_left_between_two_commits_is_never_written(shelf: Shelf) -> None:
-    before = shelf.written()
-    shelf.store.add("q", message(1))
-    shelf.store.lock("q", 1)
-    shelf.store.remove("q", 1)
-    shelf.store.commit()
-    assert shelf.written() == before
+def test_a_message_that_came_and_left_between_two_commits_is_never_written(fixture: StoreFixture) -> None:
+    before = fixture.written()
+    fixture.store.add("q", message(1))
+    fixture.store.lock("q", 1)
+    fixture.store.remove("q", 1)
+    fixture.store.commit()
+    assert fixture.written() == before
 
 
-def test_a_lock_that_was_taken_and_given_back_between_two_commits_is_never_written(shelf: Shelf) -> None:
-    shelf.store.add("q", message(1))
-    shelf.store.commit()
-    before = shelf.written()
-    shelf.store.lock("q", 1)
-    shelf.store.unlock("q", 1)
-    shelf.store.commit()
-    assert shelf.written() == before
+def test_a_lock_that_was_taken_and_given_back_between_two_commits_is_never_written(fixture: StoreFixture) -> None:
+    fixture.store.add("q", message(1))
+    fixture.store.commit()
+    before = fixture.written()
+    fixture.store.lock("q", 1)
+    fixture.store.unlock("q", 1)
+    fixture.store.commit()
+    assert fixture.written() == before
 
 
-def test_whatever_happens_is_pending_until_the_commit(shelf: Shelf) -> None:
-    store = shelf.store
+def test_whatever_happens_is_pending_until_the_commit(fixture: StoreFixture) -> None:
+    store = fixture.store
     store.add("q", message(1))
     store.commit()
     changes: list[Callable[[], None]] = [
@@ -340,74 +344,74 @@ def test_whatever_happens_is_pending_until_the_commit(shelf: Shelf) -> None:
     assert pending == [False] + [True, False] * len(changes)
 
 
-def test_what_was_not_committed_is_not_there(shelf: Shelf) -> None:
+def test_what_was_not_committed_is_not_there(fixture: StoreFixture) -> None:
     for sequence in (1, 2):
-        shelf.store.number("q", sequence)
-        shelf.store.add("q", message(sequence))
+        fixture.store.number("q", sequence)
+        fixture.store.add("q", message(sequence))
         if sequence == 1:
-            shelf.store.commit()
-    assert numbers(shelf.dropped()) == [1]
-    assert shelf.store.last_sequence("q") == 1
+            fixture.store.commit()
+    assert numbers(fixture.dropped()) == [1]
+    assert fixture.store.last_sequence("q") == 1
 
 
 # --------------------------------------------------------------------------- the rest
 
 
-def test_the_highest_number_is_kept_when_the_message_is_gone(shelf: Shelf) -> None:
-    shelf.store.number("q", 4)
-    shelf.store.number(DEAD, 5)  # one row of numbers for a queue and its dead letters
-    assert shelf.reopened().last_sequence("q") == 5
-    assert shelf.store.last_sequence("another") == 0
+def test_the_highest_number_is_kept_when_the_message_is_gone(fixture: StoreFixture) -> None:
+    fixture.store.number("q", 4)
+    fixture.store.number(DEAD, 5)  # one row of numbers for a queue and its dead letters
+    assert fixture.reopened().last_sequence("q") == 5
+    assert fixture.store.last_sequence("another") == 0
 
 
-def test_session_states_are_kept_changed_and_forgotten(shelf: Shelf) -> None:
+def test_session_states_are_kept_changed_and_forgotten(fixture: StoreFixture) -> None:
     for session_id, state in (("a", b"1"), ("b", b""), ("c", b"3")):
-        shelf.store.put_session_state("q", session_id, state, 10.0)
-    shelf.store.commit()
-    shelf.store.put_session_state("q", "a", b"new", 20.0)
-    shelf.store.put_session_state("q", "c", None, 30.0)
-    states = set(shelf.reopened().session_states("q"))
+        fixture.store.put_session_state("q", session_id, state, 10.0)
+    fixture.store.commit()
+    fixture.store.put_session_state("q", "a", b"new", 20.0)
+    fixture.store.put_session_state("q", "c", None, 30.0)
+    states = set(fixture.reopened().session_states("q"))
     assert states == {SessionState("a", b"new", 20.0), SessionState("b", b"", 10.0)}
-    assert list(shelf.store.session_states(DEAD)) == []
+    assert list(fixture.store.session_states(DEAD)) == []
 
 
-def test_ids_are_remembered_oldest_first_whatever_their_type(shelf: Shelf) -> None:
+def test_ids_are_remembered_oldest_first_whatever_their_type(fixture: StoreFixture) -> None:
     ids = ["text", 7, 2**64 - 1, b"bytes", Uuid(bytes(16))]
     for sequence, message_id in enumerate(ids, 1):
-        shelf.store.remember("q", message_id, sequence, 10.0 * sequence, 100.0)
-    remembered = list(shelf.reopened().remembered("q"))
+        fixture.store.remember("q", message_id, sequence, 10.0 * sequence, 100.0)
+    remembered = list(fixture.reopened().remembered("q"))
     assert remembered == [(message_id, at, 10.0 * at) for at, message_id in enumerate(ids, 1)]
 
 
-def test_ids_whose_time_is_over_do_not_pile_up(shelf: Shelf) -> None:
+def test_ids_whose_time_is_over_do_not_pile_up(fixture: StoreFixture) -> None:
     for sequence in range(1, 20_001):
-        shelf.store.remember("q", f"id{sequence}", sequence, float(sequence), sequence + 100.0)
+        fixture.store.remember("q", f"id{sequence}", sequence, float(sequence), sequence + 100.0)
         if sequence % 50 == 0:
-            shelf.store.commit()
-    remembered = [sequence for _, sequence, _ in shelf.reopened().remembered("q")]
+            fixture.store.commit()
+    remembered = [sequence for _, sequence, _ in fixture.reopened().remembered("q")]
     assert set(range(19_901, 20_001)) <= set(remembered)
     assert len(remembered) < 1000
 
 
-def test_definitions_are_kept_and_topics_come_before_their_subscriptions(shelf: Shelf) -> None:
+def test_definitions_are_kept_and_topics_come_before_their_subscriptions(fixture: StoreFixture) -> None:
     rules = (Rule("r", SqlFilter("a = 1")),)
     topic = Entity("news", TopicOptions(max_size=5.0), (), 1.0, 2.0)
     subscription = Entity("news/Subscriptions/all", QueueOptions(metadata="m"), rules, 3.0, 4.0)
     for entity in (subscription, topic):
-        shelf.store.save(entity)
+        fixture.store.save(entity)
     queue = Entity("q", QueueOptions(max_delivery_count=3), (), 0.0, 9.0)
-    shelf.store.save(queue)
-    assert list(shelf.reopened().entities()) == [queue, topic, subscription]
+    fixture.store.save(queue)
+    assert list(fixture.reopened().entities()) == [queue, topic, subscription]
 
 
-def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(shelf: Shelf) -> None:
+def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(fixture: StoreFixture) -> None:
     for path in ("a", "a/b", "a/Subscriptions/s", "ab"):
-        shelf.store.save(Entity(path, QueueOptions(), (), 0.0, 0.0))
-        fill(shelf.store, path)
-    shelf.store.commit()
-    fill(shelf.store, "a", sequence=2)
-    shelf.store.delete("a")
-    store = shelf.reopened()
+        fixture.store.save(Entity(path, QueueOptions(), (), 0.0, 0.0))
+        fill(fixture.store, path)
+    fixture.store.commit()
+    fill(fixture.store, "a", sequence=2)
+    fixture.store.delete("a")
+    store = fixture.reopened()
     assert [entity.path for entity in store.entities()] == ["q", "a/b", "ab"]
     for path in ("a/b", "ab"):
         assert numbers(store, path) == numbers(store, f"{path}/$DeadLetterQueue") == [1]
@@ -417,34 +421,34 @@ def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(s
 @pytest.mark.parametrize(
     "commits", [set[str](), {"filled"}, {"emptied"}, {"deleted"}, {"filled", "emptied", "deleted"}]
 )
-def test_an_entity_that_is_made_again_begins_anew(shelf: Shelf, commits: set[str]) -> None:
+def test_an_entity_that_is_made_again_begins_anew(fixture: StoreFixture, commits: set[str]) -> None:
     """It has the number of the one before, so whatever that one left behind would be its own."""
 
     def after(what: str) -> None:
         if what in commits:
-            shelf.store.commit()
+            fixture.store.commit()
 
-    fill(shelf.store, "q")
-    fill(shelf.store, "q", sequence=2)
-    shelf.store.number("q", 50)
+    fill(fixture.store, "q")
+    fill(fixture.store, "q", sequence=2)
+    fixture.store.number("q", 50)
     after("filled")
-    shelf.store.remove("q", 2)
+    fixture.store.remove("q", 2)
     after("emptied")
-    shelf.store.delete("q")
+    fixture.store.delete("q")
     after("deleted")
-    shelf.store.save(Entity("q", QueueOptions(), (), 0.0, 0.0))
-    assert shelf.store.last_sequence("q") == 0
+    fixture.store.save(Entity("q", QueueOptions(), (), 0.0, 0.0))
+    assert fixture.store.last_sequence("q") == 0
     for sequence in (1, 2):
-        shelf.store.add("q", message(sequence, delivery_count=5))
-        shelf.store.lock("q", sequence)
-    store = shelf.reopened()
+        fixture.store.add("q", message(sequence, delivery_count=5))
+        fixture.store.lock("q", sequence)
+    store = fixture.reopened()
     found = [(found.sequence, found.delivery_count, locked) for found, locked in store.messages("q")]
     assert found == [(1, 5, True), (2, 5, True)]
     assert [*store.messages(DEAD), *store.session_states("q"), *store.remembered("q")] == []
     assert store.last_sequence("q") == 2
     store.unlock("q", 2)
     store.add("q", message(3))
-    assert [found.locked for found in shelf.reopened().messages("q")] == [True, False, False]
+    assert [found.locked for found in fixture.reopened().messages("q")] == [True, False, False]
 
 
 def fill(store: SqliteStore, path: str, sequence: int = 1) -> None:
@@ -456,30 +460,30 @@ def fill(store: SqliteStore, path: str, sequence: int = 1) -> None:
     store.remember(path, "id", sequence, 0.0, 1.0)
 
 
-def test_many_entities_may_come_and_go(shelf: Shelf) -> None:
+def test_many_entities_may_come_and_go(fixture: StoreFixture) -> None:
     for number in range(1000):
-        fill(shelf.store, "q")
-        shelf.store.delete("q")
-        shelf.store.save(Entity("q", TopicOptions(), (), 0.0, 0.0))
+        fill(fixture.store, "q")
+        fixture.store.delete("q")
+        fixture.store.save(Entity("q", TopicOptions(), (), 0.0, 0.0))
         if number % 2:
-            shelf.store.commit()
-    shelf.reopened()
-    [[highest]] = shelf.look("SELECT max(id) FROM entity")
+            fixture.store.commit()
+    fixture.reopened()
+    [[highest]] = fixture.look("SELECT max(id) FROM entity")
     assert highest < 10  # numbers are used again: there are two million of them
 
 
-def test_what_a_deleted_entity_left_to_be_done_is_not_done(shelf: Shelf) -> None:
-    shelf.store.save(Entity("r", QueueOptions(), (), 0.0, 0.0))
-    fill(shelf.store, "r")
-    shelf.store.commit()
-    shelf.store.delete("r")
+def test_what_a_deleted_entity_left_to_be_done_is_not_done(fixture: StoreFixture) -> None:
+    fixture.store.save(Entity("r", QueueOptions(), (), 0.0, 0.0))
+    fill(fixture.store, "r")
+    fixture.store.commit()
+    fixture.store.delete("r")
     for sequence in range(1, 301):
-        shelf.store.number("q", sequence)
-        shelf.store.add("q", message(sequence))
-        shelf.store.commit()
-        shelf.store.remove("q", sequence)
-        shelf.store.commit()
-    assert numbers(shelf.reopened()) == []
+        fixture.store.number("q", sequence)
+        fixture.store.add("q", message(sequence))
+        fixture.store.commit()
+        fixture.store.remove("q", sequence)
+        fixture.store.commit()
+    assert numbers(fixture.reopened()) == []
 
 
 # --------------------------------------------------------------------------- what cannot be written
@@ -496,14 +500,14 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_commit_that_fails_says_so_for_ever_and_leaves_what_was_there(shelf: Shelf) -> None:
-    shelf.store.add("q", message(1))
-    shelf.store.commit()
+def test_a_commit_that_fails_says_so_for_ever_and_leaves_what_was_there(fixture: StoreFixture) -> None:
+    fixture.store.add("q", message(1))
+    fixture.store.commit()
     for sequence in range(2, 200):  # more than the cache holds, so that some of it is written before the end
-        shelf.store.add("q", message(sequence, bare=os.urandom(20_000)))
+        fixture.store.add("q", message(sequence, bare=os.urandom(20_000)))
     with no_file_larger_than(3_000_000), pytest.raises(StoreError, match="cannot be"):
-        shelf.store.commit()
-    assert shelf.store.pending
+        fixture.store.commit()
+    assert fixture.store.pending
     with pytest.raises(StoreError, match="cannot be"):
-        shelf.store.commit()
-    assert numbers(shelf.dropped()) == [1]
+        fixture.store.commit()
+    assert numbers(fixture.dropped()) == [1]

@@ -1,7 +1,7 @@
 """What the protocol tests sit at: a local bus, and one queue with the real SDK open on it.
 
 Opening a sender or a receiver costs the SDK half a second, closing it as much again, whatever
-the broker. So all desks are opened at once and closed at once, on one bus whose clock is moved
+the broker. So all queue_clients are opened at once and closed at once, on one bus whose clock is moved
 by hand, and the tests of a module share theirs; each leaves the queue as empty as it found it.
 """
 
@@ -70,7 +70,7 @@ QUEUES = topology(
     room={},
     answers=_LENIENT | {"RequiresSession": True},
 )
-DESKS = [name for name in queue_names(QUEUES) if name not in ("door", "room", "answers")]
+QUEUE_CLIENTS = [name for name in queue_names(QUEUES) if name not in ("door", "room", "answers")]
 
 
 def moment(seconds: float = 0) -> datetime:
@@ -85,7 +85,7 @@ def client_of(bus: LocalBus, **options: Any) -> ServiceBusClient:
     )
 
 
-class Desk:
+class QueueClient:
     """One queue: a sender, a receiver, and a receiver for its dead letters."""
 
     def __init__(self, bus: LocalBus, client: ServiceBusClient, queue: str) -> None:
@@ -100,7 +100,7 @@ class Desk:
         self._opened: list[Handler] = []
 
     async def open(self, handler: Opened) -> Opened:
-        """Open one more sender or receiver; it is closed with the desk."""
+        """Open one more sender or receiver; it is closed with the queue_client."""
         self._opened.append(handler)
         await handler.__aenter__()
         return handler
@@ -144,15 +144,17 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_at(
+async def queue_client_at(
     bus: LocalBus, queue: str, *, receiver: bool = True, dead_letters: bool = False
-) -> AsyncIterator[Desk]:
-    """Open a desk at a queue of a running bus, everything at once."""
+) -> AsyncIterator[QueueClient]:
+    """Open a client of a queue of a running bus, everything at once."""
     async with client_of(bus) as client:
-        desk = Desk(bus, client, queue)
-        receivers = [*[desk.receiver] * receiver, *[desk.dead_letters] * dead_letters]
+        queue_client = QueueClient(bus, client, queue)
+        receivers = [*[queue_client.receiver] * receiver, *[queue_client.dead_letters] * dead_letters]
         try:
-            await asyncio.gather(desk.open(desk.sender), *(desk.open(each) for each in receivers))
-            yield desk
+            await asyncio.gather(
+                queue_client.open(queue_client.sender), *(queue_client.open(each) for each in receivers)
+            )
+            yield queue_client
         finally:
-            await desk.close()
+            await queue_client.close()

@@ -14,7 +14,7 @@ _PATIENCE = 10.0
 _BATCH_BYTES = 200_000  # of bodies; with what is around them still below the 256 KiB of a batch
 
 
-class Desk:
+class QueueClient:
     """A sender, a receiver that settles, and a receiver that deletes, all with the SDK's defaults."""
 
     def __init__(self, client: ServiceBusClient, queue: str) -> None:
@@ -109,12 +109,12 @@ async def _received(receiver: ServiceBusReceiver, count: int) -> list[ServiceBus
 
 
 @asynccontextmanager
-async def desks(connection_string: str, *queues: str) -> AsyncIterator[list[Desk]]:
-    """Open a desk at each queue."""
+async def queue_clients(connection_string: str, *queues: str) -> AsyncIterator[list[QueueClient]]:
+    """Open a queue_client at each queue."""
     async with ServiceBusClient.from_connection_string(connection_string) as client:
-        opened = [Desk(client, queue) for queue in queues]
+        opened = [QueueClient(client, queue) for queue in queues]
         try:
-            await asyncio.gather(*(desk.open() for desk in opened))
+            await asyncio.gather(*(queue_client.open() for queue_client in opened))
             yield opened
         finally:
-            await asyncio.gather(*(desk.close() for desk in opened))
+            await asyncio.gather(*(queue_client.close() for queue_client in opened))

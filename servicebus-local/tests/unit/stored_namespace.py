@@ -25,11 +25,11 @@ def message(name: str, session_id: str | None = None, **changes: Any) -> Message
     return made
 
 
-class Taker:
+class FakeReceiver:
     """A receiver that takes what it asks for."""
 
-    name = "taker"
-    container = "taker"
+    name = "receiver"
+    container = "receiver"
     sends = False
 
     def __init__(self, *, deletes: bool = False) -> None:
@@ -59,7 +59,7 @@ class Taker:
         return taken
 
 
-class Desk:
+class StoredNamespace:
     """A namespace with a store, and what may happen to both."""
 
     def __init__(self, folder: Path, topology: Topology, now: float = 1000.0) -> None:
@@ -97,13 +97,13 @@ class Desk:
 
     def lock(self, path: str, credit: int = 1) -> list[bytes]:
         """Lock messages that are not of a session; return the tokens."""
-        return [token for _, token in Taker().take(self[path], credit)]
+        return [token for _, token in FakeReceiver().take(self[path], credit)]
 
     def hold(self, path: str, session_id: str, credit: int = 0) -> Session:
         """Hold a session and lock some of its messages."""
-        taker = Taker()
-        session = self[path].accept_session(taker, session_id)
-        taker.credit = credit
+        receiver = FakeReceiver()
+        session = self[path].accept_session(receiver, session_id)
+        receiver.credit = credit
         self[path].dispatch(session)
-        taker.credit = 0
+        receiver.credit = 0
         return session

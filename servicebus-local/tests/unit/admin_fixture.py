@@ -31,7 +31,7 @@ class NoConnections:
         """Nothing to forget."""
 
 
-class Office:
+class AdminFixture:
     """An administration without a socket."""
 
     def __init__(
