@@ -96,7 +96,7 @@ class Server:
                 tenants=CALLERS.tenants,
                 callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
             ),
-            intake=gateway.desk,
+            intake=gateway.intake,
             cancelling=gateway.cancelling,
             ledger=gateway.ledger,
             waiters=gateway.waiters,

@@ -59,7 +59,7 @@ class Gateway:
         self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
         self.tickets = Tickets(redis)
         held = HeldAsks(self.tickets, lambda: NOW)
-        self.desk = Intake(
+        self.intake = Intake(
             use_cases={"onboarding": a_use_case()},
             ledger=self.ledger,
             cache=self.cache,
@@ -71,7 +71,7 @@ class Gateway:
             clock=self.clock,
         )
         self.cancelling = Cancellation(self.ledger, self.budget.correct, self.clock)
-        self.ask_consumer = AskConsumer(CALLERS, self.desk, self.cancelling, self.clock)
+        self.ask_consumer = AskConsumer(CALLERS, self.intake, self.cancelling, self.clock)
         self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.correct, held.release, self.clock)
         self.waiters = Waiters()
         self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.correct, self.clock)
@@ -126,7 +126,7 @@ class Web:
                 tenants=CALLERS.tenants,
                 callers=tuple(c.model_copy(update={"api_keys": (hash_key(c.name),)}) for c in CALLERS.callers),
             ),
-            intake=gateway.desk,
+            intake=gateway.intake,
             cancelling=gateway.cancelling,
             ledger=gateway.ledger,
             waiters=gateway.waiters,

@@ -39,7 +39,7 @@ class Archive:
         self.messages.append(replace(message, sequence_number=len(self.messages) + 1, **changes))
 
 
-class WorkerFixture:
+class ArchiveFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.gateway, self.archive = Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
@@ -58,31 +58,31 @@ class WorkerFixture:
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> WorkerFixture:
-    return WorkerFixture(redis)
+def setup(redis: FailFastRedis) -> ArchiveFixture:
+    return ArchiveFixture(redis)
 
 
-async def test_what_expired_there_is_told(scene: WorkerFixture) -> None:
-    scene.archive.put("m1")
-    assert await scene.sweep.once() == 1
-    assert await scene.told() == [Outcome.EXPIRED]
+async def test_what_expired_there_is_told(setup: ArchiveFixture) -> None:
+    setup.archive.put("m1")
+    assert await setup.sweep.once() == 1
+    assert await setup.told() == [Outcome.EXPIRED]
 
 
-async def test_what_is_kept_of_an_expired_request_is_not_told_again(scene: WorkerFixture) -> None:
+async def test_what_is_kept_of_an_expired_request_is_not_told_again(setup: ArchiveFixture) -> None:
     kept = ExpiredRequest(request=a_request(), died_on="generate", reason="TTLExpiredException")
-    scene.archive.put("r1/expired", body=kept.encode(), subject="expired.v1", dead_letter_source=None)
-    assert await scene.sweep.once() == 0
-    assert await scene.told() == []
+    setup.archive.put("r1/expired", body=kept.encode(), subject="expired.v1", dead_letter_source=None)
+    assert await setup.sweep.once() == 0
+    assert await setup.told() == []
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene: WorkerFixture, known: bool) -> None:
+async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(setup: ArchiveFixture, known: bool) -> None:
     request = a_request(recorded=True)
     if known:
-        await scene.gateway.ledger.accept(request)
+        await setup.gateway.ledger.accept(request)
     body = RetrievePassages(request=request).encode()
-    scene.archive.put("r1/retrieve", body=body, subject="retrieve.v1", dead_letter_source="retrieve")
-    assert await scene.sweep.once() == int(known)
+    setup.archive.put("r1/retrieve", body=body, subject="retrieve.v1", dead_letter_source="retrieve")
+    assert await setup.sweep.once() == int(known)
 
 
 @pytest.mark.parametrize(
@@ -90,42 +90,42 @@ async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(scene:
     [{"enqueued_sequence_number": 1}, {"properties": {RUN: "p1", ORIGIN: "m1"}}],
     ids=["the same ask", "an operator's replay"],
 )
-async def test_what_was_told_before_is_not_told_again(scene: WorkerFixture, again: dict[str, Any]) -> None:
-    scene.archive.put("m1")
-    await scene.sweep.once()
-    scene.bus._queue("answers").seen.clear()  # even if the broker forgot
-    scene.archive.put("m1", **again)
-    assert await scene.sweep.once() == 0
-    assert len(await scene.told()) == 1
+async def test_what_was_told_before_is_not_told_again(setup: ArchiveFixture, again: dict[str, Any]) -> None:
+    setup.archive.put("m1")
+    await setup.sweep.once()
+    setup.bus._queue("answers").seen.clear()  # even if the broker forgot
+    setup.archive.put("m1", **again)
+    assert await setup.sweep.once() == 0
+    assert len(await setup.told()) == 1
 
 
-async def test_what_died_of_something_else_was_told_by_the_worker(scene: WorkerFixture) -> None:
-    scene.archive.put("m1", reason="SchemaInvalid")
-    assert await scene.sweep.once() == 0
+async def test_what_died_of_something_else_was_told_by_the_worker(setup: ArchiveFixture) -> None:
+    setup.archive.put("m1", reason="SchemaInvalid")
+    assert await setup.sweep.once() == 0
 
 
-async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(scene: WorkerFixture) -> None:
-    scene.archive.put("m1", enqueued_at=NOW - KEEP - timedelta(seconds=1))
-    assert await scene.sweep.once() == 0
+async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(setup: ArchiveFixture) -> None:
+    setup.archive.put("m1", enqueued_at=NOW - KEEP - timedelta(seconds=1))
+    assert await setup.sweep.once() == 0
 
 
-async def test_a_large_archive_is_looked_through_once(scene: WorkerFixture) -> None:
+async def test_a_large_archive_is_looked_through_once(setup: ArchiveFixture) -> None:
     for number in range(2 * PAGE + 3):
-        scene.archive.put(f"m{number}")
-    assert await scene.sweep.once() == 2 * PAGE + 3
-    looked = scene.archive.peeks
-    assert await scene.sweep.once() == 0
-    assert scene.archive.peeks == looked + 1
+        setup.archive.put(f"m{number}")
+    assert await setup.sweep.once() == 2 * PAGE + 3
+    looked = setup.archive.peeks
+    assert await setup.sweep.once() == 0
+    assert setup.archive.peeks == looked + 1
 
 
-async def test_one_that_cannot_be_told_does_not_hide_the_others(scene: WorkerFixture) -> None:
-    scene.archive.put("m1", dead_letter_source="nobody's")
-    scene.archive.put("m2")
-    assert await scene.sweep.once() == 1
+async def test_one_that_cannot_be_told_does_not_hide_the_others(setup: ArchiveFixture) -> None:
+    setup.archive.put("m1", dead_letter_source="nobody's")
+    setup.archive.put("m2")
+    assert await setup.sweep.once() == 1
 
 
-async def test_while_redis_is_away_nobody_is_told_twice_for_it(scene: WorkerFixture) -> None:
-    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
+async def test_while_redis_is_away_nobody_is_told_twice_for_it(setup: ArchiveFixture) -> None:
+    away = ArchiveFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     away.archive.put("m1")
     with pytest.raises(RedisUnavailable):
         await away.sweep.once()

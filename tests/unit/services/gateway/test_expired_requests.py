@@ -43,7 +43,7 @@ def admitted(**changes: Any) -> Request:
     return a_request(**{**given, **changes})
 
 
-class Dying:
+class ExpiringWork:
     """Work that dies on its queue, and the gateway that looks after it."""
 
     def __init__(self, redis: FailFastRedis) -> None:
@@ -68,8 +68,8 @@ class Dying:
 
 
 @pytest.fixture
-def dying(redis: FailFastRedis) -> Dying:
-    return Dying(redis)
+def expiring(redis: FailFastRedis) -> ExpiringWork:
+    return ExpiringWork(redis)
 
 
 def work(request: Request) -> Envelope:
@@ -77,11 +77,11 @@ def work(request: Request) -> Envelope:
 
 
 @pytest.mark.parametrize("reason", LATE_REASONS)
-async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(dying: Dying, reason: str) -> None:
-    await dying.gateway.ledger.accept(admitted())
-    await dying.die(work(admitted()), reason)
-    [archived] = await dying.look()
-    assert await dying.told() == [Outcome.EXPIRED]
+async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(expiring: ExpiringWork, reason: str) -> None:
+    await expiring.gateway.ledger.accept(admitted())
+    await expiring.die(work(admitted()), reason)
+    [archived] = await expiring.look()
+    assert await expiring.told() == [Outcome.EXPIRED]
     assert (archived.subject, archived.message_id) == ("expired.v1", "r1/expired")
     assert (archived.dead_letter_reason, archived.dead_letter_description) == (reason, "no time was left")
     kept = ExpiredRequest.decode(archived.body)
@@ -90,13 +90,13 @@ async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(dying: Dying
     assert len(archived.body) < 1_000
 
 
-async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> None:
-    await dying.gateway.ledger.accept(admitted())
-    await dying.gateway.ledger.decide(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
-    await dying.gateway.ledger.mark_delivered(admitted())
-    await dying.die(work(admitted()))
-    assert [archived.message_id for archived in await dying.look()] == ["r1/expired"]
-    assert await dying.told() == []
+async def test_it_is_kept_when_its_sentinel_has_told_already(expiring: ExpiringWork) -> None:
+    await expiring.gateway.ledger.accept(admitted())
+    await expiring.gateway.ledger.decide(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
+    await expiring.gateway.ledger.mark_delivered(admitted())
+    await expiring.die(work(admitted()))
+    assert [archived.message_id for archived in await expiring.look()] == ["r1/expired"]
+    assert await expiring.told() == []
 
 
 @pytest.mark.parametrize(
@@ -104,44 +104,46 @@ async def test_it_is_kept_when_its_sentinel_has_told_already(dying: Dying) -> No
     [ending(a_request(), Outcome.ANSWERED, Code.OK, text="21 days"), cancelled(a_request(), NOW)],
     ids=["answered", "cancelled"],
 )
-async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(dying: Dying, answer: RequestOutcome) -> None:
-    await dying.gateway.ledger.accept(admitted())
-    await dying.gateway.ledger.decide(admitted(), answer)
-    await dying.gateway.ledger.mark_delivered(admitted())
-    await dying.die(work(admitted()))
-    assert await dying.look() == []
+async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(
+    expiring: ExpiringWork, answer: RequestOutcome
+) -> None:
+    await expiring.gateway.ledger.accept(admitted())
+    await expiring.gateway.ledger.decide(admitted(), answer)
+    await expiring.gateway.ledger.mark_delivered(admitted())
+    await expiring.die(work(admitted()))
+    assert await expiring.look() == []
 
 
-async def test_a_late_sentinel_is_told_and_not_kept(dying: Dying) -> None:
-    await dying.gateway.ledger.accept(admitted())
+async def test_a_late_sentinel_is_told_and_not_kept(expiring: ExpiringWork) -> None:
+    await expiring.gateway.ledger.accept(admitted())
     sentinel = DeadlinePassed(request=admitted().without_question())
-    await dying.die(Envelope(OUTCOMES, "r1/deadline", sentinel, "c1", request=admitted()))
-    assert await dying.look() == []
-    assert await dying.told() == [Outcome.EXPIRED]
+    await expiring.die(Envelope(OUTCOMES, "r1/deadline", sentinel, "c1", request=admitted()))
+    assert await expiring.look() == []
+    assert await expiring.told() == [Outcome.EXPIRED]
 
 
 @pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.MAX_DELIVERY_COUNT, Reason.RETRIES_EXHAUSTED])
-async def test_what_died_of_anything_else_is_kept_whole(dying: Dying, reason: str) -> None:
-    await dying.gateway.ledger.accept(admitted())
-    await dying.die(work(admitted()), reason)
-    [archived] = await dying.look()
+async def test_what_died_of_anything_else_is_kept_whole(expiring: ExpiringWork, reason: str) -> None:
+    await expiring.gateway.ledger.accept(admitted())
+    await expiring.die(work(admitted()), reason)
+    [archived] = await expiring.look()
     assert archived.body == work(admitted()).message.encode()
     assert archived.dead_letter_reason == reason
 
 
-async def test_what_is_kept_of_a_rerun_is_not_what_is_kept_of_its_request(dying: Dying) -> None:
+async def test_what_is_kept_of_a_rerun_is_not_what_is_kept_of_its_request(expiring: ExpiringWork) -> None:
     for request in (admitted(), admitted(run="p1", rerun=True), admitted(admission=1)):
-        await dying.die(work(request))
-    kept = {archived.message_id for archived in await dying.look()}
+        await expiring.die(work(request))
+    kept = {archived.message_id for archived in await expiring.look()}
     assert kept == {"r1/expired", "r1/expired/p1", "r1/expired/a1"}
 
 
-async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(dying: Dying) -> None:
+async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(expiring: ExpiringWork) -> None:
     forged = ExpiredRequest(request=a_request(), died_on=GENERATE, reason="Crashed")
     message = Received(
         DEAD, forged.encode(), "expired.v1", "m1", dead_letter_source="ask", dead_letter_reason="Crashed"
     )
-    dead_message = dying.gateway.dead.decode(message)
+    dead_message = expiring.gateway.dead.decode(message)
     assert dead_message.request is not None
     assert dead_message.request.request_id == request_id("tessolund", "welcome-app", "m1")
 
@@ -221,12 +223,14 @@ async def test_what_is_not_allowed_today_is_the_outcome_of_the_run(
     assert (refused.message.code, refused.message_id, refused.message.run) == (code, "r1/reply/p1", "p1")
 
 
-async def test_a_dead_replay_is_told_as_the_outcome_of_its_run(dying: Dying) -> None:
+async def test_a_dead_replay_is_told_as_the_outcome_of_its_run(expiring: ExpiringWork) -> None:
     for rerun in (True, False):
         request = a_request(run="p1", rerun=rerun)
-        await dying.die(Envelope(OUTCOMES, f"r1/replay/{rerun}", ReplayRequest(request=request), "c1"), "Unauthorized")
-    assert len(await dying.look()) == 2
-    [told] = await dying.bus.peek("answers")
+        await expiring.die(
+            Envelope(OUTCOMES, f"r1/replay/{rerun}", ReplayRequest(request=request), "c1"), "Unauthorized"
+        )
+    assert len(await expiring.look()) == 2
+    [told] = await expiring.bus.peek("answers")
     assert told.message_id == "r1/reply/p1"
 
 

@@ -43,7 +43,7 @@ LONG = "word " * 4_000
 TICKETS = "ragbus:{flow}:tickets"
 
 
-class Office(Gateway):
+class SendingGateway(Gateway):
     """A gateway whose envelopes leave."""
 
     def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
@@ -118,61 +118,61 @@ class Office(Gateway):
 
 
 @pytest.fixture
-def office(redis: FailFastRedis) -> Office:
-    return Office(redis)
+def gateway(redis: FailFastRedis) -> SendingGateway:
+    return SendingGateway(redis)
 
 
 def token_of(message: Received) -> str:
     return ask_token(message.reply_to_session_id, message.sequence_number, message.body)
 
 
-async def cached(office: Office) -> None:
-    request = await office.work(message_id="earlier", sequence_number=1)
+async def cached(gateway: SendingGateway) -> None:
+    request = await gateway.work(message_id="earlier", sequence_number=1)
     assert request.cache_key is not None
     cited = Citation(marker=1, path="d.md", version=1, title="t", start=0, end=1, quote="q", score=1)
     answer = ending(request, Outcome.ANSWERED, Code.OK, text="24", citations=(cited,))
-    await office.cache.store(CachePartition("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
+    await gateway.cache.store(CachePartition("tessolund", "handbook"), request.cache_key, answer, epoch=0, ttl=60)
 
 
-async def first_from_the_cache(office: Office) -> None:
-    await cached(office)
-    await office.take(**FIRST)
+async def first_from_the_cache(gateway: SendingGateway) -> None:
+    await cached(gateway)
+    await gateway.take(**FIRST)
 
 
-async def first_refused(office: Office) -> None:
+async def first_refused(gateway: SendingGateway) -> None:
     body = json.dumps({"question": "How?", "use_case": "travel"}).encode()
-    await office.take(body=body, **FIRST)
+    await gateway.take(body=body, **FIRST)
 
 
-async def first_too_long(office: Office) -> None:
-    await office.take(question=LONG[:7_900], **FIRST)
+async def first_too_long(gateway: SendingGateway) -> None:
+    await gateway.take(question=LONG[:7_900], **FIRST)
 
 
-async def first_over_budget(office: Office) -> None:
+async def first_over_budget(gateway: SendingGateway) -> None:
     for number in range(2):
-        await office.take(message_id=f"other-{number}", sequence_number=number)
-    await office.take(**FIRST)
+        await gateway.take(message_id=f"other-{number}", sequence_number=number)
+    await gateway.take(**FIRST)
 
 
-async def first_too_late(office: Office) -> None:
-    await office.take(enqueued_at=NOW - timedelta(minutes=9), **FIRST)
+async def first_too_late(gateway: SendingGateway) -> None:
+    await gateway.take(enqueued_at=NOW - timedelta(minutes=9), **FIRST)
 
 
-async def first_cancelled(office: Office) -> None:
-    await cancel(office)
-    await office.take(**FIRST)
+async def first_cancelled(gateway: SendingGateway) -> None:
+    await cancel(gateway)
+    await gateway.take(**FIRST)
 
 
-async def first_underway(office: Office) -> None:
-    await office.take(**FIRST)
+async def first_underway(gateway: SendingGateway) -> None:
+    await gateway.take(**FIRST)
 
 
-async def first_answered(office: Office) -> None:
-    await office.finish(await office.work(**FIRST))
+async def first_answered(gateway: SendingGateway) -> None:
+    await gateway.finish(await gateway.work(**FIRST))
 
 
-async def first_expired_unseen(office: Office) -> None:
-    await office.dies(an_ask(**FIRST), "TTLExpiredException")
+async def first_expired_unseen(gateway: SendingGateway) -> None:
+    await gateway.dies(an_ask(**FIRST), "TTLExpiredException")
 
 
 @pytest.mark.parametrize(
@@ -200,111 +200,113 @@ async def first_expired_unseen(office: Office) -> None:
     ids=["question", "cache", "use case", "conversation"],
 )
 async def test_another_question_under_an_id_is_told_so_whatever_became_of_the_first(
-    office: Office, first: Callable[[Office], Awaitable[None]], other: dict[str, Any]
+    gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]], other: dict[str, Any]
 ) -> None:
-    await first(office)
-    before, heard = await office.entry(), await office.heard("s1")
+    await first(gateway)
+    before, heard = await gateway.entry(), await gateway.heard("s1")
     second = an_ask(body=json.dumps(other).encode(), **REPEAT)
-    await office.take(body=second.body, **REPEAT)
-    [(message_id, answer)] = await office.heard("s2")
+    await gateway.take(body=second.body, **REPEAT)
+    [(message_id, answer)] = await gateway.heard("s2")
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.ID_REUSED, False)
     assert message_id == f"{REQUEST}/reply/{token_of(second)}"
-    assert (await office.entry(), await office.heard("s1")) == (before, heard)
+    assert (await gateway.entry(), await gateway.heard("s1")) == (before, heard)
 
 
 @pytest.mark.parametrize(
     "first", [first_from_the_cache, first_cancelled, first_answered], ids=["cached", "cancelled", "answered"]
 )
 async def test_a_repeat_hears_the_outcome_in_its_own_session(
-    office: Office, first: Callable[[Office], Awaitable[None]]
+    gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
-    await first(office)
-    [(message_id, outcome)] = await office.heard("s1")
+    await first(gateway)
+    [(message_id, outcome)] = await gateway.heard("s1")
     assert message_id == f"{REQUEST}/reply"
     for _ in range(2):  # the repeat may be delivered twice as well
-        await office.take(**REPEAT)
-    assert await office.heard("s2") == [(f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}", outcome)]
-    [reply] = [each for each in await office.bus.peek("answers") if each.session_id == "s2"]
+        await gateway.take(**REPEAT)
+    assert await gateway.heard("s2") == [(f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}", outcome)]
+    [reply] = [each for each in await gateway.bus.peek("answers") if each.session_id == "s2"]
     assert reply.correlation_id == "c2"  # as any reply, it answers the message that asked
-    await office.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
-    assert [answer for _, answer in await office.heard("s3")] == [outcome]
+    await gateway.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
+    assert [answer for _, answer in await gateway.heard("s3")] == [outcome]
 
 
 @pytest.mark.parametrize("copy", ["redelivered", "retried", "handed back"])
-async def test_the_same_ask_delivered_again_is_sent_no_second_copy(office: Office, copy: str) -> None:
-    await office.finish(await office.work(**FIRST))
-    office.bus._queue("answers").seen.clear()  # even if the broker forgot
+async def test_the_same_ask_delivered_again_is_sent_no_second_copy(gateway: SendingGateway, copy: str) -> None:
+    await gateway.finish(await gateway.work(**FIRST))
+    gateway.bus._queue("answers").seen.clear()  # even if the broker forgot
     message = an_ask(**FIRST)
-    identity = office.ask_consumer.identify(message)
+    identity = gateway.ask_consumer.identify(message)
     sent = retry_copy(message, identity, NOW) if copy == "retried" else handed_back(message, identity, NOW)
     changes: dict[str, Any] = {"message_id": sent.message_id, "properties": sent.properties, "sequence_number": 99}
-    await office.take(**{**FIRST, **(changes if copy != "redelivered" else {})})
-    assert len(await office.heard("s1")) == 1
+    await gateway.take(**{**FIRST, **(changes if copy != "redelivered" else {})})
+    assert len(await gateway.heard("s1")) == 1
 
 
-async def test_a_repeat_waits_for_the_outcome_of_the_first(office: Office) -> None:
-    request = await office.work(**FIRST)
+async def test_a_repeat_waits_for_the_outcome_of_the_first(gateway: SendingGateway) -> None:
+    request = await gateway.work(**FIRST)
     with pytest.raises(TryLater):
-        await office.take(**REPEAT)
-    assert [each.message_id for each in await office.bus.peek("retrieve")] == [f"{REQUEST}/retrieve"]
-    await office.finish(request)
+        await gateway.take(**REPEAT)
+    assert [each.message_id for each in await gateway.bus.peek("retrieve")] == [f"{REQUEST}/retrieve"]
+    await gateway.finish(request)
     message = an_ask(**REPEAT)
-    copy = retry_copy(message, office.ask_consumer.identify(message), NOW)
-    await office.take(**{**REPEAT, "message_id": copy.message_id, "properties": copy.properties, "sequence_number": 31})
-    assert [name for name, _ in await office.heard("s2")] == [f"{REQUEST}/reply/{token_of(message)}"]
+    copy = retry_copy(message, gateway.ask_consumer.identify(message), NOW)
+    await gateway.take(
+        **{**REPEAT, "message_id": copy.message_id, "properties": copy.properties, "sequence_number": 31}
+    )
+    assert [name for name, _ in await gateway.heard("s2")] == [f"{REQUEST}/reply/{token_of(message)}"]
 
 
 def test_a_repeat_is_retried_under_ids_of_its_own(redis: FailFastRedis) -> None:
     """The queue would take its retry for that of the first, and drop it."""
-    ask_consumer = Office(redis).ask_consumer
+    ask_consumer = SendingGateway(redis).ask_consumer
     first, repeat = (retry_copy(each, ask_consumer.identify(each), NOW) for each in (an_ask(**FIRST), an_ask(**REPEAT)))
     assert first.message_id != repeat.message_id
     assert (repeat.properties[ORIGIN], repeat.properties[FIRST_NUMBER]) == ("m1", "8")
 
 
-async def test_a_repeat_that_is_too_late_hears_so_alone(office: Office) -> None:
-    request = await office.work(**FIRST)
-    office.now += timedelta(seconds=31)
+async def test_a_repeat_that_is_too_late_hears_so_alone(gateway: SendingGateway) -> None:
+    request = await gateway.work(**FIRST)
+    gateway.now += timedelta(seconds=31)
     late = {**REPEAT, "time_to_live": timedelta(seconds=30)}
-    await office.take(**late)
-    [(_, answer)] = await office.heard("s2")
+    await gateway.take(**late)
+    [(_, answer)] = await gateway.heard("s2")
     assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
-    assert (await office.entry()).is_open
-    await office.finish(request, text="24")
-    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+    assert (await gateway.entry()).is_open
+    await gateway.finish(request, text="24")
+    assert [answer.text for _, answer in await gateway.heard("s1")] == ["24"]
 
 
 @pytest.mark.parametrize("reason", ["TTLExpiredException", "MaxDeliveryCountExceeded", "DeadlineExceeded"])
-async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(office: Office, reason: str) -> None:
-    request = await office.work(**FIRST)
-    await office.work(message_id="m2", sequence_number=3)  # 8,000 tokens pay for two
-    await office.dies(an_ask(**REPEAT), reason)
-    [(message_id, _)] = await office.heard("s2")
+async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(gateway: SendingGateway, reason: str) -> None:
+    request = await gateway.work(**FIRST)
+    await gateway.work(message_id="m2", sequence_number=3)  # 8,000 tokens pay for two
+    await gateway.dies(an_ask(**REPEAT), reason)
+    [(message_id, _)] = await gateway.heard("s2")
     assert message_id == f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}"
-    assert (await office.entry()).is_open
-    assert await office.budget.reserve("tessolund", "another", 4_000) is not None
-    await office.finish(request, text="24")
-    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+    assert (await gateway.entry()).is_open
+    assert await gateway.budget.reserve("tessolund", "another", 4_000) is not None
+    await gateway.finish(request, text="24")
+    assert [answer.text for _, answer in await gateway.heard("s1")] == ["24"]
 
 
 # -- asks that die before they are looked at
 
 
-async def first_claimed(office: Office) -> None:
-    request = await office.work(**FIRST)
-    answered = ending(request, Outcome.ANSWERED, Code.OK, finished_at=office.now, text="24")
-    await office.ledger.decide(request, answered)
+async def first_claimed(gateway: SendingGateway) -> None:
+    request = await gateway.work(**FIRST)
+    answered = ending(request, Outcome.ANSWERED, Code.OK, finished_at=gateway.now, text="24")
+    await gateway.ledger.decide(request, answered)
 
 
-async def first_overloaded(office: Office) -> None:
+async def first_overloaded(gateway: SendingGateway) -> None:
     given = {"outcome": Outcome.REFUSED, "code": Code.OVERLOADED, "retryable": True, "retry_after": 5.0}
-    await office.finish(await office.work(**FIRST), **given)
+    await gateway.finish(await gateway.work(**FIRST), **given)
 
 
-async def first_admitted_anew(office: Office) -> None:
-    await first_overloaded(office)
-    office.now += timedelta(seconds=5)
-    await office.work(**{**REPEAT, "reply_to_session_id": "s3"})
+async def first_admitted_anew(gateway: SendingGateway) -> None:
+    await first_overloaded(gateway)
+    gateway.now += timedelta(seconds=5)
+    await gateway.work(**{**REPEAT, "reply_to_session_id": "s3"})
 
 
 @pytest.mark.parametrize(
@@ -323,165 +325,167 @@ async def first_admitted_anew(office: Office) -> None:
 )
 @pytest.mark.parametrize("by", ["worker", "sweep"])
 async def test_a_repeat_that_dies_unseen_hears_the_outcome_or_how_it_died_in_its_own_session(
-    office: Office, first: Callable[[Office], Awaitable[None]], body: bytes, code: Code, by: str
+    gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]], body: bytes, code: Code, by: str
 ) -> None:
-    await first(office)
-    before, heard = await office.entry(), await office.heard("s1")
-    repeat = await office.comes("s2", body)
+    await first(gateway)
+    before, heard = await gateway.entry(), await gateway.heard("s1")
+    repeat = await gateway.comes("s2", body)
     await repeat.dead_letter("TTLExpiredException", "it expired")
     if by == "worker":
-        await office.look_after_the_dead()
+        await gateway.look_after_the_dead()
     else:
-        await office.expire_the_dead()
-        await office.sweep.once()
-    [(message_id, answer)] = await office.heard("s2")
+        await gateway.expire_the_dead()
+        await gateway.sweep.once()
+    [(message_id, answer)] = await gateway.heard("s2")
     assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(repeat.message)}", code)
-    assert (await office.entry(), await office.heard("s1")) == (before, heard)
-    await office.sweep.once()  # it is in the archive now, told
-    assert len(await office.heard("s2")) == 1
+    assert (await gateway.entry(), await gateway.heard("s1")) == (before, heard)
+    await gateway.sweep.once()  # it is in the archive now, told
+    assert len(await gateway.heard("s2")) == 1
 
 
-async def test_a_repeat_that_dies_when_its_time_has_come_ends_an_admission_of_its_own(office: Office) -> None:
-    await first_overloaded(office)
-    office.now += timedelta(seconds=5)
-    await (await office.comes("s2")).dead_letter("TTLExpiredException", "it expired")
-    await office.look_after_the_dead()
-    assert [answer.code for _, answer in await office.heard("s2")] == [Code.DEADLINE_EXCEEDED]
-    assert ((await office.entry()).admission, len(await office.heard("s1"))) == (1, 1)
+async def test_a_repeat_that_dies_when_its_time_has_come_ends_an_admission_of_its_own(gateway: SendingGateway) -> None:
+    await first_overloaded(gateway)
+    gateway.now += timedelta(seconds=5)
+    await (await gateway.comes("s2")).dead_letter("TTLExpiredException", "it expired")
+    await gateway.look_after_the_dead()
+    assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.DEADLINE_EXCEEDED]
+    assert ((await gateway.entry()).admission, len(await gateway.heard("s1"))) == (1, 1)
 
 
 @pytest.mark.parametrize("done", ["sent", "claimed", "admitted anew"])
 async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_after_all(
-    office: Office, done: str
+    gateway: SendingGateway, done: str
 ) -> None:
-    ask = await office.comes("s1")
-    _, work = await office.ask_consumer.handle(office.ask_consumer.decode(ask.message))
+    ask = await gateway.comes("s1")
+    _, work = await gateway.ask_consumer.handle(gateway.ask_consumer.decode(ask.message))
     assert work.request is not None
     code = Code.OVERLOADED if done == "admitted anew" else Code.OK
     outcome = Outcome.REFUSED if done == "admitted anew" else Outcome.ANSWERED
-    given: dict[str, Any] = {"retryable": done == "admitted anew", "finished_at": office.now}
+    given: dict[str, Any] = {"retryable": done == "admitted anew", "finished_at": gateway.now}
     if done == "claimed":
-        await office.ledger.decide(work.request, ending(work.request, outcome, code, **given))
+        await gateway.ledger.decide(work.request, ending(work.request, outcome, code, **given))
     else:
-        await office.finish(work.request, outcome=outcome, code=code, **given)
+        await gateway.finish(work.request, outcome=outcome, code=code, **given)
     if done == "admitted anew":
-        await office.work(**REPEAT)
-    office.bus._queue("answers").seen.clear()  # even if the broker forgot
+        await gateway.work(**REPEAT)
+    gateway.bus._queue("answers").seen.clear()  # even if the broker forgot
     await ask.dead_letter("MaxDeliveryCountExceeded", "it came back too often")
-    await office.look_after_the_dead()
-    assert [(name, answer.code) for name, answer in await office.heard("s1")] == [(f"{REQUEST}/reply", code)]
-    assert (await office.entry()).answer is None or (await office.entry()).delivered
+    await gateway.look_after_the_dead()
+    assert [(name, answer.code) for name, answer in await gateway.heard("s1")] == [(f"{REQUEST}/reply", code)]
+    assert (await gateway.entry()).answer is None or (await gateway.entry()).delivered
 
 
-async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(office: Office) -> None:
-    await cancel(office)
-    await (await office.comes("s1")).dead_letter("TTLExpiredException", "it expired")
-    await office.look_after_the_dead()
-    assert [answer.code for _, answer in await office.heard("s1")] == [Code.CANCELLED]
+async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(gateway: SendingGateway) -> None:
+    await cancel(gateway)
+    await (await gateway.comes("s1")).dead_letter("TTLExpiredException", "it expired")
+    await gateway.look_after_the_dead()
+    assert [answer.code for _, answer in await gateway.heard("s1")] == [Code.CANCELLED]
 
 
-async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(office: Office, redis: FailFastRedis) -> None:
-    ask = await office.comes("s1")
-    await office.ask_consumer.handle(office.ask_consumer.decode(ask.message))
+async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(
+    gateway: SendingGateway, redis: FailFastRedis
+) -> None:
+    ask = await gateway.comes("s1")
+    await gateway.ask_consumer.handle(gateway.ask_consumer.decode(ask.message))
     assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 1
     await ask.dead_letter("MaxDeliveryCountExceeded", "its gateway died each time")
-    await office.look_after_the_dead()
+    await gateway.look_after_the_dead()
     assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 0
 
 
 # -- outcomes that are not final
 
 
-async def test_a_retryable_refusal_is_told_again_until_its_time_has_come(office: Office) -> None:
-    await first_over_budget(office)
-    [(_, refusal)] = await office.heard("s1")
+async def test_a_retryable_refusal_is_told_again_until_its_time_has_come(gateway: SendingGateway) -> None:
+    await first_over_budget(gateway)
+    [(_, refusal)] = await gateway.heard("s1")
     assert refusal.retry_after is not None
-    office.now += timedelta(seconds=10)
-    await office.take(**REPEAT)
-    [(_, again)] = await office.heard("s2")
+    gateway.now += timedelta(seconds=10)
+    await gateway.take(**REPEAT)
+    [(_, again)] = await gateway.heard("s2")
     assert (again.code, again.request_id) == (Code.BUDGET_EXCEEDED, refusal.request_id)
     assert again.retry_after == pytest.approx(refusal.retry_after - 10)
 
 
-async def refused_and_admitted_anew(office: Office) -> Request:
+async def refused_and_admitted_anew(gateway: SendingGateway) -> Request:
     """The request of the second admission."""
-    await first_over_budget(office)
-    [(_, refusal)] = await office.heard("s1")
-    await office.budget.correct("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
-    office.now += timedelta(seconds=refusal.retry_after or 0)
-    return await office.work(**REPEAT)
+    await first_over_budget(gateway)
+    [(_, refusal)] = await gateway.heard("s1")
+    await gateway.budget.correct("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
+    gateway.now += timedelta(seconds=refusal.retry_after or 0)
+    return await gateway.work(**REPEAT)
 
 
-async def test_after_its_time_the_same_ask_is_admitted_anew_under_new_ids(office: Office) -> None:
-    request = await refused_and_admitted_anew(office)
+async def test_after_its_time_the_same_ask_is_admitted_anew_under_new_ids(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_anew(gateway)
     token = token_of(an_ask(**REPEAT))
     assert (request.admission, request.token, request.spending) == (1, token, f"{REQUEST}/a1")
-    sent = [each.message_id for each in office.bus.sent if str(each.message_id).startswith(REQUEST)]
+    sent = [each.message_id for each in gateway.bus.sent if str(each.message_id).startswith(REQUEST)]
     assert sent[0] == f"{REQUEST}/reply"
     assert sent[1:] == [f"{REQUEST}/deadline.{int(request.answer_by.timestamp())}/a1", f"{REQUEST}/retrieve/a1"]
-    await office.finish(request, text="24")
-    assert [(name, answer.text) for name, answer in await office.heard("s2")] == [(f"{REQUEST}/reply/{token}", "24")]
-    assert len(await office.heard("s1")) == 1
+    await gateway.finish(request, text="24")
+    assert [(name, answer.text) for name, answer in await gateway.heard("s2")] == [(f"{REQUEST}/reply/{token}", "24")]
+    assert len(await gateway.heard("s1")) == 1
 
 
-async def test_what_an_earlier_admission_left_behind_changes_nothing(office: Office) -> None:
-    request = await refused_and_admitted_anew(office)
+async def test_what_an_earlier_admission_left_behind_changes_nothing(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_anew(gateway)
     old = request.model_copy(update={"admission": 0, "token": "", "answer_by": request.answer_by})
-    await office.finish(old, text="late")
-    assert await office.outcomes.handle(DeadlinePassed(request=old)) == []
-    await office.take(**FIRST)  # its redelivery
-    assert len(await office.heard("s1")) == 1
-    assert (await office.entry()).is_open
-    await office.finish(request, text="24")
-    assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
+    await gateway.finish(old, text="late")
+    assert await gateway.outcomes.handle(DeadlinePassed(request=old)) == []
+    await gateway.take(**FIRST)  # its redelivery
+    assert len(await gateway.heard("s1")) == 1
+    assert (await gateway.entry()).is_open
+    await gateway.finish(request, text="24")
+    assert [answer.text for _, answer in await gateway.heard("s2")] == ["24"]
 
 
-async def test_an_ask_of_an_earlier_admission_begins_no_further_one(office: Office) -> None:
+async def test_an_ask_of_an_earlier_admission_begins_no_further_one(gateway: SendingGateway) -> None:
     """It is a redelivery, however late, and was answered."""
-    request = await refused_and_admitted_anew(office)
-    await office.finish(request, outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True)
-    assert await office.take(**FIRST) == []
-    assert (await office.entry()).admission == 1
+    request = await refused_and_admitted_anew(gateway)
+    await gateway.finish(request, outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True)
+    assert await gateway.take(**FIRST) == []
+    assert (await gateway.entry()).admission == 1
 
 
-async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_again(office: Office) -> None:
-    request = await refused_and_admitted_anew(office)
-    assert await office.work(**REPEAT) == request
+async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_again(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_anew(gateway)
+    assert await gateway.work(**REPEAT) == request
 
 
-async def first_expired_underway(office: Office) -> None:
+async def first_expired_underway(gateway: SendingGateway) -> None:
     given = {"outcome": Outcome.EXPIRED, "code": Code.DEADLINE_EXCEEDED, "retryable": True}
-    await office.finish(await office.work(**FIRST), **given)
+    await gateway.finish(await gateway.work(**FIRST), **given)
 
 
 @pytest.mark.parametrize("first", [first_expired_underway, first_too_late, first_expired_unseen])
 async def test_what_expired_is_asked_for_again_at_once(
-    office: Office, first: Callable[[Office], Awaitable[None]]
+    gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
-    await first(office)
-    assert [answer.code for _, answer in await office.heard("s1")] == [Code.DEADLINE_EXCEEDED]
-    assert (await office.work(**REPEAT)).admission == 1
+    await first(gateway)
+    assert [answer.code for _, answer in await gateway.heard("s1")] == [Code.DEADLINE_EXCEEDED]
+    assert (await gateway.work(**REPEAT)).admission == 1
 
 
-async def test_a_refusal_that_is_not_retryable_is_final(office: Office) -> None:
-    await first_refused(office)
-    office.now += timedelta(hours=1)
+async def test_a_refusal_that_is_not_retryable_is_final(gateway: SendingGateway) -> None:
+    await first_refused(gateway)
+    gateway.now += timedelta(hours=1)
     body = json.dumps({"question": "How?", "use_case": "travel"}).encode()
-    await office.take(body=body, **REPEAT)
-    assert [answer.code for _, answer in await office.heard("s2")] == [Code.UNKNOWN_USE_CASE]
-    assert (await office.entry()).admission == 0
+    await gateway.take(body=body, **REPEAT)
+    assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.UNKNOWN_USE_CASE]
+    assert (await gateway.entry()).admission == 0
 
 
 @pytest.mark.parametrize("first", [first_over_budget, first_answered], ids=["retryable", "final"])
 async def test_an_operators_replay_of_what_has_its_outcome_changes_nothing(
-    office: Office, first: Callable[[Office], Awaitable[None]]
+    gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
-    await first(office)
-    office.now += timedelta(minutes=5)
-    before = await office.entry()
+    await first(gateway)
+    gateway.now += timedelta(minutes=5)
+    before = await gateway.entry()
     replay = {**REPEAT, "properties": {"ragbus-run": "p1", ORIGIN: "m1"}, "message_id": "x"}
-    assert await office.take(**replay) == []
-    assert await office.entry() == before
+    assert await gateway.take(**replay) == []
+    assert await gateway.entry() == before
 
 
 # -- what cannot be read
@@ -489,21 +493,21 @@ async def test_an_operators_replay_of_what_has_its_outcome_changes_nothing(
 BROKEN: dict[str, Any] = {**FIRST, "body": b"{not json"}
 
 
-async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_corrected_one(office: Office) -> None:
-    await office.dies(an_ask(**BROKEN), "SchemaInvalid")
-    [(message_id, answer)] = await office.heard("s1")
+async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_corrected_one(gateway: SendingGateway) -> None:
+    await gateway.dies(an_ask(**BROKEN), "SchemaInvalid")
+    [(message_id, answer)] = await gateway.heard("s1")
     assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(an_ask(**BROKEN))}", Code.SCHEMA_INVALID)
-    assert (await office.entry()).state is LedgerState.UNREAD
-    await office.finish(await office.work(**REPEAT), text="24")
-    assert [(name, answer.text) for name, answer in await office.heard("s2")] == [(f"{REQUEST}/reply", "24")]
+    assert (await gateway.entry()).state is LedgerState.UNREAD
+    await gateway.finish(await gateway.work(**REPEAT), text="24")
+    assert [(name, answer.text) for name, answer in await gateway.heard("s2")] == [(f"{REQUEST}/reply", "24")]
 
 
-async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(office: Office) -> None:
-    request = await office.work(**FIRST)
-    await office.dies(an_ask(**{**REPEAT, "body": b"{not json"}), "SchemaInvalid")
-    assert [answer.code for _, answer in await office.heard("s2")] == [Code.SCHEMA_INVALID]
-    await office.finish(request, text="24")
-    assert [answer.text for _, answer in await office.heard("s1")] == ["24"]
+async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(gateway: SendingGateway) -> None:
+    request = await gateway.work(**FIRST)
+    await gateway.dies(an_ask(**{**REPEAT, "body": b"{not json"}), "SchemaInvalid")
+    assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.SCHEMA_INVALID]
+    await gateway.finish(request, text="24")
+    assert [answer.text for _, answer in await gateway.heard("s1")] == ["24"]
 
 
 @pytest.mark.parametrize(
@@ -516,25 +520,25 @@ async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(office: 
     ids=["as it was", "mended", "mended and too late"],
 )
 async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(
-    office: Office, body: bytes, dies_of: str | None
+    gateway: SendingGateway, body: bytes, dies_of: str | None
 ) -> None:
-    await office.dies(an_ask(**BROKEN), "SchemaInvalid")
-    before = await office.entry()
+    await gateway.dies(an_ask(**BROKEN), "SchemaInvalid")
+    before = await gateway.entry()
     replay = {**FIRST, "body": body, "properties": {"ragbus-run": "p1", ORIGIN: "m1"}, "message_id": "x"}
-    assert await (office.dies(an_ask(**replay), dies_of) if dies_of else office.take(**replay)) == []
-    assert await office.entry() == before
+    assert await (gateway.dies(an_ask(**replay), dies_of) if dies_of else gateway.take(**replay)) == []
+    assert await gateway.entry() == before
 
 
 # -- several at once, and without Redis
 
 
-async def test_of_several_questions_at_once_one_has_the_id(office: Office) -> None:
+async def test_of_several_questions_at_once_one_has_the_id(gateway: SendingGateway) -> None:
     asks = [
         an_ask(question=f"{'How' if number % 2 else 'Why'}?", reply_to_session_id=f"s{number}", sequence_number=number)
         for number in range(8)
     ]
     taken = await asyncio.gather(
-        *(office.ask_consumer.handle(office.ask_consumer.decode(ask)) for ask in asks), return_exceptions=True
+        *(gateway.ask_consumer.handle(gateway.ask_consumer.decode(ask)) for ask in asks), return_exceptions=True
     )
     waiting = [each for each in taken if isinstance(each, TryLater)]
     work = [each for each in taken if not isinstance(each, BaseException) and len(each) == 2]
@@ -545,8 +549,8 @@ async def test_of_several_questions_at_once_one_has_the_id(office: Office) -> No
 
 async def test_without_redis_the_reply_queue_guards_alone() -> None:
     away = FailFastRedis("redis://127.0.0.1:1/0")
-    office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
-    first, repeat = await office.ask(**FIRST), await office.ask(**REPEAT)
+    gateway = SendingGateway(away, TenantBudget(away, lambda _tenant: 80_000))
+    first, repeat = await gateway.ask(**FIRST), await gateway.ask(**REPEAT)
     assert [each.message_id for each in first] == [each.message_id for each in repeat]
 
 
@@ -566,14 +570,14 @@ class Redis(Breakable):
 async def test_a_redis_that_comes_back_during_an_admission_keeps_ids_apart(redis_url: str) -> None:
     redis = Redis(redis_url, timeout=10)
     await redis.run(lambda connection: connection.flushall())
-    office = Office(redis)
-    await first_underway(office)
+    gateway = SendingGateway(redis)
+    await first_underway(gateway)
     redis.cut = True
-    await office.take(**{**REPEAT, "question": "Why?"})
-    assert [answer.code for _, answer in await office.heard("s2")] == [Code.ID_REUSED]
+    await gateway.take(**{**REPEAT, "question": "Why?"})
+    assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.ID_REUSED]
     redis.cut = True
     with pytest.raises(TryLater):
-        await office.take(**{**REPEAT, "sequence_number": 9})
+        await gateway.take(**{**REPEAT, "sequence_number": 9})
     await redis.close()
 
 
@@ -595,19 +599,19 @@ async def test_an_ask_that_redis_admitted_anew_without_saying_so_in_time_has_its
     redis_url: str, late: int
 ) -> None:
     redis = LateRedis(redis_url, timeout=10)
-    office = Office(redis)
-    await office.finish(await office.work(**FIRST), outcome=Outcome.REFUSED, code=Code.OVERLOADED, retryable=True)
-    office.now += timedelta(seconds=5)
+    gateway = SendingGateway(redis)
+    await gateway.finish(await gateway.work(**FIRST), outcome=Outcome.REFUSED, code=Code.OVERLOADED, retryable=True)
+    gateway.now += timedelta(seconds=5)
     redis.late = late
-    envelopes = await office.take(**REPEAT)
+    envelopes = await gateway.take(**REPEAT)
     redis.late = 0
     work = envelopes[-1].request
     assert work is not None
-    assert await office.ledger.is_open(work)
-    await office.finish(work, text="24")
-    assert [answer.text for _, answer in await office.heard("s2")] == ["24"]
-    await office.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
-    assert [answer.text for _, answer in await office.heard("s3")] == ["24"]
+    assert await gateway.ledger.is_open(work)
+    await gateway.finish(work, text="24")
+    assert [answer.text for _, answer in await gateway.heard("s2")] == ["24"]
+    await gateway.take(**{**REPEAT, "sequence_number": 9, "reply_to_session_id": "s3"})
+    assert [answer.text for _, answer in await gateway.heard("s3")] == ["24"]
     await redis.close()
 
 
@@ -615,8 +619,8 @@ async def test_an_ask_that_redis_admitted_anew_without_saying_so_in_time_has_its
 
 
 @pytest.fixture
-async def web(office: Office) -> AsyncIterator[Web]:
-    found = Web(office)
+async def web(gateway: SendingGateway) -> AsyncIterator[Web]:
+    found = Web(gateway)
     yield found
     await found.client.aclose()
 
@@ -657,44 +661,46 @@ async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
     assert "under a new id" in other.json()["detail"]
 
 
-async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web: Web, office: Office) -> None:
+async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web: Web, gateway: SendingGateway) -> None:
     for number in range(2):
         assert (await post(web, key=f"other-{number}")).status_code == 202
     first = await post(web)
-    office.now += timedelta(seconds=10)
+    gateway.now += timedelta(seconds=10)
     again = await post(web)
     assert (first.status_code, again.status_code) == (429, 429)
     assert int(again.headers["Retry-After"]) == int(first.headers["Retry-After"]) - 10
-    office.now += timedelta(seconds=int(again.headers["Retry-After"]))
-    await office.budget.correct("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
+    gateway.now += timedelta(seconds=int(again.headers["Retry-After"]))
+    await gateway.budget.correct("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
     reply = await post(web)
     assert reply.status_code == 202
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
 
 
 async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_worked_on(
-    web: Web, office: Office
+    web: Web, gateway: SendingGateway
 ) -> None:
     first = await post(web)
-    await office.budget.spend("tessolund", "something else", 100_000)
-    await office.budget.correct("tessolund", first.json()["request_id"], 4_000)
+    await gateway.budget.spend("tessolund", "something else", 100_000)
+    await gateway.budget.correct("tessolund", first.json()["request_id"], 4_000)
     again = await post(web)
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     sent = [(each.message_id, each.message) for each in web.sent]
     assert sent[2:] == sent[:2]
 
 
-async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_nothing(web: Web, office: Office) -> None:
+async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_nothing(
+    web: Web, gateway: SendingGateway
+) -> None:
     """The first waits for its turn, say, and the repeat does not wait so long."""
     first = await post(web)
     work = web.sent[1].request
     assert work is not None
-    await office.ledger.forget(work, work.token)
-    await office.ledger.bind(work, work.token, office.now)
-    await office.budget.spend("tessolund", "something else", 100_000)
-    await office.budget.correct("tessolund", first.json()["request_id"], 4_000)
+    await gateway.ledger.forget(work, work.token)
+    await gateway.ledger.bind(work, work.token, gateway.now)
+    await gateway.budget.spend("tessolund", "something else", 100_000)
+    await gateway.budget.correct("tessolund", first.json()["request_id"], 4_000)
     assert (await post(web)).status_code == 429
-    entry = await office.ledger.find(first.json()["request_id"])
+    entry = await gateway.ledger.find(first.json()["request_id"])
     assert entry is not None
     assert (entry.state, entry.token) == (LedgerState.BOUND, work.token)
 
@@ -704,8 +710,8 @@ async def test_a_refusal_without_a_key_is_not_stored(web: Web, redis: FailFastRe
     assert await redis.run(lambda connection: connection.keys("ragbus:request:*")) == []
 
 
-async def test_an_answer_from_the_cache_belongs_to_its_question(web: Web, office: Office) -> None:
-    await cached(office)
+async def test_an_answer_from_the_cache_belongs_to_its_question(web: Web, gateway: SendingGateway) -> None:
+    await cached(gateway)
     first, again, other = await post(web), await post(web), await post(web, "Why?")
     assert (first.status_code, again.json(), other.status_code) == (200, first.json(), 422)
     assert (await post(web, use_case="travel")).status_code == 422
@@ -720,26 +726,26 @@ async def test_what_was_not_enqueued_keeps_its_id(web: Web) -> None:
     assert (await post(web)).status_code == 202
 
 
-async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(office: Office) -> None:
+async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(gateway: SendingGateway) -> None:
     answer = ending(a_request(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
-    waiting = office.waiters.join(answer.request_id, 1)
-    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app"))
+    waiting = gateway.waiters.join(answer.request_id, 1)
+    gateway.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app"))
     assert not waiting.done()
-    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", admission=1))
+    gateway.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", admission=1))
     assert (await waiting).answer.outcome is Outcome.EXPIRED
 
 
 async def test_without_redis_nobody_hears_the_answer_to_another_question() -> None:
     away = FailFastRedis("redis://127.0.0.1:1/0")
-    office = Office(away, TenantBudget(away, lambda _tenant: 80_000))
-    web = Web(office)
+    gateway = SendingGateway(away, TenantBudget(away, lambda _tenant: 80_000))
+    web = Web(gateway)
     asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]
-    while sum(map(len, office.waiters._waiting.values())) < len(asking):
+    while sum(map(len, gateway.waiters._waiting.values())) < len(asking):
         await asyncio.sleep(0.01)
     works = [each.message for each in web.sent if isinstance(each.message, RetrievePassages)]
     [first] = {work.request.ask_digest for work in works if work.request.question == "How?"}
     answer = ending(works[0].request, Outcome.ANSWERED, Code.OK)
-    office.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", first))
+    gateway.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app", first))
     replies = await asyncio.gather(*asking)
     assert [reply.status_code for reply in replies] == [200, 200, 422]
     assert replies[2].json()["code"] == "IdReused"

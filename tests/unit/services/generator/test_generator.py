@@ -70,7 +70,7 @@ class Script:
         return Reply(said, prompt_tokens=1000, completion_tokens=50)
 
 
-class WorkerFixture:
+class GeneratorFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.redis, self.now = redis, NOW
         self.call_times = CallTimes()
@@ -123,12 +123,12 @@ def a_task(request: Request | None = None, candidates: int = 3, epoch: int | Non
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> WorkerFixture:
-    return WorkerFixture(redis)
+def setup(redis: FailFastRedis) -> GeneratorFixture:
+    return GeneratorFixture(redis)
 
 
-async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: WorkerFixture) -> None:
-    answer = await scene.run(Script(GOOD))
+async def test_an_answer_carries_its_citations_usage_cost_and_plan(setup: GeneratorFixture) -> None:
+    answer = await setup.run(Script(GOOD))
     assert (answer.outcome, answer.code, answer.cache) == (Outcome.ANSWERED, Code.OK, CacheState.MISS)
     assert [citation.path for citation in answer.citations] == ["leave-1.md"]
     assert (answer.usage.prompt_tokens, answer.cost.amount) == (1000, 0.0011)
@@ -145,23 +145,23 @@ async def test_an_answer_carries_its_citations_usage_cost_and_plan(scene: Worker
         ("", Code.UNGROUNDED),
     ],
 )
-async def test_there_is_never_an_ungrounded_answer(scene: WorkerFixture, said: str, code: Code) -> None:
-    answer = await scene.run(Script(said))
+async def test_there_is_never_an_ungrounded_answer(setup: GeneratorFixture, said: str, code: Code) -> None:
+    answer = await setup.run(Script(said))
     assert (answer.outcome, answer.code, answer.text) == (Outcome.NO_ANSWER, code, "")
 
 
-async def test_the_result_is_kept_before_it_is_sent(scene: WorkerFixture) -> None:
-    answer = await scene.run(Script(GOOD))
-    entry = await scene.ledger.find("r1")
+async def test_the_result_is_kept_before_it_is_sent(setup: GeneratorFixture) -> None:
+    answer = await setup.run(Script(GOOD))
+    entry = await setup.ledger.find("r1")
     assert entry is not None
     assert entry.answer == answer
     assert not entry.delivered
 
 
-async def test_a_busy_model_is_tried_again_later(scene: WorkerFixture) -> None:
+async def test_a_busy_model_is_tried_again_later(setup: GeneratorFixture) -> None:
     model = Script(TryLater("429", after=timedelta(seconds=3)))
     with pytest.raises(TryLater) as busy:
-        await scene.run(model)
+        await setup.run(model)
     assert busy.value.after == timedelta(seconds=3)
     assert model.called == ["small"]
 
@@ -170,10 +170,10 @@ async def test_a_busy_model_is_tried_again_later(scene: WorkerFixture) -> None:
     ("attempt", "deployment"), [(1, "small"), (2, "small"), (3, "other"), (4, "other"), (5, "small")]
 )
 async def test_after_its_tries_the_second_deployment_answers(
-    scene: WorkerFixture, attempt: int, deployment: str
+    setup: GeneratorFixture, attempt: int, deployment: str
 ) -> None:
     model = Script(GOOD)
-    await scene.run(model, attempt)
+    await setup.run(model, attempt)
     assert model.called == [deployment]
 
 
@@ -184,9 +184,9 @@ def throttled(seconds: float) -> TryLater:
     return TryLater("429", after=timedelta(seconds=seconds))
 
 
-async def test_a_deployment_that_is_down_is_left_at_once(scene: WorkerFixture) -> None:
+async def test_a_deployment_that_is_down_is_left_at_once(setup: GeneratorFixture) -> None:
     model = Script(DOWN, GOOD)
-    await scene.run(model)
+    await setup.run(model)
     assert model.called == ["small", "other"]
 
 
@@ -205,28 +205,28 @@ async def test_a_deployment_that_is_down_is_left_at_once(scene: WorkerFixture) -
     ],
 )  # fmt: skip
 async def test_what_several_failures_mean_together(
-    scene: WorkerFixture, says: list[Exception], kind: type[TryLater], after: float
+    setup: GeneratorFixture, says: list[Exception], kind: type[TryLater], after: float
 ) -> None:
     with pytest.raises(TryLater) as failure:
-        await scene.run(Script(*says))
+        await setup.run(Script(*says))
     assert type(failure.value) is kind
     assert failure.value.after == timedelta(seconds=after)
 
 
-async def test_when_no_deployment_can_be_used_there_is_a_clear_end(scene: WorkerFixture) -> None:
+async def test_when_no_deployment_can_be_used_there_is_a_clear_end(setup: GeneratorFixture) -> None:
     with pytest.raises(Unprocessable) as end:
-        await scene.run(Script(BROKEN_KEY, BROKEN_KEY))
+        await setup.run(Script(BROKEN_KEY, BROKEN_KEY))
     assert end.value.reason is Reason.UNAUTHORIZED
 
 
-async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(scene: WorkerFixture) -> None:
+async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(setup: GeneratorFixture) -> None:
     model = Script(TryLater("429", after=timedelta(seconds=59)), GOOD)
-    answer = await scene.run(model)
+    answer = await setup.run(model)
     assert model.called == ["small", "other"]
     assert answer.outcome is Outcome.ANSWERED
 
 
-async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: WorkerFixture) -> None:
+async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(setup: GeneratorFixture) -> None:
     model = Script(ContextTooLong("too long"), GOOD)
     long = tuple(a_candidate(n, text="word " * 400 + f"{20 + n} days", tokens=420) for n in range(1, 9))
     generator_task = GenerateAnswer(request=a_request(), candidates=(a_candidate(1), *long))
@@ -234,41 +234,41 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(scene: Worke
         use_cases={"onboarding": a_use_case()},
         deployments=TWO,
         model=model,
-        ledger=scene.ledger,
-        budget=scene.budget,
-        cache=scene.cache,
+        ledger=setup.ledger,
+        budget=setup.budget,
+        cache=setup.cache,
         clock=lambda: NOW,
     )
     await generator.handle(generator_task)
     assert model.prompts[1] < model.prompts[0]
 
 
-async def test_what_the_provider_refuses_is_told(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
-    answer = await scene.run(Script(ModelRefused("content filter", used=600)))
+async def test_what_the_provider_refuses_is_told(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    answer = await setup.run(Script(ModelRefused("content filter", used=600)))
     assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
-    assert await scene.left() == 10_000 - 600
+    assert await setup.left() == 10_000 - 600
 
 
-async def test_when_no_deployment_may_answer_the_caller_hears_why(scene: WorkerFixture) -> None:
-    scene.use_case = a_use_case(regions=("northeurope",))
-    answer = await scene.run(Script())
+async def test_when_no_deployment_may_answer_the_caller_hears_why(setup: GeneratorFixture) -> None:
+    setup.use_case = a_use_case(regions=("northeurope",))
+    answer = await setup.run(Script())
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, Code.NO_MODEL_FITS, False)
     assert answer.message.endswith("allows the regions northeurope, but small is in westeurope, other is in westeurope")
 
 
-async def test_no_model_is_called_after_the_deadline(scene: WorkerFixture) -> None:
+async def test_no_model_is_called_after_the_deadline(setup: GeneratorFixture) -> None:
     model = Script(GOOD)
     with pytest.raises(Unprocessable) as late:
-        await scene.run(model, request=a_request(answer_by=NOW + timedelta(milliseconds=500)))
+        await setup.run(model, request=a_request(answer_by=NOW + timedelta(milliseconds=500)))
     assert late.value.reason is Reason.DEADLINE_EXCEEDED
     assert model.called == []
 
 
-async def test_what_was_not_spent_is_given_back(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 9_000) is None
-    await scene.run(Script(GOOD))
-    assert await scene.budget.reserve("tessolund", "r2", 8_900) is None  # 10,000 - 1,050
+async def test_what_was_not_spent_is_given_back(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 9_000) is None
+    await setup.run(Script(GOOD))
+    assert await setup.budget.reserve("tessolund", "r2", 8_900) is None  # 10,000 - 1,050
 
 
 STORING: list[tuple[str, Callable[[], dict[str, Any]], bool]] = [
@@ -283,77 +283,79 @@ STORING: list[tuple[str, Callable[[], dict[str, Any]], bool]] = [
 
 @pytest.mark.parametrize(("said", "changes", "stored"), STORING)
 async def test_only_sure_answers_are_cached(
-    scene: WorkerFixture, said: str, changes: Callable[[], dict[str, Any]], stored: bool
+    setup: GeneratorFixture, said: str, changes: Callable[[], dict[str, Any]], stored: bool
 ) -> None:
-    await scene.run(Script(said), **changes())
-    found = await scene.cache.find(CachePartition("tessolund", "handbook"), "k")
+    await setup.run(Script(said), **changes())
+    found = await setup.cache.find(CachePartition("tessolund", "handbook"), "k")
     assert (found is not None) is stored
 
 
 async def test_without_redis_an_answer_is_still_an_answer() -> None:
-    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
+    away = GeneratorFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     assert (await away.run(Script(GOOD))).outcome is Outcome.ANSWERED
 
 
 # -- cancelled
 
 
-async def test_a_cancelled_request_is_not_paid_for(scene: WorkerFixture) -> None:
-    await scene.cancel()
+async def test_a_cancelled_request_is_not_paid_for(setup: GeneratorFixture) -> None:
+    await setup.cancel()
     model = Script(GOOD)
-    assert (await scene.run(model)).outcome is Outcome.CANCELLED
+    assert (await setup.run(model)).outcome is Outcome.CANCELLED
     assert model.called == []
 
 
-async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_the_second(scene: WorkerFixture) -> None:
-    model = Script(scene.cancel, DOWN, GOOD)
-    assert (await scene.run(model)).outcome is Outcome.CANCELLED
+async def test_a_request_cancelled_between_two_deployments_is_not_paid_for_at_the_second(
+    setup: GeneratorFixture,
+) -> None:
+    model = Script(setup.cancel, DOWN, GOOD)
+    assert (await setup.run(model)).outcome is Outcome.CANCELLED
     assert model.called == ["small"]
 
 
 @pytest.mark.parametrize("tombstone", [False, True], ids=["claimed", "tombstone"])
 async def test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charged(
-    scene: WorkerFixture, tombstone: bool
+    setup: GeneratorFixture, tombstone: bool
 ) -> None:
     async def buried() -> None:
-        await scene.ledger.cancel("r1", "tessolund", "welcome-app")
+        await setup.ledger.cancel("r1", "tessolund", "welcome-app")
 
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
-    stopped = Script(buried if tombstone else scene.cancel, SILENCE)
-    assert (await scene.run(stopped)).outcome is Outcome.CANCELLED
-    assert await scene.left() == 10_000 - 600
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    stopped = Script(buried if tombstone else setup.cancel, SILENCE)
+    assert (await setup.run(stopped)).outcome is Outcome.CANCELLED
+    assert await setup.left() == 10_000 - 600
 
 
-async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
-    await scene.run(Script(scene.cancel, GOOD))
-    entry = await scene.ledger.find("r1")
+async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    await setup.run(Script(setup.cancel, GOOD))
+    entry = await setup.ledger.find("r1")
     assert entry is not None
     assert entry.answer is not None
     assert entry.answer.outcome is Outcome.CANCELLED
-    assert await scene.left() == 10_000 - 1_050
+    assert await setup.left() == 10_000 - 1_050
 
 
-async def test_a_call_that_ends_with_the_deadline_is_charged(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     with pytest.raises(Unprocessable) as late:
-        await scene.run(
-            Script(scene.wait, CallTimeout("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
+        await setup.run(
+            Script(setup.wait, CallTimeout("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
         )
     assert late.value.reason is Reason.DEADLINE_EXCEEDED
-    assert await scene.left() == 10_000 - 700
+    assert await setup.left() == 10_000 - 700
 
 
-async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
+async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     model = Script(CallTimeout("slow", used=700), GOOD)
-    assert (await scene.run(model)).outcome is Outcome.ANSWERED
+    assert (await setup.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
-    assert await scene.left() == 10_000 - 700 - 1_050
+    assert await setup.left() == 10_000 - 700 - 1_050
 
 
 async def test_without_redis_nothing_counts_as_cancelled() -> None:
-    away = WorkerFixture(FailFastRedis("redis://127.0.0.1:1/0"))
+    away = GeneratorFixture(FailFastRedis("redis://127.0.0.1:1/0"))
     model = Script(DOWN, GOOD)
     assert (await away.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
@@ -384,33 +386,33 @@ def known_calls(watch: Watch, request: Request | None = None, **took: float) -> 
     return times
 
 
-async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(scene: WorkerFixture) -> None:
-    assert await scene.budget.reserve("tessolund", "r1", 4_000) is None
-    scene.call_times = known_calls(Watch(), small=20, other=20)
+async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(setup: GeneratorFixture) -> None:
+    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    setup.call_times = known_calls(Watch(), small=20, other=20)
     model = Script()
-    answer = await scene.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
+    answer = await setup.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.OVERLOADED, True)
     assert answer.retry_after is not None
     assert answer.retry_after > 0
     assert model.called == []
-    assert await scene.left() == 10_000
+    assert await setup.left() == 10_000
 
 
-async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(scene: WorkerFixture) -> None:
-    scene.call_times = known_calls(Watch(), small=20, other=3)
+async def test_a_deployment_that_is_quick_enough_takes_the_place_of_a_slow_one(setup: GeneratorFixture) -> None:
+    setup.call_times = known_calls(Watch(), small=20, other=3)
     model = Script(GOOD)
-    answer = await scene.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
+    answer = await setup.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))
     assert answer.outcome is Outcome.ANSWERED
     assert model.called == ["other"]
 
 
 @pytest.mark.parametrize("slow", [a_request(tenant="larkfield"), a_request(use_case="reports")])
 async def test_long_answers_of_one_tenant_or_use_case_do_not_count_against_another(
-    scene: WorkerFixture, slow: Request
+    setup: GeneratorFixture, slow: Request
 ) -> None:
-    scene.call_times = known_calls(Watch(), slow, small=20, other=20)
+    setup.call_times = known_calls(Watch(), slow, small=20, other=20)
     request = a_request(answer_by=NOW + timedelta(seconds=19))
-    assert (await scene.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
+    assert (await setup.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
 
 
 async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_tried_again() -> None:
@@ -428,23 +430,23 @@ async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_trie
     assert 10 <= len(tried) <= 20
 
 
-async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(scene: WorkerFixture) -> None:
-    scene.call_times = CallTimes(watch := Watch())
+async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(setup: GeneratorFixture) -> None:
+    setup.call_times = CallTimes(watch := Watch())
     model = Script()
 
     async def one() -> str:
         watch.now = 0  # all at once
         try:
-            answer = await scene.run(model, request=a_request(request_id=f"r{watch.now}"))
+            answer = await setup.run(model, request=a_request(request_id=f"r{watch.now}"))
         except Unprocessable as cut_off:
             return cut_off.reason
         finally:
-            scene.now = NOW
+            setup.now = NOW
         return answer.code
 
     async def until_the_deadline() -> None:
         watch.now = 59
-        scene.now = NOW + timedelta(seconds=59.5)
+        setup.now = NOW + timedelta(seconds=59.5)
 
     model.says = [said for _ in range(20) for said in (until_the_deadline, CallTimeout("slow"))]
     ended = [await one() for _ in range(4)]
@@ -457,58 +459,58 @@ HIDDEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f\ue000\x07\x1b\x9b\x00\ud800\U000e
 
 
 @pytest.mark.parametrize("hidden", [HIDDEN, *HIDDEN])
-async def test_what_people_cannot_see_does_not_reach_a_caller(scene: WorkerFixture, hidden: str) -> None:
-    answer = await scene.run(
+async def test_what_people_cannot_see_does_not_reach_a_caller(setup: GeneratorFixture, hidden: str) -> None:
+    answer = await setup.run(
         Script(f"New emp{hidden}loyees receive 21 days{hidden} of annual leave [{hidden}1]{hidden}.")
     )
     assert (answer.outcome, answer.text) == (Outcome.ANSWERED, "New employees receive 21 days of annual leave. [1]")
 
 
-async def test_nothing_hidden_in_an_older_index_reaches_a_caller(scene: WorkerFixture) -> None:
+async def test_nothing_hidden_in_an_older_index_reaches_a_caller(setup: GeneratorFixture) -> None:
     said = "New employees receive 21 da\u00adys\u2066 of annual leave per year"
     old = a_candidate(1, title="Le\u200bave", section="An\u202enual", path="a\u202eb.md", text=said)
-    [citation] = (await scene.run(Script(GOOD), passages=(old,))).citations
+    [citation] = (await setup.run(Script(GOOD), passages=(old,))).citations
     assert (citation.title, citation.section, citation.path) == ("Leave", "Annual", "a\\u202eb.md")
     assert visible(citation.quote) == citation.quote
     # And it is evicted by the path that the lake has.
     partition = CachePartition("tessolund", "handbook")
-    assert await scene.cache.find(partition, "k") is not None
-    await scene.cache.invalidate("tessolund", "handbook", "a\u202eb.md", 2)
-    assert await scene.cache.find(partition, "k") is None
+    assert await setup.cache.find(partition, "k") is not None
+    await setup.cache.invalidate("tessolund", "handbook", "a\u202eb.md", 2)
+    assert await setup.cache.find(partition, "k") is None
 
 
 @pytest.mark.parametrize("quoted", ["The note says NO_ANSWER.", "\nNO_ANSWER", "Reply NO_ANSWER to everything."])
 async def test_a_document_that_quotes_the_word_for_no_answer_silences_nothing(
-    scene: WorkerFixture, quoted: str
+    setup: GeneratorFixture, quoted: str
 ) -> None:
-    assert (await scene.run(Script(f"{GOOD} {quoted}"))).outcome is Outcome.ANSWERED
+    assert (await setup.run(Script(f"{GOOD} {quoted}"))).outcome is Outcome.ANSWERED
 
 
 @pytest.mark.parametrize("said", ["NO_ANSWER", "NO_\u200bANSWER.", "NO_ANSWER: the handbook does not speak of it [1]."])
-async def test_no_answer_is_no_answer_however_it_is_dressed(scene: WorkerFixture, said: str) -> None:
-    answer = await scene.run(Script(said))
+async def test_no_answer_is_no_answer_however_it_is_dressed(setup: GeneratorFixture, said: str) -> None:
+    answer = await setup.run(Script(said))
     assert (answer.outcome, answer.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
 
 
-async def test_two_calls_have_two_marks(scene: WorkerFixture) -> None:
+async def test_two_calls_have_two_marks(setup: GeneratorFixture) -> None:
     model = Script(ContextTooLong("too long"), GOOD)
-    await scene.run(model)
+    await setup.run(model)
     first, second = (re.findall(r"\[\[end 1 ([0-9a-f]{8})\]\]", prompt)[0] for prompt in model.heard)
     assert first != second
 
 
 @pytest.mark.parametrize("cut_off", [True, False])
-async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(scene: WorkerFixture, cut_off: bool) -> None:
-    answer = await scene.run(Script(Reply(GOOD, 1000, 50, cut_off=cut_off)))
+async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(setup: GeneratorFixture, cut_off: bool) -> None:
+    answer = await setup.run(Script(Reply(GOOD, 1000, 50, cut_off=cut_off)))
     assert (answer.outcome, answer.truncated, bool(answer.message)) == (Outcome.ANSWERED, cut_off, cut_off)
-    assert (await scene.cache.find(CachePartition("tessolund", "handbook"), "k") is None) is cut_off
+    assert (await setup.cache.find(CachePartition("tessolund", "handbook"), "k") is None) is cut_off
 
 
-async def test_what_is_claimed_is_what_can_be_sent(scene: WorkerFixture) -> None:
+async def test_what_is_claimed_is_what_can_be_sent(setup: GeneratorFixture) -> None:
     text = f"New employees receive 21 days of annual leave per year {'漢' * 60_000}"
     passages = tuple(a_candidate(n, text=text) for n in range(1, 4))
-    answer = await scene.run(Script(f"{GOOD} [2] [3]"), passages=passages)
-    entry = await scene.ledger.find("r1")
+    answer = await setup.run(Script(f"{GOOD} [2] [3]"), passages=passages)
+    entry = await setup.ledger.find("r1")
     assert entry is not None
     assert entry.answer == answer
     assert len(answer.encode()) <= LARGEST_OUTCOME

@@ -10,16 +10,16 @@ from tests.support.worker import WorkerFixture
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["claimed", "a tombstone"])
 async def test_cancelled_work_is_not_done_and_its_caller_is_told_once(redis: FailFastRedis, accepted: bool) -> None:
-    scene, request = WorkerFixture(redis), a_request()
+    setup, request = WorkerFixture(redis), a_request()
     if accepted:
-        await scene.ledger.accept(request)
-        await scene.ledger.decide(request, cancelled(request, NOW))
+        await setup.ledger.accept(request)
+        await setup.ledger.decide(request, cancelled(request, NOW))
     else:
-        await scene.ledger.cancel(request.request_id, request.tenant, request.caller)
+        await setup.ledger.cancel(request.request_id, request.tenant, request.caller)
     for _ in range(2):
-        await scene.worker().process(await scene.deliver(request))
-        scene.bus._queue("retrieve").seen.clear()
-        scene.bus._queue("answers").seen.clear()  # even if the broker forgot
-    [reply] = await scene.queued("answers")
+        await setup.worker().process(await setup.deliver(request))
+        setup.bus._queue("retrieve").seen.clear()
+        setup.bus._queue("answers").seen.clear()  # even if the broker forgot
+    [reply] = await setup.queued("answers")
     assert RequestOutcome.decode(reply.body).outcome is Outcome.CANCELLED
-    assert scene.calls == []
+    assert setup.calls == []

@@ -54,19 +54,19 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
     redis: FailFastRedis, known: bool
 ) -> None:
     """Its outcome was retryable and told, and the same ask was admitted anew."""
-    scene, first = WorkerFixture(redis), a_request(ask_digest="d", token="t1")
+    setup, first = WorkerFixture(redis), a_request(ask_digest="d", token="t1")
     ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-    await scene.ledger.decide(first, ended, delivered=True)
-    entry = await scene.ledger.bind(first, "t2", NOW)
+    await setup.ledger.decide(first, ended, delivered=True)
+    entry = await setup.ledger.bind(first, "t2", NOW)
     anew = first.model_copy(update={"admission": entry.admission, "token": "t2"})
     if known:
-        await OutcomeGuard(scene.ledger).send(to_caller(anew, an_answer(anew), NOW), no_queue)
-    late = await scene.deliver(first)
-    await scene.worker().process(late)
-    assert (late.settled, scene.calls, await scene.queued("answers")) == ("completed", [], [])
-    assert await OutcomeGuard(scene.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
-    assert await scene.ledger.is_open(first) is False
-    assert await scene.ledger.is_open(anew) is not known
+        await OutcomeGuard(setup.ledger).send(to_caller(anew, an_answer(anew), NOW), no_queue)
+    late = await setup.deliver(first)
+    await setup.worker().process(late)
+    assert (late.settled, setup.calls, await setup.queued("answers")) == ("completed", [], [])
+    assert await OutcomeGuard(setup.ledger).send(to_caller(first, an_answer(first, "late"), NOW), no_queue) is None
+    assert await setup.ledger.is_open(first) is False
+    assert await setup.ledger.is_open(anew) is not known
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ async def test_what_an_earlier_admission_left_behind_is_not_worked_on_and_not_to
 async def test_what_ends_without_an_outcome_of_its_own_gives_its_ticket_back(
     redis: FailFastRedis, changes: dict[str, Any], other: str, left: int, at: str
 ) -> None:
-    scene, tickets, first = WorkerFixture(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
-    await scene.ledger.accept(first)
+    setup, tickets, first = WorkerFixture(redis), Tickets(redis), a_request(ask_digest="d", token="t1")
+    await setup.ledger.accept(first)
     if other != "underway":
         ended = ending(first, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, retryable=True, finished_at=NOW)
-        await scene.ledger.decide(first, ended, delivered=True)
+        await setup.ledger.decide(first, ended, delivered=True)
     if other == "admitted anew":
-        await scene.ledger.bind(first, "t2", NOW)
+        await setup.ledger.bind(first, "t2", NOW)
     request = first.model_copy(update={"reserved_tokens": 1, **changes})
     assert (await tickets.take(request.tenant, [request], NOW)).granted == 1
-    outcomes = OutcomeGuard(scene.ledger, tickets=tickets)
+    outcomes = OutcomeGuard(setup.ledger, tickets=tickets)
     if at == "its stage":
-        await scene.worker(outcomes=outcomes).process(await scene.deliver(request))
+        await setup.worker(outcomes=outcomes).process(await setup.deliver(request))
     else:
-        await Publisher(scene.bus, outcomes, make(), scene.clock).send(to_caller(request, an_answer(request), NOW))
-    assert scene.calls == []
+        await Publisher(setup.bus, outcomes, make(), setup.clock).send(to_caller(request, an_answer(request), NOW))
+    assert setup.calls == []
     assert await redis.run(lambda connection: connection.zcard("ragbus:{flow}:tickets")) == left
 
 
@@ -126,21 +126,21 @@ async def test_an_outcome_that_is_filed_late_is_not_that_of_a_later_admission(re
 
 async def test_work_whose_id_belongs_to_another_question_does_not_get_its_outcome(redis: FailFastRedis) -> None:
     """Redis was away when it was admitted."""
-    scene, owner = WorkerFixture(redis), a_request(ask_digest="d")
-    await scene.ledger.decide(owner, an_answer(owner), delivered=True)
+    setup, owner = WorkerFixture(redis), a_request(ask_digest="d")
+    await setup.ledger.decide(owner, an_answer(owner), delivered=True)
     other = a_request(ask_digest="e", token="t2")
     for _ in range(2):
-        await scene.worker().process(await scene.deliver(other))
-        scene.bus._queue("retrieve").seen.clear()
-    [reply] = await scene.queued("answers")
+        await setup.worker().process(await setup.deliver(other))
+        setup.bus._queue("retrieve").seen.clear()
+    [reply] = await setup.queued("answers")
     assert (RequestOutcome.decode(reply.body).code, reply.message_id) == (Code.ID_REUSED, "r1/reply/t2")
-    assert scene.calls == []
+    assert setup.calls == []
     left = list[Envelope]()
 
     async def send(envelope: Envelope) -> None:
         left.append(envelope)
 
-    await OutcomeGuard(scene.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
+    await OutcomeGuard(setup.ledger).send(to_caller(other, an_answer(other, "mine"), NOW), send)
     [told] = left
     assert (told.message_id, told.decide) == ("r1/reply/t2", False)
 

@@ -85,12 +85,12 @@ class Full(MemoryBus):
 
 
 async def test_an_answer_that_is_too_large_is_cut_before_it_is_claimed(redis: FailFastRedis) -> None:
-    scene, request = WorkerFixture(redis), a_request()
-    scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 300_000), NOW)]
-    delivery = await scene.deliver(request)
-    await scene.worker().process(delivery)
-    [reply] = await scene.queued("answers")
-    said, entry = RequestOutcome.decode(reply.body), await scene.ledger.find(request.request_id)
+    setup, request = WorkerFixture(redis), a_request()
+    setup.result = lambda request: [to_caller(request, an_answer(request, "x" * 300_000), NOW)]
+    delivery = await setup.deliver(request)
+    await setup.worker().process(delivery)
+    [reply] = await setup.queued("answers")
+    said, entry = RequestOutcome.decode(reply.body), await setup.ledger.find(request.request_id)
     assert delivery.settled == "completed"
     assert (said.outcome, said.truncated) == (Outcome.ANSWERED, True)
     assert entry is not None
@@ -110,15 +110,15 @@ class Small(MemoryBus):
 async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
     redis: FailFastRedis, claimed: bool
 ) -> None:
-    scene, request = WorkerFixture(redis), a_request()
-    scene.bus = Small("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
-    scene.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
+    setup, request = WorkerFixture(redis), a_request()
+    setup.bus = Small("retrieve", "answers", "dead", clock=setup.clock, forward_dead_to="dead")
+    setup.result = lambda request: [to_caller(request, an_answer(request, "x" * 30_000), NOW)]
     if claimed:
-        await scene.ledger.decide(request, an_answer(request, "x" * 30_000))
-    delivery = await scene.deliver(request)
-    await scene.worker().process(delivery)
-    [reply] = await scene.queued("answers")
-    said, entry = RequestOutcome.decode(reply.body), await scene.ledger.find(request.request_id)
+        await setup.ledger.decide(request, an_answer(request, "x" * 30_000))
+    delivery = await setup.deliver(request)
+    await setup.worker().process(delivery)
+    [reply] = await setup.queued("answers")
+    said, entry = RequestOutcome.decode(reply.body), await setup.ledger.find(request.request_id)
     assert delivery.settled == "completed"
     assert (said.outcome, said.code, said.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
     assert entry is not None
@@ -135,19 +135,19 @@ class Brimful(MemoryBus):
 
 
 async def test_a_message_without_room_for_the_marks_of_a_retry_is_dead_lettered_as_that(redis: FailFastRedis) -> None:
-    scene = WorkerFixture(redis)
-    scene.bus = Brimful("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
-    scene.result = lambda _request: TryLater("not now")
-    await scene.worker().process(await scene.deliver())
-    [dead] = await scene.queued("dead")
+    setup = WorkerFixture(redis)
+    setup.bus = Brimful("retrieve", "answers", "dead", clock=setup.clock, forward_dead_to="dead")
+    setup.result = lambda _request: TryLater("not now")
+    await setup.worker().process(await setup.deliver())
+    [dead] = await setup.queued("dead")
     assert dead.dead_letter_reason == "PayloadTooLarge"
 
 
 async def test_an_answer_for_a_full_queue_comes_later(redis: FailFastRedis) -> None:
-    scene = WorkerFixture(redis)
-    scene.bus = Full("retrieve", "answers", "dead", clock=scene.clock, forward_dead_to="dead")
-    await scene.worker().process(await scene.deliver())
-    [copy] = await scene.queued("retrieve")
+    setup = WorkerFixture(redis)
+    setup.bus = Full("retrieve", "answers", "dead", clock=setup.clock, forward_dead_to="dead")
+    await setup.worker().process(await setup.deliver())
+    [copy] = await setup.queued("retrieve")
     assert copy.properties[ATTEMPT] == 2
     assert copy.scheduled_for is not None
     assert copy.scheduled_for >= NOW + FULL
@@ -264,9 +264,9 @@ class Told(SharedBreaker):
 async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up(
     redis: FailFastRedis, outcome: Outcome, times: int
 ) -> None:
-    scene, breaker = WorkerFixture(redis), Told(redis, "retrieve")
-    scene.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
-    await scene.worker(breaker=breaker).process(await scene.deliver())
+    setup, breaker = WorkerFixture(redis), Told(redis, "retrieve")
+    setup.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
+    await setup.worker(breaker=breaker).process(await setup.deliver())
     assert breaker.went_well == times
 
 

@@ -185,23 +185,23 @@ def test_a_copy_is_the_same_request_with_the_same_deadline_and_the_same_beginnin
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> WorkerFixture:
+def setup(redis: FailFastRedis) -> WorkerFixture:
     return WorkerFixture(redis)
 
 
-async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(scene: WorkerFixture) -> None:
+async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(setup: WorkerFixture) -> None:
     class Away(MemoryBus):
         async def send(self, message: Outgoing) -> None:
             raise BusUnavailable(message.queue)
 
-    delivery = await scene.deliver()
-    await scene.worker(bus=Away()).process(delivery)
+    delivery = await setup.deliver()
+    await setup.worker(bus=Away()).process(delivery)
     assert delivery.settled == "left"
-    scene.clock.now += LOCK
-    await scene.worker().process(await scene.take("retrieve"))
-    [reply] = await scene.queued("answers")
+    setup.clock.now += LOCK
+    await setup.worker().process(await setup.take("retrieve"))
+    [reply] = await setup.queued("answers")
     assert RequestOutcome.decode(reply.body).text == "24 days"
-    assert len(scene.calls) == 1
+    assert len(setup.calls) == 1
 
 
 LATE = NOW + timedelta(seconds=65)
@@ -239,9 +239,9 @@ def sentinels(ledger: Ledger) -> Consumer[Any]:
     async def settle(tenant: str, spending: str, tokens: int) -> None:
         """There is no budget."""
 
-    desk = OutcomeConsumer(ledger, Waiters(), settle, lambda: LATE)
+    outcomes = OutcomeConsumer(ledger, Waiters(), settle, lambda: LATE)
     return Consumer(
-        "outcomes", desk.decode, desk.handle, internal_identity, lambda task: task.request, after_deadline=True
+        "outcomes", outcomes.decode, outcomes.handle, internal_identity, lambda task: task.request, after_deadline=True
     )
 
 

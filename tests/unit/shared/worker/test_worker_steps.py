@@ -24,91 +24,91 @@ from tests.support.worker import WorkerFixture, an_answer
 
 
 @pytest.fixture
-def scene(redis: FailFastRedis) -> WorkerFixture:
+def setup(redis: FailFastRedis) -> WorkerFixture:
     return WorkerFixture(redis)
 
 
-async def test_the_result_is_sent_and_then_the_delivery_completed(scene: WorkerFixture) -> None:
-    delivery = await scene.deliver()
-    await scene.worker().process(delivery)
-    [reply] = await scene.queued("answers")
+async def test_the_result_is_sent_and_then_the_delivery_completed(setup: WorkerFixture) -> None:
+    delivery = await setup.deliver()
+    await setup.worker().process(delivery)
+    [reply] = await setup.queued("answers")
     assert (reply.message_id, reply.session_id, reply.correlation_id) == ("r1/reply", "s1", "c1")
     assert delivery.settled == "completed"
 
 
-async def test_nothing_is_completed_that_was_not_sent(scene: WorkerFixture) -> None:
-    delivery = await scene.deliver()
+async def test_nothing_is_completed_that_was_not_sent(setup: WorkerFixture) -> None:
+    delivery = await setup.deliver()
 
     class Away(MemoryBus):
         async def send(self, message: Outgoing) -> None:
             raise BusUnavailable(message.queue)
 
-    await scene.worker(bus=Away()).process(delivery)
+    await setup.worker(bus=Away()).process(delivery)
     assert delivery.settled == "left"
 
 
-async def test_a_redelivered_message_sends_no_second_outcome(scene: WorkerFixture) -> None:
-    await scene.worker().process(await scene.deliver())
-    scene.bus._queue("retrieve").seen.clear()
-    scene.bus._queue("answers").seen.clear()  # even if the broker forgot
-    await scene.worker().process(await scene.deliver())
-    assert len(await scene.queued("answers")) == 1
-    assert len(scene.calls) == 1
+async def test_a_redelivered_message_sends_no_second_outcome(setup: WorkerFixture) -> None:
+    await setup.worker().process(await setup.deliver())
+    setup.bus._queue("retrieve").seen.clear()
+    setup.bus._queue("answers").seen.clear()  # even if the broker forgot
+    await setup.worker().process(await setup.deliver())
+    assert len(await setup.queued("answers")) == 1
+    assert len(setup.calls) == 1
 
 
-async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(scene: WorkerFixture) -> None:
+async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(setup: WorkerFixture) -> None:
     request = a_request()
-    await scene.ledger.decide(request, an_answer(request, "from before"))
-    await scene.worker().process(await scene.deliver(request))
-    [reply] = await scene.queued("answers")
+    await setup.ledger.decide(request, an_answer(request, "from before"))
+    await setup.worker().process(await setup.deliver(request))
+    [reply] = await setup.queued("answers")
     assert RequestOutcome.decode(reply.body).text == "from before"
-    assert scene.calls == []
+    assert setup.calls == []
 
 
-async def test_the_first_outcome_that_is_claimed_wins(scene: WorkerFixture) -> None:
+async def test_the_first_outcome_that_is_claimed_wins(setup: WorkerFixture) -> None:
     request = a_request()
 
     def lose_the_race(request: Request) -> list[Envelope]:
         return [to_caller(request, an_answer(request, "late"), NOW)]
 
-    scene.result = lose_the_race
-    delivery = await scene.deliver(request)
+    setup.result = lose_the_race
+    delivery = await setup.deliver(request)
 
     class Slow(OutcomeGuard):
         """Looks before anybody has claimed, and is overtaken afterwards: the race, made certain."""
 
         async def known(self, request: Request) -> Entry | None:
-            await scene.ledger.decide(request, an_answer(request, "first"))
+            await setup.ledger.decide(request, an_answer(request, "first"))
             return None
 
-    known = scene.worker(outcomes=Slow(scene.ledger))
+    known = setup.worker(outcomes=Slow(setup.ledger))
     await known.process(delivery)
-    [reply] = await scene.queued("answers")
+    [reply] = await setup.queued("answers")
     assert RequestOutcome.decode(reply.body).text == "first"
 
 
-async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(scene: WorkerFixture) -> None:
-    scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
-    delivery = await scene.deliver()
-    await scene.worker().process(delivery)
-    [copy] = await scene.queued("retrieve")
+async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(setup: WorkerFixture) -> None:
+    setup.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
+    delivery = await setup.deliver()
+    await setup.worker().process(delivery)
+    [copy] = await setup.queued("retrieve")
     assert copy.message_id == "r1/retrieve/r1"
     assert copy.properties[ATTEMPT] == 2
     assert copy.scheduled_for == NOW + timedelta(seconds=5.5)  # half of a second's jitter
     assert delivery.settled == "completed"
 
 
-async def test_a_redelivered_message_stays_hidden_until_its_time(scene: WorkerFixture) -> None:
-    scene.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
-    await scene.worker().process(await scene.deliver())
-    inbox = scene.bus.inbox("retrieve")
+async def test_a_redelivered_message_stays_hidden_until_its_time(setup: WorkerFixture) -> None:
+    setup.result = lambda _request: TryLater("429", after=timedelta(seconds=5))
+    await setup.worker().process(await setup.deliver())
+    inbox = setup.bus.inbox("retrieve")
     assert await inbox.receive(timedelta(0)) is None
-    scene.clock.now += timedelta(seconds=6)
+    setup.clock.now += timedelta(seconds=6)
     again = await inbox.receive(timedelta(0))
     assert again is not None
-    await scene.worker().process(again)
-    assert [attempt for _, attempt in scene.calls] == [1, 2]
-    assert [message.message_id for message in await scene.queued("retrieve")] == ["r1/retrieve/r2"]
+    await setup.worker().process(again)
+    assert [attempt for _, attempt in setup.calls] == [1, 2]
+    assert [message.message_id for message in await setup.queued("retrieve")] == ["r1/retrieve/r2"]
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ async def test_a_redelivered_message_stays_hidden_until_its_time(scene: WorkerFi
     ],
 )
 async def test_what_no_redelivery_can_help_is_dead_lettered_at_the_first(
-    scene: WorkerFixture, failure: Exception, reason: str
+    setup: WorkerFixture, failure: Exception, reason: str
 ) -> None:
-    scene.result = lambda _request: failure
-    await scene.worker().process(await scene.deliver())
-    [dead] = await scene.queued("dead")
+    setup.result = lambda _request: failure
+    await setup.worker().process(await setup.deliver())
+    [dead] = await setup.queued("dead")
     assert (dead.dead_letter_reason, dead.dead_letter_source, dead.delivery_count) == (reason, "retrieve", 0)
 
 
@@ -140,24 +140,24 @@ async def test_what_no_redelivery_can_help_is_dead_lettered_at_the_first(
         (b"\x00" * 100, "SchemaInvalid"),
     ],
 )
-async def test_poison_is_dead_lettered_and_the_worker_goes_on(scene: WorkerFixture, body: bytes, reason: str) -> None:
-    await scene.worker().process(await scene.deliver(body=body))
-    [dead] = await scene.queued("dead")
+async def test_poison_is_dead_lettered_and_the_worker_goes_on(setup: WorkerFixture, body: bytes, reason: str) -> None:
+    await setup.worker().process(await setup.deliver(body=body))
+    [dead] = await setup.queued("dead")
     assert dead.dead_letter_reason == reason
     assert dead.dead_letter_description
-    assert scene.calls == []
+    assert setup.calls == []
 
 
-async def test_late_work_is_not_done(scene: WorkerFixture) -> None:
+async def test_late_work_is_not_done(setup: WorkerFixture) -> None:
     request = a_request(answer_by=NOW - timedelta(seconds=1))
-    await scene.worker().process(await scene.deliver(request))
-    [dead] = await scene.queued("dead")
+    await setup.worker().process(await setup.deliver(request))
+    [dead] = await setup.queued("dead")
     assert dead.dead_letter_reason == "DeadlineExceeded"
-    assert scene.calls == []
+    assert setup.calls == []
 
 
-async def test_work_stops_when_its_lock_is_lost(scene: WorkerFixture) -> None:
-    delivery = await scene.deliver()
+async def test_work_stops_when_its_lock_is_lost(setup: WorkerFixture) -> None:
+    delivery = await setup.deliver()
     cancelled = asyncio.Event()
 
     async def endless(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
@@ -174,39 +174,39 @@ async def test_work_stops_when_its_lock_is_lost(scene: WorkerFixture) -> None:
 
         @property
         def locked_until(self) -> datetime:
-            return scene.clock() + timedelta(milliseconds=30)
+            return setup.clock() + timedelta(milliseconds=30)
 
-    lost = Lost(scene.bus, "retrieve", delivery._held)
-    worker = scene.worker()
+    lost = Lost(setup.bus, "retrieve", delivery._held)
+    worker = setup.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
     await asyncio.wait_for(worker.process(lost), 300)
     assert cancelled.is_set()
     assert lost.settled == "left"
-    assert await scene.queued("answers") == []
+    assert await setup.queued("answers") == []
 
 
-async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(scene: WorkerFixture) -> None:
+async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(setup: WorkerFixture) -> None:
     """Nobody told it that the lock is lost: the machine stood still, and so did the renewals."""
-    delivery = await scene.deliver()
+    delivery = await setup.deliver()
 
     class Short(MemoryDelivery):
         @property
         def locked_until(self) -> datetime:
-            return scene.clock() + timedelta(milliseconds=500)
+            return setup.clock() + timedelta(milliseconds=500)
 
     async def paused(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         time.sleep(0.6)  # noqa: ASYNC251 - the whole process stands still
-        return [to_caller(task.request, an_answer(task.request), scene.clock())]
+        return [to_caller(task.request, an_answer(task.request), setup.clock())]
 
-    short = Short(scene.bus, "retrieve", delivery._held)
-    worker = scene.worker()
+    short = Short(setup.bus, "retrieve", delivery._held)
+    worker = setup.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, paused, internal_identity, worker.consumer.request)
     await asyncio.wait_for(worker.process(short), 300)
     assert short.settled == "left"
-    assert await scene.queued("answers") == []
+    assert await setup.queued("answers") == []
 
 
-async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_attempt(scene: WorkerFixture) -> None:
+async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_attempt(setup: WorkerFixture) -> None:
     started, stopping = asyncio.Event(), asyncio.Event()
 
     async def endless(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
@@ -215,21 +215,21 @@ async def test_what_does_not_fit_the_grace_period_is_handed_back_with_the_same_a
         return []
 
     envelope = to_retriever(a_request())
-    await scene.bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
-    worker = scene.worker()
+    await setup.bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
+    worker = setup.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, endless, internal_identity, worker.consumer.request)
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=0.05)))
     await asyncio.wait_for(started.wait(), 300)
     stopping.set()
     await asyncio.wait_for(running, 300)
-    [copy] = await scene.queued("retrieve")
+    [copy] = await setup.queued("retrieve")
     assert copy.properties[ATTEMPT] == 1
     assert copy.delivery_count == 0
     assert copy.message_id is not None
     assert copy.message_id.startswith("r1/retrieve/r0.")
 
 
-async def test_in_flight_work_is_bounded(scene: WorkerFixture) -> None:
+async def test_in_flight_work_is_bounded(setup: WorkerFixture) -> None:
     most, now, release = 0, 0, asyncio.Event()
 
     async def counting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
@@ -242,10 +242,10 @@ async def test_in_flight_work_is_bounded(scene: WorkerFixture) -> None:
 
     for number in range(6):
         envelope = to_retriever(a_request(request_id=f"r{number}"))
-        await scene.bus.send(
+        await setup.bus.send(
             Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
         )
-    worker = scene.worker(concurrency=2)
+    worker = setup.worker(concurrency=2)
     worker.consumer = Consumer("retrieve", worker.consumer.decode, counting, internal_identity, worker.consumer.request)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
@@ -253,25 +253,25 @@ async def test_in_flight_work_is_bounded(scene: WorkerFixture) -> None:
         await asyncio.sleep(0.01)
     assert worker.in_flight == 2
     release.set()
-    while await scene.queued("retrieve"):
+    while await setup.queued("retrieve"):
         await asyncio.sleep(0.01)
     stopping.set()
     await running
     assert most == 2
 
 
-async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: WorkerFixture) -> None:
+async def test_what_its_workers_may_have_died_of_is_worked_on_alone(setup: WorkerFixture) -> None:
     """Three of four came back three times; each of them has the worker for itself, whatever was there before it."""
     for number in range(4):
         envelope = to_retriever(a_request(request_id=f"r{number}"))
-        await scene.bus.send(
+        await setup.bus.send(
             Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id)
         )
         if number == 2:
             for _ in range(3):  # by workers that died
                 for _ in range(3):
-                    await scene.take("retrieve")
-                scene.clock.now += timedelta(seconds=61)
+                    await setup.take("retrieve")
+                setup.clock.now += timedelta(seconds=61)
     seen: dict[str, set[str]] = {}
     now: set[str] = set()
 
@@ -283,7 +283,7 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Worke
         now.remove(me)
         return []
 
-    worker = scene.worker()
+    worker = setup.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, noting, internal_identity)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
@@ -294,16 +294,16 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(scene: Worke
     assert [seen[f"r{number}"] for number in range(3)] == [{"r0"}, {"r1"}, {"r2"}]
 
 
-async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(scene: WorkerFixture) -> None:
+async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(setup: WorkerFixture) -> None:
     """It was there before, and may take longer than a lock: both are renewed meanwhile."""
     suspect, other = to_retriever(a_request(request_id="r1")), to_retriever(a_request(request_id="r2"))
-    await scene.bus.send(Outgoing("retrieve", suspect.message.encode(), "retrieve.v1", message_id="m1"))
+    await setup.bus.send(Outgoing("retrieve", suspect.message.encode(), "retrieve.v1", message_id="m1"))
     for _ in range(2):  # by workers that died
-        await scene.take("retrieve")
-        scene.clock.now += timedelta(seconds=61)
-    await scene.take("retrieve")
-    scene.clock.now += timedelta(seconds=40)
-    await scene.bus.send(Outgoing("retrieve", other.message.encode(), "retrieve.v1", message_id="m2"))
+        await setup.take("retrieve")
+        setup.clock.now += timedelta(seconds=61)
+    await setup.take("retrieve")
+    setup.clock.now += timedelta(seconds=40)
+    await setup.bus.send(Outgoing("retrieve", other.message.encode(), "retrieve.v1", message_id="m2"))
     begun: list[str] = []
     release = asyncio.Event()
 
@@ -313,13 +313,13 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(sce
             await release.wait()
         return []
 
-    worker = scene.worker()
+    worker = setup.worker()
     worker.consumer = Consumer("retrieve", worker.consumer.decode, noting, internal_identity)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     while not begun:
         await asyncio.sleep(0.01)
-    scene.clock.now += timedelta(seconds=21)  # the third lock ends, and r2's does not
+    setup.clock.now += timedelta(seconds=21)  # the third lock ends, and r2's does not
     while worker.in_flight < 2:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)  # for whoever would not wait
@@ -331,11 +331,11 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(sce
     await running
 
 
-async def test_without_redis_the_outcome_is_sent_all_the_same(scene: WorkerFixture) -> None:
-    scene.ledger = Ledger(FailFastRedis("redis://127.0.0.1:1/0"))
-    delivery = await scene.deliver()
-    await scene.worker().process(delivery)
-    assert len(await scene.queued("answers")) == 1
+async def test_without_redis_the_outcome_is_sent_all_the_same(setup: WorkerFixture) -> None:
+    setup.ledger = Ledger(FailFastRedis("redis://127.0.0.1:1/0"))
+    delivery = await setup.deliver()
+    await setup.worker().process(delivery)
+    assert len(await setup.queued("answers")) == 1
     assert delivery.settled == "completed"
 
 
