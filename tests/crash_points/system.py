@@ -188,7 +188,8 @@ class System:
         for worker in self.pool.workers.values():
             if worker.service == service and self.pool.is_alive(worker):
                 self._leaving.add(worker.name)
-                os.kill(worker.pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # a trap was quicker
+                    os.kill(worker.pid, signal.SIGTERM)
 
     # -- beside everything else
 
