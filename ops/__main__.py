@@ -1,4 +1,4 @@
-"""`python -m ops`, for whoever has no `ragbus` on PATH."""
+"""`python -m ops` is `ragbus`, for a shell without it on PATH."""
 
 from ops.main import app
 

@@ -13,7 +13,7 @@ from shared.access.callers import Callers
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = "tests/contracts/golden"
-# Folders in which nothing but generated files lies, so that what is no longer generated can be told.
+# Folders with generated files only, in which other files are left over.
 OWNED = (schemas.FOLDER, f"{examples.COMPOSE}/use_cases", examples.KUBERNETES)
 
 
@@ -37,14 +37,14 @@ def generate(root: Path) -> Files:
 
 
 def not_current(root: Path, wanted: Files) -> list[str]:
-    """The paths whose file is missing, differs, or is not generated any more."""
+    """The paths whose file is missing, differs, or is no longer generated."""
     differing = [path for path, text in wanted.items() if _read(root / path) != text]
     left_over = [path for path in _owned(root) if path not in wanted]
     return sorted(differing + left_over)
 
 
 def write(root: Path, wanted: Files) -> list[str]:
-    """Bring the files up to date; says which were not."""
+    """Bring the files up to date; returns the paths that changed."""
     changed = not_current(root, wanted)
     for path in changed:
         if path in wanted:

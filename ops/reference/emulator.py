@@ -24,7 +24,7 @@ def config(queues: Sequence[Queue]) -> dict[str, Any]:
     """The configuration; raises `ValueError` for more queues than the emulator has room for."""
     if len(queues) > MOST_QUEUES:
         raise ValueError(f"{len(queues)} queues, but the emulator takes at most {MOST_QUEUES}: list fewer callers")
-    # Whoever is forwarded to comes first, in case entities are created in the order of the file.
+    # The target of forwarding comes first, in case entities are created in the order of the file.
     targets = {queue.forward_dead_letters_to for queue in queues}
     ordered = sorted(queues, key=lambda queue: queue.name not in targets)
     return emulator_config(within_emulator(queue) for queue in ordered)

@@ -4,8 +4,8 @@
       - {container: handbook, prefix: "", tenant: larkfield, collection: handbook, groups: [employees, managers]}
       - {container: handbook, prefix: managers/, tenant: larkfield, collection: handbook, groups: [managers]}
 
-The longest prefix wins; a blob under no prefix is nobody's and is not indexed. A prefix is a folder: it ends with a
-slash, so that `hr/` has nothing to do with `hrx/`.
+The longest prefix wins; a blob under no prefix is not indexed. A prefix is a folder: it ends with a slash, so that
+`hr/` does not cover `hrx/`.
 
 A file must not get other readers because its path can be written in two ways. So these belong to no source, and are
 not indexed, whatever the lake makes of them:
@@ -31,7 +31,7 @@ _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 def fault_of_path(path: str) -> str | None:
-    """Why `path` is not the one name of a blob; None if it is."""
+    """Why `path` is not the one valid name of a blob; None if it is."""
     if not path.strip("/"):
         return "it is empty"
     if len(path) > _LONGEST_PATH:
@@ -95,7 +95,7 @@ class Sources(BaseModel):
         return read_yaml(path, cls, "sources file")
 
     def of(self, container: str, path: str) -> Source | None:
-        """The source that `path` belongs to, however it is written; none when that is not certain."""
+        """The source of `path`; None when it has none, or another spelling of the path has another source."""
         if fault_of_path(path):
             return None
         mine = [source for source in self.sources if source.container == container]
