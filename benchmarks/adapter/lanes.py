@@ -83,10 +83,15 @@ async def receivers(client: ServiceBusClient, stage: Stage, load: Load, count: i
     async with AsyncExitStack() as stack:
         sender = await stack.enter_async_context(client.get_queue_sender(stage.target))
         send = await stack.enter_async_context(_owned(sender))
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        for _ in range(count):
-            receiver = client.get_queue_receiver(stage.source, prefetch_count=prefetch, socket_timeout=QUICK)
-            tasks.create_task(receive(await stack.enter_async_context(receiver), send))
+        opened = [
+            await stack.enter_async_context(
+                client.get_queue_receiver(stage.source, prefetch_count=prefetch, socket_timeout=QUICK)
+            )
+            for _ in range(count)
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for receiver in opened:
+                tasks.create_task(receive(receiver, send))
 
 
 def lane(name: str, slots: int) -> Lane:
