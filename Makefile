@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos crash-points sabotage check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos crash-points mutation check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,8 +45,8 @@ chaos: $(VENV)/.dev          ## pull plugs on the whole system, then check what 
 crash-points: $(VENV)/.dev   ## kill each worker at each of its effects, then check (N= points, SEED=, ONLY=service)
 	@$(BIN)/python -m tests.crash_points $(if $(N),--points $(N)) $(SEEDED)
 
-sabotage: $(VENV)/.dev  ## plant faults, one at a time: does each turn a test red? (ONLY=name)
-	@$(BIN)/python -m tests.sabotage $(if $(ONLY),--only $(ONLY))
+mutation: $(VENV)/.dev       ## break the code in small ways: does a test notice? (N= mutants, SEED=, ONLY=name or module)
+	@$(BIN)/python -m tests.mutation $(if $(N),--sample $(N)) $(SEEDED)
 
 check: $(VENV)/.dev     ## format, lint, layers, strict types, generated files
 	@$(BIN)/ruff format --check .

@@ -16,6 +16,8 @@ from shared.redis import FailFastRedis
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# For mutants: the same few examples each time, so that a mutant is noticed or not whatever the day.
+settings.register_profile("mutation", settings.get_profile("busy"), max_examples=30, derandomize=True, database=None)
 
 
 @pytest.fixture(autouse=True)

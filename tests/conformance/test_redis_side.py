@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.answer_cache import AnswerCache, CachePartition, answer_key, normalise
-from shared.budget.bucket import Bucket
 from shared.budget.tenant import TenantBudget
 from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.request import ReplyTo
@@ -178,22 +177,6 @@ async def test_tenants_do_not_spend_each_others_tokens(redis: FailFastRedis) -> 
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     assert await budget.reserve("a", "r", 1_000) is None
     assert await budget.reserve("b", "r", 1_000) is None
-
-
-@given(
-    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 1_500), st.none() | st.integers(0, 1_500)), max_size=30)
-)
-def test_a_bucket_never_lends_and_never_overflows(steps: list[tuple[float, int, int | None]]) -> None:
-    bucket, now, spent = Bucket(1_000, 1_000, 0), 0.0, 0.0
-    for gap, tokens, actual in steps:
-        now += gap
-        bucket, wait = bucket.reserve(tokens, now)
-        if wait is None:
-            used = tokens if actual is None else min(actual, tokens)
-            bucket = bucket.correct(tokens, used)
-            spent += used
-        assert 0 <= bucket.level <= 1_000
-        assert spent <= 1_000 + now * 1_000 / 60 + 1e-6
 
 
 # -- the ledger

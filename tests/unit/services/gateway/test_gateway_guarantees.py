@@ -1,4 +1,4 @@
-"""Guarantees of the gateway that the sabotage suite (`tests/sabotage`) found nobody watching."""
+"""What the gateway promises whatever the broker, the clock and the body of an ask say."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Guarantees that the sabotage suite (`tests/sabotage`) found nobody watching. Where hours pass, they are virtual."""
+"""Guarantees over hours, which are virtual: locks, retries, archives and sentinels."""
 
 import asyncio
 from collections.abc import Sequence
