@@ -22,6 +22,13 @@ _ALSO = ("local", "ops", "examples", "deploy", "servicebus-local")
 # A test that a mutant makes hang is ended by the processor time that it used, not by the clock of a busy machine.
 _NOTICED = frozenset({"killed", "timeout", "segfault"})
 _RESULT = re.compile(r"^ +(\S+): (.+)$", re.MULTILINE)
+# mutmut reads its configuration from the folder it is in, so both run there.
+_NAMES = """
+import sys
+from pathlib import Path
+from mutmut.mutation.file_mutation import mutate_file_contents
+print(*mutate_file_contents(sys.argv[1], Path(sys.argv[1]).read_text()).mutant_names, sep="\\n")
+"""
 _SHOW = """
 import sys
 from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -120,11 +127,9 @@ def _configure(folder: Path, module: str) -> None:
 
 
 def _drawn(module: str, folder: Path, most: int, seed: int) -> list[str]:
-    from mutmut.mutation.file_mutation import mutate_file_contents  # heavy, and not needed to list what there is
-
-    names = mutate_file_contents(module, (folder / module).read_text()).mutant_names
+    names = _run(folder, sys.executable, "-c", _NAMES, module).split()
     dotted = module.removesuffix(".py").replace("/", ".")
-    return sorted(f"{dotted}.{name}" for name in random.Random(seed).sample(list(names), min(most, len(names))))
+    return sorted(f"{dotted}.{name}" for name in random.Random(seed).sample(names, min(most, len(names))))
 
 
 def _changes(folder: Path, names: Sequence[str]) -> list[str]:
