@@ -179,9 +179,9 @@ async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) 
 
 
 async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
-    await model.fail(chunk_latency=2)
+    await model.fail(chunk_latency=10)
     with pytest.raises(CallTimeout) as end:
-        await model.ask(within=timedelta(seconds=1))
+        await model.ask(within=timedelta(seconds=5))  # in the middle of it, on a busy machine too
     assert (await stopped(model))["chunks"] < 12
     assert end.value.used > 0
 
