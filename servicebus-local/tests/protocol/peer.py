@@ -95,6 +95,7 @@ class Peer:
         self.attached: set[str] = set()
         self.detached: dict[str, Error | None] = {}
         self.outcomes: dict[int, Outcome | None] = {}
+        self.last_delivery = 0  # its number, of those that the broker sent
         self.logged_in: bool | None = None
         self.closed: Error | None = None
         self._unread = b""
@@ -206,6 +207,7 @@ class Peer:
             self._partial[transfer.handle] = whole
         else:
             self.received[self._theirs[transfer.handle]].append(whole)
+            self.last_delivery = transfer.delivery_id or 0
 
 
 class Wire:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from servicebus_local.amqp.composites import Accepted, Rejected
-from servicebus_local.amqp.types import Array, Int, Symbol, Timestamp, Ulong, Uuid, encode
+from servicebus_local.amqp.composites import ACCEPTED, RELEASED, Accepted, Outcome, Rejected, Released
+from servicebus_local.amqp.performatives import Disposition
+from servicebus_local.amqp.types import Array, Int, Raw, Symbol, Timestamp, Uint, Ulong, Uuid, encode
 from servicebus_local.bus.access import Keys
 from servicebus_local.bus.clock import ManualClock, Timers
 from servicebus_local.bus.namespace import Namespace
@@ -401,6 +402,32 @@ def test_no_alarm_is_left_when_the_links_are_gone(bus: Bus) -> None:
     for event in wire.connection.lost():
         wire.container.handle(event)
     assert bus.timers.next_due() is None
+
+
+# --------------------------------------------------------------------------- outcomes
+
+
+@pytest.mark.parametrize(
+    ("state", "applied", "left"),
+    [(ACCEPTED, Accepted, 0), (RELEASED, Released, 1)],
+    ids=["accepted", "released"],
+)
+def test_an_outcome_is_applied_and_confirmed_as_what_it_was(
+    bus: Bus, state: bytes, applied: type[Outcome], left: int
+) -> None:
+    wire = bus.connect_for("q")
+    name = wire.peer.receive_from("q")
+    wire.peer.send(wire.peer.send_to("q"), BODY)
+    wire.carry()
+    assert len(wire.peer.received[name]) == 1
+    wire.peer.outcomes.clear()
+    wire.peer.received[name].clear()
+    number = wire.peer.last_delivery
+    wire.peer.write(Disposition(True, Uint(number), settled=False, state=Raw(state)))
+    wire.carry()
+    # Both are empty tuples, and so equal.
+    assert {each: type(outcome) for each, outcome in wire.peer.outcomes.items()} == {number: applied}
+    assert len(wire.peer.received[name]) == left  # what was released comes again
 
 
 # --------------------------------------------------------------------------- who gets an answer
