@@ -25,7 +25,9 @@ _AT_ONCE = 4
 _QUIET = 4.0
 # What follows a call that was paid until the ledger knows it.
 _TAKES = 3.0
-_EARLY = 2.0
+# A request is given up with less than this left: a second each for Retry-After, for the policy's margin, and because a
+# message lives for whole seconds.
+_EARLY = 3.0
 # Each effect on the breaker is died at so often in each moment: while it counts, opens and probes.
 _ROUNDS = 2
 # The longest pause of a breaker is 15 s, and what a dead probe leaves behind is waited for as long.

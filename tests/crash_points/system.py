@@ -205,7 +205,9 @@ class System:
     def judge_deaths(self) -> None:
         """A worker may end by a trap, and by being asked to leave; note what ended otherwise."""
         for death in self.pool.deaths:
-            left = "status 0;" in death and death.partition(" ")[0] in self._leaving
+            # One that has just been started is ended by the signal itself.
+            in_order = "status 0;" in death or f"status {-signal.SIGTERM};" in death
+            left = in_order and death.partition(" ")[0] in self._leaving
             if "status -9;" not in death and not left:
                 self.told.deaths.append(death)
         self.pool.deaths.clear()
