@@ -25,7 +25,7 @@ from shared.contracts.request import Turn
 from shared.redis import FailFastRedis
 
 # Raise it when cached entries are made in another way; earlier entries are then not found.
-FORM = 2
+FORM = 3
 
 # KEYS: entry, minimum, epoch, a uses-set per document
 # ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then path, version …

@@ -63,7 +63,7 @@ CORE = (
     Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1", "replay.v1")),
     Queue(BLOB_EVENTS, consumer="indexer", carries=("storage event",), forward_dead_letters_to=None),
     # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay. Work that was
-    # only was late it replaces by an `expired.v1` of its own, without the passages. Duplicate detection stays off,
+    # only late it replaces by an `expired.v1` of its own, without the passages. Duplicate detection stays off,
     # because it would drop the second dead letter of a replayed message.
     Queue(
         DEAD,

@@ -51,7 +51,7 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
         outcomes_unguarded=meter.create_counter(
             names.OUTCOMES_UNGUARDED,
-            description="outcomes sent without a claim in the ledger; the broker drops a second one",
+            description="outcomes sent that the ledger had not decided; the broker drops a second one",
         ),
         redis_up=meter.create_gauge(names.REDIS_UP, description="1 while Redis accepts our commands, else 0"),
         queue_connected=meter.create_gauge(

@@ -86,6 +86,8 @@ class Worker(Generic[Task]):
     publisher: Publisher = field(init=False)
     slots: Slots = field(init=False)
     _prefetch: Prefetch = field(init=False)
+    _prefetched: int = 0
+    """Up to how many messages are fetched ahead now."""
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
     _in_hand: dict[Delivery, float] = field(default_factory=dict)
     """What was not handled yet, and since when it is here, by the event loop's clock."""
@@ -112,11 +114,15 @@ class Worker(Generic[Task]):
                 if circuit is Circuit.OPEN:
                     # On an open link the broker may deliver a message that this worker would not read until its lock
                     # has ended.
+                    await self._give_back_what_was_prefetched(inbox)
                     await inbox.close()
-                    self._prefetch.stop()
                     await _pause(stopping, LOOK_AGAIN)
                     continue
-                delivery = await self._receive(inbox, stopping)
+                if circuit is Circuit.HALF_OPEN:
+                    # Nothing waits here, locked, behind the probe.
+                    await self._give_back_what_was_prefetched(inbox)
+                prefetch = self._prefetch.count if circuit is Circuit.CLOSED else 0
+                delivery = await self._receive(inbox, stopping, prefetch)
                 if delivery is None:
                     continue
                 self._probe = delivery if circuit is Circuit.HALF_OPEN else None
@@ -129,6 +135,7 @@ class Worker(Generic[Task]):
                         await asyncio.wait({task}, timeout=LOOK_AGAIN)
                         if self.breaker is not None:
                             await self.breaker.keep()
+            await self._give_back_what_was_prefetched(inbox)
             await self._drain(grace)
         finally:
             await inbox.close()
@@ -159,13 +166,15 @@ class Worker(Generic[Task]):
         return False
 
     async def _give_back_what_was_prefetched(self, inbox: Inbox) -> None:
-        if self._prefetch.count:
-            self._prefetch.stop()
+        self._prefetch.stop()
+        if self._prefetched:
+            self._prefetched = 0
             await inbox.close()
 
-    async def _receive(self, inbox: Inbox, stopping: asyncio.Event) -> Delivery | None:
+    async def _receive(self, inbox: Inbox, stopping: asyncio.Event, prefetch: int) -> Delivery | None:
+        self._prefetched = prefetch
         try:
-            delivery = await inbox.receive(LOOK, prefetch=self._prefetch.count)
+            delivery = await inbox.receive(LOOK, prefetch=prefetch)
         except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
             self.connected.clear()
             self.trouble = str(away) or repr(away)
@@ -192,11 +201,11 @@ class Worker(Generic[Task]):
         task.add_done_callback(ended)
         return task
 
-    def _handled(self, delivery: Delivery) -> None:
+    def _handled(self, delivery: Delivery, *, succeeded: bool = False) -> None:
         """Let the next delivery begin: it need not wait until this one's result is sent and settled."""
         self.slots.leave(delivery)
         since = self._in_hand.pop(delivery, None)
-        if since is not None:
+        if since is not None and succeeded:  # a failure may be quick where the work is not
             self._prefetch.worked(asyncio.get_running_loop().time() - since)
         self._freed.set()
 
@@ -284,7 +293,7 @@ class Worker(Generic[Task]):
                     return await self._finish(delivery, "known", task, known)
             lease.check()
             envelopes = await self._handle(task, request, delivery.message.attempt)
-            self._handled(delivery)
+            self._handled(delivery, succeeded=True)
             if self.breaker is not None and not _was_given_up(envelopes):
                 await self.breaker.succeeded()
             await send_in_order(envelopes, self.publisher.send, lease.check)

@@ -304,6 +304,23 @@ async def test_what_was_prefetched_goes_back_as_it_was_and_the_rest_can_still_be
     assert broker.messages("work") == []
 
 
+async def test_what_is_being_settled_while_the_receiver_closes_is_settled(broker: LocalBus, bus: ServiceBus) -> None:
+    """The SDK opens a receiver again that is closed under a settlement, which then fails."""
+    await send(bus, 16)
+    inbox = bus.inbox("work")
+    for prefetch in (8, 0):
+        taken = [await take(inbox, prefetch=prefetch) for _ in range(8)]
+        renewing = asyncio.create_task(taken[0].renew())
+        settling = [asyncio.create_task(each.complete()) for each in taken[1:]]
+        await asyncio.sleep(0)  # they have begun
+        await inbox.close()
+        await asyncio.gather(renewing, *settling)
+        await taken[0].complete()  # through a connection that is closed afterwards
+    assert broker.messages("work") == []
+    await bus.close()
+    await broker.wait_until(lambda: broker.connections.current == 0)
+
+
 async def test_prefetching_begins_and_ends_without_a_loss(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 9)
     inbox = bus.inbox("work")
@@ -351,6 +368,27 @@ async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another
         finally:
             await bus.close()
     assert broker.messages("work") == []
+
+
+async def test_with_two_connections_one_that_is_used_is_not_closed_and_another_queue_does_not_wait_for_ever(
+    broker: LocalBus,
+) -> None:
+    bus = ServiceBus(ServiceBusAddress(broker.connection_string + ";MaxConnections=2;"))
+    try:
+        await bus.send(Outgoing("work", b"1", "x"))
+        working, other = bus.inbox("work"), bus.inbox("other")
+        delivery = await take(working)
+        await working.close()
+        assert await other.receive(timedelta(seconds=0.1)) is None
+        await delivery.renew()
+        await delivery.complete()
+        await working.close()
+        await bus.send(Outgoing("other", b"1", "x"))
+        await (await take(other)).complete()
+    finally:
+        await bus.close()
+    assert broker.connections.peak <= 2
+    assert broker.messages("work") == broker.messages("other") == []
 
 
 async def test_with_two_connections_every_queue_has_its_turn(broker: LocalBus) -> None:

@@ -13,8 +13,8 @@ handed out before stay locked; they are settled and renewed by their lock token 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -37,14 +37,48 @@ LONGEST_TEXT = 4096
 CLOSE_TIMEOUT = 5.0
 
 
+class _Link:
+    """A receiver of the SDK, which is closed when nothing is being settled or renewed on it.
+
+    A settlement whose receiver is closed under it opens that receiver again and then fails (7.15), and the connection
+    stays.
+    """
+
+    def __init__(self, receiver: ServiceBusReceiver) -> None:
+        self.receiver = receiver
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @asynccontextmanager
+    async def using(self) -> AsyncIterator[ServiceBusReceiver]:
+        """Have it stay open meanwhile."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield self.receiver
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def close(self, within: float) -> None:
+        """Close it once it is not used, or after `within` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._unused.wait()
+        with suppress(Exception):
+            await asyncio.wait_for(self.receiver.close(), CLOSE_TIMEOUT)
+
+
 class SdkDelivery:
     """A message under lock."""
 
-    def __init__(self, inbox: "SdkInbox", raw: ServiceBusReceivedMessage, receiver: ServiceBusReceiver) -> None:
+    def __init__(self, inbox: "SdkInbox", raw: ServiceBusReceivedMessage, link: _Link) -> None:
         self._inbox = inbox
         self._raw = raw
-        self.receiver = receiver
-        """The receiver that it came with, which may be closed meanwhile."""
+        self.link = link
+        """The link that it came on, which may be closed meanwhile."""
         self.message: Received = from_sdk(inbox.queue, raw)
         # They are read now. A settlement looks there for a trace, and fails (7.15) when one is not ASCII.
         raw.application_properties = None
@@ -91,26 +125,29 @@ class SdkInbox:
         self._connections = connections
         self._settle_within = settle_within
         self._quiet = quiet
-        self._receiver: ServiceBusReceiver | None = None
+        self._link: _Link | None = None
         self._prefetch = 0
         self._opened = self._heard = 0.0
         self._failures = 0
         self._unsettled: set[SdkDelivery] = set()
         self._all_settled = asyncio.Event()
         self._all_settled.set()
-        # Settles what came with a receiver that is closed. It never receives: the SDK looks for a message by its number
-        # on the link, and two links may use the same numbers.
-        self._settler: ServiceBusReceiver | None = None
+        self._turn: asyncio.Task[None] | None = None  # waits for a connection, where they are limited
+        # Settles what came on a link that is closed, and lives no longer than that. It never receives: the SDK looks
+        # for a message by its number on the link, and two links may use the same numbers.
+        self._settler: _Link | None = None
         self._opening_settler = asyncio.Lock()
 
     async def receive(self, wait: timedelta, *, prefetch: int = 0) -> SdkDelivery | None:
         """The next delivery, or None after `wait`; see the port."""
         try:
             with translated(self.queue):
-                receiver = await self._open(prefetch)
-                got = await receiver.receive_messages(max_message_count=1, max_wait_time=wait.total_seconds())
+                link = await self._open(prefetch, wait.total_seconds())
+                if link is None:
+                    return None
+                got = await link.receiver.receive_messages(max_message_count=1, max_wait_time=wait.total_seconds())
                 if not got:
-                    await self._check_that_the_broker_is_there(receiver)
+                    await self._check_that_the_broker_is_there(link.receiver)
         except (BusUnavailable, UnknownQueue):
             self._failures += 1
             raise
@@ -118,24 +155,30 @@ class SdkInbox:
             return None
         self._failures = 0
         self._heard = asyncio.get_running_loop().time()
-        delivery = SdkDelivery(self, got[0], receiver)
+        delivery = SdkDelivery(self, got[0], link)
         self._unsettled.add(delivery)
         self._all_settled.clear()
         return delivery
 
     async def close(self) -> None:
-        """Stop receiving, and give back what was prefetched. Deliveries handed out can still be settled."""
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            await _close(receiver)
-            self._connections.end_receiving()
+        """Stop receiving, and give back what was prefetched. Deliveries handed out can still be settled.
+
+        Where connections are limited nothing is prefetched, and there is none to settle on but this: it stays open
+        until all is settled.
+        """
+        if self._turn is not None:
+            if self._turn.done():
+                self._connections.end_receiving()
+            self._turn.cancel()
+            self._turn = None
+        if not (self._connections.limited and self._unsettled):
+            await self._close_link()
 
     async def end(self) -> None:
         """Close everything: what was not settled goes back to the queue when its lock ends."""
         await self.close()
-        settler, self._settler = self._settler, None
-        if settler is not None:
-            await _close(settler)
+        await self._close_link()
+        await self._close_settler()
 
     # -- for its deliveries
 
@@ -145,17 +188,28 @@ class SdkInbox:
         try:
             with translated(self.queue):
                 async with limit:
-                    await how(await self._receiver_of(delivery))
+                    link = await self._link_of(delivery)
+                    async with link.using() as receiver:
+                        await how(receiver)
         finally:
             self.forget(delivery)
-            if limit.expired():
-                await self._replace_what_is_silent(delivery)
+            if limit.expired() and delivery.link is self._link:
+                # A peer that does not confirm a settlement will hardly deliver anything.
+                self._failures = REPLACE_AFTER
+            elif limit.expired() or all(each.link is self._link for each in self._unsettled):
+                await self._close_settler()
 
     async def renew(self, delivery: SdkDelivery, raw: ServiceBusReceivedMessage) -> datetime:
         """Lock `delivery` anew. Raises `LockLost`, `BusUnavailable`."""
-        with translated(self.queue):
-            receiver = await self._receiver_of(delivery)
-            return await receiver.renew_message_lock(raw, timeout=self._settle_within)
+        try:
+            with translated(self.queue):
+                link = await self._link_of(delivery)
+                async with link.using() as receiver:
+                    return await receiver.renew_message_lock(raw, timeout=self._settle_within)
+        except BusUnavailable:
+            if delivery.link is not self._link:
+                await self._close_settler()
+            raise
 
     def forget(self, delivery: SdkDelivery) -> None:
         """It will not be settled (any more)."""
@@ -163,56 +217,72 @@ class SdkInbox:
         if not self._unsettled:
             self._all_settled.set()
 
-    async def _replace_what_is_silent(self, delivery: SdkDelivery) -> None:
-        """A peer that does not confirm a settlement will hardly deliver anything, or confirm another."""
-        if delivery.receiver is self._receiver:
-            self._failures = REPLACE_AFTER
-        else:
-            settler, self._settler = self._settler, None
-            if settler is not None:
-                await _close(settler)
-
-    async def _receiver_of(self, delivery: SdkDelivery) -> ServiceBusReceiver:
-        if delivery.receiver is self._receiver:
-            return self._receiver
+    async def _link_of(self, delivery: SdkDelivery) -> _Link:
+        if delivery.link is self._link:
+            return self._link
+        if self._connections.limited:
+            raise BusUnavailable(f"{self.queue}: the connection that the message came on is closed")
         async with self._opening_settler:
             if self._settler is None:
-                self._settler = await self._opened_receiver(0)
+                self._settler = await self._opened_link(0)
             return self._settler
+
+    async def _close_settler(self) -> None:
+        settler, self._settler = self._settler, None
+        if settler is not None:
+            await settler.close(self._settle_within)
 
     # -- the link
 
-    async def _open(self, prefetch: int) -> ServiceBusReceiver:
-        """The receiver, which is replaced where it is broken, prefetches another number, or its turn is over."""
+    async def _open(self, prefetch: int, wait: float) -> _Link | None:
+        """The link, which is replaced where it is broken, prefetches another number, or its turn is over.
+
+        None: where connections are limited, this inbox did not get one within `wait` seconds.
+        """
         loop = asyncio.get_running_loop()
         if self._connections.limited:
-            # A second receiver to settle through would be one too many, so all is settled before this one closes.
-            prefetch = self._prefetch
-            if self._connections.is_awaited and loop.time() - self._opened > TURN:
-                await self._all_settled.wait()
-                await self.close()
+            # A second connection to settle through would be one too many, so all is settled before this one closes.
+            prefetch = 0
+            if self._link is not None and self._connections.is_awaited and loop.time() - self._opened > TURN:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._all_settled.wait()
+                if self._unsettled:
+                    return None
+                await self._close_link()
         if self._failures >= REPLACE_AFTER or prefetch != self._prefetch:
             self._failures = 0
-            await self.close()
-        if self._receiver is None:
-            await self._connections.begin_receiving()
+            await self._close_link()
+        if self._link is None:
+            if self._turn is None:
+                self._turn = asyncio.create_task(self._connections.begin_receiving())
+            await asyncio.wait({self._turn}, timeout=wait)
+            if not self._turn.done():
+                return None
+            self._turn = None
             try:
-                self._receiver, self._prefetch = await self._opened_receiver(prefetch), prefetch
+                self._link, self._prefetch = await self._opened_link(prefetch), prefetch
             except BaseException:
                 self._connections.end_receiving()
                 raise
             self._opened = self._heard = loop.time()
-        return self._receiver
+        return self._link
 
-    async def _opened_receiver(self, prefetch: int) -> ServiceBusReceiver:
-        receiver = self._make(prefetch)
+    async def _opened_link(self, prefetch: int) -> _Link:
+        link = _Link(self._make(prefetch))
         try:
             # Opened here, or a short first look would end before the link is up and count as a failure.
-            await receiver.__aenter__()
+            await link.receiver.__aenter__()
         except BaseException:
-            await _close(receiver)
+            await link.close(0)
             raise
-        return receiver
+        return link
+
+    async def _close_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close(self._settle_within)
+            self._connections.end_receiving()
 
     async def _check_that_the_broker_is_there(self, receiver: ServiceBusReceiver) -> None:
         """Raises `BusUnavailable` when nothing came for a while and the broker does not answer.
@@ -230,8 +300,3 @@ class SdkInbox:
             self._failures = REPLACE_AFTER
             raise
         self._heard = loop.time()
-
-
-async def _close(receiver: ServiceBusReceiver) -> None:
-    with suppress(Exception):
-        await asyncio.wait_for(receiver.close(), CLOSE_TIMEOUT)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
 from shared.worker.prefetch import MOST, SLOW, Prefetch
+from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.support.builders import NOW
 from tests.support.memory_bus import MemoryBus, MemoryDelivery, MemoryInbox
 from tests.support.virtual_time import in_no_time
@@ -83,12 +84,38 @@ class Noting(MemoryBus):
                 return await super().receive(wait)
 
             async def close(self) -> None:
-                noted.append("closed")
+                if noted[-1:] != ["closed"]:
+                    noted.append("closed")
 
         return Inbox(self, queue)
 
 
-async def play(*seconds: float, slots: int = 4, grace: float = 100, stop_after: float | None = None) -> Noting:
+class HalfOpenAfter(SharedBreaker):
+    """Closed for so many questions, and half open from then on, as a worker sees it that asks seldom."""
+
+    def __init__(self, asked: int) -> None:
+        self._left = asked
+
+    async def ask(self) -> Circuit:
+        self._left -= 1
+        return Circuit.CLOSED if self._left >= 0 else Circuit.HALF_OPEN
+
+    async def keep(self) -> None: ...
+
+    async def succeeded(self) -> None: ...
+
+    @property
+    def is_closed(self) -> bool:
+        return True
+
+
+async def play(
+    *seconds: float,
+    slots: int = 4,
+    grace: float = 100,
+    stop_after: float | None = None,
+    breaker: SharedBreaker | None = None,
+) -> Noting:
     """Work that takes so many seconds, one after the other, by a worker that then stops."""
     bus = a_bus(Noting)
     assert isinstance(bus, Noting)
@@ -103,7 +130,7 @@ async def play(*seconds: float, slots: int = 4, grace: float = 100, stop_after: 
 
     for number in range(len(seconds)):
         await post(bus, request_id=f"r{number}", answer_by=NOW + timedelta(hours=1))
-    stopping, worker = asyncio.Event(), replace(a_worker(bus, handle), concurrency=slots)
+    stopping, worker = asyncio.Event(), replace(a_worker(bus, handle), concurrency=slots, breaker=breaker)
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=grace)))
     if stop_after is not None:
         await asyncio.sleep(stop_after)
@@ -117,6 +144,11 @@ async def play(*seconds: float, slots: int = 4, grace: float = 100, stop_after: 
 def test_a_worker_whose_work_is_quick_has_as_many_fetched_ahead_as_it_has_other_slots() -> None:
     bus = in_no_time(play(*[0.01] * 60))
     assert bus.noted == [0, 3, "closed"]
+
+
+def test_nothing_waits_here_behind_a_probe() -> None:
+    bus = in_no_time(play(*[0.01] * 60, breaker=HalfOpenAfter(50)))
+    assert bus.noted == [0, 3, "closed", 0, "closed"]
 
 
 def test_a_worker_that_is_full_for_a_second_gives_back_what_was_fetched_ahead() -> None:
