@@ -39,7 +39,7 @@ test-all: test test-long     ## every test: these two, and all of servicebus-loc
 
 # N: how many of them; SEED: the same ones again; ONLY: of this one. Each prints its seed.
 SEEDED = $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
-chaos: $(VENV)/.dev          ## pull plugs on the whole system, then check what came of it (N=1000 requests, SEED=)
+chaos: $(VENV)/.dev          ## kill parts of the whole system at random, then check that nothing was lost (N=1000 requests, SEED=)
 	@$(BIN)/python -m tests.chaos --requests $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 crash-points: $(VENV)/.dev   ## kill each worker at each of its effects, then check (N= points, SEED=, ONLY=service)
