@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test test-unit test-ports test-system test-long test-all chaos crash-points mutation check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-faults test-long test-servicebus test-more test-all chaos crash-points mutation check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,27 +15,38 @@ demo: $(VENV)/.laptop   ## start everything here, index the handbook, ask, edit,
 up: $(VENV)/.laptop     ## start everything here and keep it running
 	@$(BIN)/ragbus up
 
-# Three processes side by side. Each collects, and so imports, only what is its own; more would do it all again.
-LANES  := test-unit test-ports test-system
+# Side by side, because most of the time they wait. Each process collects, and so imports, only what is its own.
+LANES  := test-unit test-ports test-system test-faults
+SYNC   := $(if $(filter output-sync,$(.FEATURES)),-Otarget)
 PYTEST := $(BIN)/python -m pytest -q
 test: $(VENV)/.dev      ## the tests, in minutes
 	@echo "$(LANES), side by side; each reports when it is done ..."
-	@$(MAKE) --no-print-directory -k -j3 $(if $(filter output-sync,$(.FEATURES)),-Otarget) $(LANES)
+	@$(MAKE) --no-print-directory -k -j4 $(SYNC) $(LANES)
 
 test-unit: $(VENV)/.dev      ## of them: the pure parts and the wire format, in a minute
 	@$(PYTEST) -m "not long" tests/unit tests/contracts tests/poison
 
 test-ports: $(VENV)/.dev     ## of them: every adapter and stand-in against its port's promises
-	@$(PYTEST) -m "not long" tests/conformance tests/protocol
+	@$(PYTEST) -m "not long" -n 2 tests/conformance tests/protocol
 
+# On a stack of their own: parts of it are killed, or replay what another test has left.
+FAULTS := $(addprefix tests/system/test_,crash_points.py pulling_plugs.py replay.py stack_lifecycle.py)
 test-system: $(VENV)/.dev    ## of them: the front door of the whole system
-	@$(PYTEST) -m "not long" tests/system
+	@$(PYTEST) -m "not long" $(addprefix --ignore=,$(FAULTS)) tests/system
+
+test-faults: $(VENV)/.dev    ## of them: killed parts, replays, start and stop of the whole system
+	@$(PYTEST) -m "not long" $(FAULTS)
 
 test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes longer
 	@$(PYTEST) -m long -n 3 tests/system
 
-test-all: test test-long     ## every test: these two, and all of servicebus-local's
+test-servicebus: $(VENV)/.dev ## all of servicebus-local's tests
 	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
+
+test-more: $(VENV)/.dev      ## these two, side by side
+	@$(MAKE) --no-print-directory -k -j2 $(SYNC) test-long test-servicebus
+
+test-all: test test-more     ## every test
 
 # N: how many of them; SEED: the same ones again; ONLY: of this one. Each prints its seed.
 SEEDED = $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))

@@ -25,7 +25,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "services/indexer/sources.py": ("tests/unit/shared/access/test_rights.py",),
     "services/retriever/deduplicate.py": ("tests/unit/services/retriever/test_deduplicate.py",),
     "shared/access/callers.py": ("tests/unit/shared/access/test_rights.py",),
-    "shared/access/scope.py": ("tests/unit/shared/access/test_rights.py",),
+    "shared/access/scope.py": ("tests/unit/shared/access/test_scope.py", "tests/unit/shared/access/test_rights.py"),
     "shared/budget/bucket.py": ("tests/unit/shared/budget/test_bucket.py",),
     "shared/circuit_breaker.py": (
         "tests/unit/shared/test_machine_circuit_breaker.py",
