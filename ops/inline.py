@@ -1,6 +1,6 @@
 """Runs a worker's handler on one message in this process, so that a breakpoint in the handler works.
 
-Prints what the worker would send. Redis is left out, so nothing is charged, cached or claimed; the model and Qdrant are
+Prints what the worker would send. Redis is left out, so nothing is charged, cached or decided; the model and Qdrant are
 called. A storage event is really indexed, which only makes the index match the lake.
 """
 

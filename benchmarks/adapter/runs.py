@@ -1,4 +1,4 @@
-"""One run of a lane: a broker, a proxy that delays, the lane behind it, and somebody who asks and counts."""
+"""One run of a lane: a broker, a proxy that delays, the lane behind it, and a caller that asks and counts."""
 
 import asyncio
 import json

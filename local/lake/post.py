@@ -11,7 +11,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from local.lake.events import Event
 
 _log = logging.getLogger("local.lake")
-_TRY = 5.0  # seconds; without it a silent peer hangs the SDK for ever
+_TRY = 5.0  # seconds; without it a silent peer hangs the SDK forever
 _WHOLE_SEND = 15.0  # opening takes half a second of fixed sleeps, so this only ends what is stuck
 _LONGEST_PAUSE = 5.0
 

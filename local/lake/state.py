@@ -36,7 +36,7 @@ def load(path: Path, container: str) -> State:
 
 
 def save(path: Path, state: State) -> None:
-    """Replace the file; whoever is killed meanwhile finds the old one or the new one, never half of one."""
+    """Replace the file at once: after a kill it is the old one or the new one, never half of one."""
     document = {
         "version": _VERSION,
         "container": state.container,

@@ -19,7 +19,7 @@ class Bucket:
 
     @classmethod
     def full(cls, per_minute: int, now: float) -> "Bucket":
-        """A bucket nobody has used yet."""
+        """A full bucket."""
         return cls(per_minute, float(per_minute), now)
 
     def refilled(self, now: float) -> "Bucket":

@@ -1,7 +1,7 @@
 """What becomes of the bytes of one direction of one connection. Pure: bytes in, bytes and an end out.
 
 open ──the byte of a fault is reached──▶ closed, reset     both ends hear of it
-  └────bytes are swallowed─────────────▶ dead              neither end hears anything any more
+  └────bytes are swallowed─────────────▶ dead              neither end receives anything
 """
 
 import random

@@ -52,7 +52,7 @@ class Proxy:
         self.peak = 0
         """How many were open at the same time, at most."""
         self.swallowed = {Direction.UP: 0, Direction.DOWN: 0}
-        """Bytes that went into a black hole: `DOWN` > 0 says that the target has answered and nobody heard it."""
+        """Bytes that went into a black hole. `DOWN` > 0: the target answered, and the client did not receive it."""
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` when the port cannot be had."""

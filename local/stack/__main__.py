@@ -26,7 +26,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--free-ports", action="store_true", help="take any free ports instead of the usual ones")
     parser.add_argument("--reset", action="store_true", help="forget data, logs and edited documents first")
     parser.add_argument("--workers", nargs="*", choices=SERVICES, default=SERVICES, help="which of our services to run")
-    parser.add_argument("--no-lake", action="store_true", help="nobody watches the documents")
+    parser.add_argument("--no-lake", action="store_true", help="do not watch the documents")
     return parser.parse_args(argv)
 
 

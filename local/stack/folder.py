@@ -40,7 +40,7 @@ class Folder:
         self._lock: TextIO | None = None
 
     def take(self) -> None:
-        """Make the folder ours until `release`, or until we die; raises `CannotStart` if it is somebody's."""
+        """Make the folder ours until `release`, or until we die; raises `CannotStart` if another stack uses it."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.fdopen(os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
         try:
@@ -92,7 +92,7 @@ class Folder:
             shutil.copytree(documents, half)
             half.rename(self.lake)
         self.lake.mkdir(exist_ok=True)
-        # An earlier version left them to everybody, and copied documents keep their modes.
+        # An earlier version let all users read them, and copied documents keep their modes.
         for ours in (self.data, self.logs, self.lake):
             _make_private(ours)
         if all(entry.name in _ENTRIES for entry in self.path.iterdir()):
@@ -118,7 +118,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Take `path` and what is in it from everybody but its owner; what links lead to is left alone."""
+    """Let only its owner read `path` and what is in it; the targets of links keep their modes."""
     if path.is_symlink():
         return
     for place in (path, *path.rglob("*")):

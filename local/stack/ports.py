@@ -34,7 +34,7 @@ def _in_use(taken: Sequence[str]) -> str:
 
 
 def free() -> Iterator[int]:
-    """Ports that nobody listens on, each once."""
+    """Ports that are free, each once."""
     given: set[int] = set()
     while True:
         port = random.randrange(_FREE_FROM, _FREE_TO)  # noqa: S311 - not a secret

@@ -122,7 +122,7 @@ def _sample(name: Json) -> edge.Sample:
 
 
 def _selectors(given: dict[str, Json], *, payload: bool) -> dict[str, Any]:
-    """Read what to return of each point; `payload` is what Qdrant returns when nobody asks."""
+    """Read what to return of each point; `payload` is what Qdrant returns by default."""
     return {
         "with_payload": _with_payload(given.get("with_payload", payload)),
         "with_vector": given.get("with_vector", False),

@@ -10,7 +10,7 @@ from ops.target import Target
 
 # Read by `ragbus`, the laptop's stack or tests, but by no worker.
 _OF_COMMANDS = (
-    *("RAGBUS_ADMIN_URL", "RAGBUS_API_KEY", "RAGBUS_FAILPOINTS", "RAGBUS_FOLDER", "RAGBUS_GATEWAY_URL"),
+    *("RAGBUS_ADMIN_URL", "RAGBUS_API_KEY", "RAGBUS_FOLDER", "RAGBUS_GATEWAY_URL"),
     *("RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_ENDPOINT_2", "RAGBUS_MODEL_KEY"),
 )
 _WANTED = "RAGBUS_CACHE_SECRET"

@@ -96,7 +96,7 @@ def read(config: Any, *, strict: bool = False) -> Topology:
 
 
 def duration(value: str) -> float:
-    """Turn an ISO 8601 duration into seconds; .NET's longest one means for ever."""
+    """Turn an ISO 8601 duration into seconds; .NET's longest one means without end."""
     match = _DURATION.fullmatch(value)
     if match is None:
         raise ConfigError(f"expected an ISO 8601 duration such as PT1M, found {value!r}")

@@ -35,7 +35,7 @@ def validate(namespace: Namespace, path: str, options: QueueOptions | TopicOptio
     """Refuse an entity that the emulator would not have, created or changed while the broker runs.
 
     Of the settings only the number of deliveries counts then: clients of its administration
-    create entities whose messages live for ever, and were not refused.
+    create entities whose messages never expire, and were not refused.
     """
     setting, lowest, highest = _BOUNDS["max_delivery_count"]
     if isinstance(options, QueueOptions) and not lowest <= options.max_delivery_count <= highest:

@@ -46,7 +46,7 @@ _BACKLOG: Final = 1024  # connections that may wait to be accepted; the kernel c
 _HIGH_WATER: Final = 1024 * 1024
 _OUTPUT_LIMIT: Final = 64 * 1024 * 1024
 _ALONE: Final = 0.0001  # seconds since the last commit; a connection that is read sooner shares this turn of the loop
-_FAILED: Final = Error("amqp:internal-error", "The broker cannot store anything any more, and ends.")
+_FAILED: Final = Error("amqp:internal-error", "The broker cannot store messages and stops.")
 _STOPPING: Final = Error("amqp:connection:forced", "The broker stops.")
 _PLAIN: Final = "; clients are told by UseDevelopmentEmulator=true in their connection string"
 _QUOTA_EXCEEDED: Final = Error("amqp:resource-limit-exceeded", "ConnectionsQuotaExceeded for the namespace.")

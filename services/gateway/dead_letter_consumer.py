@@ -134,7 +134,7 @@ class DeadLetterConsumer:
         request, now = dead.request, self._clock()
         if request is None:
             if not dead.is_told:
-                log.warning("dead.nobody_to_tell", reason=dead.reason, detail=dead.description)
+                log.warning("dead.unknown_caller", reason=dead.reason, detail=dead.description)
             return []
         outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
         # A bug's own words are for the operator, not for the caller.

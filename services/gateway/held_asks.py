@@ -112,7 +112,7 @@ class HeldAsks:
         """Get tickets for all waiting asks; try again after a moment when there are none left."""
         try:
             await self._serve_all(tenant, line)
-        finally:  # also after a bug: no ask may wait for ever
+        finally:  # also after a bug: no ask may wait forever
             _tell(line.asks, Verdict.ADMITTED)
 
     async def _serve_all(self, tenant: str, line: _Line) -> None:

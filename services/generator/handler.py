@@ -152,7 +152,7 @@ class Generator:
         except Cancelled as stopped:
             await self._budget.spend(request.tenant, request.spending, stopped.used)
             log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
-            # It is sent although it was decided elsewhere: whoever decided it may not have been able to send it.
+            # It is sent although it was decided elsewhere: the worker that decided it may have failed to send it.
             return [to_caller(request, cancelled(request, self._clock()), self._clock())]
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
             await self._ledger.decide(request, outcome)

@@ -2,7 +2,7 @@
 
     check(History(asked, replied, paid, interruptions, readers)) == []      # the delivery guarantee was kept
 
-A history is what the outside can see, so it does not matter who ran it: chaos, a failpoint, a system test. What is
+A history is what the outside can see, so it does not matter who ran it: chaos, crash points, a system test. What is
 asserted is `docs/explanation/delivery.md`:
 
     outcome     every accepted request has one, and no second one; none is there without a request

@@ -260,7 +260,7 @@ def _late(request: Request) -> RequestOutcome:
     return ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
 
 
-def test_one_outcome_leaves_whoever_dies_in_whatever_order(redis_url: str) -> None:
+def test_one_outcome_is_sent_whichever_worker_dies_and_when(redis_url: str) -> None:
     with asyncio.Runner() as runner:
         redis = Breakable(redis_url, timeout=10)
         try:

@@ -193,7 +193,7 @@ def _brief(args: list[Any]) -> str:
 
 
 def _name_of(source: str) -> str:
-    """What a script is called where it is written, `ledger.CLAIM`; its hash where that cannot be found."""
+    """What a script is called where it is written, `ledger.DECIDE`; its hash where that cannot be found."""
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith(("shared.", "services.")):
             for name, value in vars(module).items():

@@ -1,7 +1,7 @@
 """Kills its own process at one effect of one piece of work, where the driver says (`run.py`).
 
 An effect is one round trip to a peer: a message sent, a delivery settled, a Redis script, an HTTP call. Its name says
-what and to whom (`bus send retrieve.v1 to retrieve`, `redis ledger.CLAIM`, `models POST …/chat/completions`); nobody
+what and to whom (`bus send retrieve.v1 to retrieve`, `redis ledger.DECIDE`, `models POST …/chat/completions`); nobody
 lists the names. Whose work an effect belongs to is told by a mark that the driver puts into what it asks for.
 
     BEFORE        the process is killed, the peer heard nothing

@@ -26,8 +26,8 @@ from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import ATTEMPT, ENQUEUED_AT, BusUnavailable, LockLost, MessageTooLarge, QueueFull
 from shared.bus.servicebus.client import ServiceBus
-from shared.contracts.envelope import at_deadline
-from shared.ledger.ledger import Ledger
+from shared.contracts.envelope import Envelope, at_deadline
+from shared.ledger.ledger import Entry, Ledger
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.worker.lease import Lease, holding
 from shared.worker.outbox import life, retry_copy
@@ -215,7 +215,7 @@ def retry_at_once(post_init: Method, worker: Worker[Any]) -> None:
 
 @mutation(
     Worker.__post_init__,
-    "Each retry believes that it is the first, and a request is tried for ever.",
+    "Each retry believes that it is the first, and a request is retried without end.",
     _STEPS + "test_a_redelivered_message_stays_hidden_until_its_time",
 )
 def attempts_not_counted(post_init: Method, worker: Worker[Any]) -> None:
@@ -288,7 +288,7 @@ def effects_after_the_lock(check: Method, lease: Lease) -> None:
 
 @mutation(
     Worker.process,
-    "What was dead-lettered is gone once its caller was told: nobody can look at it or replay it.",
+    "What was dead-lettered is gone once its caller was told: it cannot be looked at or replayed.",
     _GUARANTEES + "test_a_dead_message_is_archived_with_what_it_died_of_and_not_completed",
     _ENDS + "test_a_dead_message_is_not_handed_back_as_a_living_one",
 )
@@ -475,7 +475,7 @@ async def given_up_is_a_success(process: Method, worker: Worker[Any], delivery: 
 @mutation(
     SharedBreaker.succeeded,
     "The model works again, and no worker calls it.",
-    _BREAKER + "test_a_probe_that_works_lets_everybody_receive",
+    _BREAKER + "test_a_probe_that_works_lets_every_worker_receive",
 )
 async def breaker_stays_open(succeeded: Method, breaker: SharedBreaker) -> None:
     """It stays as it is."""
@@ -496,16 +496,17 @@ async def ledger_knows_nothing(find: Method, ledger: Ledger, key: str) -> None:
 @mutation(
     Ledger.decide,
     "Two workers send two different outcomes.",
-    _STEPS + "test_the_first_outcome_that_is_claimed_wins",
+    _STEPS + "test_the_first_outcome_that_is_decided_wins",
 )
 async def last_decision_wins(decide: Method, ledger: Ledger, request: Any, answer: Any, **delivered: bool) -> Any:
-    return replace(await decide(ledger, request, answer, **delivered), answer=answer)
+    entry: Entry = await decide(ledger, request, answer, **delivered)
+    return replace(entry, answer=answer)
 
 
 @mutation(
     Ledger.decide,
-    "An outcome that the broker did not take counts as sent, and its caller waits for ever.",
-    _GUARANTEES + "test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next",
+    "An outcome that the broker did not take counts as sent, and its caller waits forever.",
+    _GUARANTEES + "test_an_outcome_that_was_not_sent_is_sent_by_the_next_worker",
 )
 async def noted_before_sent(decide: Method, ledger: Ledger, request: Any, answer: Any, **delivered: bool) -> Any:
     entry = await decide(ledger, request, answer, **delivered)
@@ -516,19 +517,20 @@ async def noted_before_sent(decide: Method, ledger: Ledger, request: Any, answer
 @mutation(
     Ledger.decide,
     "Two workers that come to an outcome for one request both send it.",
-    _GUARD + "test_what_somebody_else_has_sent_meanwhile_is_not_sent_again",
+    _GUARD + "test_what_another_worker_has_sent_meanwhile_is_not_sent_again",
 )
 async def sent_again(decide: Method, ledger: Ledger, request: Any, answer: Any, **delivered: bool) -> Any:
-    return replace(await decide(ledger, request, answer, **delivered), delivered=False)
+    entry: Entry = await decide(ledger, request, answer, **delivered)
+    return replace(entry, delivered=False)
 
 
 @mutation(
     OutcomeGuard.send,
     "A sentinel tells `expired` to a caller who has an answer.",
-    _GUARANTEES + "test_a_sentinel_tells_expired_to_nobody_who_has_an_answer",
+    _GUARANTEES + "test_a_sentinel_does_not_tell_expired_to_a_caller_who_has_an_answer",
 )
-async def outcome_not_decided(send: Method, guard: OutcomeGuard, envelope: Any, post: Method) -> Any:
-    return await send(guard, replace(envelope, claim=False), post)
+async def outcome_not_decided(send: Method, guard: OutcomeGuard, envelope: Envelope, post: Method) -> Any:
+    return await send(guard, replace(envelope, decide=False), post)
 
 
 @mutation(
@@ -563,7 +565,7 @@ async def redis_errors_not_translated(script: Method, redis: FailFastRedis, *wha
     _CANCELLED + "test_cancelled_work_is_not_done_and_its_caller_is_told_once",
 )
 async def tombstone_unseen(find: Method, ledger: Ledger, key: str) -> Any:
-    entry = await find(ledger, key)
+    entry: Entry | None = await find(ledger, key)
     return entry and replace(entry, cancelled=False)
 
 
@@ -592,7 +594,7 @@ async def cancelled_and_answered(decide: Method, ledger: Ledger, request: Any, a
 
 @mutation(
     Intake.take,
-    "A gateway that dies in between leaves a request that nobody watches.",
+    "A gateway that dies in between leaves a request without a sentinel.",
     _INTAKE + "test_the_sentinel_is_sent_before_the_work_it_guards",
 )
 async def sentinel_after_the_work(take: Method, intake: Intake, *asked: Any) -> Any:
@@ -602,7 +604,7 @@ async def sentinel_after_the_work(take: Method, intake: Intake, *asked: Any) -> 
 
 @mutation(
     Intake.take,
-    "When a stage is stopped, nobody tells the caller that its time is over.",
+    "When a stage is stopped, the caller is not told that its time is over.",
     _INTAKE + "test_the_sentinel_is_sent_before_the_work_it_guards",
 )
 async def no_sentinel(take: Method, intake: Intake, *asked: Any) -> Any:
@@ -616,7 +618,7 @@ async def no_sentinel(take: Method, intake: Intake, *asked: Any) -> Any:
     "tests/contracts/test_wire_ids.py::test_a_deadline_that_was_moved_has_a_sentinel_of_its_own",
 )
 def one_sentinel_for_all_deadlines(at_deadline: Method, request: Any) -> Any:
-    sentinel = at_deadline(request)
+    sentinel: Envelope = at_deadline(request)
     return replace(sentinel, message_id=f"{request.request_id}/deadline")
 
 
@@ -756,7 +758,7 @@ def tenant_from_the_body(arrival: Method, consumer: AskConsumer, message: Any) -
 
 
 class Anybody(str):
-    """A name that is everybody's."""
+    """A name that equals every other."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -774,7 +776,7 @@ class Anybody(str):
     f"{_GATEWAY}test_cancellation.py::test_what_is_not_this_callers_is_not_there",
 )
 async def outcomes_for_the_whole_tenant(find: Method, ledger: Ledger, key: str) -> Any:
-    entry = await find(ledger, key)
+    entry: Entry | None = await find(ledger, key)
     return entry and replace(entry, caller=Anybody())
 
 
@@ -808,7 +810,7 @@ async def adapter_does_not_wait(send: Method, bus: ServiceBus, message: Any) -> 
     async def quietly() -> None:
         try:
             await send(bus, message)
-        except Exception:  # noqa: BLE001 - nobody hears of it: that is the mutation
+        except Exception:  # noqa: BLE001 - the failure is not reported: that is the mutation
             return
 
     bus.__dict__.setdefault("_unheard", set()).add(asyncio.create_task(quietly()))

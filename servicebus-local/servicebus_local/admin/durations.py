@@ -1,6 +1,6 @@
 """Durations and moments as XML writes them, in ticks of 100 ns as .NET counts.
 
-`PT1M`, `P1DT2H3M4.5S`; .NET's longest duration, `P10675199DT2H48M5.4775807S`, means for ever. A
+`PT1M`, `P1DT2H3M4.5S`; .NET's longest duration, `P10675199DT2H48M5.4775807S`, means without end. A
 year has 365 days and a month 30, as in .NET's reading of a duration.
 """
 

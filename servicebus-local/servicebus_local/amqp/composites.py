@@ -20,7 +20,7 @@ class Error(NamedTuple):
     info: dict[Any, Any] | None = None
 
     def encoded(self) -> bytes:
-        """Encode all three fields: with fewer the SDK's send waits for ever."""
+        """Encode all three fields: with fewer the SDK's send never returns."""
         fields = [Symbol(self.condition), self.description, self.info]
         return b"\x00\x53\x1d" + encode_list(fields)
 

@@ -210,7 +210,7 @@ class Connection:
         self._to_replenish[waiting] = None
 
     def part(self, link: Link) -> None:
-        """Owe a link nothing any more: it is gone."""
+        """Drop what is owed to a link that is gone."""
         self.usage.remove(link)
         self._to_replenish.pop(link, None)
         self._flows_to_answer.pop(link, None)

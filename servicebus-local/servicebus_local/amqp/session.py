@@ -58,7 +58,7 @@ class SessionConnection(LinkConnection, Protocol):
         """Queue a performative; False if it is too long for the peer."""
 
     def part(self, link: Link) -> None:
-        """Owe a link nothing any more."""
+        """Drop what is owed to a link that is gone."""
 
     def forget(self, session: Session) -> None:
         """Take a session off its channels."""

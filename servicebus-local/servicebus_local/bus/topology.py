@@ -1,6 +1,6 @@
 """What can be said of entities before there are any: their options, their rights, their names.
 
-Durations are in seconds, `inf` for ever. The defaults are Azure's own, as its documentation of
+Durations are in seconds, `inf` without end. The defaults are Azure's own, as its documentation of
 the entities' properties gives them; the emulator's are in `servicebus_local.config`.
 """
 

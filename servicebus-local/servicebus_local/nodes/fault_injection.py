@@ -46,7 +46,7 @@ class FaultInjection(Protocol):
     """Whether to ask."""
 
     def intercept(self, peer: Peer, event: Event) -> bool:
-        """Look at an event before it is handled; tell whether that is not to be done any more."""
+        """See an event before it is handled; return whether a fault has consumed it."""
         ...
 
     def deliver(self, queue: Queue, link: OutgoingLink, token: bytes | None, send: Callable[[], None]) -> None:

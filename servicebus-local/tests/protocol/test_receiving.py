@@ -302,7 +302,7 @@ async def test_only_received_messages_can_be_settled(orders: QueueClient, settle
 
 
 @pytest.mark.parametrize("settlement", SETTLEMENTS)
-async def test_whoever_has_the_lock_token_may_settle(handlers: Handlers, settlement: str) -> None:
+async def test_any_holder_of_the_lock_token_may_settle(handlers: Handlers, settlement: str) -> None:
     """Another receiver's message is settled by $management, under its lock token."""
     await handlers.send("shared", "theirs")
     message = await one(handlers.shared)

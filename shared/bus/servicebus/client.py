@@ -34,7 +34,7 @@ class Patience:
     """How many seconds a peer that says nothing is waited for."""
 
     attempt: float = 5.0
-    """One attempt of an operation; without it a silent peer hangs a send or a link for ever."""
+    """One attempt of an operation; without it a silent peer hangs a send or a link forever."""
     send: float = 15.0
     """One send, all its attempts included; a silent peer must not hold a delivery for longer."""
     settle: float = 10.0

@@ -25,7 +25,7 @@ from tests.support.waiting import until
 from tests.support.worker import WorkerFixture, an_answer
 
 
-async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: FailFastRedis) -> None:
+async def test_what_another_worker_has_sent_meanwhile_is_not_sent_again(redis: FailFastRedis) -> None:
     ledger, request, left = Ledger(redis), a_request(), list[Envelope]()
 
     async def send(envelope: Envelope) -> None:
@@ -39,7 +39,7 @@ async def test_what_somebody_else_has_sent_meanwhile_is_not_sent_again(redis: Fa
     assert only.message == an_answer(request, "answer 0")
 
 
-async def test_an_outcome_that_is_filed_does_not_replace_the_claimed_one(redis: FailFastRedis) -> None:
+async def test_an_outcome_that_is_stored_late_does_not_replace_the_decided_one(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.decide(request, an_answer(request, "first"))
     await ledger.store(an_answer(request, "second"), "somebody", "else")

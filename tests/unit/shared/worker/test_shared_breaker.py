@@ -105,7 +105,7 @@ async def test_a_replica_that_starts_during_an_outage_does_not_receive(redis: Fa
     assert await a_breaker(redis, seconds).ask() is Circuit.OPEN
 
 
-async def test_a_probe_that_works_lets_everybody_receive(redis: FailFastRedis, seconds: Seconds) -> None:
+async def test_a_probe_that_works_lets_every_worker_receive(redis: FailFastRedis, seconds: Seconds) -> None:
     first, second = a_breaker(redis, seconds), a_breaker(redis, seconds)
     for _ in range(3):
         await first.failed("503")

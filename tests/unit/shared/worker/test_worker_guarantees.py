@@ -189,7 +189,7 @@ def setup(redis: FailFastRedis) -> WorkerFixture:
     return WorkerFixture(redis)
 
 
-async def test_an_outcome_that_did_not_leave_is_sent_by_whoever_comes_next(setup: WorkerFixture) -> None:
+async def test_an_outcome_that_was_not_sent_is_sent_by_the_next_worker(setup: WorkerFixture) -> None:
     class Away(MemoryBus):
         async def send(self, message: Outgoing) -> None:
             raise BusUnavailable(message.queue)
@@ -221,7 +221,7 @@ class Overtaken(OutcomeGuard):
 
 
 @pytest.mark.parametrize("when", ["before", "just before", "never"])
-async def test_a_sentinel_tells_expired_to_nobody_who_has_an_answer(redis: FailFastRedis, when: str) -> None:
+async def test_a_sentinel_does_not_tell_expired_to_a_caller_who_has_an_answer(redis: FailFastRedis, when: str) -> None:
     ledger, request, bus = Ledger(redis), a_request(), MemoryBus("outcomes", "answers", clock=lambda: LATE)
     if when == "before":
         await ledger.decide(request, an_answer(request))

@@ -65,7 +65,7 @@ async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(setup: W
     assert setup.calls == []
 
 
-async def test_the_first_outcome_that_is_claimed_wins(setup: WorkerFixture) -> None:
+async def test_the_first_outcome_that_is_decided_wins(setup: WorkerFixture) -> None:
     request = a_request()
 
     def lose_the_race(request: Request) -> list[Envelope]:
