@@ -30,6 +30,8 @@ class Arrival:
     """When it reached the broker, or the HTTP endpoint."""
     correlation_id: str | None = None
     reply_to: str | None = None
+    reply_queues: tuple[str, ...] = ()
+    """Where its outcome may go; empty: to the caller's own reply queues. Over HTTP it is `outcomes`."""
     reply_session: str | None = None
     time_to_live: timedelta | None = None
     answer_by: datetime | None = None
@@ -46,6 +48,11 @@ class Arrival:
     """Whether another ask can come with its id."""
     identity: str = ""
     """The request id, if it is known already; otherwise `message_id` determines it."""
+
+    @property
+    def own_reply_queues(self) -> tuple[str, ...]:
+        """The queues that its outcome may go to, at least one; the first is the default."""
+        return self.reply_queues or self.caller.reply_queues
 
     @property
     def is_replay(self) -> bool:
@@ -70,72 +77,15 @@ class Refused:
 
 
 def admit(ask: Ask, arrival: Arrival, use_cases: Mapping[str, UseCase], now: datetime) -> Admitted | Refused:
-    """Check everything that needs no other service."""
-    name = resolved(ask, arrival.caller)
+    """Check everything that needs no other service: rights, sizes, the deadline.
+
+    What is refused has a `Request` as well, so that its outcome can be addressed.
+    """
+    caller, name = arrival.caller, resolved(ask, arrival.caller)
     use_case = use_cases.get(name)
-    request = _request(ask, arrival, name, use_case, now)
-    refusal = _refusal(ask, arrival, name, use_case) or _too_heavy(request)
-    if refusal is not None:
-        return Refused(request, ending(request, Outcome.REFUSED, refusal[0], refusal[1], finished_at=now))
-    if request.is_late(now):
-        late = "the deadline had passed when the gateway read the ask"
-        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
-        return Refused(request, answer)
-    assert use_case is not None
-    return Admitted(request, use_case)
-
-
-def resolved(ask: Ask, caller: Caller) -> str:
-    """The name of the use case; empty when a caller with several names none."""
-    return ask.use_case or _only(caller)
-
-
-def bound_to(ask: Ask, caller: Caller) -> str:
-    """The digest that the id of `ask` is bound to."""
-    return ask_digest(ask, resolved(ask, caller), caller.groups)
-
-
-def reply_address(arrival: Arrival, request: str) -> ReplyTo:
-    """Where the caller is answered: the queue it asked for if it is its own, else its first."""
-    own = arrival.caller.reply_queues
-    queue = next((q for q in own if arrival.reply_to and q.lower() == _entity(arrival.reply_to)), own[0])
-    session = arrival.reply_session or request
-    return ReplyTo(queue=queue, session=session[:MAX_ID])
-
-
-def _refusal(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None) -> tuple[Code, str] | None:
-    if not name:
-        return Code.UNKNOWN_USE_CASE, f"name a use_case: one of {', '.join(arrival.caller.use_cases)}"
-    if use_case is None:
-        return Code.UNKNOWN_USE_CASE, f"there is no use case {name!r}"
-    if name not in arrival.caller.use_cases:
-        return Code.NOT_ALLOWED, f"{arrival.caller.name} may not use {name!r}"
-    if arrival.reply_to and _entity(arrival.reply_to) not in {q.lower() for q in arrival.caller.reply_queues}:
-        return (
-            Code.REPLY_TO_NOT_ALLOWED,
-            "reply_to is not one of this caller's reply queues; this outcome is in the first of them",
-        )
-    tokens = count_tokens(ask.question)
-    if tokens > use_case.question_tokens:
-        longest = use_case.question_tokens
-        return Code.QUESTION_TOO_LONG, f"the question has about {tokens} tokens, {longest} are allowed; shorten it"
-    return None
-
-
-def _too_heavy(request: Request) -> tuple[Code, str] | None:
-    size = weight(request)
-    if size <= LARGEST_REQUEST:
-        return None
-    most = LARGEST_REQUEST // 1024
-    said = f"question and conversation take {size // 1024} KiB as JSON, {most} are allowed; shorten the conversation"
-    return Code.PAYLOAD_TOO_LARGE, said
-
-
-def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, now: datetime) -> Request:
-    caller = arrival.caller
     protocol = "http" if arrival.over_http else ""
     identity = arrival.identity or request_id(caller.tenant, caller.name, arrival.message_id, protocol)
-    return Request(
+    request = Request(
         request_id=identity,
         tenant=caller.tenant,
         caller=caller.name,
@@ -152,9 +102,68 @@ def _request(ask: Ask, arrival: Arrival, name: str, use_case: UseCase | None, no
         ask_digest=bound_to(ask, caller),
         token=arrival.token,
     )
+    refusal = _refusal(request, arrival, use_case)
+    if refusal is not None:
+        code, why = refusal
+        return Refused(request, ending(request, Outcome.REFUSED, code, why, finished_at=now))
+    if request.is_late(now):
+        late = "the deadline had passed when the gateway read the ask"
+        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
+        return Refused(request, answer)
+    assert use_case is not None
+    return Admitted(request, use_case)
+
+
+def resolved(ask: Ask, caller: Caller) -> str:
+    """The name of the use case; empty when a caller with several names none."""
+    return ask.use_case or (caller.use_cases[0] if len(caller.use_cases) == 1 else "")
+
+
+def bound_to(ask: Ask, caller: Caller) -> str:
+    """The digest that the id of `ask` is bound to."""
+    return ask_digest(ask, resolved(ask, caller), caller.groups)
+
+
+def reply_address(arrival: Arrival, request: str) -> ReplyTo:
+    """Where the caller is answered: the queue it asked for if it is its own, else its first.
+
+    The session is the one it asked for, else the id of its `request`.
+    """
+    own = arrival.own_reply_queues
+    queue = next((q for q in own if arrival.reply_to and q.lower() == _entity(arrival.reply_to)), own[0])
+    session = arrival.reply_session or request
+    return ReplyTo(queue=queue, session=session[:MAX_ID])
+
+
+def _refusal(request: Request, arrival: Arrival, use_case: UseCase | None) -> tuple[Code, str] | None:
+    """Why the caller may not ask this, with a sentence for it; None: it may."""
+    caller, name = arrival.caller, request.use_case
+    if not name:
+        return Code.UNKNOWN_USE_CASE, f"name a use_case: one of {', '.join(caller.use_cases)}"
+    if use_case is None:
+        return Code.UNKNOWN_USE_CASE, f"there is no use case {name!r}"
+    if name not in caller.use_cases:
+        return Code.NOT_ALLOWED, f"{caller.name} may not use {name!r}"
+    if arrival.reply_to and _entity(arrival.reply_to) not in {q.lower() for q in arrival.own_reply_queues}:
+        return (
+            Code.REPLY_TO_NOT_ALLOWED,
+            "reply_to is not one of this caller's reply queues; this outcome is in the first of them",
+        )
+    tokens, longest = count_tokens(request.question), use_case.question_tokens
+    if tokens > longest:
+        return Code.QUESTION_TOO_LONG, f"the question has about {tokens} tokens, {longest} are allowed; shorten it"
+    size, most = weight(request), LARGEST_REQUEST
+    if size > most:
+        return (
+            Code.PAYLOAD_TOO_LARGE,
+            f"question and conversation take {size // 1024} KiB as JSON, {most // 1024} are allowed; shorten the "
+            "conversation",
+        )
+    return None
 
 
 def _answer_by(arrival: Arrival, use_case: UseCase | None, now: datetime) -> datetime:
+    """The deadline: what the caller asked for, inside what its use case allows."""
     if use_case is None:
         return now + timedelta(seconds=60)
     asked = arrival.time_to_live
@@ -162,10 +171,6 @@ def _answer_by(arrival: Arrival, use_case: UseCase | None, now: datetime) -> dat
     due = min(arrival.at + allowed, now + timedelta(seconds=use_case.deadline.longest))
     # A property may be forged, so it can shorten the deadline but not extend it.
     return due if arrival.answer_by is None else min(due, arrival.answer_by)
-
-
-def _only(caller: Caller) -> str:
-    return caller.use_cases[0] if len(caller.use_cases) == 1 else ""
 
 
 def _entity(reply_to: str) -> str:

@@ -87,11 +87,11 @@ class HttpEndpoint:
         now, until = self._clock(), asyncio.get_running_loop().time() + wait
         token = uuid.uuid4().hex
         arrival = Arrival(
-            # The reply queue of HTTP is ours, whatever reply queues the caller has for its messages.
-            caller=caller.model_copy(update={"reply_queues": (OUTCOMES,)}),
+            caller=caller,
             message_id=f"http/{key or token}",
             at=now,
             correlation_id=key,
+            reply_queues=(OUTCOMES,),
             time_to_live=timedelta(seconds=deadline) if deadline else None,
             admitted_by=now + timedelta(seconds=max(wait, SHORTEST_HOLD)),
             token=token,

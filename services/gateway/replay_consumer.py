@@ -39,49 +39,47 @@ class ReplayConsumer:
 
     def decode(self, message: Received) -> Replay:
         """The request to admit; raises `Unprocessable`."""
-        return Replay(_read(message, self._callers))
+        request = ReplayRequest.decode(message.body).request
+        if not request.rerun:
+            return Replay(None)
+        if not is_run(request.run):
+            raise Unprocessable(Reason.SCHEMA_INVALID, f"run: {request.run[:32]!r} is not p{{n}}; use `ragbus replay`")
+        # Validate it like an ask's body, because today's limits may differ.
+        ask = Ask.decode(
+            Ask.model_construct(
+                question=request.question, conversation=request.conversation, use_case=request.use_case
+            ).encode()
+        )
+        at = message.enqueued_at or request.accepted_at
+        arrival = Arrival(
+            caller=self._caller(request),
+            message_id=request.request_id,
+            identity=request.request_id,
+            at=at,
+            correlation_id=request.correlation_id,
+            reply_to=request.reply_to.queue,
+            # An HTTP caller is answered over HTTP again, whatever reply queues it has for its messages.
+            reply_queues=(OUTCOMES,) if request.reply_to.queue == OUTCOMES else (),
+            reply_session=request.reply_to.session,
+            time_to_live=message.time_to_live,
+            answer_by=when(message.properties.get(ANSWER_BY)),
+            run=request.run,
+            rerun=True,
+            # It must not delay the outcomes on this queue: without a ticket soon, the run is refused.
+            admitted_by=at + TICKET_WITHIN,
+            token=token_of(message),
+        )
+        return Replay(IncomingRequest(ask, arrival))
 
     async def handle(self, replay: Replay, attempt: int = 1) -> Sequence[Envelope]:
         """Answer at once, or pass the work on."""
         return await self._ask_consumer.handle(replay.incoming, attempt) if replay.incoming is not None else []
 
-
-def _read(message: Received, callers: Callers) -> IncomingRequest | None:
-    request = ReplayRequest.decode(message.body).request
-    if not request.rerun:
-        return None
-    if not is_run(request.run):
-        raise Unprocessable(Reason.SCHEMA_INVALID, f"run: {request.run[:32]!r} is not p{{n}}; use `ragbus replay`")
-    caller = _caller(request, callers)
-    # Validate it like an ask's body, because today's limits may differ.
-    asked = Ask.model_construct(
-        question=request.question, conversation=request.conversation, use_case=request.use_case
-    ).encode()
-    at = message.enqueued_at or request.accepted_at
-    arrival = Arrival(
-        caller=caller,
-        message_id=request.request_id,
-        identity=request.request_id,
-        at=at,
-        correlation_id=request.correlation_id,
-        reply_to=request.reply_to.queue,
-        reply_session=request.reply_to.session,
-        time_to_live=message.time_to_live,
-        answer_by=when(message.properties.get(ANSWER_BY)),
-        run=request.run,
-        rerun=True,
-        # It must not delay the outcomes on this queue: without a ticket soon, the run is refused.
-        admitted_by=at + TICKET_WITHIN,
-        token=token_of(message),
-    )
-    return IncomingRequest(Ask.decode(asked), arrival)
-
-
-def _caller(request: Request, callers: Callers) -> Caller:
-    found = next((one for one in callers.callers if (one.tenant, one.name) == (request.tenant, request.caller)), None)
-    if found is None:
+    def _caller(self, request: Request) -> Caller:
+        """The caller of `request` with today's rights; raises `Unprocessable` when it is no longer configured."""
+        for caller in self._callers.callers:
+            if (caller.tenant, caller.name) == (request.tenant, request.caller):
+                return caller
         raise Unprocessable(
             Reason.UNAUTHORIZED, f"callers.yaml no longer has caller {request.caller} of {request.tenant}"
         )
-    # Replies over HTTP are ours to file, whatever reply queues the caller has for its messages.
-    return found.model_copy(update={"reply_queues": (OUTCOMES,)}) if request.reply_to.queue == OUTCOMES else found
