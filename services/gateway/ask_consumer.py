@@ -98,13 +98,16 @@ class AskConsumer:
         )
 
     def identify(self, message: Received) -> Identity:
-        """The identity that the copies of `message` share."""
+        """The identity that the copies of `message` share: its id, and the deadline that it carries or lives to."""
         caller = self._callers.at_queue(message.queue)
         name = (caller.tenant, caller.name) if caller else ("", message.queue)
         # A repeat is retried under ids of its own, or its queue would take them for those of the first.
         stage = "cancel" if message.subject == Cancel.kind else f"ask/{token_of(message)}"
         base = stage_id(request_id(*name, origin(message)), stage, run_of(message))
-        return Identity(base, origin(message), self._deadline(message))
+        deadline, life = when(message.properties.get(ANSWER_BY)), message.time_to_live
+        if deadline is None and message.enqueued_at is not None and life is not None and life < NOT_A_DEADLINE:
+            deadline = message.enqueued_at + life
+        return Identity(base, origin(message), deadline)
 
     async def handle(self, incoming: IncomingRequest, attempt: int = 1) -> Sequence[Envelope]:
         """Answer at once, or pass the work on."""
@@ -125,13 +128,6 @@ class AskConsumer:
                 return [to_caller(request, answer, self._clock())]
             case _:
                 return taken.envelopes
-
-    def _deadline(self, message: Received) -> datetime | None:
-        said = when(message.properties.get(ANSWER_BY))
-        life = message.time_to_live
-        if said is not None or life is None or life >= NOT_A_DEADLINE or message.enqueued_at is None:
-            return said
-        return message.enqueued_at + life
 
 
 def run_of(message: Received) -> str:

@@ -90,7 +90,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
-            self._discard(len(data))
+            self._spare -= len(data)
+            if self._spare < 0:
+                self.transport.abort()
             return
         self._headers_ended = False
         try:
@@ -142,7 +144,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_framing()
         caller = self._caller = self._guard.authenticate(self.headers)
-        self._check_target()
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            raise Problem(HTTPStatus.BAD_REQUEST, "send a path as the request target; this server is not a proxy")
         if self.parser.should_upgrade():
             self._offers_upgrade = True  # see _feed
             return
@@ -230,10 +233,6 @@ class Connection(HttpToolsProtocol):
         if codings and (codings != [b"chunked"] or version == "1.0"):
             raise Problem(HTTPStatus.BAD_REQUEST, "the only supported Transfer-Encoding is chunked, in HTTP/1.1")
 
-    def _check_target(self) -> None:
-        if not self.url.startswith(b"/") or b"#" in self.url:
-            raise Problem(HTTPStatus.BAD_REQUEST, "send a path as the request target; this server is not a proxy")
-
     def _too_large(self) -> Problem:
         detail = f"the body is larger than {self._limits.body} bytes"
         return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, Code.PAYLOAD_TOO_LARGE)
@@ -319,11 +318,6 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._wait((LINGER_CALLER if self._caller else LINGER_STRANGER)[0], self.transport.abort)
-
-    def _discard(self, size: int) -> None:
-        self._spare -= size
-        if self._spare < 0:
-            self.transport.abort()
 
 
 def _too_many_headers() -> Problem:

@@ -50,7 +50,7 @@ _WORK: dict[str, type[RetrievePassages] | type[GenerateAnswer]] = {
 }
 _LATE = frozenset({Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED})
 # The outcome for each reason. A caller may try again after a failure of time or of ours.
-_TOLD: dict[str, tuple[Outcome, Code, bool]] = {
+_OUTCOMES: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
     Reason.SCHEMA_UNSUPPORTED: (Outcome.FAILED, Code.SCHEMA_UNSUPPORTED, False),
     Reason.UNAUTHORIZED: (Outcome.REFUSED, Code.UNAUTHORIZED, False),
@@ -62,7 +62,7 @@ _TOLD: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.TTL_EXPIRED: (Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, True),
     Reason.MAX_DELIVERY_COUNT: (Outcome.FAILED, Code.CRASHED, True),
 }
-_UNKNOWN = (Outcome.FAILED, Code.CRASHED, True)
+_UNKNOWN_REASON = (Outcome.FAILED, Code.CRASHED, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class DeadMessage:
     request: Request | None
     reason: str
     description: str
-    remains: ExpiredRequest | ArchiveInPlace | None = None
+    archived: ExpiredRequest | ArchiveInPlace | None = None
     """What is archived; None: nothing."""
     is_ask: bool = False
     """Whether it is a caller's ask, and not internal work. An unreadable one has no `ask_digest`."""
@@ -123,8 +123,10 @@ class DeadLetterConsumer:
             # Where it died decides how it is read: on a caller's own queue a subject and a body prove nothing.
             if message.dead_letter_source not in OURS:
                 kept = ArchiveInPlace(reason, description)
-                return DeadMessage(self._of_ask(message), reason, description, kept, is_ask=True)
-            return DeadMessage(self._of_work(message), reason, description, _remains(message, reason, description))
+                return DeadMessage(self._request_of_ask(message), reason, description, kept, is_ask=True)
+            return DeadMessage(
+                self._request_of_work(message), reason, description, _archived(message, reason, description)
+            )
         except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
             log.warning("dead.unreadable", detail=repr(unreadable))
             return DeadMessage(None, reason, description, ArchiveInPlace(reason, description))
@@ -136,7 +138,7 @@ class DeadLetterConsumer:
             if not dead.is_told:
                 log.warning("dead.unknown_caller", reason=dead.reason, detail=dead.description)
             return []
-        outcome, code, retryable = _TOLD.get(dead.reason, _UNKNOWN)
+        outcome, code, retryable = _OUTCOMES.get(dead.reason, _UNKNOWN_REASON)
         # A bug's own words are for the operator, not for the caller.
         message = (
             "an internal error occurred; the operator has its traceback"
@@ -144,26 +146,27 @@ class DeadLetterConsumer:
             else dead.description
         )
         answer = ending(request, outcome, code, message, retryable=retryable, finished_at=now)
-        told = await self._for_ask(request, answer, now) if dead.is_ask else to_caller(request, answer, now)
-        bound = told.request if told is not None and told.decide else None
-        if bound is not None:
-            await self._correct_budget(bound.tenant, bound.spending, 0)
+        told = await self._outcome_of_ask(request, answer, now) if dead.is_ask else to_caller(request, answer, now)
+        if told is None:
+            return []
+        if told.decide and told.request is not None:
+            await self._correct_budget(told.request.tenant, told.request.spending, 0)
             if dead.is_ask:  # the ticket of work is returned with its outcome, which shows how long it took
-                await self._release(bound)
-        return [told] if told is not None else []
+                await self._release(told.request)
+        return [told]
 
     def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
         """What is archived of a dead letter, given the ledger's entry of a request that has ended."""
-        if not isinstance(dead.remains, ExpiredRequest):
-            return dead.remains
+        if not isinstance(dead.archived, ExpiredRequest):
+            return dead.archived
         answer = known.answer if known is not None else None
         ended_otherwise = answer is not None and answer.outcome is not Outcome.EXPIRED
-        if known is not None and (ended_otherwise or known.is_past(dead.remains.request)):
+        if known is not None and (ended_otherwise or known.is_past(dead.archived.request)):
             # Another copy of the work was in time, the request was cancelled, or it was admitted again.
             return None
-        return to_archive(dead.remains)
+        return to_archive(dead.archived)
 
-    async def _for_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
+    async def _outcome_of_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
         """What the sender of a dead-lettered ask is told; None: it was told before. `answer`: how the ask failed."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
         # It is an operator's replay; the caller was told the first time.
@@ -188,7 +191,7 @@ class DeadLetterConsumer:
             return to_one_ask(request, repeated(entry.answer, now), request.token, now, again=True)
         return alone
 
-    def _of_work(self, message: Received) -> Request | None:
+    def _request_of_work(self, message: Received) -> Request | None:
         """The request that our own dead work was for."""
         kind = _INTERNAL.get(message.subject or "")
         if kind is None:
@@ -202,7 +205,7 @@ class DeadLetterConsumer:
         # When a request is so old that its outcome is forgotten, its sentinel has told the caller long ago.
         return request if self._clock() - request.answer_by < KEEP else None
 
-    def _of_ask(self, message: Received) -> Request | None:
+    def _request_of_ask(self, message: Received) -> Request | None:
         """A request for an ask that was never admitted: enough of one to answer it."""
         if message.dead_letter_source is None or message.subject == Cancel.kind:
             # A cancellation is not a request; the request that it names has an outcome of its own.
@@ -237,7 +240,7 @@ class DeadLetterConsumer:
         )
 
 
-def _remains(message: Received, reason: str, description: str) -> ExpiredRequest | ArchiveInPlace | None:
+def _archived(message: Received, reason: str, description: str) -> ExpiredRequest | ArchiveInPlace | None:
     """What is archived of dead-lettered internal work."""
     kept, kind = ArchiveInPlace(reason, description), message.subject or ""
     if reason not in _LATE:

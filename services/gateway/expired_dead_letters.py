@@ -74,11 +74,8 @@ class ExpiredDeadLetterScan:
                 except Exception as bug:  # noqa: BLE001 - one failure must not stop the scan
                     log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug))
             after = page[-1].sequence_number
-            await self._go_on_from(after)
+            await self._redis.run(lambda redis, last=after: redis.set(CURSOR, last))
         return told
-
-    async def _go_on_from(self, number: int) -> None:
-        await self._redis.run(lambda redis: redis.set(CURSOR, number))
 
     async def _tell(self, message: Received) -> bool:
         """Tell the caller of an expired message, if it was not told; returns whether it was told now."""

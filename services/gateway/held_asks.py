@@ -18,7 +18,7 @@ from shared.redis import RedisUnavailable
 from shared.worker.slots import Leaving
 
 # Seconds between two attempts to get tickets while asks wait.
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 # How many asks of a tenant share one request for tickets.
 AT_ONCE = 64
 # Seconds that Redis may be unavailable before held asks are admitted without it.
@@ -36,7 +36,7 @@ class Verdict(Enum):
 class _Held:
     request: Request
     until: datetime | None
-    """When its caller waits no longer."""
+    """When its caller stops waiting; None: it waits as long as the ask can finish in time."""
     turn: "asyncio.Future[Verdict]"
     refused: bool = False
     """Whether there was no ticket for it yet."""
@@ -89,7 +89,7 @@ class HeldAsks:
     def let_go(self, request_id: str) -> None:
         """Stop waiting for a ticket, because its caller cancelled it; the ledger has the outcome."""
         for line in self._lines.values():
-            _tell([held for held in line.asks if held.request.request_id == request_id], Verdict.ADMITTED)
+            _decide([held for held in line.asks if held.request.request_id == request_id], Verdict.ADMITTED)
 
     def usual(self, request: Request) -> float:
         """Seconds that a request like this usually takes, as far as this process heard last; 0: unknown."""
@@ -110,61 +110,58 @@ class HeldAsks:
 
     async def _serve(self, tenant: str, line: _Line) -> None:
         """Get tickets for all waiting asks; try again after a moment when there are none left."""
-        try:
-            await self._serve_all(tenant, line)
-        finally:  # also after a bug: no ask may wait forever
-            _tell(line.asks, Verdict.ADMITTED)
-
-    async def _serve_all(self, tenant: str, line: _Line) -> None:
         loop = asyncio.get_running_loop()
-        heard = loop.time()
-        while line.asks:
-            first, behind = line.asks[:AT_ONCE], line.asks[AT_ONCE:]
-            try:
-                taken = await self._take(tenant, [held.request for held in first])
-            except RedisUnavailable:
-                # The requests in flight are unknown, so new asks are admitted; a generator still starts nothing that
-                # cannot finish in time. Held asks wait a little, so that a short failure does not let all of them in.
-                away = loop.time() - heard > PATIENCE
-                _tell([held for held in first if away or not held.refused], Verdict.ADMITTED)
-                self._tell_late(first, behind)
-            else:
-                heard = loop.time()
-                await self._told(first, behind, taken)
-            line.asks[:] = [held for held in line.asks if not held.turn.done()]
-            if any(held.refused for held in line.asks):
-                await asyncio.sleep(LOOK)
+        answered = loop.time()  # when Redis last did
+        try:
+            while line.asks:
+                first, behind = line.asks[:AT_ONCE], line.asks[AT_ONCE:]
+                try:
+                    taken = await self._tickets.take(tenant, [held.request for held in first], self._clock())
+                except RedisUnavailable:
+                    # The requests in flight are unknown, so new asks are admitted; a generator still starts nothing
+                    # that cannot finish in time. Held asks wait a little, so that a short failure does not let all of
+                    # them in.
+                    is_long = loop.time() - answered > PATIENCE
+                    _decide([held for held in first if is_long or not held.refused], Verdict.ADMITTED)
+                    self._refuse_late(first, behind)
+                else:
+                    answered = loop.time()
+                    await self._use(taken, first, behind)
+                line.asks[:] = [held for held in line.asks if not held.turn.done()]
+                if any(held.refused for held in line.asks):
+                    await asyncio.sleep(POLL_INTERVAL)
+        finally:  # also after a bug: no ask may wait without end
+            _decide(line.asks, Verdict.ADMITTED)
 
-    async def _told(self, first: list[_Held], behind: list[_Held], taken: Taken) -> None:
-        for held in first[: taken.granted]:
+    async def _use(self, taken: Taken, first: list[_Held], behind: list[_Held]) -> None:
+        """Admit as many of `first` as there are tickets; the others are refused, sent away or wait."""
+        self._ahead = taken.now - asyncio.get_running_loop().time()
+        for held, usual in zip(first, taken.usual, strict=True):
+            self._usual[held.request.tenant, held.request.use_case] = usual
+        admitted, others = first[: taken.granted], first[taken.granted :]
+        for held in admitted:
             if held.turn.cancelled():
                 await self.release(held.request)
-        _tell(first[: taken.granted], Verdict.ADMITTED)
-        self._tell_late(first, behind)
-        for held in first[taken.granted :]:
+        _decide(admitted, Verdict.ADMITTED)
+        self._refuse_late(first, behind)
+        for held in others:
             held.refused = True
-        self._send_away(first[taken.granted :])
+        self._send_away(others)
 
-    def _tell_late(self, first: list[_Held], behind: list[_Held]) -> None:
+    def _refuse_late(self, first: list[_Held], behind: list[_Held]) -> None:
         """Refuse late ones among the waiting asks; asks behind `first` get tickets only after all of `first`."""
         if not all(held.turn.done() for held in first):
-            _tell([held for held in (*first, *behind) if self._is_late(held.request, held.until)], Verdict.OVERLOADED)
+            _decide([held for held in (*first, *behind) if self._is_late(held)], Verdict.OVERLOADED)
 
-    def _is_late(self, request: Request, until: datetime | None) -> bool:
-        usual = self._usual.get((request.tenant, request.use_case), Estimate())
+    def _is_late(self, held: _Held) -> bool:
+        """Whether it can no longer finish before its deadline, or its caller no longer waits."""
+        usual = self._usual.get((held.request.tenant, held.request.use_case), Estimate())
         needed = timedelta(seconds=needs(usual, asyncio.get_running_loop().time() + self._ahead))
         now = self._clock()
-        return now + needed > request.answer_by or (until is not None and now >= until)
-
-    async def _take(self, tenant: str, requests: list[Request]) -> Taken:
-        taken = await self._tickets.take(tenant, requests, self._clock())
-        self._ahead = taken.now - asyncio.get_running_loop().time()
-        for request, usual in zip(requests, taken.usual, strict=True):
-            self._usual[request.tenant, request.use_case] = usual
-        return taken
+        return now + needed > held.request.answer_by or (held.until is not None and now >= held.until)
 
 
-def _tell(asks: list[_Held], verdict: Verdict) -> None:
+def _decide(asks: list[_Held], verdict: Verdict) -> None:
     for held in asks:
         if not held.turn.done():
             held.turn.set_result(verdict)

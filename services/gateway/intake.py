@@ -147,7 +147,7 @@ class Intake:
                 entry = await self._ledger.bind(request, arrival.token, self._clock())
         if entry is not None:
             request = request.in_admission(entry.admission, entry.token or arrival.token)
-            known = self._known(request, arrival, entry)
+            known = self._from_ledger(request, arrival, entry)
             if known is not None:
                 return known
             if entry.request is not None and isinstance(verdict, Admitted) and not arrival.run:
@@ -159,14 +159,14 @@ class Intake:
         if isinstance(verdict, Refused):
             taken = Answered(request, verdict.answer)
         else:
-            taken = await self._admitted(ask, request, verdict.use_case, arrival, bound_late=bound_late)
+            taken = await self._admit(ask, request, verdict.use_case, arrival, bound_late=bound_late)
         is_repeat = entry is not None and entry.token not in (None, arrival.token) and not arrival.run
         if is_repeat and isinstance(taken, Answered) and taken.answer.outcome is Outcome.REFUSED:
             # The first ask is being admitted at this moment; it decides.
             return replace(taken, standing=Standing.ALONE) if taken.standing is Standing.FIRST else taken
         return taken
 
-    def _known(self, request: Request, arrival: Arrival, entry: Entry) -> Known | None:
+    def _from_ledger(self, request: Request, arrival: Arrival, entry: Entry) -> Known | None:
         """What the ledger decides for an ask; None: there is work to do."""
         now = self._clock()
         if not entry.asks_the_same(request):
@@ -192,7 +192,7 @@ class Intake:
         standing = Standing.SENT if entry.answer is not None and entry.delivered else Standing.FIRST
         return Answered(request, entry.answer or cancelled(request, now), standing)
 
-    async def _admitted(
+    async def _admit(
         self, ask: Ask, request: Request, use_case: UseCase, arrival: Arrival, *, bound_late: bool
     ) -> Known | Enqueued:
         """Answer from the cache, or reserve tokens, wait for a ticket, record the request, and pass the work on."""
@@ -207,9 +207,10 @@ class Intake:
                 turns=request.conversation,
             )
             request = request.cached_under(key, use_case.version())
-            cached = await self._cached(request, key, use_case) if ask.cache == "use" and not request.rerun else None
-            if cached is not None:
-                return Answered(request, cached)
+            if ask.cache == "use" and not request.rerun:
+                cached = await self._from_cache(request, key, use_case)
+                if cached is not None:
+                    return Answered(request, cached)
         # The most that one call can use; unused tokens are returned after the call.
         tokens = use_case.context_window
         refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
@@ -226,7 +227,7 @@ class Intake:
                 # Redis did not answer in time what the id is bound to, but does now.
                 await self._give_back(request)
                 return await self._decide(ask, arrival, bound_late=True)
-            known = self._known(request, arrival, entry)
+            known = self._from_ledger(request, arrival, entry)
             if known is not None:
                 # It was cancelled during admission, or the ledger was unavailable before.
                 if not isinstance(known, Underway):
@@ -235,7 +236,7 @@ class Intake:
             request = request.due(entry.answer_by or request.answer_by)
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
-    async def _cached(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:
+    async def _from_cache(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:
         """A cached answer as the answer to `request`; nothing was spent on it."""
         try:
             found = await self._cache.find(CachePartition(request.tenant, use_case.collection), key)

@@ -71,9 +71,12 @@ class OutcomeConsumer:
         if isinstance(task, DeadlinePassed):
             if await self._is_early(task):
                 return []
+            request, now = task.request, self._clock()
             # The worker that made a call charges for it, also afterwards.
-            await self._correct_budget(task.request.tenant, task.request.spending, 0)
-            return [self._expired(task)]
+            await self._correct_budget(request.tenant, request.spending, 0)
+            why = f"there was no answer by the deadline, {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
+            answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, why, retryable=True, finished_at=now)
+            return [to_caller(request, answer, now)]
         self._waiters.tell(task)
         try:
             await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
@@ -91,9 +94,3 @@ class OutcomeConsumer:
             return False
         later = entry.answer_by is not None and entry.answer_by > task.request.answer_by
         return later or entry.is_past(task.request)
-
-    def _expired(self, task: DeadlinePassed) -> Envelope:
-        request, now = task.request, self._clock()
-        message = f"there was no answer by the deadline, {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
-        answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, message, retryable=True, finished_at=now)
-        return to_caller(request, answer, now)

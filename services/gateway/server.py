@@ -35,7 +35,8 @@ def http_server(
     async def serve(stopping: asyncio.Event) -> None:
         listening = listen(host, port)
         is_open.set()
-        connections = Connections(limits.within(_descriptors()))
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        connections = Connections(limits.within(descriptors if descriptors != resource.RLIM_INFINITY else 1 << 20))
         server = make_server(app, authentication, connections, Slowdown())
         running = asyncio.create_task(server.serve(sockets=[listening]))
         stopped = asyncio.create_task(stopping.wait())
@@ -90,12 +91,6 @@ def make_server(app: Any, authentication: Authentication, connections: Connectio
         timeout_graceful_shutdown=10,
     )
     return Server(config)
-
-
-def _descriptors() -> int:
-    """How many files and sockets this process may open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 async def _log_dropped(connections: Connections) -> None:
