@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -95,18 +95,26 @@ class Chat:
         Raises `Cancelled`; `TryLater` (a throttle, with the provider's Retry-After), `DependencyDown` (5xx,
         `CallTimeout`, half an answer); `ContextTooLong`, `ModelRefused`, `Unprocessable`.
         """
-        started = time.perf_counter()
-        result = "ok"
-        with traces.calling(f"{names.CHAT} {deployment.model}", _attributes(deployment)):
+        asked = _Asked(deployment, messages, answer_tokens, min(within, self._timeout))
+        buffer = CompletionBuffer(asked.most_text)
+        with self._measured(deployment):
             try:
-                asked = _Asked(deployment, messages, answer_tokens, min(within, self._timeout))
-                return self._read(asked, await self._complete(asked, cancelled()))
-            except Exception as error:
-                result = type(error).__name__
-                raise
-            finally:
-                labels = {"deployment": deployment.name, "state": result}
-                self._metrics.model_duration.record(time.perf_counter() - started, labels)
+                async with asyncio.timeout(asked.within.total_seconds()):
+                    await first_completed(cancelled(), self._call(asked, buffer))
+            except TimeoutError as slow:
+                why = f"the model had not finished after {asked.within.total_seconds():.0f} s"
+                raise CallTimeout(why, self._used(asked, buffer)) from slow
+            except Cancelled as stopped:
+                raise Cancelled(self._used(asked, buffer)) from stopped
+            text = buffer.text
+            prompt, completion = buffer.usage or (asked.tokens, count_tokens(text))
+            reply = Reply(text, prompt, completion, cut_off=buffer.finish == LENGTH, estimated=buffer.usage is None)
+            if reply.estimated:
+                log.info("model.usage_estimated", deployment=deployment.name, tokens=reply.tokens)
+            self._count(deployment, reply)
+            if buffer.finish == FILTERED:
+                raise ModelRefused("the provider's content filter stopped the answer", used=reply.tokens)
+            return reply
 
     def prepare(self, deployments: Iterable[Deployment]) -> None:
         """Make the clients now rather than in the first call; raises `SettingsError` when a key is missing."""
@@ -118,29 +126,36 @@ class Chat:
         for client in self._clients.values():
             await client.close()
 
-    async def _complete(self, asked: "_Asked", cancelled: Coroutine[Any, Any, None]) -> CompletionBuffer:
-        """All that the model said."""
-        buffer = CompletionBuffer(asked.most_text)
-        try:
-            async with asyncio.timeout(asked.within.total_seconds()):
-                await first_completed(cancelled, self._call(asked, buffer))
-        except TimeoutError as slow:
-            why = f"the model had not finished after {asked.within.total_seconds():.0f} s"
-            raise CallTimeout(why, self._used(asked, buffer)) from slow
-        except Cancelled as stopped:
-            raise Cancelled(self._used(asked, buffer)) from stopped
-        return buffer
+    @contextmanager
+    def _measured(self, deployment: Deployment) -> Iterator[None]:
+        """A span and the duration of one call, with the name of its error if it fails."""
+        attributes = {
+            names.GEN_AI_OPERATION: names.CHAT,
+            names.GEN_AI_PROVIDER: "azure.ai.openai" if deployment.provider == "azure" else "openai",
+            names.GEN_AI_REQUEST_MODEL: deployment.model,
+        }
+        started, state = time.perf_counter(), "ok"
+        with traces.calling(f"{names.CHAT} {deployment.model}", attributes):
+            try:
+                yield
+            except Exception as error:
+                state = type(error).__name__
+                raise
+            finally:
+                labels = {"deployment": deployment.name, "state": state}
+                self._metrics.model_duration.record(time.perf_counter() - started, labels)
 
-    def _used(self, asked: "_Asked", buffer: CompletionBuffer) -> int:
-        """The tokens of a call that was broken off; what the provider counted it would have said at the end."""
+    def _used(self, asked: _Asked, buffer: CompletionBuffer) -> int:
+        """The tokens of a call that was broken off, an estimate: the provider sends its count at the end."""
         reply = Reply(buffer.text, asked.tokens, count_tokens(buffer.text), estimated=True)
         self._count(asked.deployment, reply)
         return reply.tokens
 
-    async def _call(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
-        listen = self._listen if asked.deployment.stream else self._receive
+    async def _call(self, asked: _Asked, buffer: CompletionBuffer) -> None:
+        """Read the reply into `buffer`; raises what `complete` does, except for `Cancelled` and `CallTimeout`."""
+        read = self._read_stream if asked.deployment.stream else self._read_whole
         try:
-            await listen(asked, buffer)
+            await read(asked, buffer)
         except Overlong as more:
             # Leaving the response closed its connection, and the provider stops writing what would be paid for.
             log.warning("model.overlong", deployment=asked.deployment.name, detail=str(more))
@@ -152,7 +167,7 @@ class Chat:
         if buffer.finish is None:
             raise DependencyDown("the model's stream ended in the middle of the answer")
 
-    async def _listen(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
+    async def _read_stream(self, asked: _Asked, buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
             create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
@@ -165,7 +180,7 @@ class Chat:
                 if data and data != DONE:
                     buffer.take(data)
 
-    async def _receive(self, asked: "_Asked", buffer: CompletionBuffer) -> None:
+    async def _read_whole(self, asked: _Asked, buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         body = bytearray()
         try:
@@ -179,17 +194,6 @@ class Chat:
             buffer.take_beginning(bytes(body))
             raise
         buffer.take_whole(bytes(body))
-
-    def _read(self, asked: "_Asked", buffer: CompletionBuffer) -> Reply:
-        text = buffer.text
-        prompt, completion = buffer.usage or (asked.tokens, count_tokens(text))
-        reply = Reply(text, prompt, completion, cut_off=buffer.finish == LENGTH, estimated=buffer.usage is None)
-        if reply.estimated:
-            log.info("model.usage_estimated", deployment=asked.deployment.name, tokens=reply.tokens)
-        self._count(asked.deployment, reply)
-        if buffer.finish == FILTERED:
-            raise ModelRefused("the provider's content filter stopped the answer", used=reply.tokens)
-        return reply
 
     def _count(self, deployment: Deployment, reply: Reply) -> None:
         self._metrics.tokens.add(reply.prompt_tokens, {"deployment": deployment.name, "kind": "input"})
@@ -205,11 +209,3 @@ class Chat:
                 deployment, timeout=self._timeout, transport=self._transport
             )
         return client
-
-
-def _attributes(deployment: Deployment) -> dict[str, str]:
-    return {
-        names.GEN_AI_OPERATION: names.CHAT,
-        names.GEN_AI_PROVIDER: "azure.ai.openai" if deployment.provider == "azure" else "openai",
-        names.GEN_AI_REQUEST_MODEL: deployment.model,
-    }

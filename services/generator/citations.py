@@ -75,18 +75,28 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
 
     `text` is as people see it (`shared.text.visible`).
     """
-    # Of what is cited, and once, however often it is.
-    there = functools.cache(lambda number: _words(_all_of(passages[number - 1])))
+
+    @functools.cache
+    def words_of(number: int) -> set[str]:
+        # All that the model saw of a passage: the label is part of it, and may contain the relevant year.
+        passage = passages[number - 1]
+        return _words(f"{passage.title}\n{passage.section}\n{passage.text}")
+
     found: dict[int, Citation] = {}
     kept: list[str] = []
-    for sentence, gap in _sentences(_in_our_marks(text, len(passages))):
-        statement = _without_marks(sentence)
+    text = _in_our_marks(text, len(passages))
+    for start, end, following in _sentences(text):
+        statement = _without_marks(text[start:end])
         said = _words(statement)
-        numbers = [number for number in _marked(sentence) if number <= len(passages) and _carries(there(number), said)]
+        marked = dict.fromkeys(int(n) for mark in _MARK.findall(text[start:end]) for n in mark.split(","))
+        numbers = [n for n in marked if 1 <= n <= len(passages) and _carries(words_of(n), said)]
         for number in numbers:
             if number not in found:
                 found[number] = _citation(len(found) + 1, passages[number - 1], statement)
-        kept.append(_with_marks(statement, sorted(found[number].marker for number in numbers)) + gap)
+        if numbers:
+            markers = sorted(found[number].marker for number in numbers)
+            statement = statement.rstrip() + "".join(f" \ue000{marker}\ue001" for marker in markers)
+        kept.append(statement + text[end:following])
     # Once more: statements that stand together again may look like a mark where they meet.
     return Verified(_HELD.sub(r"[\1]", _without_marks("".join(kept))).strip(), tuple(found.values()))
 
@@ -107,7 +117,13 @@ def _in_our_marks(text: str, passages: int) -> str:
     """`text` with every mark as `[n, m]`, existing passages only, and no links on marks."""
 
     def as_mark(alike: re.Match[str]) -> str:
-        return _as_mark(alike, passages)
+        numbers: dict[int, None] = {}
+        if alike["items"] and alike["sign"] in ("", "^", "#"):
+            for first, last in _RANGE.findall(alike["items"]):
+                numbers |= dict.fromkeys(range(int(first), min(int(last or first), passages) + 1))
+        there = [str(number) for number in numbers if 1 <= number <= passages]
+        before = " " if alike[0][0].isspace() else ""
+        return f"{before}[{', '.join(there)}]" if there else ""
 
     for _ in range(_ROUNDS):
         plain = _ALIKE.sub(as_mark, _off_links(_DEFINITION.sub("", text)))
@@ -142,16 +158,6 @@ def _off_links(text: str) -> str:
     return "".join(kept) + text[at:]
 
 
-def _as_mark(alike: re.Match[str], passages: int) -> str:
-    numbers: dict[int, None] = {}
-    if alike["items"] and alike["sign"] in ("", "^", "#"):
-        for first, last in _RANGE.findall(alike["items"]):
-            numbers |= dict.fromkeys(range(int(first), min(int(last or first), passages) + 1))
-    there = [str(number) for number in numbers if 1 <= number <= passages]
-    before = " " if alike[0][0].isspace() else ""
-    return f"{before}[{', '.join(there)}]" if there else ""
-
-
 def _without_marks(sentence: str) -> str:
     for _ in range(_ROUNDS):
         shorter = _ALIKE.sub("", sentence)
@@ -161,16 +167,11 @@ def _without_marks(sentence: str) -> str:
     return _BRACKET.sub("", sentence)
 
 
-def _all_of(passage: Candidate) -> str:
-    """What the model saw of a passage: the label is part of it, and may contain the relevant year."""
-    return f"{passage.title}\n{passage.section}\n{passage.text}"
-
-
 def best_quote(passage: str, statement: str) -> tuple[int, int]:
     """Where in `passage` the sentence stands that shares most words with `statement`."""
     said = _words(statement)
     best, most = (0, len(passage)), 0
-    for start, end in _spans(passage):
+    for start, end, _ in _sentences(passage):
         common = len(said & _words(passage[start:end]))
         if common > most:
             best, most = (start, end), common
@@ -193,30 +194,13 @@ def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
     )
 
 
-def _sentences(text: str) -> Iterator[tuple[str, str]]:
-    """Each sentence with its marks, and the white space after it."""
+def _sentences(text: str) -> Iterator[tuple[int, int, int]]:
+    """Of each sentence, with its marks: where it starts, where it ends, and where the white space after it ends."""
     start = 0
     for gap in _SENTENCE_END.finditer(text):
-        yield text[start : gap.start()], gap.group()
+        yield start, gap.start(), gap.end()
         start = gap.end()
-    yield text[start:], ""
-
-
-def _spans(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    for gap in _SENTENCE_END.finditer(text):
-        yield start, gap.start()
-        start = gap.end()
-    yield start, len(text)
-
-
-def _marked(sentence: str) -> list[int]:
-    numbers = [int(n) for mark in _MARK.findall(sentence) for n in mark.split(",")]
-    return list(dict.fromkeys(n for n in numbers if n >= 1))
-
-
-def _with_marks(statement: str, numbers: Sequence[int]) -> str:
-    return statement.rstrip() + "".join(f" \ue000{number}\ue001" for number in numbers) if numbers else statement
+    yield start, len(text), len(text)
 
 
 def _words(text: str) -> set[str]:

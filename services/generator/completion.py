@@ -113,14 +113,11 @@ class CompletionBuffer:
             if not isinstance(said, str):
                 raise TypeError(f"content is {type(said).__name__}")
             self.finish = choice.get("finish_reason") or self.finish
-            self._say(said)
-
-    def _say(self, said: str) -> None:
-        size = len(said.encode("utf-8", "surrogatepass"))
-        if size > self.left:
-            said = said.encode("utf-8", "surrogatepass")[: self.left].decode("utf-8", "ignore")
-        self.pieces.append(said)
-        self.left -= size
-        if self.left < 0:
-            self.finish = LENGTH
-            raise Overlong(f"more than {self.most} bytes of text")
+            encoded = said.encode("utf-8", "surrogatepass")
+            if len(encoded) > self.left:
+                said = encoded[: self.left].decode("utf-8", "ignore")
+            self.pieces.append(said)
+            self.left -= len(encoded)
+            if self.left < 0:
+                self.finish = LENGTH
+                raise Overlong(f"more than {self.most} bytes of text")

@@ -157,7 +157,7 @@ class Generator:
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
             await self._ledger.decide(request, outcome)
         await self._budget.spend(request.tenant, request.spending, spent)
-        await self._cache_it(use_case, task, outcome)
+        await self._cache_answer(use_case, task, outcome)
         return [to_caller(request, outcome, self._clock())]
 
     async def _first_that_answers(
@@ -168,7 +168,7 @@ class Generator:
         too_late: list[TooLate] = []
         for choice in choices:
             try:
-                return await self._ask(choice, use_case, task)
+                return await self._answer_with(choice, use_case, task)
             except (ModelRefused, DeadlineMissed):
                 raise
             except TooLate as late:
@@ -182,9 +182,9 @@ class Generator:
                         break
         if not failures:
             raise min(too_late, key=lambda late: late.usual)
-        raise _all_in_all(failures)
+        raise _combined(failures)
 
-    async def _ask(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
+    async def _answer_with(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
         """Fit the passages into the window of `choice`, call it, and check what it says."""
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
         room = choice.window - answer_tokens
@@ -199,7 +199,7 @@ class Generator:
             if not prompt.passages:
                 raise
             reply = await self._call(choice, prompt, answer_tokens, task.request)
-        return self._outcome(task, choice, prompt, reply)
+        return outcome_of(task, choice, prompt, reply, self._clock())
 
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
         within = request.answer_by - self._clock() - MARGIN
@@ -242,49 +242,7 @@ class Generator:
         except RedisUnavailable:
             return True
 
-    def _outcome(self, task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply) -> RequestOutcome:
-        """The outcome for the model's reply: its text with the citations that hold, or no answer."""
-        said = visible(reply.text)
-        verified = verify(said, prompt.passages)
-        deployment, price = choice.deployment, choice.deployment.price
-        amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
-        outcome, text, citations, truncated = Outcome.NO_ANSWER, "", verified.citations, False
-        if says_no_answer(said) or (NO_ANSWER in said and not citations):
-            code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
-        elif citations:
-            outcome, code, message = Outcome.ANSWERED, Code.OK, CUT_OFF if reply.cut_off else ""
-            text, truncated = verified.text, reply.cut_off
-        else:
-            code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
-            message = f"{message}; {CUT_OFF}" if reply.cut_off else message
-        return ending(
-            task.request,
-            outcome,
-            code,
-            message,
-            text=text,
-            citations=citations,
-            truncated=truncated,
-            usage=Usage(
-                prompt_tokens=reply.prompt_tokens,
-                completion_tokens=reply.completion_tokens,
-                estimated=reply.estimated,
-            ),
-            cost=Cost(amount=round(amount, 8)),
-            plan=Plan(
-                deployment=deployment.name,
-                model=deployment.model,
-                region=deployment.region,
-                context_window=deployment.context_window,
-                passages_used=len(prompt.passages),
-                passages_offered=len(task.candidates),
-                why=choice.why,
-            ),
-            cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
-            finished_at=self._clock(),
-        )
-
-    async def _cache_it(self, use_case: UseCase, task: GenerateAnswer, outcome: RequestOutcome) -> None:
+    async def _cache_answer(self, use_case: UseCase, task: GenerateAnswer, outcome: RequestOutcome) -> None:
         """Keep the outcome for the same question of others, unless it is uncertain or cut off."""
         request = task.request
         if request.cache_key is None or task.index_epoch is None or outcome.truncated:
@@ -304,11 +262,60 @@ class Generator:
             )
 
 
+def outcome_of(
+    task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply, finished_at: datetime
+) -> RequestOutcome:
+    """The outcome for the model's `reply` to `prompt`: its text with the citations that hold, or no answer.
+
+    `answered` only with a citation; `no_answer` with code `NotInDocuments` when the model says so, `Ungrounded` when no
+    citation holds. Prices are per million tokens.
+    """
+    said = visible(reply.text)
+    verified = verify(said, prompt.passages)
+    deployment, price = choice.deployment, choice.deployment.price
+    amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
+    outcome, text, citations, truncated = Outcome.NO_ANSWER, "", verified.citations, False
+    if says_no_answer(said) or (NO_ANSWER in said and not citations):
+        code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
+    elif citations:
+        outcome, code, message = Outcome.ANSWERED, Code.OK, CUT_OFF if reply.cut_off else ""
+        text, truncated = verified.text, reply.cut_off
+    else:
+        code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
+        message = f"{message}; {CUT_OFF}" if reply.cut_off else message
+    return ending(
+        task.request,
+        outcome,
+        code,
+        message,
+        text=text,
+        citations=citations,
+        truncated=truncated,
+        usage=Usage(
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            estimated=reply.estimated,
+        ),
+        cost=Cost(amount=round(amount, 8)),
+        plan=Plan(
+            deployment=deployment.name,
+            model=deployment.model,
+            region=deployment.region,
+            context_window=deployment.context_window,
+            passages_used=len(prompt.passages),
+            passages_offered=len(task.candidates),
+            why=choice.why,
+        ),
+        cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
+        finished_at=finished_at,
+    )
+
+
 def _is_throttle(failure: Failure) -> TypeGuard[TryLater]:
     return isinstance(failure, TryLater) and not isinstance(failure, DependencyDown)
 
 
-def _all_in_all(failures: Sequence[Failure]) -> Failure:
+def _combined(failures: Sequence[Failure]) -> Failure:
     """What the failures of several deployments mean for the work: the earliest retry that any of them allows."""
     said = "; ".join(map(str, failures))
     if throttles := [failure.after for failure in failures if _is_throttle(failure)]:

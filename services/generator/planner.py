@@ -55,7 +55,13 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
     partly = [deployment for deployment in able if deployment not in whole]
     whole.sort(key=lambda d: (d.priority, d.context_window, _price(d, need), d.name))
     partly.sort(key=lambda d: (-_window(d, use_case), d.priority, _price(d, need), d.name))
-    return [_choice(deployment, use_case, need) for deployment in (*whole, *partly)]
+    choices = []
+    for deployment in (*whole, *partly):
+        window = _window(deployment, use_case)
+        holds = "holds all candidates" if window >= need.all else "holds the best candidates"
+        why = f"{deployment.name} in {deployment.region}: {window} tokens, need {need.all}; {holds}"
+        choices.append(Choice(deployment, window, why))
+    return choices
 
 
 def why_none(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> str:
@@ -95,10 +101,3 @@ def _window(deployment: Deployment, use_case: UseCase) -> int:
 def _price(deployment: Deployment, need: Need) -> float:
     price = deployment.price
     return (need.fixed + need.passages) * price.input + need.answer * price.output
-
-
-def _choice(deployment: Deployment, use_case: UseCase, need: Need) -> Choice:
-    window = _window(deployment, use_case)
-    holds = "holds all candidates" if window >= need.all else "holds the best candidates"
-    why = f"{deployment.name} in {deployment.region}: {window} tokens, need {need.all}; {holds}"
-    return Choice(deployment, window, why)

@@ -61,7 +61,7 @@ def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: 
     `nonce`: eight random hexadecimal digits, new for every call.
     """
     left = budget - fixed_tokens(system, request)
-    turns = _recent(request.conversation, int(min(left, budget * CONVERSATION_SHARE)))
+    turns = _latest_turns(request.conversation, int(min(left, budget * CONVERSATION_SHARE)))
     left -= sum(_turn_tokens(turn) for turn in turns)
     chosen: list[Candidate] = []
     for candidate in candidates:
@@ -69,7 +69,16 @@ def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: 
         if size <= left:
             chosen.append(candidate)
             left -= size
-    return Prompt(_messages(system, request, turns, chosen, nonce), tuple(chosen), budget - left)
+    passages = "\n\n".join(
+        f"[[passage {number} {nonce} | {label(passage)}]]\n{quoted(passage.text)}\n[[end {number} {nonce}]]"
+        for number, passage in enumerate(chosen, 1)
+    )
+    messages = (
+        {"role": "system", "content": f"{system.rstrip()}\n{RULES}"},
+        *({"role": turn.role, "content": quoted(turn.text)} for turn in turns),
+        {"role": "user", "content": f"{passages}\n\nQuestion: {quoted(request.question)}"},
+    )
+    return Prompt(messages, tuple(chosen), budget - left)
 
 
 def label(candidate: Candidate) -> str:
@@ -89,22 +98,8 @@ def quoted(text: str) -> str:
     return _MARK.sub("[", visible(text))
 
 
-def _messages(
-    system: str, request: Request, turns: Sequence[Turn], passages: Sequence[Candidate], nonce: str
-) -> tuple[ChatMessage, ...]:
-    between = "\n\n".join(_between_marks(number, passage, nonce) for number, passage in enumerate(passages, 1))
-    return (
-        {"role": "system", "content": f"{system.rstrip()}\n{RULES}"},
-        *({"role": turn.role, "content": quoted(turn.text)} for turn in turns),
-        {"role": "user", "content": f"{between}\n\nQuestion: {quoted(request.question)}"},
-    )
-
-
-def _between_marks(number: int, passage: Candidate, nonce: str) -> str:
-    return f"[[passage {number} {nonce} | {label(passage)}]]\n{quoted(passage.text)}\n[[end {number} {nonce}]]"
-
-
-def _recent(conversation: Sequence[Turn], budget: int) -> list[Turn]:
+def _latest_turns(conversation: Sequence[Turn], budget: int) -> list[Turn]:
+    """The end of `conversation` that fits into `budget` tokens, in its order."""
     kept: list[Turn] = []
     for turn in reversed(conversation):
         budget -= _turn_tokens(turn)
