@@ -13,8 +13,6 @@ from shared.access.callers import Callers
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
-from shared.bus.port import Received
-from shared.contracts.base import check_version
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.queues import GENERATE, OUTCOMES
 from shared.errors import SettingsError
@@ -53,7 +51,7 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     )
     consumer = Consumer(
         queue=GENERATE,
-        decode=decode,
+        decode=lambda message: GenerateAnswer.read(message.subject, message.body),
         handle=generator.handle,
         identify=internal_identity,
         request=lambda task: task.request,
@@ -78,12 +76,6 @@ def check_deployments(use_cases: Mapping[str, UseCase], deployments: Sequence[De
                 f"use case {use_case.name}: deployments: there is no chat deployment {missing[0]!r} in models.yaml "
                 f"(there: {', '.join(sorted(there)) or 'none'})"
             )
-
-
-def decode(message: Received) -> GenerateAnswer:
-    """The task in `message`; raises `Unprocessable`."""
-    check_version(message.subject or GenerateAnswer.kind, GenerateAnswer)
-    return GenerateAnswer.decode(message.body)
 
 
 def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:

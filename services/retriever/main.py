@@ -16,8 +16,6 @@ from shared.access.callers import Callers
 from shared.access.use_cases import read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
-from shared.bus.port import Received
-from shared.contracts.base import check_version
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.llm.client import make_client, translate
@@ -113,7 +111,7 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
     )
     consumer = Consumer(
         queue=RETRIEVE,
-        decode=decode,
+        decode=lambda message: RetrievePassages.read(message.subject, message.body),
         handle=retriever.handle,
         identify=internal_identity,
         request=lambda task: task.request,
@@ -122,12 +120,6 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
         prewarm=(GENERATE,),
     )
     return Service(workers=make_workers([consumer], settings, ports), closing=[closing.aclose])
-
-
-def decode(message: Received) -> RetrievePassages:
-    """The task in `message`; raises `Unprocessable`."""
-    check_version(message.subject or RetrievePassages.kind, RetrievePassages)
-    return RetrievePassages.decode(message.body)
 
 
 def main(open_ports: Callable[[RetrieverSettings, Metrics], Ports] = open_ports) -> None:

@@ -47,6 +47,15 @@ class Message(MessagePart):
         except ValidationError as invalid:
             raise Unprocessable(Reason.SCHEMA_INVALID, explain(invalid, cls.kind)) from invalid
 
+    @classmethod
+    def read(cls, subject: str | None, body: bytes) -> Self:
+        """Read a message from a queue for this kind alone; without a `subject` it is taken for one.
+
+        Raises `Unprocessable` like `decode`, and with `SchemaUnsupported` for any other `subject`.
+        """
+        check_version(subject or cls.kind, cls)
+        return cls.decode(body)
+
 
 def read_json(body: bytes) -> Any:
     """Parse UTF-8 JSON strictly (RFC 8259); raises `Unprocessable` if it is not valid.

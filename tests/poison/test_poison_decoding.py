@@ -11,11 +11,11 @@ from servicebus_local.testing import LocalBus
 
 from services.gateway.ask_consumer import AskConsumer
 from services.gateway.outcome_consumer import OutcomeConsumer
-from services.generator.main import decode as generator_decode
 from services.indexer.events import read_events
-from services.retriever.main import decode as retriever_decode
 from shared.bus.port import MessageTooLarge, Outgoing, Received
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, Unprocessable
 from shared.redis import FailFastRedis
 from shared.worker.outbox import handed_back, retry_copy
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WAIT = timedelta(seconds=300)
 DECODERS: Mapping[str, Callable[[Received], object]] = {
-    "retrieve": retriever_decode,
-    "generate": generator_decode,
+    "retrieve": lambda message: RetrievePassages.read(message.subject, message.body),
+    "generate": lambda message: GenerateAnswer.read(message.subject, message.body),
     "outcomes": OutcomeConsumer.decode,
     "blob-events": lambda message: read_events(message.body),
 }
