@@ -110,7 +110,7 @@ def make_app(endpoint: HttpEndpoint, at_once: int = Limits.per_caller) -> FastAP
         wait: seconds = 0,
         run: Annotated[str, Query(pattern=r"^(p[0-9]{1,16})?$", description="of a rerun: p1, p2, …")] = "",
     ) -> Response:
-        return await endpoint.request(known, f"{request_id}/{run}" if run else request_id, wait)
+        return await endpoint.request(known, request_id, wait, run)
 
     @app.delete("/v1/requests/{request_id}", response_model=None)
     async def cancel(request_id: Annotated[str, Path(max_length=MAX_ID)], known: known_caller) -> Response:

@@ -124,11 +124,15 @@ class HttpEndpoint:
         found = await self._outcome(request.request_id, request.admission, left, request.ask_digest)
         return reply(found) if found is not None else accepted(request.request_id)
 
-    async def request(self, caller: Caller, request_id: str, wait: float) -> Response:
-        """The outcome of a request of this caller; another's does not exist for it."""
-        entry = await self._entry(caller, request_id)
-        answer = entry.answer or entry.unread or await self._outcome(request_id, entry.admission, wait)
-        return answered(answer) if answer is not None else accepted(request_id)
+    async def request(self, caller: Caller, request_id: str, wait: float, run: str = "") -> Response:
+        """The outcome of a request of this caller, or of its rerun `run` (p{n}), if it comes within `wait` seconds.
+
+        Raises `Problem` 404 for what does not exist, or is another caller's.
+        """
+        key = f"{request_id}/{run}" if run else request_id
+        entry = await self._entry(caller, key)
+        answer = entry.answer or entry.unread or await self._outcome(key, entry.admission, wait)
+        return answered(answer) if answer is not None else accepted(request_id, run)
 
     async def cancel(self, caller: Caller, request_id: str) -> Response:
         """The outcome of a request of this caller: `cancelled` from now on, unless it had one.
@@ -219,17 +223,22 @@ def reply(answer: RequestOutcome) -> Response:
 
 def answered(answer: RequestOutcome) -> Response:
     """200 with the outcome, as a queue would carry it, so that all who ask get the same."""
-    headers = {"Location": f"/v1/requests/{answer.request_id}"}
+    headers = {"Location": location(answer.request_id, answer.run)}
     return Response(fitted(answer).encode(), media_type="application/json", headers=headers)
 
 
-def accepted(request_id: str) -> Response:
+def accepted(request_id: str, run: str = "") -> Response:
     """202: the outcome will come."""
     return JSONResponse(
         {"request_id": request_id, "status": "accepted"},
         status_code=HTTPStatus.ACCEPTED,
-        headers={"Location": f"/v1/requests/{request_id}", "Retry-After": "1"},
+        headers={"Location": location(request_id, run), "Retry-After": "1"},
     )
+
+
+def location(request_id: str, run: str) -> str:
+    """The path of an outcome: of a request, or of its rerun `run`."""
+    return f"/v1/requests/{request_id}?run={run}" if run else f"/v1/requests/{request_id}"
 
 
 def unavailable() -> Problem:

@@ -24,7 +24,7 @@ from shared.worker.outbox import outgoing
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
 from tests.support.builders import NOW, a_candidate, a_request
-from tests.support.gateway import CALLERS, Gateway
+from tests.support.gateway import CALLERS, Gateway, Web
 from tests.support.memory_bus import MemoryBus
 
 LATE = NOW + timedelta(seconds=60)
@@ -185,6 +185,21 @@ async def test_a_replay_over_http_is_answered_where_http_callers_are(redis: Fail
     _, asked = await replayed(redis, reply_to=address)
     assert asked.request is not None
     assert asked.request.reply_to == address
+
+
+async def test_the_location_of_a_rerun_leads_to_its_outcome(redis: FailFastRedis) -> None:
+    gateway, key = Gateway(redis), {"Authorization": "Bearer welcome-app"}
+    web = Web(gateway)
+    _, asked = await replayed(redis, reply_to=ReplyTo(queue=OUTCOMES, session="r1"))
+    pending = await web.client.get("/v1/requests/r1?run=p1", headers=key)
+    assert (pending.status_code, pending.json()["request_id"]) == (202, "r1")
+    again = await web.client.get(pending.headers["Location"], headers=key)
+    assert (again.status_code, again.headers["Location"]) == (202, pending.headers["Location"])
+    assert asked.request is not None
+    await gateway.ledger.decide(asked.request, ending(asked.request, Outcome.ANSWERED, Code.OK))
+    done = await web.client.get(pending.headers["Location"], headers=key)
+    assert (done.status_code, done.json()["run"]) == (200, "p1")
+    assert done.headers["Location"] == pending.headers["Location"]
 
 
 async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(redis: FailFastRedis) -> None:
