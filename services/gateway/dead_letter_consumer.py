@@ -127,8 +127,8 @@ class DeadLetterConsumer:
             return DeadMessage(
                 self._request_of_work(message), reason, description, _archived(message, reason, description)
             )
-        except Exception as unreadable:  # noqa: BLE001 - archived, and said aloud
-            log.warning("dead.unreadable", detail=repr(unreadable))
+        except Exception as bug:  # the message is archived all the same
+            log.warning("dead.unreadable", detail=repr(bug), exc_info=True)
             return DeadMessage(None, reason, description, ArchiveInPlace(reason, description))
 
     async def handle(self, dead: DeadMessage, attempt: int = 1) -> Sequence[Envelope]:

@@ -71,8 +71,8 @@ class ExpiredDeadLetterScan:
                     told += await self._tell(message)
                 except UNAVAILABLE:
                     raise
-                except Exception as bug:  # noqa: BLE001 - one failure must not stop the scan
-                    log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug))
+                except Exception as bug:  # one failure must not stop the scan
+                    log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug), exc_info=True)
             after = page[-1].sequence_number
             await self._redis.run(lambda redis: redis.set(CURSOR, after))  # noqa: B023 - it runs at once
         return told

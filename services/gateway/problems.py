@@ -81,7 +81,7 @@ def answer_with_problems(app: FastAPI) -> None:
         return Problem(HTTPStatus(error.status_code), str(error.detail)).response(error.headers or {})
 
     async def bug(_request: Request, error: Exception) -> Response:
-        log.error("http.bug", error=repr(error))
+        log.error("http.bug", error=repr(error), exc_info=error)
         detail = "an internal error occurred; the operator has its traceback"
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, Code.CRASHED).response()
 
