@@ -36,7 +36,7 @@ CODES: Mapping[Code, str] = {
     Code.RETRIES_EXHAUSTED: "All attempts failed. Only work without a deadline ends so; an ask ends as `expired`.",
     Code.NO_MODEL_FITS: (
         "No deployment of the use case may answer: none is a chat deployment in its regions, or none has a window for "
-        "the question and its answer; `message` says which. Shorten the question, or ask the operator."
+        "the question, its answer and one passage; `message` says which. Shorten the question, or ask the operator."
     ),
     Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again does not help.",
     Code.POISON_CONTENT: "The body must not be parsed: it is not UTF-8, is nested too deeply, or has a lone surrogate.",

@@ -144,6 +144,8 @@ class Generator:
         except ModelRefused as refused:
             outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail)
             spent = refused.used
+        except ContextTooLong as long:
+            outcome, spent = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail), 0
         except TooLate as late:
             await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
@@ -190,8 +192,7 @@ class Generator:
         room = choice.window - answer_tokens
         prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
         if not prompt.passages:
-            why = "no passage fits the model's window"
-            return ending(task.request, Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS, why)
+            raise ContextTooLong(f"no passage fits into the {choice.window} tokens of {choice.deployment.name}")
         try:
             reply = await self._call(choice, prompt, answer_tokens, task.request)
         except ContextTooLong:

@@ -74,7 +74,7 @@ class GeneratorFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.redis, self.now = redis, NOW
         self.call_times = CallTimes()
-        self.use_case = a_use_case()
+        self.use_case, self.deployments = a_use_case(), TWO
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
         self.budget = TenantBudget(redis, lambda _tenant: 10_000)
 
@@ -96,7 +96,7 @@ class GeneratorFixture:
     ) -> RequestOutcome:
         generator = Generator(
             use_cases={"onboarding": self.use_case},
-            deployments=TWO,
+            deployments=self.deployments,
             model=model,
             ledger=self.ledger,
             budget=self.budget,
@@ -241,6 +241,22 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(setup: Gener
     )
     await generator.handle(generator_task)
     assert model.prompts[1] < model.prompts[0]
+
+
+async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_documents_lack(
+    setup: GeneratorFixture,
+) -> None:
+    setup.deployments = [a_deployment("other", 8000), a_deployment("small", 4000)]
+    setup.use_case = a_use_case(context_window=8000)
+    long = (a_candidate(1, tokens=3500),)
+    with pytest.raises(TryLater):  # the large one is busy, and the small one has no room
+        await setup.run(Script(throttled(50)), passages=long)
+    answered = await setup.run(Script(GOOD), passages=long)
+    assert (answered.outcome, answered.plan and answered.plan.deployment) == (Outcome.ANSWERED, "other")
+    setup.deployments = [a_deployment("small", 4000)]
+    failed = await setup.run(Script(), passages=long)
+    assert (failed.outcome, failed.code) == (Outcome.FAILED, Code.NO_MODEL_FITS)
+    assert failed.message == "no passage fits into the 4000 tokens of small"
 
 
 async def test_what_the_provider_refuses_is_told(setup: GeneratorFixture) -> None:
