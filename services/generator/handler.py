@@ -117,7 +117,8 @@ class Generator:
     async def handle(self, task: GenerateAnswer, attempt: int = 1) -> Sequence[Envelope]:
         """Answer `task.request.question` from `task.candidates`.
 
-        Raises `TryLater`, `DependencyDown` and `DeadlineMissed` for another attempt, `Unprocessable` for none.
+        Raises `TryLater` and `DependencyDown` for another attempt; `DeadlineMissed` and any other `Unprocessable` for
+        none.
         """
         request = task.request
         use_case = self._use_cases.get(request.use_case)
@@ -136,16 +137,17 @@ class Generator:
             why = why_none(use_case, self._deployments, need)
             log.warning("model.none_fits", use_case=use_case.name, detail=why)
             await self._budget.correct(request.tenant, request.spending, 0)
-            outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, why)
+            outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, why, finished_at=self._clock())
             return [to_caller(request, outcome, self._clock())]
         try:
             answer = await self._first_that_answers(at_attempt(choices, attempt, self._tries), use_case, task)
             outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
-            outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail)
-            spent = refused.used
+            now, spent = self._clock(), refused.used
+            outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail, finished_at=now)
         except ContextTooLong as long:
-            outcome, spent = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail), 0
+            now, spent = self._clock(), 0
+            outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail, finished_at=now)
         except TooLate as late:
             await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))

@@ -255,14 +255,14 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
     assert (answered.outcome, answered.plan and answered.plan.deployment) == (Outcome.ANSWERED, "other")
     setup.deployments = [a_deployment("small", 4000)]
     failed = await setup.run(Script(), passages=long)
-    assert (failed.outcome, failed.code) == (Outcome.FAILED, Code.NO_MODEL_FITS)
+    assert (failed.outcome, failed.code, failed.finished_at) == (Outcome.FAILED, Code.NO_MODEL_FITS, NOW)
     assert failed.message == "no passage fits into the 4000 tokens of small"
 
 
 async def test_what_the_provider_refuses_is_told(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     answer = await setup.run(Script(ModelRefused("content filter", used=600)))
-    assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
+    assert (answer.outcome, answer.code, answer.finished_at) == (Outcome.FAILED, Code.MODEL_REFUSED, NOW)
     assert await setup.left() == 10_000 - 600
 
 
@@ -270,6 +270,7 @@ async def test_when_no_deployment_may_answer_the_caller_hears_why(setup: Generat
     setup.use_case = a_use_case(regions=("northeurope",))
     answer = await setup.run(Script())
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, Code.NO_MODEL_FITS, False)
+    assert answer.finished_at == NOW
     assert answer.message.endswith("allows the regions northeurope, but small is in westeurope, other is in westeurope")
 
 
