@@ -20,20 +20,21 @@ from shared.errors import Reason, TryLater, Unprocessable
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import Identity, when
 
-# A repeat looks this often, at the least, whether the first ask has its outcome.
+# The longest time between two checks by a repeat whether the first ask has its outcome.
 LONGEST_WAIT = timedelta(seconds=5)
-# Time bounds the tries of an ask: the gateway itself says `expired` to one without a time to live.
+# The deadline ends the attempts of an ask, not their number. An ask without a time to live has that of its use case.
 ATTEMPTS = 10_000
-# Asks of one queue that are looked at, most of which wait for a ticket under overload: so many that one which need not
-# wait (a cached answer, a cancellation) is seldom behind them, and few enough to be handed back soon.
+# Asks of one queue in progress; under overload most of them wait for a ticket. High enough that a message that need
+# not wait (a cached answer, a cancellation) seldom stands behind them, low enough that they are handed back fast at
+# SIGTERM.
 IN_HAND = 32
-# Ids are built from it, so it must not be a caller's free text.
+# The name of a replay becomes part of ids, so a caller must not choose it freely.
 _RUN = re.compile(r"p[1-9][0-9]{0,15}")
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """An ask, or the wish to cancel one, and how it arrived."""
+    """An ask or a cancellation, and how it arrived."""
 
     said: Ask | Cancel
     arrival: Arrival
@@ -64,7 +65,10 @@ class AskConsumer:
         )
 
     def decode(self, message: Received) -> IncomingRequest:
-        """What `message` says; raises `Unprocessable`. A message without a subject is read as `ask.v1`."""
+        """The ask or cancellation in `message`; without a subject it is read as `ask.v1`.
+
+        Raises `Unprocessable` for a queue without a caller, another kind or section, and an invalid body.
+        """
         arrival = self.arrival(message)
         kind = check_version(message.subject or Ask.kind, Ask, Cancel)
         if message.section != "data":
@@ -76,8 +80,10 @@ class AskConsumer:
         return IncomingRequest(said, arrival)
 
     def arrival(self, message: Received) -> Arrival:
-        """The arrival of `message`, whose caller its queue determines; raises `Unprocessable` for a queue without a
-        caller."""
+        """How `message` arrived, and whose it is: the caller's whose queue it is on.
+
+        Raises `Unprocessable` for a queue without a caller.
+        """
         caller = self._callers.at_queue(message.queue)
         if caller is None:
             raise Unprocessable(Reason.UNAUTHORIZED, f"queue {message.queue} belongs to no caller in callers.yaml")
@@ -110,7 +116,11 @@ class AskConsumer:
         return Identity(base, origin(message), deadline)
 
     async def handle(self, incoming: IncomingRequest, attempt: int = 1) -> Sequence[Envelope]:
-        """Answer at once, or pass the work on."""
+        """Answer at once, or pass the work on.
+
+        Raises `TryLater` for a repeat while the first ask is in progress, and for a cancellation without Redis;
+        `Leaving` when this process stops before the ask has a ticket.
+        """
         if isinstance(incoming.said, Cancel):
             return await self._cancelling.take(incoming.said, incoming.arrival.caller, attempt)
         taken = await self._intake.take(incoming.said, incoming.arrival)

@@ -89,7 +89,7 @@ class RequireKey:
 
 
 def too_many_requests(at_once: int) -> Problem:
-    """429 for a caller that has as many requests at work as it may have."""
+    """429 for a caller with `at_once` requests in progress, the most that it may have."""
     detail = f"{at_once} requests of one caller may run at once; wait until one of yours has finished"
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "1"})
 
@@ -97,9 +97,9 @@ def too_many_requests(at_once: int) -> Problem:
 class Slowdown:
     """How long the refusal of a peer, or of keys with the same prefix, is delayed.
 
-    Each gets `free` refusals at once, then one every `interval` seconds, and waits at most `longest` (a generic cell
-    rate algorithm: one number per peer or prefix). The table keeps the `size` latest. A valid key is never looked up
-    here.
+    Each gets `free` refusals at once, then one every `interval` seconds, and waits at most `longest` seconds (the
+    generic cell rate algorithm of ITU-T I.371: one number per peer or prefix). The table keeps the `size` latest.
+    A valid key is never looked up here.
     """
 
     def __init__(self, *, free: int = 20, interval: float = 1.0, longest: float = 5.0, size: int = 1024) -> None:
@@ -111,14 +111,14 @@ class Slowdown:
 
     def refused(self, address: str, key: str, now: float) -> float:
         """Count a refusal of `address`, which sent `key` ("": none); returns the seconds until it is sent."""
-        # Only a hash of the beginning: a mistyped key is nearly a key.
+        # Only a hash of the first characters is kept: a mistyped key is nearly a valid one.
         subjects: list[str | int] = [_network(address)] + ([hash(key[:PREFIX])] if key else [])
         return max(self._wait(subject, now) for subject in subjects)
 
     def _wait(self, subject: str | int, now: float) -> float:
         due = max(self._due.pop(subject, now), now)
         wait = min(max(0.0, due - now - self._free * self._interval), self._longest)
-        # Refusals beyond the longest wait are not added up, so that a peer is itself again soon after a storm.
+        # Refusals beyond the longest wait do not add up, so that a peer recovers soon after a storm.
         self._due[subject] = min(due, now + self._free * self._interval + self._longest) + self._interval
         if len(self._due) > self._size:
             self._due.popitem(last=False)

@@ -19,9 +19,10 @@ from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
+# `TenantBudget.correct`: tenant, spending, tokens that were used.
 CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 
-# Tries of a cancellation while Redis is unavailable, and the time between them; by then most requests have ended.
+# Attempts of a cancellation while Redis is unavailable, and the time between them; after that most requests have ended.
 ATTEMPTS = 5
 WAIT_FOR_REDIS = timedelta(seconds=2)
 
@@ -44,25 +45,28 @@ class Cancellation:
         clock: Callable[[], datetime],
         noted: Callable[[str], None] = lambda _request_id: None,
     ) -> None:
-        """`correct_budget`: returns a request's reserved tokens. `noted`: called for asks that are not admitted yet."""
+        """`correct_budget`: returns a request's reserved tokens. `noted`: called with the id of an ask that is not
+        admitted yet."""
         self._ledger = ledger
         self._correct_budget = correct_budget
         self._clock = clock
         self._noted = noted
 
     async def take(self, cancel: Cancel, caller: Caller, attempt: int = 1) -> Sequence[Envelope]:
-        """Cancel the ask of `caller` with this message id; raises `TryLater` while Redis is unavailable, a few
-        times."""
+        """Cancel the ask of `caller` with this message id; returns its outcomes, to be sent.
+
+        Raises `TryLater` while Redis is unavailable, for `ATTEMPTS` attempts.
+        """
         # `http/{Idempotency-Key}` names an ask over HTTP, but may also be a message's own id.
         protocols = ["", "http"] if cancel.message_id.startswith("http/") else [""]
         identities = [request_id(caller.tenant, caller.name, cancel.message_id, protocol) for protocol in protocols]
         try:
             outcomes = [await self.cancel(identity, caller) for identity in identities]
-        except RedisUnavailable as away:
+        except RedisUnavailable as failure:
             if attempt >= ATTEMPTS:
-                log.warning("cancel.given_up", request_id=identities[0], tenant=caller.tenant, detail=str(away))
+                log.warning("cancel.given_up", request_id=identities[0], tenant=caller.tenant, detail=str(failure))
                 return []
-            raise TryLater(f"the ledger is unavailable: {away}", after=WAIT_FOR_REDIS) from away
+            raise TryLater(f"the ledger is unavailable: {failure}", after=WAIT_FOR_REDIS) from failure
         return [outcome.envelope for outcome in outcomes if outcome is not None]
 
     async def cancel(self, identity: str, caller: Caller) -> Decided | None:

@@ -29,9 +29,9 @@ from services.gateway.problems import Problem
 from shared.access.callers import Caller
 from shared.contracts.outcome import Code
 
-# Requests sent on one connection before the first has its response. Hardly a client does that.
+# Requests sent on one connection before the first has its response; few clients pipeline at all.
 PIPELINED = 8
-# Chunk sizes, extensions and trailers included: how many bytes may carry one of the body.
+# How many bytes may carry one byte of the body: chunk sizes, extensions and trailers included.
 CHUNKING = 8
 # After a refusal: for how many seconds, and how many bytes, further data of the peer is read and discarded.
 LINGER_STRANGER = (2.0, 1 << 20)
@@ -62,10 +62,10 @@ class Connection(HttpToolsProtocol):
         self._guard = guard
         self._limits = guard.connections.limits
         self._reading = _Reading.NOTHING
-        self._since = 0.0  # when these headers, or this body, began
-        self._received = 0  # of them, in bytes as they came
-        self._headers_ended = False
-        self._size = 0  # of them, without the framing
+        self._since = 0.0  # when these headers, or this body, began, by the event loop's clock
+        self._received = 0  # bytes of them, with the framing
+        self._headers_ended = False  # in the data that is being parsed
+        self._size = 0  # bytes of them, without the framing
         self._unanswered = 0  # requests that the application has
         self._caller: Caller | None = None  # of the latest request with a valid key
         self._refusal: Problem | None = None
@@ -245,7 +245,7 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(seconds, then)
 
     def _rest(self) -> None:
-        """Every byte that came belongs to a request that was read; wait for the responses, or for the next request."""
+        """Wait for the responses, or for the next request: every byte that came is part of a complete request."""
         if self._unanswered == 0:
             self._guard.connections.rests(self)
             self._wait(self._limits.idle_seconds, self._late)
@@ -255,7 +255,7 @@ class Connection(HttpToolsProtocol):
     def _late(self) -> None:
         """The peer was too slow, or sent nothing."""
         if self._unanswered > (self._reading is _Reading.BODY):
-            # The connection is not read while earlier requests are at work: that is our time.
+            # The connection is not read while earlier requests are in progress: that time is ours, not the peer's.
             self._wait(self._limits.header_seconds, self._late)
         elif self._reading is _Reading.NOTHING:
             self.transport.abort()
@@ -279,7 +279,7 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._reading is _Reading.BODY:
-            # The application has the request, or is about to get it: for it, the peer is gone.
+            # The application has the request, or is about to get it: tell it that the peer has disconnected.
             refused = self.cycle
             if not refused.response_complete:
                 self._unanswered -= 1

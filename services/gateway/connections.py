@@ -43,7 +43,7 @@ class Limits:
 
 
 class Droppable(Protocol):
-    """A connection, as far as this module is concerned."""
+    """A connection, as this module needs it."""
 
     def drop(self) -> None:
         """Close at once, unanswered."""
@@ -59,7 +59,7 @@ class Connections:
         self._idle: dict[Droppable, str] = {}
         self._of_caller: dict[str, int] = {}
         self.dropped = 0
-        """How many were dropped to make room, ever."""
+        """How many were dropped to make room since the start."""
 
     def __len__(self) -> int:
         return len(self._unauthenticated) + len(self._working) + len(self._idle)
@@ -75,7 +75,7 @@ class Connections:
         self._add_unauthenticated(connection)
 
     def begins(self, connection: Droppable, caller: str) -> bool:
-        """A request with a key of `caller` begins; False when as many of its requests are at work as may be."""
+        """A request with a key of `caller` begins; False when all connections that the caller may have are busy."""
         if self._working.get(connection) == caller:
             return True  # it is pipelined
         self.left(connection)

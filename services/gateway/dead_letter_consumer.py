@@ -1,9 +1,10 @@
 """The `dead` queue: dead letters of every queue on a request's path. The caller gets an outcome, the message is
 archived.
 
-It stays in `dead/$DeadLetterQueue` with the reason it died of, for triage and replay. How an ask died is its request's
-outcome only if it is the ask that its id is bound to: a repeat must not end what the first one began, and one that
-cannot be read binds nothing. Those alone are told it; a repeat is told the outcome instead if there is one.
+The message stays in `dead/$DeadLetterQueue` with its reason, for triage and replay. The failure of an ask is the
+outcome of its request only if the id is bound to this ask: a repeat must not end what the first ask began, and an
+unreadable ask binds nothing. Then only the sender of that ask is told of the failure; a repeat is told the outcome of
+the request instead, if there is one.
 
 Work that was only late is archived as its ask, without the passages: an `expired.v1` is sent to `dead`, the original is
 completed, and the copy is archived when it arrives.
@@ -15,6 +16,7 @@ from datetime import datetime
 
 from services.gateway.admission import bound_to, reply_address
 from services.gateway.ask_consumer import AskConsumer
+from services.gateway.cancellation import CorrectBudget
 from shared.bus.port import Received
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
@@ -36,7 +38,6 @@ from shared.worker.outbox import internal_identity
 
 log = get_logger()
 
-CorrectBudget = Callable[[str, str, int], Awaitable[None]]
 Release = Callable[[Request], Awaitable[None]]
 
 # The queues that only our own workers may send to.
@@ -49,7 +50,7 @@ _WORK: dict[str, type[RetrievePassages] | type[GenerateAnswer]] = {
     kind.kind: kind for kind in (RetrievePassages, GenerateAnswer)
 }
 _LATE = frozenset({Reason.DEADLINE_EXCEEDED, Reason.TTL_EXPIRED})
-# The outcome for each reason. A caller may try again after a failure of time or of ours.
+# The outcome for each reason, and whether it is retryable: after a lack of time, and after a bug of ours.
 _OUTCOMES: dict[str, tuple[Outcome, Code, bool]] = {
     Reason.SCHEMA_INVALID: (Outcome.FAILED, Code.SCHEMA_INVALID, False),
     Reason.SCHEMA_UNSUPPORTED: (Outcome.FAILED, Code.SCHEMA_UNSUPPORTED, False),
@@ -67,7 +68,7 @@ _UNKNOWN_REASON = (Outcome.FAILED, Code.CRASHED, True)
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A dead letter and its request; None when no caller can be told."""
+    """A dead letter and its request; None when its caller is unknown or was told before."""
 
     request: Request | None
     reason: str
@@ -77,7 +78,7 @@ class DeadMessage:
     is_ask: bool = False
     """Whether it is a caller's ask, and not internal work. An unreadable one has no `ask_digest`."""
     is_told: bool = False
-    """Whether it is the archived ask of a request whose caller has been told."""
+    """Whether it is an archived ask, whose caller got `expired` before."""
 
 
 class DeadLetterConsumer:
@@ -91,7 +92,7 @@ class DeadLetterConsumer:
         release: Release,
         clock: Callable[[], datetime],
     ) -> None:
-        """`correct_budget`: gives a request's reserved tokens back. `release`: its ticket."""
+        """`correct_budget`: returns a request's reserved tokens. `release`: returns its ticket."""
         self._ask_consumer = ask_consumer
         self._ledger = ledger
         self._correct_budget = correct_budget
@@ -112,7 +113,7 @@ class DeadLetterConsumer:
         )
 
     def decode(self, message: Received) -> DeadMessage:
-        """Whom the dead message concerns. Never raises: what cannot be read is archived all the same."""
+        """The dead letter's request and what to archive. Never raises: an unreadable message is archived as well."""
         reason = message.dead_letter_reason or "Unknown"
         description = message.dead_letter_description or "no description"
         try:
@@ -132,14 +133,14 @@ class DeadLetterConsumer:
             return DeadMessage(None, reason, description, ArchiveInPlace(reason, description))
 
     async def handle(self, dead: DeadMessage, attempt: int = 1) -> Sequence[Envelope]:
-        """Tell the caller; the worker archives the message."""
+        """The caller's outcome, at most one; the worker archives the message."""
         request, now = dead.request, self._clock()
         if request is None:
             if not dead.is_told:
                 log.warning("dead.unknown_caller", reason=dead.reason, detail=dead.description)
             return []
         outcome, code, retryable = _OUTCOMES.get(dead.reason, _UNKNOWN_REASON)
-        # A bug's own words are for the operator, not for the caller.
+        # The text of an exception is for the operator, not for the caller.
         message = (
             "an internal error occurred; the operator has its traceback"
             if dead.reason == Reason.CRASHED
@@ -156,7 +157,7 @@ class DeadLetterConsumer:
         return [told]
 
     def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:
-        """What is archived of a dead letter, given the ledger's entry of a request that has ended."""
+        """What is archived of a dead letter; None: nothing. `known`: the ledger's entry of a request that has ended."""
         if not isinstance(dead.archived, ExpiredRequest):
             return dead.archived
         answer = known.answer if known is not None else None
@@ -167,7 +168,7 @@ class DeadLetterConsumer:
         return to_archive(dead.archived)
 
     async def _outcome_of_ask(self, request: Request, answer: RequestOutcome, now: datetime) -> Envelope | None:
-        """What the sender of a dead-lettered ask is told; None: it was told before. `answer`: how the ask failed."""
+        """What the sender of a dead-lettered ask is told; None: it was told before. `answer`: that the ask failed."""
         readable, is_replay = bool(request.ask_digest), bool(request.run) and not request.rerun
         # It is an operator's replay; the caller was told the first time.
         alone = None if request.run else to_one_ask(request, answer, request.token, now)
@@ -192,7 +193,7 @@ class DeadLetterConsumer:
         return alone
 
     def _request_of_work(self, message: Received) -> Request | None:
-        """The request that our own dead work was for."""
+        """The request of dead work of our own; None when its caller cannot be told, or was told before."""
         kind = _INTERNAL.get(message.subject or "")
         if kind is None:
             return None
@@ -202,11 +203,11 @@ class DeadLetterConsumer:
             return None
         if kind is ReplayRequest and not request.rerun:
             return None
-        # When a request is so old that its outcome is forgotten, its sentinel has told the caller long ago.
+        # The ledger has forgotten older requests; their sentinels have told their callers.
         return request if self._clock() - request.answer_by < KEEP else None
 
     def _request_of_ask(self, message: Received) -> Request | None:
-        """A request for an ask that was never admitted: enough of one to answer it."""
+        """A request with what is needed to answer a dead ask; None when there is no caller to answer."""
         if message.dead_letter_source is None or message.subject == Cancel.kind:
             # A cancellation is not a request; the request that it names has an outcome of its own.
             return None
@@ -241,7 +242,7 @@ class DeadLetterConsumer:
 
 
 def _archived(message: Received, reason: str, description: str) -> ExpiredRequest | ArchiveInPlace | None:
-    """What is archived of dead-lettered internal work."""
+    """What is archived of dead-lettered internal work: the ask of late work, else the message itself."""
     kept, kind = ArchiveInPlace(reason, description), message.subject or ""
     if reason not in _LATE:
         return kept

@@ -22,15 +22,16 @@ from shared.worker.publisher import Send
 
 log = get_logger()
 
+# Seconds between two scans, and messages per request to the broker.
 EVERY = 10.0
 PAGE = 100
-# The sequence number up to which the archive was looked through, for whichever gateway looks next.
+# The key of the sequence number up to which the archive was scanned, shared by all gateways.
 CURSOR = "ragbus:dead:scanned"
 UNAVAILABLE = (BusUnavailable, UnknownQueue, RedisUnavailable, TryLater)
 
 
 class ExpiredDeadLetterScan:
-    """Goes through the archive from where the last one ended."""
+    """Scans the archive from where the last scan of any gateway ended."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class ExpiredDeadLetterScan:
         send: Send,
         clock: Callable[[], datetime],
     ) -> None:
-        """`send` posts an envelope and decides outcomes."""
+        """`send`: decides an envelope's outcome and sends it."""
         self._bus = bus
         self._dead_letters = dead_letters
         self._ledger = ledger
@@ -51,7 +52,7 @@ class ExpiredDeadLetterScan:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Scan every `EVERY` seconds until `stopping` is set; what fails is tried again."""
+        """Scan every `EVERY` seconds until `stopping` is set; a scan that fails is tried again."""
         while not stopping.is_set():
             try:
                 await self.once()
@@ -62,7 +63,10 @@ class ExpiredDeadLetterScan:
                     await stopping.wait()
 
     async def once(self) -> int:
-        """Scan new dead letters; returns how many callers were told. Raises what peek and send raise."""
+        """Scan new dead letters; returns how many callers were told.
+
+        Raises `BusUnavailable`, `UnknownQueue`, `RedisUnavailable` and `TryLater`; the next scan goes on there.
+        """
         told = 0
         after = int(await self._redis.run(lambda redis: redis.get(CURSOR)) or 0)
         while page := await self._bus.peek(DEAD, dead=True, after=after, limit=PAGE):
@@ -78,7 +82,7 @@ class ExpiredDeadLetterScan:
         return told
 
     async def _tell(self, message: Received) -> bool:
-        """Tell the caller of an expired message, if it was not told; returns whether it was told now."""
+        """Tell the caller of an expired message, unless it was told before; returns whether it was told now."""
         is_old = message.enqueued_at is not None and self._clock() - message.enqueued_at > KEEP
         if message.dead_letter_reason != Reason.TTL_EXPIRED or is_old:  # the ledger has forgotten old requests
             return False

@@ -21,7 +21,7 @@ from shared.worker.slots import Leaving
 POLL_INTERVAL = 0.05
 # How many asks of a tenant share one request for tickets.
 AT_ONCE = 64
-# Seconds that Redis may be unavailable before held asks are admitted without it.
+# Seconds without an answer of Redis after which held asks are admitted without a ticket.
 PATIENCE = 2.0
 
 
@@ -59,7 +59,7 @@ class HeldAsks:
         self._lines: dict[str, _Line] = {}
         self._usual: dict[tuple[str, str], Estimate] = {}
         self._ahead = 0.0
-        """Redis's clock, in which `_usual` counts, less the event loop's."""
+        """Seconds from the event loop's clock to Redis's, by which `_usual` is dated."""
         self._leaving = False
 
     async def ticket(self, request: Request, until: datetime | None = None) -> Verdict:
@@ -87,23 +87,23 @@ class HeldAsks:
         await self._tickets.give_back(request)
 
     def let_go(self, request_id: str) -> None:
-        """Stop waiting for a ticket, because its caller cancelled it; the ledger has the outcome."""
+        """End the wait of a request that its caller cancelled; the ledger has its outcome."""
         for line in self._lines.values():
             _decide([held for held in line.asks if held.request.request_id == request_id], Verdict.ADMITTED)
 
     def usual(self, request: Request) -> float:
-        """Seconds that a request like this usually takes, as far as this process heard last; 0: unknown."""
+        """Seconds that a request of this tenant and use case usually takes, as last read from Redis; 0: unknown."""
         return self._usual.get((request.tenant, request.use_case), Estimate()).usual
 
     async def leave(self, stopping: asyncio.Event) -> None:
-        """When `stopping` is set, let asks go back to their queues; HTTP callers wait while they are served."""
+        """When `stopping` is set, let asks go back to their queues; asks over HTTP go on waiting."""
         await stopping.wait()
         self._leaving = True
         for line in self._lines.values():
             self._send_away(line.asks)
 
     def _send_away(self, asks: list[_Held]) -> None:
-        """Of `asks`, those from a queue for which there was no ticket yet."""
+        """While this process stops: let those of `asks` go back that came from a queue and have no ticket yet."""
         for held in asks:
             if self._leaving and held.refused and held.until is None and not held.turn.done():
                 held.turn.set_exception(Leaving())

@@ -34,14 +34,14 @@ from shared.worker.publisher import Send, send_in_order
 
 log = get_logger()
 
-# How long an HTTP caller is kept while the broker does not answer.
+# Seconds that an HTTP caller is kept while the broker does not answer.
 SEND_WITHIN = 5.0
 SERVICE_UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 # Seconds after which a caller may try again when the broker or Redis is unavailable.
 RETRY = {"Retry-After": "5"}
-# Seconds that an ask may always wait for admission, whatever its `wait`.
+# Seconds that an ask may wait for admission if its `wait` is shorter.
 SHORTEST_HOLD = 1.0
-# Another replica may have got the outcome; the ledger is asked in growing intervals.
+# Seconds between two polls of the ledger, which has outcomes that another replica received; the pause grows.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 
 # The refusals that are errors of the call.
@@ -71,7 +71,7 @@ class HttpEndpoint:
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
-        """`send` posts an envelope and decides outcomes; `connected` says whether the broker answers at the moment."""
+        """`send`: decides an envelope's outcome and sends it. `connected`: whether the broker answers at the moment."""
         self.authentication = Authentication(callers)
         self._intake = intake
         self._cancelling = cancelling
@@ -83,7 +83,11 @@ class HttpEndpoint:
         self._searches: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def ask(self, caller: Caller, ask: Ask, key: str | None, deadline: float | None, wait: float) -> Response:
-        """Admit, enqueue, and wait up to `wait` seconds for the outcome; at least a moment for admission."""
+        """Admit, enqueue, and wait up to `wait` seconds for the outcome; at least `SHORTEST_HOLD` for admission.
+
+        `key`: the caller's Idempotency-Key. `deadline`: seconds from now. 200 with the outcome, or 202.
+        Raises `Problem` for a refusal that is an error of the call, and 503 when the broker is unavailable.
+        """
         now, until = self._clock(), asyncio.get_running_loop().time() + wait
         token = uuid.uuid4().hex
         arrival = Arrival(
@@ -137,15 +141,16 @@ class HttpEndpoint:
     async def cancel(self, caller: Caller, request_id: str) -> Response:
         """The outcome of a request of this caller: `cancelled` from now on, unless it had one.
 
-        202 when that is known to the work on it alone (it was cancelled before, by its message id).
+        202 when the ask has not been admitted (it was cancelled before it arrived, by its message id).
+        Raises `Problem` 404 like `request`, and 503 when Redis is unavailable.
         """
         entry = await self._entry(caller, request_id)
         if entry.answer is not None:
             return answered(entry.answer)
         try:
             outcome = await self._cancelling.cancel(request_id, caller)
-        except RedisUnavailable as away:
-            raise Problem(SERVICE_UNAVAILABLE, "the request cannot be cancelled now", headers=RETRY) from away
+        except RedisUnavailable as failure:
+            raise Problem(SERVICE_UNAVAILABLE, "the request cannot be cancelled now", headers=RETRY) from failure
         if outcome is None:
             return accepted(request_id)
         with suppress(Problem):  # it is the outcome nevertheless; the next worker that has the request sends it
@@ -153,19 +158,21 @@ class HttpEndpoint:
         return answered(outcome.answer)
 
     async def _enqueue(self, envelopes: list[Envelope]) -> None:
+        """Send `envelopes` in their order; raises `Problem` 503 when the broker does not take them, or 422."""
         try:
             async with asyncio.timeout(SEND_WITHIN):
                 await send_in_order(envelopes, self._send)
-        except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as away:
-            log.warning("http.not_enqueued", detail=str(away) or repr(away))
-            raise unavailable() from away
+        except (BusUnavailable, UnknownQueue, TryLater, TimeoutError) as failure:
+            log.warning("http.not_enqueued", detail=str(failure) or repr(failure))
+            raise unavailable() from failure
         except Unprocessable as refused:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refused.detail, refused.reason) from refused
 
     async def _outcome(self, request_id: str, admission: int, wait: float, ask: str = "") -> RequestOutcome | None:
         """The outcome if it arrives within `wait` seconds, in this process or in the ledger.
 
-        Raises 422 when it answers another ask than `ask` (a digest), which had the id first while Redis was away.
+        Raises `Problem` 422 when it answers another ask than `ask` (a digest): while Redis was unavailable, that one
+        took the id first.
         """
         key = (request_id, admission)
         future = self._waiters.join(*key)
@@ -186,7 +193,7 @@ class HttpEndpoint:
             self._waiters.leave(request_id, future, admission)
 
     async def _search(self, request_id: str, admission: int) -> None:
-        """Ask the ledger as long as any caller waits for the outcome: once for all of them."""
+        """Poll the ledger, once for all callers of this process that wait for the outcome, while there are any."""
         pause = FIRST_PAUSE
         while self._waiters.is_awaited(request_id, admission):
             await asyncio.sleep(pause)
@@ -201,8 +208,8 @@ class HttpEndpoint:
         """The entry of a request of `caller`; raises `Problem` 404, also for another caller's, and 503."""
         try:
             entry = await self._ledger.find(request_id)
-        except RedisUnavailable as away:
-            raise Problem(SERVICE_UNAVAILABLE, "outcomes cannot be read now", headers=RETRY) from away
+        except RedisUnavailable as failure:
+            raise Problem(SERVICE_UNAVAILABLE, "outcomes cannot be read now", headers=RETRY) from failure
         if entry is None or (entry.tenant, entry.caller) != (caller.tenant, caller.name):
             raise Problem(HTTPStatus.NOT_FOUND, "no such request; outcomes are kept for a day")
         return entry

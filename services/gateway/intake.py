@@ -1,7 +1,7 @@
 """Taking in an ask: its id, the cache, the budget, the sentinel, the queue.
 
-For asks from a queue and over HTTP. It talks to Redis only, and every step works without it. The id comes first,
-whatever becomes of the ask: it belongs to the question that it came with first.
+For asks from a queue and over HTTP. It talks to Redis only, and every step works without it. The id is bound before
+anything is decided: it belongs to the question that it came with first, whatever the outcome.
 """
 
 import math
@@ -102,7 +102,10 @@ class Intake:
         clock: Callable[[], datetime],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`models_version`: changes when models.yaml does, so that a new model does not answer from an old cache."""
+        """`cache_secret`: keys the answer cache. `chance`: random numbers from 0 to 1, which spread retries.
+
+        `models_version`: changes when models.yaml does, so that a new model does not answer from an old cache.
+        """
         self._use_cases = use_cases
         self._ledger = ledger
         self._cache = cache
@@ -115,7 +118,11 @@ class Intake:
         self._chance = chance
 
     async def take(self, ask: Ask, arrival: Arrival) -> Known | Enqueued:
-        """Decide what becomes of `ask`."""
+        """Admit `ask`, or answer it at once; what `Enqueued` holds is still to be sent.
+
+        Waits for a ticket, up to the ask's deadline. Raises `Leaving` when this process stops before an ask from a
+        queue has one.
+        """
         taken = await self._decide(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
         event = {Enqueued: "request.taken", Underway: "request.underway", Done: "request.done"}
@@ -143,7 +150,7 @@ class Intake:
         verdict = admit(ask, arrival, self._use_cases, self._clock())
         request, entry = verdict.request, None
         if arrival.repeatable:
-            with suppress(RedisUnavailable):  # then the id is bound to nothing, as far as can be known
+            with suppress(RedisUnavailable):  # then it is unknown what the id is bound to
                 entry = await self._ledger.bind(request, arrival.token, self._clock())
         if entry is not None:
             request = request.in_admission(entry.admission, entry.token or arrival.token)
@@ -167,7 +174,7 @@ class Intake:
         return taken
 
     def _from_ledger(self, request: Request, arrival: Arrival, entry: Entry) -> Known | None:
-        """What the ledger decides for an ask; None: there is work to do."""
+        """The result of an ask whose id the ledger knows; None: there is work to do."""
         now = self._clock()
         if not entry.asks_the_same(request):
             log.warning("request.id_reused", request_id=request.request_id, tenant=request.tenant)
@@ -182,7 +189,7 @@ class Intake:
         if is_repeat and not arrival.over_http:
             if not request.is_late(now):
                 return Underway(request)
-            # Its own time is over; that of the first ask may not be.
+            # Its own deadline has passed; that of the first ask may not have.
             late = "the first ask with this id had no outcome before this one's deadline"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
             return Answered(request, answer, Standing.ALONE)
@@ -237,7 +244,7 @@ class Intake:
         return Enqueued(request, [at_deadline(request), to_retriever(request)])
 
     async def _from_cache(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:
-        """A cached answer as the answer to `request`; nothing was spent on it."""
+        """A cached answer as the outcome of `request`, without usage or cost; None: there is none."""
         try:
             found = await self._cache.find(CachePartition(request.tenant, use_case.collection), key)
         except RedisUnavailable:
@@ -260,13 +267,16 @@ class Intake:
         )
 
     async def _give_back(self, request: Request) -> None:
-        """Its reserved tokens and its ticket."""
+        """Return the reserved tokens and the ticket of `request`."""
         await self._budget.correct(request.tenant, request.spending, 0)
         await self._held.release(request)
 
 
 def over_budget(request: Request, wait: float | None, now: datetime) -> RequestOutcome:
-    """The outcome of a request whose tenant has no tokens left; `wait` seconds from now it has, or None if never."""
+    """The outcome of a request whose tenant has too few tokens left.
+
+    `wait`: seconds until it has enough; None: it never has, because its budget is smaller than one question needs.
+    """
     message = (
         f"tenant {request.tenant} has spent its tokens for this minute; ask again in {math.ceil(wait)} s"
         if wait is not None

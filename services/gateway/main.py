@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from services.gateway.ask_consumer import AskConsumer
 from services.gateway.cancellation import Cancellation
@@ -25,6 +26,7 @@ from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
+from shared.worker.consumer import Consumer
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.ports import Ports, open_ports
 from shared.worker.publisher import Publisher
@@ -62,7 +64,7 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
     scan = ExpiredDeadLetterScan(
         bus=ports.bus, dead_letters=dead, ledger=ledger, redis=ports.redis, send=publisher.send, clock=clock
     )
-    consumers = [
+    consumers: list[Consumer[Any]] = [
         *(asks.consumer(caller) for caller in callers.callers if caller.queue),
         OutcomeConsumer(ledger, waiters, budget.correct, clock).consumer(ReplayConsumer(callers, asks)),
         dead.consumer(),
@@ -84,14 +86,17 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
     return Service(
         workers=workers,
         background=[server, scan.run, held.leave],
-        # Not "connected to every queue": one caller's missing queue would close HTTP for all, and without a broker
-        # it answers GET from Redis, and 503 with Retry-After by itself.
+        # Not "connected to every queue": one caller's missing queue would close HTTP for all callers, and without a
+        # broker the endpoint still answers: GET from Redis, and POST with 503 and Retry-After.
         ready=is_open.is_set,
     )
 
 
 def check_deadlines(use_cases: Mapping[str, UseCase], settings: GatewaySettings) -> None:
-    """A second outcome must meet the first one's id inside the duplicate window; raises `SettingsError`."""
+    """Check that no request lives longer than the duplicate window; raises `SettingsError`.
+
+    Only inside the window does the broker drop a second outcome by the id of the first.
+    """
     longest = settings.duplicate_window - LOCK.total_seconds() - settings.clock_skew
     for use_case in use_cases.values():
         if use_case.deadline.longest > longest:
@@ -103,7 +108,7 @@ def check_deadlines(use_cases: Mapping[str, UseCase], settings: GatewaySettings)
 
 
 def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
-    """Every use case that a caller may use must exist; raises `SettingsError`."""
+    """Check that every use case that a caller may use exists; raises `SettingsError`."""
     for caller in callers.callers:
         unknown = set(caller.use_cases) - set(use_cases)
         if unknown:
@@ -111,6 +116,7 @@ def check_rights(callers: Callers, use_cases: Mapping[str, UseCase]) -> None:
 
 
 def _models_version(settings: GatewaySettings) -> str:
+    """A digest of models.yaml; raises `SettingsError` when there is no such file."""
     file = existing(settings.config / "models.yaml", "models file")
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 

@@ -1,9 +1,9 @@
 """The `outcomes` queue: the outcomes of HTTP callers, and deadline sentinels."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
+from services.gateway.cancellation import CorrectBudget
 from services.gateway.replay_consumer import Replay, ReplayConsumer
 from services.gateway.waiters import HttpOutcome, Waiters
 from shared.bus.port import Received
@@ -19,8 +19,6 @@ from shared.redis import RedisUnavailable
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
 
-CorrectBudget = Callable[[str, str, int], Awaitable[None]]
-
 # The wait between two attempts while Redis is unavailable; the outcome stays on its queue.
 WAIT_FOR_REDIS = timedelta(seconds=2)
 # An outcome waits on its queue while Redis is unavailable, up to its time to live of an hour.
@@ -33,14 +31,14 @@ class OutcomeConsumer:
     def __init__(
         self, ledger: Ledger, waiters: Waiters, correct_budget: CorrectBudget, clock: Callable[[], datetime]
     ) -> None:
-        """`correct_budget`: gives a request's reserved tokens back."""
+        """`correct_budget`: returns a request's reserved tokens."""
         self._ledger = ledger
         self._waiters = waiters
         self._correct_budget = correct_budget
         self._clock = clock
 
-    def consumer(self, replays: ReplayConsumer) -> Consumer[Any]:
-        """What a worker does with `outcomes`, where `replays` come too."""
+    def consumer(self, replays: ReplayConsumer) -> Consumer[HttpOutcome | DeadlinePassed | Replay]:
+        """What a worker does with `outcomes`, which also carries replays."""
 
         def decode(message: Received) -> HttpOutcome | DeadlinePassed | Replay:
             return replays.decode(message) if message.subject == ReplayRequest.kind else self.decode(message)
@@ -67,12 +65,15 @@ class OutcomeConsumer:
         return HttpOutcome.of(message) if kind is RequestOutcome else DeadlinePassed.decode(message.body)
 
     async def handle(self, task: HttpOutcome | DeadlinePassed, attempt: int = 1) -> Sequence[Envelope]:
-        """Store first; the delivery is completed after."""
+        """Store an outcome, or send `expired` for a sentinel; the delivery is completed afterwards.
+
+        Raises `TryLater` while Redis is unavailable.
+        """
         if isinstance(task, DeadlinePassed):
             if await self._is_early(task):
                 return []
             request, now = task.request, self._clock()
-            # The worker that made a call charges for it, also afterwards.
+            # A worker that has made a call charges for it itself, even after the deadline.
             await self._correct_budget(request.tenant, request.spending, 0)
             why = f"there was no answer by the deadline, {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, why, retryable=True, finished_at=now)
@@ -80,8 +81,8 @@ class OutcomeConsumer:
         self._waiters.tell(task)
         try:
             await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)
-        except RedisUnavailable as away:
-            raise TryLater(f"the outcome cannot be stored in Redis: {away}", after=WAIT_FOR_REDIS) from away
+        except RedisUnavailable as failure:
+            raise TryLater(f"the outcome cannot be stored in Redis: {failure}", after=WAIT_FOR_REDIS) from failure
         return []
 
     async def _is_early(self, task: DeadlinePassed) -> bool:

@@ -20,6 +20,7 @@ from shared.contracts.request import Request
 from shared.errors import Reason, Unprocessable
 from shared.worker.outbox import when
 
+# How long a replay waits for a ticket.
 TICKET_WITHIN = timedelta(seconds=2)
 
 
@@ -38,7 +39,10 @@ class ReplayConsumer:
         self._ask_consumer = ask_consumer
 
     def decode(self, message: Received) -> Replay:
-        """The request to admit; raises `Unprocessable`."""
+        """The request to admit.
+
+        Raises `Unprocessable` for an invalid body, question or run, and for a caller that is no longer configured.
+        """
         request = ReplayRequest.decode(message.body).request
         if not request.rerun:
             return Replay(None)
@@ -72,7 +76,7 @@ class ReplayConsumer:
         return Replay(IncomingRequest(ask, arrival))
 
     async def handle(self, replay: Replay, attempt: int = 1) -> Sequence[Envelope]:
-        """Answer at once, or pass the work on."""
+        """Answer at once, or pass the work on; raises like `AskConsumer.handle`."""
         return await self._ask_consumer.handle(replay.incoming, attempt) if replay.incoming is not None else []
 
     def _caller(self, request: Request) -> Caller:

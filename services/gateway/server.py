@@ -6,12 +6,17 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp
 
 from services.gateway.authentication import Authentication, Slowdown
 from services.gateway.connections import Connections, Limits
 from shared.errors import SettingsError
 from shared.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = get_logger()
 
@@ -25,11 +30,11 @@ LOG_EVERY = 10.0
 
 
 def http_server(
-    app: Any, host: str, port: int, authentication: Authentication, limits: Limits, *, is_open: asyncio.Event
+    app: ASGIApp, host: str, port: int, authentication: Authentication, limits: Limits, *, is_open: asyncio.Event
 ) -> Callable[[asyncio.Event], Awaitable[None]]:
     """A background task that serves `app` until it is stopped, then finishes open requests.
 
-    `is_open` is set when callers can connect.
+    `is_open` is set when callers can connect. Raises `SettingsError` when the port cannot be opened.
     """
 
     async def serve(stopping: asyncio.Event) -> None:
@@ -62,8 +67,10 @@ def listen(host: str, port: int) -> socket.socket:
         ) from refused
 
 
-def make_server(app: Any, authentication: Authentication, connections: Connections, slowdown: Slowdown) -> Any:
-    """A `uvicorn.Server` for `serve(sockets=[listen(…)])`."""
+def make_server(
+    app: ASGIApp, authentication: Authentication, connections: Connections, slowdown: Slowdown
+) -> "uvicorn.Server":
+    """A server for `serve(sockets=[listen(…)])`, whose connections share the other arguments."""
     import uvicorn
 
     from services.gateway.connection import Connection, Guard
@@ -94,9 +101,9 @@ def make_server(app: Any, authentication: Authentication, connections: Connectio
 
 
 async def _log_dropped(connections: Connections) -> None:
-    told = 0
+    logged = 0
     while True:
         await asyncio.sleep(LOG_EVERY)
-        if connections.dropped > told:
-            log.warning("http.connections_dropped", count=connections.dropped - told, in_flight=len(connections))
-            told = connections.dropped
+        if connections.dropped > logged:
+            log.warning("http.connections_dropped", count=connections.dropped - logged, in_flight=len(connections))
+            logged = connections.dropped

@@ -41,7 +41,7 @@ class Waiters:
         return future
 
     def leave(self, request_id: str, future: "asyncio.Future[HttpOutcome]", admission: int = 0) -> None:
-        """Stop waiting."""
+        """Stop waiting; does nothing for a future that has its outcome."""
         waiting = self._waiting.get((request_id, admission), [])
         if future in waiting:
             waiting.remove(future)
@@ -49,13 +49,13 @@ class Waiters:
             self._waiting.pop((request_id, admission), None)
 
     def is_awaited(self, request_id: str, admission: int) -> bool:
-        """Whether anybody waits for it here."""
+        """Whether a caller of this process waits for the outcome of an admission."""
         return (request_id, admission) in self._waiting
 
-    def tell(self, filed: "HttpOutcome") -> None:
-        """Hand an outcome to all waiters; a rerun's outcome is not its request's."""
-        answer = filed.answer
+    def tell(self, outcome: HttpOutcome) -> None:
+        """Hand `outcome` to all who wait for it; that of a rerun is not that of its request."""
+        answer = outcome.answer
         key = f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id
-        for future in self._waiting.pop((key, filed.admission), []):
+        for future in self._waiting.pop((key, outcome.admission), []):
             if not future.done():
-                future.set_result(filed)
+                future.set_result(outcome)

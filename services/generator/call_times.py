@@ -14,12 +14,13 @@ from shared.contracts.request import Request
 from shared.flow.estimate import Recent
 
 Seconds = Callable[[], float]
+# Deployment, tenant, use case.
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One that has begun."""
+    """A call that has begun."""
 
     key: Key
     began: float
@@ -27,7 +28,7 @@ class Call:
 
 
 class CallTimes:
-    """Of all deployments that this process calls."""
+    """The durations of this process's calls, by deployment, tenant and use case."""
 
     def __init__(self, clock: Seconds = time.monotonic) -> None:
         self._clock = clock

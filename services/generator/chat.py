@@ -36,7 +36,7 @@ FILTERED = "content_filter"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One call."""
+    """The parameters of one call."""
 
     deployment: Deployment
     messages: tuple[dict[str, str], ...]
@@ -55,17 +55,17 @@ class _Asked:
 
     @property
     def most_text(self) -> int:
-        """Bytes of an answer that are kept."""
+        """The largest answer text that is kept, in bytes of UTF-8."""
         return min(LARGEST_TEXT, max(LEAST_TEXT, self.answer_tokens * TEXT_PER_TOKEN))
 
     @property
     def most_read(self) -> int:
-        """Bytes of a response that are read."""
+        """The largest response body that is read, in bytes."""
         return min(LARGEST_WIRE, max(LEAST_WIRE, self.answer_tokens * WIRE_PER_TOKEN))
 
     @property
     def tokens(self) -> int:
-        """Of the prompt, an estimate."""
+        """The estimated tokens of the prompt."""
         return sum(count_tokens(message["content"]) + PER_MESSAGE for message in self.messages)
 
 
@@ -75,7 +75,7 @@ class Chat:
     def __init__(
         self, timeout: timedelta, metrics: Metrics, transport: "httpx2.AsyncBaseTransport | None" = None
     ) -> None:
-        """`timeout` is that of one call; `transport` carries the HTTP of all clients, None: the SDK's own."""
+        """`timeout`: of one call. `transport`: carries the HTTP of all clients; None: the SDK's own."""
         self._timeout = timeout
         self._transport = transport
         self._metrics = metrics

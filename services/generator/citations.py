@@ -26,8 +26,8 @@ _MARK = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _OPEN, _CLOSE = r"\\?[\[［【〔〖⟦]", r"\\?[\]］】〕〗⟧]"
 _BRACKET = re.compile(rf"{_OPEN}|{_CLOSE}")
 _MARK_OR_BRACKET = re.compile(rf"(\[\d{{1,3}}(?:, \d{{1,3}})*\])|{_BRACKET.pattern}")
-# Taking something out may bring together what looks like a mark, so it is done again, up to this often. A text made
-# for it would take a round for every few characters: what is still not at rest loses its other brackets.
+# Removing text may bring together what then looks like a mark, so it is repeated, up to this often. A hostile text
+# could need a round for every few characters: one that still changes then loses all other brackets.
 _ROUNDS = 5
 _ITEM = (
     r"(?:(?:passages?|sources?|references?|refs?|documents?|docs?|citations?)\W{0,2})?"
@@ -39,7 +39,7 @@ _PLAIN = r"[^\[\]【】\n\ue000\ue001]"
 # What is added to a number: OpenAI's `1†source`, `1: Leave policy`, `1, p. 3`.
 _ADDED = rf"(?:\s?†{_PLAIN}{{0,80}}|:\s{_PLAIN}{{0,80}}|,\s?pp?\.\s?\d{_PLAIN}{{0,20}})?"
 _NAMED = rf"(?:sources?|references?|refs?|citations?)\s?:{_PLAIN}{{0,200}}"
-# `[1](https://…)` would be a link that wears a mark of ours.
+# `[1](https://…)` would be a link that looks like a mark of ours.
 _TARGET = r"\([^()\n]{0,2000}\)"
 _ALIKE = re.compile(
     rf"[^\S\n]?(?P<open>{_OPEN}){{1,3}}\s{{0,3}}(?:{_ITEMS}{_ADDED}|{_NAMED})\s{{0,3}}"
@@ -97,7 +97,7 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
             markers = sorted(found[number].marker for number in numbers)
             statement = statement.rstrip() + "".join(f" \ue000{marker}\ue001" for marker in markers)
         kept.append(statement + text[end:following])
-    # Once more: statements that stand together again may look like a mark where they meet.
+    # Once more: where two statements meet again, they may form what looks like a mark.
     return Verified(_HELD.sub(r"[\1]", _without_marks("".join(kept))).strip(), tuple(found.values()))
 
 
@@ -137,7 +137,7 @@ def _in_our_marks(text: str, passages: int) -> str:
 
 def _off_links(text: str) -> str:
     """`text` without the brackets and targets of links that have a mark in their words."""
-    # From the innermost brackets: the others of a mark may be those of the link.
+    # From the innermost brackets: the outer ones of a mark may be those of the link.
     marks = [(alike.start("open"), alike.end("close")) for alike in _ALIKE.finditer(text)]
     marks.append((len(text), len(text)))
     opened: list[int] = []
@@ -168,7 +168,10 @@ def _without_marks(sentence: str) -> str:
 
 
 def best_quote(passage: str, statement: str) -> tuple[int, int]:
-    """Where in `passage` the sentence stands that shares most words with `statement`."""
+    """Start and end, in characters, of the sentence of `passage` that shares most words with `statement`.
+
+    The whole passage when no sentence shares any.
+    """
     said = _words(statement)
     best, most = (0, len(passage)), 0
     for start, end, _ in _sentences(passage):

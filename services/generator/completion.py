@@ -1,6 +1,6 @@
-"""Reads a chat completion, streamed or whole: bytes in, text out, and never more of either than was asked for.
+"""Reads a chat completion, streamed or whole: bytes in, text out, and of both no more than a limit.
 
-Our own reader, because the SDK creates an object for every chunk, and reads a body to its end, however long that is.
+It is our own reader, because the SDK creates an object for every chunk and reads a body of any length to its end.
 Format: server-sent events (WHATWG HTML, 9.2) with one `data:` line each, as OpenAI's "Chat completion chunk object" is
 sent.
 """
@@ -18,12 +18,12 @@ from shared.text import brief
 DONE = b"[DONE]"
 # OpenAI's finish reason of an answer that was cut at its limit.
 LENGTH = "length"
-# What reading something else than a completion as one can raise; 1e999 overflows, and brackets nest without an end.
+# What reading a body that is not a completion can raise; 1e999 overflows, and nested brackets exhaust the stack.
 STRANGE = (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
 
 
 class Overlong(Exception):
-    """The model sends more than an answer of this length can need."""
+    """The model sends more than the answer may have."""
 
 
 async def bounded(received: AsyncIterator[bytes], most: int) -> AsyncGenerator[bytes, None]:
@@ -37,7 +37,7 @@ async def bounded(received: AsyncIterator[bytes], most: int) -> AsyncGenerator[b
 
 
 async def events(received: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The data of each event."""
+    """The data of each server-sent event in the bytes `received`, which may be cut anywhere."""
     rest = bytearray()
     async for block in received:
         rest += block
@@ -66,7 +66,7 @@ class CompletionBuffer:
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """The text so far."""
         said = "".join(self.pieces)
         # Some servers split a character into halves of a surrogate pair, each in a chunk of its own.
         return said.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")

@@ -62,7 +62,7 @@ Failure = TryLater | Unprocessable
 
 
 class TooLate(Exception):
-    """No deployment is quick enough for the time that is left; `usual` is what its calls take, in seconds."""
+    """A deployment is too slow for the time that is left; `usual`: the seconds that its calls usually take."""
 
     def __init__(self, usual: float) -> None:
         super().__init__(f"calls usually take {usual:.1f} s, more than the time left")
@@ -70,7 +70,7 @@ class TooLate(Exception):
 
 
 class Model(Protocol):
-    """One chat call."""
+    """One chat call; see `Chat.complete`."""
 
     async def complete(
         self,
@@ -101,7 +101,10 @@ class Generator:
         call_times: CallTimes | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`poll_interval`: how often the ledger is asked, during a call, whether the answer is still wanted."""
+        """`poll_interval`: how often, during a call, the ledger is asked whether the request was cancelled.
+
+        `tries_per_deployment`: see `at_attempt`. `chance`: random numbers from 0 to 1, which spread retries.
+        """
         self._use_cases = use_cases
         self._deployments = deployments
         self._model = model
@@ -167,7 +170,10 @@ class Generator:
     async def _first_that_answers(
         self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer
     ) -> RequestOutcome:
-        """Call the choices in turn; stop when a busy one says when to come back and there is time for that."""
+        """Call the choices in turn; stop when a busy one says when to come back and there is time for that.
+
+        Raises the failure that all of them together mean, or `TooLate` when none was called.
+        """
         failures: list[Failure] = []
         too_late: list[TooLate] = []
         for choice in choices:
@@ -189,7 +195,11 @@ class Generator:
         raise _combined(failures)
 
     async def _answer_with(self, choice: Choice, use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
-        """Fit the passages into the window of `choice`, call it, and check what it says."""
+        """Fit the passages into the window of `choice`, call it, and check what it says.
+
+        Raises `ContextTooLong` when no passage fits, also after the prompt was shrunk once; `TooLate` and `Cancelled`
+        when no call was made or it was broken off; what `Model.complete` raises.
+        """
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
         room = choice.window - answer_tokens
         prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
@@ -205,6 +215,7 @@ class Generator:
         return outcome_of(task, choice, prompt, reply, self._clock())
 
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
+        """Call the model if there is time for it; a call that is cut off by the deadline is charged."""
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
             raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
@@ -257,7 +268,7 @@ class Generator:
             return
         partition = CachePartition(request.tenant, use_case.collection)
         cited = {citation.path for citation in outcome.citations}
-        # By the path that the indexer evicts by; a citation shows what is hidden in it.
+        # The path as the indexer evicts by it; a citation has it escaped.
         uses = {(each.path, each.version) for each in task.candidates if escaped(each.path) in cited}
         with suppress(RedisUnavailable):
             await self._cache.store(
