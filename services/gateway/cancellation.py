@@ -76,7 +76,7 @@ class Cancellation:
         """
         entry = await self._ledger.cancel(identity, caller.tenant, caller.name)
         if entry.request is None:
-            log.info("cancel.noted", request_id=identity, tenant=caller.tenant)
+            log.info("cancel.recorded", request_id=identity, tenant=caller.tenant)
             self._noted(identity)
             return None
         request, now = entry.request, self._clock()
@@ -84,5 +84,5 @@ class Cancellation:
         if answer.outcome is Outcome.CANCELLED:
             # A running call is charged for its tokens when it is stopped.
             await self._correct_budget(request.tenant, request.spending, 0)
-        log.info("cancel.taken", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
+        log.info("cancel.handled", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(request, answer, now))

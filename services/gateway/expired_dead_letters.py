@@ -76,7 +76,7 @@ class ExpiredDeadLetterScan:
                 except UNAVAILABLE:
                     raise
                 except Exception as bug:  # one failure must not stop the scan
-                    log.error("dead.cannot_be_told", message_id=message.message_id, detail=repr(bug), exc_info=True)
+                    log.error("dead.outcome_not_sent", message_id=message.message_id, detail=repr(bug), exc_info=True)
             after = page[-1].sequence_number
             await self._redis.run(lambda redis: redis.set(CURSOR, after))  # noqa: B023 - it runs at once
         return told

@@ -125,7 +125,7 @@ class Intake:
         """
         taken = await self._decide(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
-        event = {Enqueued: "request.taken", Underway: "request.underway", Done: "request.done"}
+        event = {Enqueued: "request.accepted", Underway: "request.in_progress", Done: "request.done"}
         log.info(
             event.get(type(taken), "request.answered_at_once"),
             request_id=request.request_id,
