@@ -5,7 +5,7 @@ The SDK's own tracing stays off: its plug-in is a beta with outdated names, and 
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -42,26 +42,21 @@ def flush() -> None:
         shutdown()
 
 
-@contextmanager
-def consuming(name: str, properties: Mapping[str, object], attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
+def consuming(
+    name: str, properties: Mapping[str, object], attributes: Mapping[str, AttributeValue]
+) -> AbstractContextManager[Span]:
     """A span for one delivery, child of its sender's."""
-    parent = _PROPAGATOR.extract(_carrier(properties))
-    with _span(name, SpanKind.CONSUMER, attributes, parent) as span:
-        yield span
+    return _span(name, SpanKind.CONSUMER, attributes, _PROPAGATOR.extract(_carrier(properties)))
 
 
-@contextmanager
-def producing(name: str, attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
+def producing(name: str, attributes: Mapping[str, AttributeValue]) -> AbstractContextManager[Span]:
     """A span for one send, child of the current one."""
-    with _span(name, SpanKind.PRODUCER, attributes) as span:
-        yield span
+    return _span(name, SpanKind.PRODUCER, attributes)
 
 
-@contextmanager
-def calling(name: str, attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
-    """A span for a call to a dependency."""
-    with _span(name, SpanKind.CLIENT, attributes) as span:
-        yield span
+def calling(name: str, attributes: Mapping[str, AttributeValue]) -> AbstractContextManager[Span]:
+    """A span for a call to a dependency, child of the current one."""
+    return _span(name, SpanKind.CLIENT, attributes)
 
 
 def annotate(attributes: Mapping[str, AttributeValue]) -> None:
@@ -86,15 +81,19 @@ def trace_id() -> str:
 def _span(
     name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue], parent: context.Context | None = None
 ) -> Iterator[Span]:
-    with _TRACER.start_as_current_span(
-        name, context=parent, kind=kind, attributes=dict(attributes), set_status_on_exception=False
-    ) as span:
-        try:
-            yield span
-        except Exception as error:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            span.set_attribute("error.type", type(error).__name__)
-            raise
+    # By hand: `start_as_current_span` is three context managers inside each other, at each hop.
+    span = _TRACER.start_span(name, context=parent, kind=kind, attributes=attributes)
+    token = context.attach(trace.set_span_in_context(span))
+    try:
+        yield span
+    except Exception as error:
+        span.record_exception(error)
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.set_attribute("error.type", type(error).__name__)
+        raise
+    finally:
+        context.detach(token)
+        span.end()
 
 
 def _carrier(properties: Mapping[str, object]) -> dict[str, str]:
