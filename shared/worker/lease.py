@@ -37,12 +37,16 @@ class Lease:
         if asyncio.get_running_loop().time() >= self._ends:
             raise LockLost("the lock ended while this process was paused")
 
+    @property
+    def renew_in(self) -> float:
+        """Seconds until the lock should be renewed."""
+        return max(0.0, self._ends - asyncio.get_running_loop().time()) * RENEW_AFTER
+
     async def keep(self) -> None:
-        """Renew until told to stop; ends only by raising `LockLost`."""
-        loop = asyncio.get_running_loop()
+        """Renew, now and until told to stop; ends only by raising `LockLost`."""
         while True:
-            await asyncio.sleep(max(0.0, self._ends - loop.time()) * RENEW_AFTER)
             self._extend(await _renewed(self._delivery, self._ends))
+            await asyncio.sleep(self.renew_in)
 
     def _extend(self, until: datetime) -> None:
         # The broker's clock and ours may differ; a lock is never treated as shorter than a moment.
@@ -54,14 +58,19 @@ async def holding(delivery: Delivery, work: Callable[[Lease], Coroutine[Any, Any
     """The result of `work`, which is given the lease; raises `LockLost` (and cancels it) when the lock is gone."""
     lease = Lease(delivery, clock)
     working = asyncio.ensure_future(work(lease))
-    keeping = asyncio.create_task(lease.keep(), name="lease")
     try:
-        await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise keeping.exception() or LockLost("the lock could not be renewed in time")
+        # Most work has ended by then, and needs no second task.
+        await asyncio.wait({working}, timeout=lease.renew_in)
+        if not working.done():
+            keeping = asyncio.create_task(lease.keep(), name="lease")
+            try:
+                await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+                if not working.done():
+                    raise keeping.exception() or LockLost("the lock could not be renewed in time")
+            finally:
+                await _end(keeping)
+        return working.result()
     finally:
-        await _end(keeping)
         await _end(working)
 
 
