@@ -7,6 +7,9 @@ receiver that asks for one message after the other gets ten a second (`python -m
 
 # Seconds that work takes on average: below the first messages are fetched ahead, above the second no longer.
 QUICK, SLOW = 0.1, 0.5
+# Seconds without a message after which nothing is fetched ahead: a receiver that does so reads its socket more often
+# (`shared.bus.servicebus.client`), and a replica that idles need not.
+IDLE = 30.0
 # Each piece of work counts for so much of the average; the first is reached after a dozen quick ones.
 WEIGHT = 1 / 8
 # More would not be waited for by any round trip that we know, and all count as failed when the process is killed.
@@ -19,15 +22,23 @@ class Prefetch:
     def __init__(self, slots: int) -> None:
         self._most = min(slots - 1, MOST)
         self._average = SLOW
+        self._idle = 0.0
         self.count = 0
 
     def worked(self, seconds: float) -> None:
         """A piece of work took so long, from its arrival here until it was done."""
+        self._idle = 0.0
         self._average += (seconds - self._average) * WEIGHT
         if self._average < QUICK:
             self.count = self._most
         elif self._average > SLOW:
             self.count = 0
+
+    def waited(self, seconds: float) -> None:
+        """No message came for so many more seconds."""
+        self._idle += seconds
+        if self._idle >= IDLE:
+            self.stop()
 
     def stop(self) -> None:
         """Fetch nothing ahead until work has proved to be quick again."""

@@ -185,6 +185,8 @@ class Worker(Generic[Task]):
         if not self.connected.is_set():
             self.connected.set()
             self.metrics.queue_connected.set(1, {"queue": self.consumer.queue})
+        if delivery is None:
+            self._prefetch.waited(LOOK.total_seconds())
         return delivery
 
     def _start(self, delivery: Delivery) -> "asyncio.Task[None]":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
-from shared.worker.prefetch import MOST, SLOW, Prefetch
+from shared.worker.prefetch import IDLE, MOST, SLOW, Prefetch
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.support.builders import NOW
 from tests.support.memory_bus import MemoryBus, MemoryDelivery, MemoryInbox
@@ -45,6 +45,16 @@ def test_it_can_be_stopped_at_once() -> None:
     prefetch.stop()
     assert prefetch.count == 0
     prefetch.worked(0.02)
+    assert prefetch.count == 0
+
+
+def test_it_ends_when_no_message_comes_for_a_while_in_all_and_not_between_two() -> None:
+    prefetch = Prefetch(16)
+    for _ in range(20):
+        prefetch.worked(0.02)
+        prefetch.waited(IDLE - 1)
+    assert prefetch.count == 15
+    prefetch.waited(1)
     assert prefetch.count == 0
 
 
@@ -144,6 +154,12 @@ async def play(
 def test_a_worker_whose_work_is_quick_has_as_many_fetched_ahead_as_it_has_other_slots() -> None:
     bus = in_no_time(play(*[0.01] * 60))
     assert bus.noted == [0, 3, "closed"]
+
+
+def test_an_idle_worker_has_nothing_fetched_ahead() -> None:
+    """A receiver that fetches ahead reads its socket five times as often."""
+    bus = in_no_time(play(*[0.01] * 60, stop_after=60))
+    assert bus.noted == [0, 3, 0, "closed"]
 
 
 def test_nothing_waits_here_behind_a_probe() -> None:
