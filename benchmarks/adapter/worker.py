@@ -19,6 +19,7 @@ from shared.telemetry import logs, metrics, traces
 from shared.worker.consumer import Consumer
 from shared.worker.outbox import internal_identity
 from shared.worker.outcome_guard import OutcomeGuard
+from shared.worker.runtime import tune_garbage_collection
 from shared.worker.worker import Worker
 
 GRACE = timedelta(seconds=5)
@@ -50,6 +51,7 @@ async def run(connection_string: str, load: Load) -> None:
         Worker(consumer=_consumer(stage, load), bus=bus, outcomes=outcomes, concurrency=load.slots, metrics=counted)
         for stage in load.path
     ]
+    tune_garbage_collection()
     await asyncio.gather(*(worker.run(asyncio.Event(), GRACE) for worker in workers))
 
 
