@@ -14,6 +14,7 @@ from shared.contracts.base import MAX_DEPTH, Message, check_version
 from shared.errors import Reason, Unprocessable
 
 GOLDEN = Path(__file__).parent / "golden"
+RELEASED = sorted((GOLDEN / "released").glob("*/*.json"))
 KINDS = {message.kind: message for message in MESSAGES}
 
 
@@ -43,6 +44,13 @@ def test_a_golden_is_read_and_written_without_loss(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_oldest_sender_sends_is_still_read(kind: str) -> None:
     assert isinstance(read(kind, minimal(kind)), KINDS[kind])
+
+
+@pytest.mark.parametrize("sent", RELEASED, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_what_an_earlier_release_sent_is_read_and_passed_on_without_loss(sent: Path) -> None:
+    """While a deployment rolls, messages of the release before are on the queues."""
+    body = json.loads(sent.read_text("utf-8"))
+    assert contains(json.loads(read(sent.stem, body).encode()), body)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,6 +113,17 @@ def test_what_is_no_message_is_named_for_what_it_is(body: bytes, reason: Reason)
     with pytest.raises(Unprocessable) as refused:
         KINDS["ask.v1"].decode(body)
     assert refused.value.reason is reason
+
+
+def contains(whole: Any, part: Any) -> bool:
+    """Whether `whole` says all that `part` says; objects may have more fields."""
+    match whole, part:
+        case dict(), dict():
+            return all(key in whole and contains(whole[key], value) for key, value in part.items())
+        case list(), list():
+            return len(whole) == len(part) and all(map(contains, whole, part))
+        case _:
+            return bool(whole == part)
 
 
 def from_the_future(body: Any) -> Any:
