@@ -1,4 +1,4 @@
-"""Which of the found passages travel on: no two alike, and no more than a message can carry. Pure."""
+"""Selects the passages that go to the generator: no two alike, and no more than fit into a message. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -23,12 +23,16 @@ def distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
 
 
 def fitting(task: GenerateAnswer, limit: int = MAX_BODY) -> GenerateAnswer:
-    """`task` with as many of its best candidates as fit in `limit` bytes; raises `Unprocessable` if none fits."""
-    room = limit - _SPARE - len(task.model_copy(update={"candidates": ()}).encode())
+    """`task` with the candidates that fit into a body of `limit` bytes, the best first; all of them if they can.
+
+    Raises `Unprocessable` with `PayloadTooLarge` when there are candidates and none fits.
+    """
+    empty = GenerateAnswer(request=task.request, candidates=(), index_epoch=task.index_epoch)
+    room = limit - _SPARE - len(empty.encode())
     kept: list[Candidate] = []
     for candidate in task.candidates:
         size = len(candidate.model_dump_json(exclude_none=True).encode()) + _BETWEEN
-        # A huge one does not keep the others out.
+        # A large one is left out alone; smaller ones after it may still fit.
         if size <= room:
             kept.append(candidate)
             room -= size
@@ -37,4 +41,4 @@ def fitting(task: GenerateAnswer, limit: int = MAX_BODY) -> GenerateAnswer:
             Reason.PAYLOAD_TOO_LARGE,
             f"question and conversation leave no room for a passage in {limit // 1024} KiB; shorten the conversation",
         )
-    return task.model_copy(update={"candidates": tuple(kept)})
+    return GenerateAnswer(request=task.request, candidates=tuple(kept), index_epoch=task.index_epoch)

@@ -1,33 +1,34 @@
 """The documents that one caller may read: the only place where a `TenantScope` becomes the store's filter.
 
-    search the store ──▶ ask the registry which build of each document counts ──▶ keep what counts and is readable
+    search the store ──▶ ask the registry which build of each document is current ──▶ keep what is current and readable
 
-The store is asked for more than is wanted, because it also holds builds that do not count: older ones until
+The store is asked for more than is wanted, because it also holds builds that are not current: older ones until
 they are collected, newer ones while they are written. Rights are checked twice, in the search and again on the
 registry's word, which is the newer of the two.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.access.scope import TenantScope
 from shared.contracts.generate import Candidate
-from shared.vectors.port import Document, Hit, Passage, Passages, Query, Readable, Registry
+from shared.vectors.port import Hit, Passages, Query, Readable, Registry
 
-# How often one question is searched at most, and how much deeper each time that too little was left.
+# Maximum searches for one question, and the factor of the limit after a search that left too few.
 _LOOKS = 3
 _DEEPER = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
+    """The result of one search: what is readable, (build id, passage id) of retired passages, whether it saw all."""
+
     candidates: list[Candidate]
     retired: frozenset[tuple[str, str]]
     was_all: bool
 
 
 class Knowledge:
-    """Searches documents within a caller's rights."""
+    """Searches documents within a caller's rights. Both ports raise `TryLater` and `DependencyDown`."""
 
     def __init__(self, passages: Passages, registry: Registry) -> None:
         self._passages = passages
@@ -36,9 +37,10 @@ class Knowledge:
     async def search(
         self, scope: TenantScope, collection: str, query: Query, *, wanted: int, overfetch: int
     ) -> list[Candidate]:
-        """Passages that `scope` may read, best first: `wanted` or more, if there are enough.
+        """Passages that `scope` may read, best first: `wanted` or more, if there are enough; none for no groups.
 
-        All of a document's passages are of its one current version.
+        All of a document's passages are of its one current version. The first search asks the store for `wanted` ×
+        `overfetch` hits. Raises `TryLater`, `DependencyDown`.
         """
         if not scope.groups:
             return []
@@ -58,25 +60,22 @@ class Knowledge:
     async def _look(self, scope: TenantScope, collection: str, query: Query, limit: int) -> _Look:
         readable = Readable(scope.tenant, scope.groups)
         hits = await self._passages.search(collection, query, readable, limit)
-        # After the search, never before it: a hit is judged by what counts now.
+        # After the search, never before it: a hit is judged by what is current now.
         documents = await self._registry.get({hit.passage.document_id for hit in hits})
-        return _Look(
-            candidates=[_candidate(hit) for hit in hits if _counts(hit.passage, documents, scope)],
-            retired=frozenset((p.build_id, p.id) for p in (hit.passage for hit in hits) if _is_retired(p, documents)),
-            was_all=len(hits) < limit,
-        )
-
-
-def _counts(passage: Passage, documents: Mapping[str, Document], scope: TenantScope) -> bool:
-    document = documents.get(passage.document_id)
-    if document is None or not document.is_live or passage.build_id != document.build_id:
-        return False
-    return scope.may_read(passage.tenant, passage.groups) and scope.may_read(document.tenant, document.groups)
-
-
-def _is_retired(passage: Passage, documents: Mapping[str, Document]) -> bool:
-    document = documents.get(passage.document_id)
-    return document is not None and passage.version < document.version
+        candidates, retired = list[Candidate](), set[tuple[str, str]]()
+        for hit in hits:
+            passage, document = hit.passage, documents.get(hit.passage.document_id)
+            if document is None:
+                continue
+            if passage.version < document.version:
+                retired.add((passage.build_id, passage.id))
+            is_current = document.is_live and passage.build_id == document.build_id
+            may_read = scope.may_read(passage.tenant, passage.groups) and scope.may_read(
+                document.tenant, document.groups
+            )
+            if is_current and may_read:
+                candidates.append(_candidate(hit))
+        return _Look(candidates, frozenset(retired), was_all=len(hits) < limit)
 
 
 def _candidate(hit: Hit) -> Candidate:
