@@ -1,4 +1,4 @@
-"""Plugs the indexer together. What is heavy to import is imported here, when it is needed."""
+"""Builds the indexer and the reconciler from settings. Heavy modules are imported where they are used."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -87,7 +87,7 @@ async def build(
             parser=parser,
             registry=registry,
             writer=writer,
-            maker=maker_of(settings, deployment, clock),
+            versions=version_factory(settings, deployment, clock),
             metrics=metrics,
             clock=clock,
             most_bytes=settings.document_bytes,
@@ -114,12 +114,12 @@ async def build_reconciler(
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
         store = connect(settings.qdrant_url, api_key=key)
         closing.push_async_callback(store.close)
-        maker = maker_of(settings, deployment, clock)
-        yield Reconciler(lake=lake, registry=QdrantRegistry(store), sources=sources, maker=maker)
+        versions = version_factory(settings, deployment, clock)
+        yield Reconciler(lake=lake, registry=QdrantRegistry(store), sources=sources, versions=versions)
 
 
-def maker_of(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> VersionFactory:
-    """The factory for these settings; documents indexed with other ones are stale for the reconcile."""
+def version_factory(settings: IndexerSettings, deployment: Deployment, clock: Callable[[], datetime]) -> VersionFactory:
+    """The factory for these settings; the reconciler finds documents that other settings indexed (`RULES`)."""
     space = deployment.vector_space()
     pipeline = f"parse{formats.VERSION}-chunk{chunk.VERSION}-{settings.passage_tokens}-{space}"
     return VersionFactory(pipeline, space, clock, lambda: uuid4().hex)

@@ -6,6 +6,7 @@ from the settings.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -38,7 +39,10 @@ _JUST_OPENED = {"CreateFile", "SftpCreate"}
 
 
 def read_events(body: bytes) -> tuple[BlobChanged, ...]:
-    """The changes in a message; empty for events that do not matter. Raises `Unprocessable` for another body.
+    """The changes in a message; empty for other kinds of events.
+
+    Raises `Unprocessable`: `SchemaInvalid` when the body is not a storage event or names a path that cannot be indexed,
+    `PoisonContent` when it cannot be read as JSON (`read_json`).
 
     Azure sends one event per message; its documentation shows lists, so a list is read too.
     """
@@ -82,24 +86,22 @@ def _changes(event: object) -> list[BlobChanged]:
         raise _invalid(f"its subject does not name a blob: {subject[:200]!r}")
     is_gone = change in (Change.DELETED, Change.DIRECTORY_DELETED)
     container, path = _checked(found["container"], found["path"], is_gone=is_gone)
-    first = BlobChanged(
-        change=change,
-        container=container,
-        path=path,
-        occurred_at=_time(time),
-    )
+    first = BlobChanged(change=change, container=container, path=path, occurred_at=_time(time))
     if change not in (Change.RENAMED, Change.DIRECTORY_RENAMED):
         return [first]
     old_container, old_path = _source(_text(data.get("sourceUrl")), container)
     if old_container == container:
-        return [first.model_copy(update={"previous_path": old_path})]
+        return [replace(first, previous_path=old_path)]
     # In another container, so it is an event of its own.
     gone = Change.DELETED if change is Change.RENAMED else Change.DIRECTORY_DELETED
-    return [first, first.model_copy(update={"change": gone, "container": old_container, "path": old_path})]
+    return [first, replace(first, change=gone, container=old_container, path=old_path)]
 
 
 def _source(url: str, container: str) -> tuple[str, str]:
-    """Container and path in `sourceUrl`, which is percent-encoded once. Emulators put the account first."""
+    """Container and path in `sourceUrl`, which is percent-encoded once; raises `Unprocessable`.
+
+    Emulators put the account before `container`.
+    """
     try:
         segments = [unquote(segment) for segment in urlsplit(url).path.split("/")[1:]]
     except ValueError as broken:
@@ -114,7 +116,8 @@ def _source(url: str, container: str) -> tuple[str, str]:
 def _checked(container: str, path: str, *, is_gone: bool) -> tuple[str, str]:
     """Container and path; raises `Unprocessable` for an invalid name, or a second name of a blob.
 
-    A deleted blob may have such a name, because an earlier release indexed it, and must leave the index.
+    `is_gone`: the blob was deleted. It may have such a name, because an earlier release indexed it, and must leave the
+    index.
     """
     if not _CONTAINER.fullmatch(container):
         raise _invalid(f"not a container name: {container[:80]!r}")
@@ -126,6 +129,7 @@ def _checked(container: str, path: str, *, is_gone: bool) -> tuple[str, str]:
 
 
 def _time(value: object) -> datetime | None:
+    """An ISO 8601 time, in UTC unless it says otherwise; None for anything else."""
     try:
         at = datetime.fromisoformat(str(value))
     except ValueError:

@@ -27,11 +27,11 @@ from shared.vectors.port import Document, Registry
 
 log = get_logger()
 
-# Attempts at one document. Each that is overtaken means that another writer succeeded, so a third is seldom needed.
+# Attempts at one document per delivery. A lost attempt means that another writer succeeded, so a third is rare.
 _ATTEMPTS = 5
-# Documents of one directory that are indexed concurrently.
+# Documents of one message that are indexed concurrently.
 _CONCURRENT = 4
-# Characters that are split in about 20 ms.
+# Characters that are split in about 20 ms; longer texts are split in a thread.
 _QUICKLY_SPLIT = 20_000
 
 Place = tuple[str, str]
@@ -49,7 +49,7 @@ class Indexer:
         parser: Parser,
         registry: Registry,
         writer: IndexWriter,
-        maker: VersionFactory,
+        versions: VersionFactory,
         metrics: Metrics,
         clock: Callable[[], datetime],
         most_bytes: int,
@@ -60,7 +60,7 @@ class Indexer:
         self._parser = parser
         self._registry = registry
         self._writer = writer
-        self._maker = maker
+        self._versions = versions
         self._metrics = metrics
         self._clock = clock
         self._most_bytes = most_bytes
@@ -68,7 +68,7 @@ class Indexer:
         self._busy: weakref.WeakValueDictionary[Place, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def handle(self, task: Sequence[BlobChanged], attempt: int = 1) -> Sequence[Envelope]:
-        """Make the index match the lake at every place that the events name.
+        """Make the index match the lake at every place that the events name. Returns no messages.
 
         Raises `TryLater` when the lake, Qdrant, the model or Redis is busy or down, or a document keeps changing;
         `Unprocessable` for a document that cannot be indexed. One failing document does not keep others from the index.
@@ -77,8 +77,12 @@ class Indexer:
         room = asyncio.Semaphore(_CONCURRENT)
 
         async def converge(place: Place) -> None:
-            async with room:
-                await self._converge(*place)
+            # One process works on a document once at a time.
+            async with room, self._busy.setdefault(place, asyncio.Lock()):
+                for _ in range(_ATTEMPTS):
+                    if await self._converge_once(*place):
+                        return
+            raise TryLater(f"{place[1]} changed again during each of {_ATTEMPTS} attempts to index it")
 
         for event in task:
             async for places in self._places(event):
@@ -106,14 +110,6 @@ class Indexer:
                 case Change.IGNORED:
                     continue
 
-    async def _converge(self, container: str, path: str) -> None:
-        """Repeat until nothing changed meanwhile. One process works on a document once at a time."""
-        async with self._busy.setdefault((container, path), asyncio.Lock()):
-            for _ in range(_ATTEMPTS):
-                if await self._converge_once(container, path):
-                    return
-        raise TryLater(f"{path} changed again during each of {_ATTEMPTS} attempts to index it")
-
     async def _converge_once(self, container: str, path: str) -> bool:
         """Make the index match the lake at one place; False if the document changed meanwhile."""
         # The registry before the lake: then a commit on this version rests on a newer state of the lake.
@@ -130,7 +126,7 @@ class Indexer:
                 continue
             # The lake no longer has it, or `sources.yaml` gives it to another collection.
             if entry.is_live:
-                unchanged &= await self._writer.write(self._maker.tombstone(entry), [], before=entry.version)
+                unchanged &= await self._writer.write(self._versions.tombstone(entry), [], before=entry.version)
             else:
                 await self._finish(entry)
         if source and blob:
@@ -139,7 +135,7 @@ class Indexer:
 
     async def _index(self, source: Source, blob: Blob, entry: Document | None) -> bool:
         """Index `blob`, unless `entry` matches it; False if the document changed meanwhile. Raises `Unprocessable`."""
-        up_to_date = entry if entry and self._maker.is_up_to_date(entry, source) else None
+        up_to_date = entry if entry and self._versions.is_up_to_date(entry, source) else None
         if up_to_date and up_to_date.etag == blob.etag:
             await self._finish(up_to_date)
             return True
@@ -164,7 +160,7 @@ class Indexer:
             chunks = await asyncio.to_thread(chunk, document, self._passage_tokens)
         if not chunks:
             log.warning("document.empty", path=blob.path)
-        made, passages = self._maker.version(source, blob, content_hash, document.title, chunks, entry)
+        made, passages = self._versions.version(source, blob, content_hash, document.title, chunks, entry)
         return await self._writer.write(made, passages, before=entry.version if entry else None)
 
     async def _finish(self, entry: Document) -> None:

@@ -19,7 +19,7 @@ from shared.vectors.port import Document, Embedded, Passage, Passages, Registry
 
 log = get_logger()
 
-# Passages that are embedded and stored together; a crash loses at most the work of one batch.
+# Passages that are embedded and stored together; a crash loses the work of one batch at most.
 _BATCH = 128
 
 
@@ -43,7 +43,7 @@ class IndexWriter:
         self._metrics = metrics
 
     async def write(self, entry: Document, passages: Sequence[Passage], *, before: int | None) -> bool:
-        """Make `entry` with its passages current, if the document still is at version `before`.
+        """Make `entry` with its passages current, if the document is at version `before` (None: not registered).
 
         False: another writer was faster, and its version is current.
         """

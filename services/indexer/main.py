@@ -1,4 +1,4 @@
-"""Plugs the indexer into a worker and runs it: `python -m services.indexer`."""
+"""Builds the indexer's worker and runs it: `python -m services.indexer`."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class IndexerPorts(Ports):
 
 
 def open_ports(settings: IndexerSettings, metrics: Metrics) -> IndexerPorts:
-    """The real ones, which connect when they are used first. Raises `SettingsError`."""
+    """The real ports, which connect at their first use. Raises `SettingsError`."""
     common = open_common_ports(settings, metrics)
     lake = open_lake(settings, Sources.read(settings.config / "sources.yaml"))
     return IndexerPorts(bus=common.bus, redis=common.redis, metrics=metrics, lake=lake)
@@ -84,7 +84,7 @@ async def compose(settings: IndexerSettings, ports: IndexerPorts) -> Service:
 
 
 def identify(message: Received) -> Identity:
-    """The identity of an event. Retries build on a digest of its id, which may be as long as ours may be."""
+    """The identity of an event. Its message id is digested, because a retry's id adds to it and has 128 characters."""
     origin = str(message.properties.get(ORIGIN) or message.message_id or message.sequence_number)
     return Identity("e" + digest(message.queue, origin), origin)
 

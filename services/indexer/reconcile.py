@@ -41,7 +41,7 @@ class Mismatch:
 
 
 def compare(
-    container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, maker: VersionFactory
+    container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, versions: VersionFactory
 ) -> Iterator[Mismatch]:
     """The differences in one container, by path.
 
@@ -52,13 +52,13 @@ def compare(
         indexed.setdefault(entry.path, []).append(entry)
     there = {blob.path: blob for blob in blobs}
     for path in sorted(there.keys() | indexed.keys()):
-        why = _difference(container, path, there.get(path), indexed.get(path, []), sources, maker)
+        why = _difference(container, path, there.get(path), indexed.get(path, []), sources, versions)
         if why is not None:
             yield Mismatch(why, container, path)
 
 
 def _difference(
-    container: str, path: str, blob: Blob | None, entries: list[Document], sources: Sources, maker: VersionFactory
+    container: str, path: str, blob: Blob | None, entries: list[Document], sources: Sources, versions: VersionFactory
 ) -> Difference | None:
     source = sources.of(container, path) if blob else None
     mine = [each for each in entries if source and (each.tenant, each.collection) == (source.tenant, source.collection)]
@@ -71,7 +71,7 @@ def _difference(
     live = next((each for each in mine if each.is_live), None)
     if live is None:
         return Difference.MISSING
-    if not maker.is_up_to_date(live, source):
+    if not versions.is_up_to_date(live, source):
         return Difference.RULES
     return Difference.CHANGED if live.etag != blob.etag else None
 
@@ -94,11 +94,11 @@ def event_of(finding: Mismatch, *, now: datetime, event_id: str) -> bytes:
 class Reconciler:
     """Compares whole containers."""
 
-    def __init__(self, *, lake: Lake, registry: Registry, sources: Sources, maker: VersionFactory) -> None:
+    def __init__(self, *, lake: Lake, registry: Registry, sources: Sources, versions: VersionFactory) -> None:
         self._lake = lake
         self._registry = registry
         self._sources = sources
-        self._maker = maker
+        self._versions = versions
 
     async def findings(self) -> list[Mismatch]:
         """Every difference, in all containers of the sources and the registry. Raises `TryLater`."""
@@ -109,7 +109,7 @@ class Reconciler:
         found: list[Mismatch] = []
         for container, entries in indexed.items():
             blobs = [blob async for blob in self._lake.blobs(container)]
-            found += compare(container, blobs, entries, self._sources, self._maker)
+            found += compare(container, blobs, entries, self._sources, self._versions)
         return found
 
     async def events(

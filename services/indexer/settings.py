@@ -11,7 +11,7 @@ from shared.settings.worker import WorkerSettings
 
 
 class IndexerSettings(WorkerSettings):
-    """What the indexer is told beyond what every worker is. The lake is a folder or a storage account."""
+    """The indexer's own settings. The lake is a folder or a storage account; the rest has defaults for a laptop."""
 
     qdrant_url: str = Field(default="http://127.0.0.1:6333", description="the address of Qdrant")
     qdrant_api_key: SecretStr | None = Field(default=None, description="only if Qdrant requires one")

@@ -1,14 +1,12 @@
-"""What a storage event tells us: somewhere to look. What is there, only the lake can say."""
+"""What the indexer takes from a storage event: a place to look at. The lake says what is there."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-
-from pydantic import AwareDatetime
-
-from shared.contracts.base import MessagePart
 
 
 class Change(StrEnum):
-    """What happened to a blob or a directory, whichever schema told it."""
+    """What happened to a blob or a directory, in both schemas."""
 
     WRITTEN = "written"
     DELETED = "deleted"
@@ -18,7 +16,8 @@ class Change(StrEnum):
     IGNORED = "ignored"
 
 
-class BlobChanged(MessagePart):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobChanged:
     """A storage event of Event Grid or CloudEvents, as far as the indexer needs it.
 
     Source: Azure Blob Storage as an Event Grid source
@@ -29,4 +28,6 @@ class BlobChanged(MessagePart):
     container: str
     path: str
     previous_path: str | None = None
-    occurred_at: AwareDatetime | None = None
+    """In the same container, for a rename."""
+    occurred_at: datetime | None = None
+    """With a time zone."""

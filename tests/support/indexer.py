@@ -138,7 +138,7 @@ class World:
     evictions: Evictions = field(default_factory=Evictions)
     _editions: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    def maker(self, pipeline: str = "p1") -> VersionFactory:
+    def versions(self, pipeline: str = "p1") -> VersionFactory:
         return VersionFactory(pipeline, "vectors/4", lambda: NOON, lambda: f"e{next(self._editions)}")
 
     def indexer(
@@ -156,7 +156,7 @@ class World:
             parser=self.parser,
             registry=registry or self.registry,
             writer=self.writer(passages, registry),
-            maker=self.maker(pipeline),
+            versions=self.versions(pipeline),
             metrics=make(),
             clock=lambda: NOON,
             most_bytes=100_000,

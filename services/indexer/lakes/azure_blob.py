@@ -87,17 +87,18 @@ def _blob(path: str, found: Any) -> Blob:
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """Translate the SDK's errors into `TryLater`, `Vanished` and `Changed`."""
     try:
         yield
     except ResourceNotFoundError as gone:
         if getattr(gone, "error_code", None) == _NO_CONTAINER:
-            # A container that is away must not look like one whose documents were all deleted.
+            # A missing container must not look like one whose documents were all deleted.
             raise TryLater("the container does not exist") from gone
         raise Vanished from gone
-    except ResourceModifiedError as other:
-        raise Changed from other
+    except ResourceModifiedError as changed:
+        raise Changed from changed
     except HttpResponseError as refused:
-        # Also 403: rights are mended by people, and meanwhile no event should be lost.
+        # Also 403: people correct the rights, and meanwhile no event should be lost.
         raise TryLater(f"the storage account answered {refused.status_code}") from refused
-    except AzureError as away:
-        raise TryLater(f"the storage account is unreachable: {type(away).__name__}") from away
+    except AzureError as unreachable:
+        raise TryLater(f"the storage account is unreachable: {type(unreachable).__name__}") from unreachable

@@ -14,7 +14,7 @@ from shared.errors import TryLater
 
 
 class FolderLake:
-    """`folders` says which folder is which container. Nothing outside of them is ever read.
+    """`folders`: the folder of each container. Nothing outside of them is read.
 
     A file is a blob under one name only: that of its real place, letter by letter. So symbolic links are no blobs,
     neither files nor folders, and where the file system knows neither case nor Unicode forms the other spellings are
@@ -39,6 +39,9 @@ class FolderLake:
         for blob in await asyncio.to_thread(self._list, container, prefix):
             yield blob
 
+    async def close(self) -> None:
+        """There is nothing to close."""
+
     def _head(self, container: str, path: str, *, is_listed: bool = False) -> Blob | None:
         file = self._file(container, path, is_listed=is_listed)
         if file is None:
@@ -52,7 +55,9 @@ class FolderLake:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
             raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
-        return _blob(path, status) if stat.S_ISREG(status.st_mode) else None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return Blob(path, _etag(status), status.st_size, mimetypes.guess_type(path)[0] or "")
 
     def _read(self, container: str, path: str, if_match: str) -> bytes:
         file = self._file(container, path)
@@ -82,7 +87,7 @@ class FolderLake:
         return sorted(found, key=lambda blob: blob.path)
 
     def _file(self, container: str, path: str, *, is_listed: bool = False) -> Path | None:
-        """The file of a blob; none for what is noise, and for any name but that of the file's real place.
+        """The file of a blob; None for noise, and for any name but that of the file's real place. Raises `TryLater`.
 
         `is_listed`: the path is spelled as its folders spell it.
         """
@@ -99,9 +104,6 @@ class FolderLake:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
             raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
-
-    async def close(self) -> None:
-        """There is nothing to close."""
 
     def _root(self, container: str) -> Path | None:
         root = self._folders.get(container)
@@ -120,14 +122,11 @@ def _is_spelled(root: Path, path: str) -> bool:
     return True
 
 
-def _blob(path: str, status: os.stat_result) -> Blob:
-    return Blob(path, _etag(status), status.st_size, mimetypes.guess_type(path)[0] or "")
-
-
 def _etag(status: os.stat_result) -> str:
     return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
 
 
 def _require(path: str, status: os.stat_result, if_match: str) -> None:
+    """Raise `Changed` unless the file has the etag `if_match`."""
     if _etag(status) != if_match:
         raise Changed(path)

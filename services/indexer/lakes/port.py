@@ -1,16 +1,16 @@
-"""What the indexer needs of a data lake: look at a blob, read exactly what was looked at, list a prefix."""
+"""What the indexer needs from a data lake: properties of a blob, its content at an etag, a list below a prefix."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-# Names that programs give to files which are not finished or not meant to be seen.
+# Endings of unfinished and temporary files.
 _UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".swp", ".swx", ".crdownload", ".lock")
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as it was at one moment; its etag changes whenever its content does."""
+    """A blob at one moment; `size` in bytes. Its etag changes whenever its content does."""
 
     path: str
     etag: str
@@ -19,31 +19,31 @@ class Blob:
 
 
 class Vanished(Exception):
-    """The blob is gone since it was looked at."""
+    """The blob was deleted after `head` returned it."""
 
 
 class Changed(Exception):
-    """The blob is another one since it was looked at."""
+    """The blob was overwritten after `head` returned it."""
 
 
 class Lake(Protocol):
-    """Reads blobs. Raises `TryLater` when the storage is away."""
+    """Reads blobs. Every method raises `TryLater` when the storage is unavailable."""
 
     async def head(self, container: str, path: str) -> Blob | None:
-        """The blob, or none if there is none (or it is not a document, or the container is not ours)."""
+        """The blob; None if it does not exist, is noise or a directory, or the container is not in the settings."""
 
     async def read(self, container: str, path: str, if_match: str) -> bytes:
-        """The content, if the etag still is `if_match`; raises `Changed` or `Vanished`."""
+        """The bytes of the blob with the etag `if_match`; raises `Changed` or `Vanished`."""
 
     def blobs(self, container: str, prefix: str = "") -> AsyncIterator[Blob]:
-        """All documents below a prefix, in the order of their paths."""
+        """The blobs whose path begins with `prefix`, ordered by path, without noise and directories."""
 
     async def close(self) -> None:
-        """Close what connections there are."""
+        """Close the connections."""
 
 
 def is_noise(path: str) -> bool:
-    """Whether a file is hidden, a lock or half-written, and so no document."""
+    """Whether the file is hidden, a lock or unfinished, and therefore not a document."""
     name = path.rpartition("/")[2]
     hidden = any(step.startswith((".", "~$")) for step in path.split("/"))
     return hidden or not name or name.lower().endswith(_UNFINISHED)

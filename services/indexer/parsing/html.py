@@ -1,4 +1,4 @@
-"""HTML into blocks: what the page says, without how one gets around in it.
+"""HTML into blocks: the text of the page, without navigation.
 
 Where the page marks its main part, only that is read. (kreuzberg's converter keeps navigation and footers, and
 puts broken front matter before the text.)
@@ -22,7 +22,7 @@ _MAIN = re.compile(r"<main[\s>]|role\s*=\s*[\"']main[\"']", re.IGNORECASE)
 
 
 def read_html(raw: str) -> ParsedDocument:
-    """Read a page, however broken its tags are."""
+    """Read a page, also with broken tags; its title is the first heading, else `<title>`."""
     page = _Page(only_main=bool(_MAIN.search(raw)))
     page.feed(raw)
     page.close()
@@ -39,6 +39,8 @@ class _Table:
 
 
 class _Page(HTMLParser):
+    """Collects the blocks of a page; `only_main`: of its main part alone."""
+
     def __init__(self, *, only_main: bool) -> None:
         super().__init__(convert_charrefs=True)
         self._writer = Writer()
@@ -102,7 +104,10 @@ class _Page(HTMLParser):
             case "tr" if self._tables:
                 self._tables[-1].rows.append([])
             case "td" | "th" if self._tables:
-                self._cell()
+                rows = self._tables[-1].rows
+                if not rows:
+                    rows.append([])
+                rows[-1].append("")
             case "br":
                 self.handle_data("\n" if self._preformatted else " ")
             case "ul" | "ol":
@@ -115,15 +120,11 @@ class _Page(HTMLParser):
                 self._preformatted = True
             case "img" if attrs.get("alt"):
                 self.handle_data(f" {attrs['alt']} ")
-            case _ if not self._tables:
-                self._maybe_break(tag)
-
-    def _maybe_break(self, tag: str) -> None:
-        if heading := _HEADING.fullmatch(tag):
-            self._flush()
-            self._level = int(heading[1])
-        elif tag in _BREAKS and not self._lists:
-            self._flush()
+            case _ if not self._tables and (heading := _HEADING.fullmatch(tag)):
+                self._flush()
+                self._level = int(heading[1])
+            case _ if not self._tables and tag in _BREAKS and not self._lists:
+                self._flush()
 
     def _close(self, tag: str) -> None:
         match tag:
@@ -140,12 +141,6 @@ class _Page(HTMLParser):
                 self._preformatted = False
             case _ if not self._tables and (_HEADING.fullmatch(tag) or (tag in _BREAKS and not self._lists)):
                 self._flush()
-
-    def _cell(self) -> None:
-        rows = self._tables[-1].rows
-        if not rows:
-            rows.append([])
-        rows[-1].append("")
 
     def _end_table(self) -> None:
         rows = [row for row in self._tables.pop().rows if any(cell.strip() for cell in row)]

@@ -19,7 +19,8 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 # A heading of a PDF is guessed from its type size. What is longer, or reads like a sentence or a caption, is text.
 _LONGEST_HEADING = 80
 _CAPTION = re.compile(r"(?:table|figure|tab\.|fig\.) \d+", re.IGNORECASE)
-_LONGEST_FURNITURE = 150
+# Of a running header or footer.
+_LONGEST_RUNNING_LINE = 150
 # A line of a PDF that is at least this long may have been cut from its paragraph by the guess.
 _WRAPPED = 60
 _DIGITS = re.compile(r"\d+")
@@ -27,11 +28,13 @@ _ENDS = re.compile(r"[.!?:;…)\]\"'”’]\s*$")
 
 
 class Unreadable(Exception):
-    """The file is not what it claims to be; the text says why."""
+    """The file cannot be indexed; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
+    """A leaf of kreuzberg's tree; `kind` is heading, item, table, code or paragraph."""
+
     kind: str
     text: str
     page: int | None
@@ -41,17 +44,17 @@ class _Node:
 
 
 def read_pdf(data: bytes, *, most_pages: int) -> ParsedDocument:
-    """Read a PDF that has text; of a scan nothing remains."""
+    """Read a PDF that has text; a scan gives an empty document. Raises `Unreadable`."""
     found = _extract(data, PDF)
     pages = int(found.metadata.get("page_count") or 0)
     if pages > most_pages:
         raise Unreadable(f"it has {pages} pages; the maximum is {most_pages}")
     nodes = [_as_printed(node) for node in _nodes(found.document or {})]
-    return _write(_rejoin(_without_furniture(nodes)), str(found.metadata.get("title") or ""))
+    return _write(_rejoin(_without_running_lines(nodes)), str(found.metadata.get("title") or ""))
 
 
 def read_docx(data: bytes) -> ParsedDocument:
-    """Read a Word document."""
+    """Read a Word document; raises `Unreadable`."""
     found = _extract(data, DOCX)
     return _write(_nodes(found.document or {}), str(found.metadata.get("title") or ""))
 
@@ -73,14 +76,11 @@ def _extract(data: bytes, mime: str) -> Any:
     try:
         return kreuzberg.extract_bytes_sync(data, mime, config)
     except kreuzberg.KreuzbergError as refused:
-        raise Unreadable(_refusal(str(refused), "PDF" if mime == PDF else "Word document")) from refused
-
-
-def _refusal(said: str, what: str) -> str:
-    """Why a file cannot be read, in our words: the library's are for its own developers."""
-    if "password" in said.casefold():
-        return f"it is a password-protected {what}"
-    return f"it is not a readable {what} (damaged or truncated)"
+        # In our words, because the library's are for its own developers.
+        what = "PDF" if mime == PDF else "Word document"
+        if "password" in str(refused).casefold():
+            raise Unreadable(f"it is a password-protected {what}") from refused
+        raise Unreadable(f"it is not a readable {what} (damaged or truncated)") from refused
 
 
 def _nodes(tree: dict[str, Any]) -> Iterator[_Node]:
@@ -120,8 +120,8 @@ def _as_printed(node: _Node) -> _Node:
     return node
 
 
-def _without_furniture(nodes: list[_Node]) -> list[_Node]:
-    """The nodes without what stands first or last on most pages, whatever number it counts."""
+def _without_running_lines(nodes: list[_Node]) -> list[_Node]:
+    """The nodes without running headers and footers: what is first or last on most pages, apart from its numbers."""
     pages = [list(group) for _, group in groupby(nodes, key=lambda node: node.page)]
     edges = Counter(line for page in pages for line in {_pattern(page[0]), _pattern(page[-1])})
     repeated = {line for line, count in edges.items() if line and count > max(1, len(pages) // 2)}
@@ -134,18 +134,18 @@ def _without_furniture(nodes: list[_Node]) -> list[_Node]:
 
 
 def _pattern(node: _Node) -> str:
-    if node.kind == "table" or len(node.text) > _LONGEST_FURNITURE:
+    if node.kind == "table" or len(node.text) > _LONGEST_RUNNING_LINE:
         return ""
     line = " ".join(node.text.split())
-    # "Section 1", "Section 2" may well begin their pages; a heading is furniture only if it is always the same.
+    # "Section 1", "Section 2" may well begin their pages; a heading is a running header only if it is always the same.
     return line if node.kind == "heading" else _DIGITS.sub("#", line)
 
 
 def _rejoin(nodes: list[_Node]) -> Iterator[_Node]:
-    """Mend paragraphs that a page break or a wrong guess has cut in two."""
+    """Join paragraphs that a page break or a wrong guess has cut in two."""
     held: _Node | None = None
     for node in nodes:
-        if held and _goes_on(held, node):
+        if held and _continues(held, node):
             held = _Node(held.kind, f"{held.text.rstrip()} {node.text.lstrip()}", held.page)
             continue
         if held:
@@ -155,7 +155,8 @@ def _rejoin(nodes: list[_Node]) -> Iterator[_Node]:
         yield held
 
 
-def _goes_on(before: _Node, after: _Node) -> bool:
+def _continues(before: _Node, after: _Node) -> bool:
+    """Whether `after` is the rest of the sentence that `before` begins."""
     if _ENDS.search(before.text) or not after.text.lstrip()[:1].islower():
         return False
     if before.kind == "paragraph" and len(before.text) >= _WRAPPED:
@@ -166,27 +167,21 @@ def _goes_on(before: _Node, after: _Node) -> bool:
 def _write(nodes: Iterator[_Node], title: str) -> ParsedDocument:
     writer = Writer()
     for (kind, page), run in groupby(nodes, key=lambda node: (node.kind, node.page)):
-        match kind:
-            case "item":
-                writer.block(BlockKind.LIST, "\n".join(_numbered(run)), page)
-            case _:
-                for node in run:
-                    _write_one(writer, node)
+        if kind == "item":
+            lines = (
+                f"{number}. {' '.join(item.text.split())}" if item.ordered else f"- {' '.join(item.text.split())}"
+                for number, item in enumerate(run, 1)
+            )
+            writer.block(BlockKind.LIST, "\n".join(lines), page)
+            continue
+        for node in run:
+            match kind:
+                case "heading":
+                    writer.heading(node.level, node.text)
+                case "table":
+                    writer.block(BlockKind.TABLE, table([list(row) for row in node.rows]), page)
+                case "code":
+                    writer.block(BlockKind.CODE, node.text, page)
+                case _:
+                    writer.block(BlockKind.PARAGRAPH, " ".join(node.text.split()), page)
     return writer.done(title)
-
-
-def _numbered(items: Iterator[_Node]) -> Iterator[str]:
-    for number, item in enumerate(items, 1):
-        yield f"{number}." * item.ordered + "-" * (not item.ordered) + " " + " ".join(item.text.split())
-
-
-def _write_one(writer: Writer, node: _Node) -> None:
-    match node.kind:
-        case "heading":
-            writer.heading(node.level, node.text)
-        case "table":
-            writer.block(BlockKind.TABLE, table([list(row) for row in node.rows]), node.page)
-        case "code":
-            writer.block(BlockKind.CODE, node.text, node.page)
-        case _:
-            writer.block(BlockKind.PARAGRAPH, " ".join(node.text.split()), node.page)

@@ -1,6 +1,7 @@
 """The indexer's story, one event at a time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -134,7 +135,7 @@ async def test_one_bad_document_does_not_keep_a_directory_from_being_followed(wo
 async def test_what_is_in_no_source_is_not_even_looked_at(world: World) -> None:
     world.lake.blobs_of["secrets"] = {}
     world.lake.put("x.md", LEAVE, container="secrets")
-    await world.indexer().handle([changed("x.md").model_copy(update={"container": "secrets"})])
+    await world.indexer().handle([replace(changed("x.md"), container="secrets")])
     assert world.lake.looks == 0
 
 

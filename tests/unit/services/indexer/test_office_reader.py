@@ -1,10 +1,10 @@
-"""What is made of kreuzberg's tree of a PDF: no furniture, no false headings, no paragraph cut in two."""
+"""What is made of kreuzberg's tree of a PDF: no running headers, no false headings, no paragraph cut in two."""
 
 from typing import Any
 
 import pytest
 
-from services.indexer.parsing.office import _as_printed, _Node, _nodes, _rejoin, _without_furniture, _write
+from services.indexer.parsing.office import _as_printed, _Node, _nodes, _rejoin, _without_running_lines, _write
 
 
 def paragraph(text: str, page: int = 1) -> _Node:
@@ -32,8 +32,8 @@ def test_what_stands_at_the_edge_of_most_pages_is_not_text() -> None:
     pages = [
         [paragraph("Policy | 3.0", n), paragraph(f"text {n}", n), paragraph(f"Page {n} of 3", n)] for n in (1, 2, 3)
     ]
-    kept = _without_furniture([node for page in pages for node in page])
-    # The numbers in a text differ as those of pages do, but it stands at no edge once the furniture is gone.
+    kept = _without_running_lines([node for page in pages for node in page])
+    # The numbers in a text differ as those of pages do, but it stands at no edge once the running lines are gone.
     assert [node.text for node in kept] == ["text 1", "text 2", "text 3"]
 
 
@@ -43,17 +43,17 @@ def test_what_repeats_in_the_middle_stays() -> None:
         for n in (0, 1, 2)
     ]
     nodes = [node for page in pages for node in page]
-    assert _without_furniture(nodes) == nodes
+    assert _without_running_lines(nodes) == nodes
 
 
 def test_numbered_headings_that_begin_their_pages_stay() -> None:
     nodes = [_Node("heading", f"Section {n}", n, level=1) for n in (1, 2, 3)]
-    assert _without_furniture(nodes) == nodes
+    assert _without_running_lines(nodes) == nodes
 
 
-def test_a_document_of_one_page_has_no_furniture() -> None:
+def test_a_document_of_one_page_has_no_running_header() -> None:
     nodes = [paragraph("Only line")]
-    assert _without_furniture(nodes) == nodes
+    assert _without_running_lines(nodes) == nodes
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.support.indexer import MANAGERS, NOON, SOURCES, World, changed
 
 
 def reconciler(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> Reconciler:
-    return Reconciler(lake=world.lake, registry=world.registry, sources=sources, maker=world.maker(pipeline))
+    return Reconciler(lake=world.lake, registry=world.registry, sources=sources, versions=world.versions(pipeline))
 
 
 async def differences(world: World, sources: Sources = SOURCES, pipeline: str = "p1") -> dict[str, Difference]:
@@ -93,7 +93,7 @@ def test_an_event_says_who_sent_it_and_why() -> None:
 
 def test_findings_come_in_the_order_of_the_paths() -> None:
     blobs = [Blob(path, '"1"', 1) for path in ("b.md", "a.md", "c.md")]
-    found = compare("handbook", blobs, [], SOURCES, World().maker())
+    found = compare("handbook", blobs, [], SOURCES, World().versions())
     assert [finding.path for finding in found] == ["a.md", "b.md", "c.md"]
 
 
@@ -102,7 +102,7 @@ async def test_what_was_indexed_under_a_second_name_is_removed(path: str) -> Non
     """As an earlier version did it: under the wider rule, for a file that has another name."""
     world = await indexed("managers/b.md", "a.md")
     everybody = SOURCES.sources[0]
-    old, passages = world.maker().version(
+    old, passages = world.versions().version(
         everybody, Blob(path, '"1"', 5), "hash", "B", [Chunk("", None, 0, 6, "secret", 1)], None
     )
     assert await world.writer().write(old, passages, before=None)
