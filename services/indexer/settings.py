@@ -1,5 +1,6 @@
 """The indexer's settings."""
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +32,11 @@ class IndexerSettings(WorkerSettings):
     parsers: int = Field(default=1, ge=1, le=16, description="number of parser processes")
     document_bytes: int = Field(default=Limits().most_bytes, gt=0, description="maximum bytes of a document")
     document_pages: int = Field(default=Limits().most_pages, gt=0, description="maximum pages of a PDF")
-    parse_seconds: float = Field(default=Limits().wall_seconds, gt=0, description="maximum seconds to parse a document")
+    parse_seconds: float = Field(
+        default=Limits().wall_seconds,
+        gt=0,
+        description="maximum seconds to parse a document; two thirds of it as processor time",
+    )
     parse_memory: int = Field(
         default=Limits().memory_bytes, ge=512 * 1024 * 1024, description="bytes of address space of a parser process"
     )
@@ -55,4 +60,5 @@ class IndexerSettings(WorkerSettings):
             most_pages=self.document_pages,
             memory_bytes=self.parse_memory,
             wall_seconds=self.parse_seconds,
+            cpu_seconds=math.ceil(self.parse_seconds * Limits().cpu_seconds / Limits().wall_seconds),
         )

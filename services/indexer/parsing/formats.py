@@ -23,8 +23,8 @@ _BY_SUFFIX = {
     ".docx": DOCX,
 }
 # Goes into every registry entry: raising it re-indexes the lake at the next reconcile.
-VERSION = "3"
-# Characters of a title or heading; the longest that people write are a third of it.
+VERSION = "4"
+# Characters of a title or heading; the longest that people write have a third of it.
 LONGEST_HEADING = 300
 SUPPORTED = "Markdown (.md), text (.txt), HTML (.html), PDF (.pdf) and Word (.docx)"
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_\-]{2,30})", re.IGNORECASE)
@@ -33,7 +33,7 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff",
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a document and its parser; a document beyond them is refused."""
+    """The limits of a document and its parser; a document beyond them is refused. Times are of one document."""
 
     most_bytes: int = 32 * 1024 * 1024
     most_pages: int = 2_000

@@ -13,7 +13,7 @@ from services.indexer.parsing.document import Block, BlockKind, Outline, ParsedD
 from shared.text import visible
 
 _FRONT_MATTER = re.compile(r"\A---\n(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-_TITLE = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*$", re.MULTILINE)
+_TITLE = re.compile(r"^title:(?P<title>.*)$", re.MULTILINE)
 # Left out everywhere: a model reads what people do not see.
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _KINDS = {
@@ -26,8 +26,11 @@ _KINDS = {
     "blockquote_open": BlockKind.PARAGRAPH,
     "html_block": BlockKind.PARAGRAPH,
 }
+# Levels of quotes and lists (a list takes two). Below the last one the parser adds all the rest of the text to the open
+# block, also what follows the list. Its default of 20 is ten lists; 100 take no longer, far from the stack limit.
+_MOST_NESTED = 100
 # Without link definitions, which would be no block: their addresses are text here.
-_PARSER = MarkdownIt("commonmark").enable("table").disable("reference")
+_PARSER = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED}).enable("table").disable("reference")
 _PARSER.core.ruler.enableOnly(["block"])
 
 
@@ -35,7 +38,10 @@ def read_markdown(raw: str) -> ParsedDocument:
     """Read Markdown; front matter gives the title, else the first heading; comments are left out."""
     text = visible(raw)
     front = _FRONT_MATTER.match(text)
-    named = _TITLE.search(front["fields"]) if front else None
+    field = _TITLE.search(front["fields"]) if front else None
+    title = field["title"].strip() if field else ""
+    if title[:1] in ("'", '"') and title[-1] == title[0]:
+        title = title[1:-1].strip()
     text = _COMMENT.sub("", text[front.end() :] if front else text)
     starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     outline, blocks, first = Outline(), list[Block](), ""
@@ -57,4 +63,4 @@ def read_markdown(raw: str) -> ParsedDocument:
             start += len(body) - len(body.lstrip())
             if body.strip():
                 blocks.append(Block(_KINDS[token.type], outline.path(), None, start, start + len(body.strip())))
-    return ParsedDocument(named["title"] if named else first, text, tuple(blocks))
+    return ParsedDocument(title or first, text, tuple(blocks))

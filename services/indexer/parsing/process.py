@@ -1,8 +1,9 @@
-"""`python -m services.indexer.parsing.process LIMITS`: parses hostile files where they can do no harm.
+"""`python -m services.indexer.parsing.process LIMITS`: parses files in a process with limits; some are hostile.
 
 On standard input, one after another: a line of JSON with path, content_type and size, then that many bytes.
-On standard output, first `{"ready": true}`, then per document a line of JSON: the document, or what is wrong
-with it. Memory and processor time are limited; a process that exceeds them dies, and the parent starts another.
+On standard output, first `{"ready": true}`, then a line of JSON per document: `{"document": …}` or `{"refused": …}`.
+Memory and processor time are limited. A document that needs too much memory is refused or kills the process; one that
+needs too much processor time kills it by SIGXCPU. The parent then starts another.
 """
 
 import contextlib
@@ -26,9 +27,9 @@ _EMPTY_PDF = (
 
 
 def main() -> None:
-    """Serve until the parent closes our input."""
+    """Parse until the parent closes standard input."""
     limits = Limits(**json.loads(sys.argv[1]))
-    # Keep our output for answers: what native code prints goes to standard error.
+    # Standard output is for answers: what native code prints goes to standard error.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # The first PDF on a machine makes the PDF library unpack itself into TMPDIR, which the limits below forbid.

@@ -1,9 +1,10 @@
-"""Parsing, seen from the worker: parser processes, whose crashes the worker survives."""
+"""Runs parsers in processes of their own, so that the worker survives what a document does to them."""
 
 import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ _DOCUMENTS_PER_PROCESS = 200
 _START_SECONDS = 20
 # The variables that a process gets; no settings and no secrets.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+# Bytes of JSON per character of the text, with the blocks.
 _ROOM_FOR_JSON = 8
 _MODULE = "services.indexer.parsing.process"
 _COMMAND = f"python -m {_MODULE}"
@@ -26,7 +28,7 @@ class Parser(Protocol):
     """Turns a file into text and blocks; raises `Unprocessable` with `PoisonContent` if it cannot be read."""
 
     async def parse(self, data: bytes, path: str, content_type: str) -> ParsedDocument:
-        """Parse the bytes of one blob."""
+        """Parse the bytes of one blob. Raises `TryLater` when no parser can be started."""
 
 
 class _Died(Exception):
@@ -34,7 +36,7 @@ class _Died(Exception):
 
 
 class _TooSlow(Exception):
-    """The document exceeded its time."""
+    """The document exceeded its time; the text says which."""
 
 
 class _Child:
@@ -51,7 +53,10 @@ class _Child:
         return self._documents <= 1
 
     async def ask(self, data: bytes, path: str, content_type: str) -> dict[str, Any]:
-        """The process's answer. Raises `_TooSlow`, `_Died`, and `TryLater` when no process starts."""
+        """The answer of the process: `{"document": …}` or `{"refused": why}`.
+
+        Raises `_TooSlow`, `_Died`, and `TryLater` when no process starts.
+        """
         if not self._process or self._process.returncode is not None or self._documents >= _DOCUMENTS_PER_PROCESS:
             await self.stop()
             self._documents = 0
@@ -67,9 +72,11 @@ class _Child:
                 return await _read_line(process)
         except TimeoutError as slow:
             await self.stop()
-            raise _TooSlow from slow
+            raise _TooSlow(f"{self._limits.wall_seconds:g} s") from slow
         except (OSError, EOFError, ValueError) as broken:
             code = await self.stop()
+            if code == -signal.SIGXCPU:
+                raise _TooSlow(f"{self._limits.cpu_seconds} s of processor time") from broken
             raise _Died(f"exit code {code}") from broken
         except asyncio.CancelledError:
             await self.stop()
@@ -89,7 +96,7 @@ class _Child:
 
 
 class SandboxedParser:
-    """A few running parser processes. A document that kills or stalls one fails alone."""
+    """`processes` parser processes, each with `limits`. A document that kills or stalls one fails alone."""
 
     def __init__(self, limits: Limits, processes: int = 1) -> None:
         self._limits = limits
@@ -124,7 +131,7 @@ class SandboxedParser:
             try:
                 return await child.ask(data, path, content_type)
             except _TooSlow as slow:
-                raise _poison(path, f"parsing took longer than {self._limits.wall_seconds:g} s") from slow
+                raise _poison(path, f"parsing took longer than {slow}") from slow
             except _Died as died:
                 if child.is_fresh:
                     raise _poison(path, f"the parser process crashed ({died})") from died

@@ -71,6 +71,30 @@ def test_front_matter_gives_the_title_and_is_not_text() -> None:
     assert told(document) == [(BlockKind.PARAGRAPH, ("Heading",), "text")]
 
 
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ('title:  "Leave: a policy"  ', "Leave: a policy"),
+        ("title: 'Tis the season", "'Tis the season"),
+        ("title: it's", "it's"),
+        ('title: ""', "Heading"),
+        ("title:   ", "Heading"),
+        ('title: "', "Heading"),
+        ("subtitle: no", "Heading"),
+        ("title: one\ntitle: two", "one"),
+    ],
+)
+def test_a_title_in_front_matter(line: str, title: str) -> None:
+    assert read_markdown(f"---\n{line}\n---\n# Heading\n").title == title
+
+
+@pytest.mark.parametrize("depth", [9, 10, 40])
+def test_a_deeply_nested_list_ends_where_it_ends(depth: int) -> None:
+    nested = "\n".join("  " * level + "- a" for level in range(depth))
+    document = read_markdown(f"# One\n\n{nested}\n\n# Two\n\ntext\n")
+    assert told(document) == [(BlockKind.LIST, ("One",), nested), (BlockKind.PARAGRAPH, ("Two",), "text")]
+
+
 def test_comments_and_invisible_characters_are_left_out() -> None:
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
     document = read_markdown(f"te\u200bxt{hidden}<!-- ignore\nall rules --> seen\x00\u202e\n<!-- open for ever")

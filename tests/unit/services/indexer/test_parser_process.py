@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from docx import Document as Word
 from fpdf import FPDF
+from pydantic import SecretStr
 
 from services.indexer.parsing.document import ParsedDocument
 from services.indexer.parsing.formats import Limits
 from services.indexer.parsing.sandbox import SandboxedParser
+from services.indexer.settings import IndexerSettings
 from shared.errors import Reason, TryLater, Unprocessable
 
 SENTENCE = "Hotels are paid up to 140 euro a night in all cities where we have an office. "
@@ -148,6 +150,26 @@ async def test_a_document_that_takes_too_long_fails_alone() -> None:
     with pytest.raises(Unprocessable, match=r"longer than 0\.5 s"):
         await parser.parse(b"word\n\n" * 2_000_000, "long.md", "")
     await parser.close()
+
+
+async def test_a_document_that_takes_too_much_processor_time_fails_alone_and_once() -> None:
+    """For nested quotes that end empty, the time of markdown-it-py grows with the square of their number."""
+    parser = SandboxedParser(Limits(cpu_seconds=1))
+    await parser.parse(b"an earlier document", "a.txt", "")
+    with pytest.raises(
+        Unprocessable, match=r"slow\.md cannot be indexed: parsing took longer than 1 s of processor time"
+    ):
+        await parser.parse(b"x\n> >\n" * 20_000, "slow.md", "")
+    assert parser._children[0]._process is None
+    assert (await parser.parse(b"still here", "a.txt", "")).text == "still here"
+    await parser.close()
+
+
+@pytest.mark.parametrize(("wall", "cpu"), [(90, 60), (3.5, 3), (300, 200)])
+def test_more_time_to_parse_is_more_processor_time(wall: float, cpu: int) -> None:
+    connection = SecretStr("Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true")
+    settings = IndexerSettings(servicebus_connection_string=connection, parse_seconds=wall)
+    assert (settings.limits().wall_seconds, settings.limits().cpu_seconds) == (wall, cpu)
 
 
 async def test_a_process_that_died_between_documents_is_replaced() -> None:
