@@ -27,8 +27,8 @@ _NO_STATE: Final = "DELETE FROM session WHERE entity = ? AND id = ?"
 _REMEMBER: Final = "REPLACE INTO remembered VALUES (?, ?, ?, ?)"
 # The oldest are looked at, twice as many as came in, so that it catches up with a window that got shorter.
 _FORGET: Final = """
-DELETE FROM remembered WHERE until <= ?4 AND key IN
-    (SELECT key FROM remembered WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3)
+DELETE FROM remembered WHERE until <= ? AND key IN
+    (SELECT key FROM remembered WHERE key >= ? AND key < ? ORDER BY key LIMIT ?)
 """
 _DELETE: Final = (
     "DELETE FROM entity WHERE id = ?",
@@ -118,5 +118,5 @@ class Changes:
         if self.remembered:
             work.append((_REMEMBER, [(key, *kept) for key, kept in self.remembered.items()]))
         for entity, now in self.swept.items():
-            work.append((_FORGET, [(entity * ENTITY, (entity + 1) * ENTITY, 2 * SWEEP, now)]))
+            work.append((_FORGET, [(now, entity * ENTITY, (entity + 1) * ENTITY, 2 * SWEEP)]))
         return work
