@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     unknown = parser.add_mutually_exclusive_group()
     unknown.add_argument("--auto-create", action="store_true", help="create unknown queues when they are used")
     unknown.add_argument("--strict-emulator", action="store_true", help="refuse what Microsoft's emulator refuses")
-    parser.add_argument("--keys", type=Path, help="shared access policies, a JSON file (see the README)")
+    parser.add_argument("--keys", type=Path, help="shared access policies, a JSON file (docs/configuration.md)")
     parser.add_argument("--data", type=Path, help="keep everything in this directory, or .sqlite3 file; else in memory")
     parser.add_argument("--synchronous", choices=("off", "normal", "full"), help=_SYNCHRONOUS)
     parser.add_argument(
@@ -73,7 +74,12 @@ def _port(text: str) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.port == options.admin_port != 0:
         raise Unusable(f"--port and --admin-port are both {options.port}: they take one each")
-    topology, store = _topology(options), _store(options)
+    topology = Topology()
+    if options.config is not None:
+        topology = load(options.config, strict=options.strict_emulator)
+    elif not options.auto_create and options.data is None:
+        raise Unusable("there are no entities: name them with --config, keep them with --data, or use --auto-create")
+    store = _store(options)
     try:
         asyncio.run(_serve(_broker(topology, store, options), options))
     finally:
@@ -81,7 +87,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _store(options: argparse.Namespace) -> Store:
-    """Open the store; SQLite is imported only if there is one."""
+    """Open the store; SQLite is imported only if there is one. Raises `StoreError` and `Unusable`."""
     if options.data is None:
         if options.synchronous is not None:
             raise Unusable("--synchronous says how --data is written: give both or none")
@@ -92,7 +98,7 @@ def _store(options: argparse.Namespace) -> Store:
 
 
 def _broker(topology: Topology, store: Store, options: argparse.Namespace) -> Broker:
-    """Make the broker that the options describe."""
+    """Make the broker that the options describe; raises `ConfigError` and `Unusable`."""
     policies = load_policies(options.keys) if options.keys is not None else {}
     broker = Broker(
         topology,
@@ -104,23 +110,11 @@ def _broker(topology: Topology, store: Store, options: argparse.Namespace) -> Br
     if not options.auto_create:
         check_entities(policies, broker.namespace)
     if options.record is not None:
-        _record(broker, options.record)
+        try:
+            broker.record.start(options.record)
+        except ValueError as error:
+            raise Unusable(f"--record {options.record}: {error}") from error
     return broker
-
-
-def _record(broker: Broker, limit: int) -> None:
-    try:
-        broker.record.start(limit)
-    except ValueError as error:
-        raise Unusable(f"--record {limit}: {error}") from error
-
-
-def _topology(options: argparse.Namespace) -> Topology:
-    if options.config is not None:
-        return load(options.config, strict=options.strict_emulator)
-    if not options.auto_create and options.data is None:
-        raise Unusable("which entities are there? Name them with --config, keep them with --data, or use --auto-create")
-    return Topology()
 
 
 async def _serve(broker: Broker, options: argparse.Namespace) -> None:
@@ -134,9 +128,9 @@ async def _serve(broker: Broker, options: argparse.Namespace) -> None:
         port = await broker.start(host, options.port)
     with _listening_on(host, options.admin_port, "--admin-port"):
         admin_port = await broker.start_admin(host, options.admin_port)
+    entities = f"{broker.namespace.size} {'entity' if broker.namespace.size == 1 else 'entities'}"
     sys.stdout.write(
-        f"servicebus-local: ready, AMQP on {host}:{port}, admin on http://{host}:{admin_port}, "
-        f"{len([*broker.namespace.queues(), *broker.namespace.topics()])} entities\n"
+        f"servicebus-local: ready, AMQP on {host}:{port}, admin on http://{host}:{admin_port}, {entities}\n"
     )
     sys.stdout.flush()
     await stop.wait()
@@ -182,31 +176,22 @@ class _ConnectionLimitLog:
             _LOGGER.warning("no more connections can be accepted (%s): see ulimit -n", error.strerror)
 
 
-class _listening_on:  # noqa: N801 - reads as a clause
-    """Turns the failure to listen into a line a person can act on."""
-
-    def __init__(self, host: str, port: int, flag: str) -> None:
-        self._host, self._port, self._flag = host, port, flag
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Explain an OSError, let everything else pass."""
-        if not isinstance(error, OSError):
-            return
-        raise Unusable(self._explain(error)) from error
-
-    def _explain(self, error: OSError) -> str:
-        if isinstance(error, socket.gaierror):
-            return f"{self._host} is no address ({error.strerror}); choose another with --host"
-        why = os.strerror(error.errno or 0)
-        if error.errno == errno.EADDRNOTAVAIL:
-            return f"{self._host} is no address of this machine ({why}); choose another with --host"
-        where = f"port {self._port} on {self._host}"
-        if error.errno == errno.EADDRINUSE:
-            return f"{where} is taken by another program; stop that one, or choose another with {self._flag}"
-        return f"{where} cannot be listened on ({why}); choose another with {self._flag}"
+@contextmanager
+def _listening_on(host: str, port: int, flag: str) -> Iterator[None]:
+    """Turn the failure to listen into a line a person can act on: raises `Unusable` instead of `OSError`."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise Unusable(f"{host} is no address ({error.strerror}); choose another with --host") from error
+    except OSError as error:
+        number = error.errno or errno.EADDRNOTAVAIL  # asyncio of Python 3.13 gives none for that one
+        why, where = os.strerror(number), f"port {port} on {host}"
+        if number == errno.EADDRNOTAVAIL:
+            raise Unusable(f"{host} is no address of this machine ({why}); choose another with --host") from error
+        if number == errno.EADDRINUSE:
+            other = f"stop that one, or choose another with {flag}"
+            raise Unusable(f"{where} is taken by another program; {other}") from error
+        raise Unusable(f"{where} cannot be listened on ({why}); choose another with {flag}") from error
 
 
 if __name__ == "__main__":

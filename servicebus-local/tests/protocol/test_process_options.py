@@ -78,7 +78,7 @@ def test_policies_come_from_a_file_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "which entities are there?"),
+        ((), "there are no entities: "),
         (("--config", "{config}", "--keys", "{absent}"), "absent.json: No such file"),
         (("--config", "{config}", "--keys", "{strange}"), "app.Entity: there is no queue or topic called 'other'"),
         (("--config", "{loose}", "--strict-emulator"), "MaxDeliveryCount: the emulator takes 1 to 10, not 20"),

@@ -1,6 +1,7 @@
 """What the tests of the durable store share: a namespace on a file, a receiver, and a kill."""
 
 import shutil
+import weakref
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class StoredNamespace:
         """Begin with what a file holds."""
         self.timers = Timers(self.clock)
         self.store = SqliteStore(path, "off")
+        self.close = weakref.finalize(self, self.store.close)  # Python 3.13 warns of a database that is left open
         self.namespace = Namespace(topology, self.timers, self.store)
 
     def __getitem__(self, path: str) -> Queue:
@@ -86,7 +88,7 @@ class StoredNamespace:
         for ending in ("", "-wal"):
             if (part := old.with_name(old.name + ending)).exists():
                 shutil.copy(part, new.with_name(new.name + ending))
-        self.store.close()
+        self.close()
         self.clock.now += seconds
         self.open(new, topology or Topology())
 

@@ -53,7 +53,7 @@ class DurableQueueLaw(QueueLaw):
             self.queue.subscribe(hand)
 
     def teardown(self) -> None:
-        self.stored_namespace.store.close()
+        self.stored_namespace.close()
         self.folder.cleanup()
 
     @rule()
@@ -146,7 +146,7 @@ class DurableNamespaceLaw(RuleBasedStateMachine):
         self.commit()
 
     def teardown(self) -> None:
-        self.stored_namespace.store.close()
+        self.stored_namespace.close()
         self.folder.cleanup()
 
     # ------------------------------------------------------------------ what happens
