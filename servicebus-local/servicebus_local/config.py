@@ -73,7 +73,7 @@ def load(path: Path, *, strict: bool = False) -> Topology:
 
 
 def read(config: Any, *, strict: bool = False) -> Topology:
-    """Read the entities from a configuration that was parsed already."""
+    """Read the entities from a configuration that was parsed already; raises `ConfigError`."""
     root = mapping(config, "the configuration")
     known(root, {"UserConfig", "$schema"}, "the configuration")
     user = field(root, "UserConfig", mapping, "")
@@ -96,7 +96,7 @@ def read(config: Any, *, strict: bool = False) -> Topology:
 
 
 def duration(value: str) -> float:
-    """Turn an ISO 8601 duration into seconds; .NET's longest one means without end."""
+    """Turn an ISO 8601 duration into seconds; .NET's longest one means without end; raises `ConfigError`."""
     match = _DURATION.fullmatch(value)
     if match is None:
         raise ConfigError(f"expected an ISO 8601 duration such as PT1M, found {value!r}")
@@ -181,7 +181,7 @@ class _Reader:
     # ------------------------------------------------------------------ forwarding
 
     def check_targets(self) -> None:
-        """Complain of forwarding to nowhere, and in a circle."""
+        """Complain of forwarding to nowhere, and in a circle; raises `ConfigError`."""
         for where, name, target in self._targets:
             if target.lower() == name.lower():
                 raise ConfigError(f"{where}: {name!r} cannot forward to itself")

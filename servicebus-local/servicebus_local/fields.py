@@ -23,7 +23,7 @@ class ConfigError(ValueError):
 
 
 def read_json(path: Path) -> Any:
-    """Read a file; every complaint begins with its name."""
+    """Read a file; every complaint begins with its name; raises `ConfigError`."""
     try:
         return parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -61,7 +61,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def field(fields: Mapping[str, Any], name: str, convert: Convert, where: str) -> Any:
-    """Return a field that must be there."""
+    """Return a field that must be there; raises `ConfigError`."""
     place = f"{where}.{name}" if where else name
     if name not in fields:
         raise ConfigError(f"{place} is missing")
@@ -85,7 +85,7 @@ def choice(fields: Mapping[str, Any], table: Mapping[str, tuple[str, Convert]], 
 
 
 def of_type(value: Any, kind: type, called: str, where: str) -> Any:
-    """Return a value of this kind."""
+    """Return a value of this kind; raises `ConfigError`."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{where}: expected {called}, found {json.dumps(value, default=str)[:_WORTH_SHOWING]}")
     return value
@@ -114,7 +114,7 @@ def boolean(value: Any, where: str) -> bool:
 
 
 def positive(value: Any, where: str) -> int:
-    """Return a whole number above zero."""
+    """Return a whole number above zero; raises `ConfigError`."""
     number = int(of_type(value, int, "a number", where))
     if number < 1:
         raise ConfigError(f"{where}: expected at least 1, found {number}")

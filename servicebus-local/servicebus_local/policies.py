@@ -52,7 +52,7 @@ def read_policies(document: Any) -> Policies:
 
 
 def check_entities(policies: Policies, namespace: Namespace) -> None:
-    """Complain of policies for entities that are not there."""
+    """Complain of policies for entities that are not there; raises `ConfigError`."""
     names = {entity.name.lower() for entity in (*namespace.queues(), *namespace.topics())}
     for entity, rules in policies.items():
         if entity and entity not in names:

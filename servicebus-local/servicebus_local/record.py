@@ -45,7 +45,10 @@ class Record:
     # ------------------------------------------------------------------ on and off
 
     def start(self, limit: int = LIMIT) -> None:
-        """Record from now on, the last `limit` events: anew, or if it is on already, with another limit."""
+        """Record from now on, the last `limit` events: anew, or if it is on already, with another limit.
+
+        Raises `ValueError` for a limit below 1.
+        """
         if limit < 1:
             raise ValueError(f"a record has room for at least one event, not for {limit}")
 

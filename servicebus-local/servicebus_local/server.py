@@ -309,7 +309,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self.connection = Connection(
             on_output=self._on_output,
             limits=broker.limits,
-            authenticate=self._login,
+            authenticate=lambda user, password: self.container.login(user, password),
             idle_time_out=broker.idle_time_out,
         )
         self.container = Container(broker.namespace, broker.keys, self.connection, broker.faults)
@@ -341,7 +341,10 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._broker.flush_when_committed(self, began)
         if self.connection.state is not self._state:
             if self._state is ConnectionState.HEADER and self.connection.closed:
-                self._log_foreign_protocol(data)
+                protocol = protocol_of(data)
+                advice = _PLAIN if protocol == "TLS" else ""
+                why = "%s: the AMQP port speaks plain AMQP 1.0, not %s%s"
+                _LOGGER.warning(why, peer_address(self._transport), protocol, advice)
             self._watch()
 
     def _handle(self, events: Iterable[Event]) -> None:
@@ -351,14 +354,6 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         except Exception:  # a bug of ours ends this connection, not the broker
             _LOGGER.exception("connection %s failed", self.connection.peer)
             self.abort()
-
-    def _log_foreign_protocol(self, data: bytes) -> None:
-        """Log why a client was turned away at its first bytes."""
-        what = protocol_of(data)
-        advice = _PLAIN if what == "TLS" else ""
-        _LOGGER.warning(
-            "%s: the AMQP port speaks plain AMQP 1.0, not %s%s", peer_address(self._transport), what, advice
-        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free what the peer held here."""
@@ -425,9 +420,6 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         if not self._not_writing:
             self.flush()
 
-    def _login(self, user: str, password: str) -> bool:
-        return self.container.login(user, password)
-
     # ------------------------------------------------------------------ output
 
     def _on_output(self) -> None:
@@ -443,6 +435,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._write(self.connection.take())
 
     def _write(self, output: bytes) -> None:
+        """Write bytes and, if they were the last words of the connection, hang up."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -450,25 +443,22 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             transport.write(output)
             if transport.get_write_buffer_size() > _OUTPUT_LIMIT:
                 transport.abort()
-        if self.connection.closed:
-            self._hang_up(transport)
+        if self.connection.finished:
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._loop.call_later(self.connection.limits.closing, transport.abort)
+        elif self.connection.closed:
+            # Not closed while the peer still talks: it would lose our last words with its own.
+            if not self._sent_eof:
+                self._sent_eof = True
+                with suppress(OSError):  # the peer has hung up already
+                    transport.write_eof()
         elif self.connection.held_back and not self.connection.paused:
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self.connection.held_back = False
         self.container.resume()
-
-    def _hang_up(self, transport: asyncio.Transport) -> None:
-        """Close, but not while the peer still talks: it would lose our last words with its own."""
-        if self.connection.finished:
-            transport.close()
-            if transport.get_write_buffer_size():
-                self._loop.call_later(self.connection.limits.closing, transport.abort)
-        elif not self._sent_eof:
-            self._sent_eof = True
-            with suppress(OSError):  # the peer has hung up already
-                transport.write_eof()
 
     def _watch(self) -> None:
         """Let the connection do what time demands: heartbeats, and an end to silence."""

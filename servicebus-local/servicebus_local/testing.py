@@ -179,21 +179,25 @@ class Controls:
     ) -> None:
         """Create a subscription that chooses by these rules, text being conditions in SQL; without rules, all."""
         wanted = replace(options or configuration.EMULATOR_DEFAULTS, **changes)
-        chosen = tuple(_rule(rule, number) for number, rule in enumerate(rules, 1)) or (DEFAULT_RULE,)
-        definition = SubscriptionDefinition(wanted, chosen)
+        chosen = tuple(
+            Rule(f"rule-{number}", SqlFilter(rule)) if isinstance(rule, str) else rule
+            for number, rule in enumerate(rules, 1)
+        )
+        definition = SubscriptionDefinition(wanted, chosen or (DEFAULT_RULE,))
         self._call(lambda: self._broker.namespace.create_subscription(topic, name, definition))
 
     def delete(self, path: str) -> None:
         """Delete a queue, a topic or a subscription with everything in it."""
-        self._call(lambda: self._delete(path))
 
-    def _delete(self, path: str) -> None:
-        namespace = self._broker.namespace
-        entity = namespace.find(path)
-        if isinstance(entity, Subscription):
-            namespace.delete_subscription(entity.topic.name, entity.short_name)
-        else:
-            namespace.delete(entity.name)
+        def delete() -> None:
+            namespace = self._broker.namespace
+            entity = namespace.find(path)
+            if isinstance(entity, Subscription):
+                namespace.delete_subscription(entity.topic.name, entity.short_name)
+            else:
+                namespace.delete(entity.name)
+
+        self._call(delete)
 
     def purge(self, path: str) -> int:
         """Forget every message of an entity, also those that are locked; return how many."""
@@ -292,7 +296,9 @@ class ThreadedBus(Controls):
     def start(self) -> None:
         """Begin to listen; raises what prevents it."""
         started: Future[None] = Future()
-        self._worker = threading.Thread(target=self._run, args=(started,), name="local-broker", daemon=True)
+        self._worker = threading.Thread(
+            target=lambda: asyncio.run(self._serve(started)), name="local-broker", daemon=True
+        )
         self._worker.start()
         try:
             started.result()
@@ -306,9 +312,6 @@ class ThreadedBus(Controls):
         self._call(self._over.set)
         self._worker.join()
         self._live_nowhere()
-
-    def _run(self, started: "Future[None]") -> None:
-        asyncio.run(self._serve(started))
 
     async def _serve(self, started: "Future[None]") -> None:
         self._live_here()
@@ -350,7 +353,3 @@ class ThreadedBus(Controls):
 def connection_string(host: str, port: int, key: str = "local", policy: str = "RootManageSharedAccessKey") -> str:
     """Write a connection string for the local broker."""
     return f"Endpoint=sb://{host}:{port};SharedAccessKeyName={policy};SharedAccessKey={key};UseDevelopmentEmulator=true"
-
-
-def _rule(given: Rule | str, number: int) -> Rule:
-    return Rule(f"rule-{number}", SqlFilter(given)) if isinstance(given, str) else given

@@ -11,7 +11,10 @@ Authorize = Callable[[str | None, str], None]
 
 
 def managers(keys: Keys) -> Authorize:
-    """Let those through who can sign with a policy that may manage, of the namespace or of the entity."""
+    """Let those through who can sign with a policy that may manage, of the namespace or of the entity.
+
+    The function it returns raises `Unauthorized`.
+    """
 
     def authorize(token: str | None, path: str) -> None:
         if not token:

@@ -69,7 +69,7 @@ class Call:
             raise Outdated(f"'{entity.name}' has changed since it had the ETag {wanted[:40]}.")
 
     def description(self, *names: str) -> Element:
-        """Return the description in the body, which must be one of these."""
+        """Return the description in the body, which must be one of these; raises `InvalidArgument`."""
         try:
             root = parse(self.request.body)
         except Unreadable as error:

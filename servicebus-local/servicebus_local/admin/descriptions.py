@@ -104,23 +104,30 @@ def read_options(
     description: Element, settings: Sequence[Setting], defaults: Options, current: Options | None, now: float
 ) -> Options:
     """Read the options of an entity, which has `current` ones if it is there; raises `InvalidArgument`."""
-    _refuse_what_is_not_there(description)
-    given = {setting: _read(setting, description, current) for setting in settings if _is_given(setting, description)}
+    for element, accepted, reason in _REFUSED:
+        refused = text_of(description, element)
+        if refused is not None and refused.strip().lower() not in accepted:
+            raise InvalidArgument(f"{element} must be {accepted[0]}, not {refused[:40]}: {reason}.")
+    given = {
+        setting: _read(setting, written, current)
+        for setting in settings
+        if (written := text_of(description, setting.element)) is not None
+    }
     changes = {setting.option: value for setting, value in given.items()}
     if current is not None:
         changes |= _kept(description, settings, given, current)
-    changes["access"] = _read_access(description, current, now)
+    try:
+        changes["access"] = read_access(description, current.access if current is not None else (), now)
+    except ValueError as error:
+        raise InvalidArgument(f"AuthorizationRules: {error}.") from error
     options = replace(defaults, **changes)
-    _check_together(options)
+    if options.express and options.duplicate_detection:
+        raise InvalidArgument("EnableExpress and RequiresDuplicateDetection cannot both be true.")
     return options
 
 
-def _is_given(setting: Setting, description: Element) -> bool:
-    return text_of(description, setting.element) is not None
-
-
-def _read(setting: Setting, description: Element, current: QueueOptions | TopicOptions | None) -> Any:
-    written = text_of(description, setting.element) or ""
+def _read(setting: Setting, written: str, current: QueueOptions | TopicOptions | None) -> Any:
+    """Read the value of one element; raises `InvalidArgument`."""
     try:
         return setting.kind.read(written)
     except ValueError as error:
@@ -147,25 +154,6 @@ def _kept(
         elif value == inf and given.get(setting) == _SIZE and setting.kind is MEGABYTES:
             kept[setting.option] = inf  # no limit was set, and the default was shown instead
     return kept
-
-
-def _read_access(description: Element, current: QueueOptions | TopicOptions | None, now: float) -> Any:
-    try:
-        return read_access(description, current.access if current is not None else (), now)
-    except ValueError as error:
-        raise InvalidArgument(f"AuthorizationRules: {error}.") from error
-
-
-def _refuse_what_is_not_there(description: Element) -> None:
-    for element, accepted, reason in _REFUSED:
-        given = text_of(description, element)
-        if given is not None and given.strip().lower() not in accepted:
-            raise InvalidArgument(f"{element} must be {accepted[0]}, not {given[:40]}: {reason}.")
-
-
-def _check_together(options: QueueOptions | TopicOptions) -> None:
-    if options.express and options.duplicate_detection:
-        raise InvalidArgument("EnableExpress and RequiresDuplicateDetection cannot both be true.")
 
 
 # --------------------------------------------------------------------------- writing

@@ -143,8 +143,16 @@ class RequestReader:
         return (yield from self._chunks())
 
     def _chunks(self) -> Generator[None, None, bytes]:
+        """Read a chunked body (RFC 9112, 7.1)."""
         body = bytearray()
-        while (size := _chunk_size((yield from self._chunk_line()))) > 0:
+        while True:
+            line = yield from self._chunk_line()
+            size_text = line.partition(b";")[0].strip(b" \t")
+            if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", size_text):
+                raise BadRequest(f"not the size of a chunk: {line[:40]!r}")
+            size = int(size_text, 16)
+            if size == 0:
+                break
             if len(body) + size > _LARGEST_BODY:
                 raise BadRequest("the body is too large", 413)
             body += yield from self._exactly(size)
@@ -162,6 +170,7 @@ class RequestReader:
 
 
 def _parse_head(head: str) -> tuple[str, dict[str, str]]:
+    """Return the request line, and the headers by name in lower case; raises `BadRequest`."""
     lines = head.split("\r\n")
     headers: dict[str, str] = {}
     for line in lines[1:]:
@@ -176,29 +185,14 @@ def _parse_head(head: str) -> tuple[str, dict[str, str]]:
     return lines[0], headers
 
 
-def _chunk_size(line: bytes) -> int:
-    text = line.partition(b";")[0].strip(b" \t")
-    if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", text):
-        raise BadRequest(f"not the size of a chunk: {line[:40]!r}")
-    return int(text, 16)
-
-
 def _request(line: str, headers: dict[str, str], body: bytes) -> Request:
+    """Read a request line (RFC 9112, 3) and put it together with headers and body; raises `BadRequest`."""
     parts = line.split(" ")
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1] or _CONTROL.search(line):
         raise BadRequest(f"not a request line: {line[:80]!r}")
     method, target, version = parts
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise BadRequest(f"not HTTP/1: {version[:20]!r}", 505)
-    path, query = _split_target(target)
-    if version == "HTTP/1.1" and "host" not in headers:
-        raise BadRequest("the host is missing")
-    connection = headers.get("connection", "").lower()
-    keep_alive = connection != "close" if version == "HTTP/1.1" else connection == "keep-alive"
-    return Request(method, path, query, headers.get("host", "localhost"), keep_alive, headers, body)
-
-
-def _split_target(target: str) -> tuple[str, dict[str, str]]:
     path, _, query = target.partition("?")
     try:
         if not target.startswith(("/", "*")):
@@ -206,7 +200,12 @@ def _split_target(target: str) -> tuple[str, dict[str, str]]:
         fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS)
     except ValueError as error:
         raise BadRequest(f"not a target: {target[:80]!r}") from error
-    return unquote(path), {name.lower(): value for name, value in reversed(fields)}
+    first = {name.lower(): value for name, value in reversed(fields)}
+    if version == "HTTP/1.1" and "host" not in headers:
+        raise BadRequest("the host is missing")
+    connection = headers.get("connection", "").lower()
+    keep_alive = connection != "close" if version == "HTTP/1.1" else connection == "keep-alive"
+    return Request(method, unquote(path), first, headers.get("host", "localhost"), keep_alive, headers, body)
 
 
 # --------------------------------------------------------------------------- writing

@@ -6,7 +6,6 @@
 Looking at an entity takes a walk over its messages: some tenths of a second for a million of them.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from servicebus_local.admin.durations import write_moment
@@ -19,7 +18,12 @@ from servicebus_local.bus.queue import Queue
 def stats_of_all(namespace: Namespace) -> dict[str, Any]:
     """Look at everything, by path."""
     now = namespace.timers.clock()
-    return {entity.name: stats_of(entity, now) for entity in _entities(namespace)}
+    found = {queue.name: stats_of(queue, now) for queue in namespace.queues()}
+    for topic in namespace.topics():
+        found[topic.name] = stats_of(topic, now)
+        for _, subscription in sorted(topic.subscriptions.items()):
+            found[subscription.name] = stats_of(subscription, now)
+    return found
 
 
 def stats_of(entity: MessagingEntity, now: float) -> dict[str, Any]:
@@ -27,13 +31,22 @@ def stats_of(entity: MessagingEntity, now: float) -> dict[str, Any]:
     states = [message.state for message in entity.messages.values()]
     oldest = min((m.enqueued_at for m in entity.messages.values() if m.state is State.ACTIVE), default=None)
     senders = sum(user.sends for user in entity.users)
+    of_queue: dict[str, Any] = {}
+    if isinstance(entity, Queue):
+        counts = entity.counts()
+        of_queue = {
+            "dead_lettered": counts.dead_lettered,
+            "transfer_dead_lettered": counts.transfer_dead_lettered,
+            "receivers_waiting": entity.waiting + entity.sessions.waiting,
+            "sessions": len(entity.sessions.listed()),
+        }
     return {
         "kind": type(entity).__name__.lower(),
         "active": states.count(State.ACTIVE),
         "locked": states.count(State.LOCKED),
         "deferred": states.count(State.DEFERRED),
         "scheduled": states.count(State.SCHEDULED),
-        **_of_queue(entity),
+        **of_queue,
         "size_in_bytes": entity.total_size,
         "oldest_enqueued_at": None if oldest is None else write_moment(oldest),
         "oldest_age_seconds": None if oldest is None else round(max(0.0, now - oldest), 3),
@@ -41,22 +54,3 @@ def stats_of(entity: MessagingEntity, now: float) -> dict[str, Any]:
         "receivers": len(entity.users) - senders,
         "accessed_at": write_moment(entity.accessed_at),
     }
-
-
-def _of_queue(entity: MessagingEntity) -> dict[str, Any]:
-    if not isinstance(entity, Queue):
-        return {}
-    counts = entity.counts()
-    return {
-        "dead_lettered": counts.dead_lettered,
-        "transfer_dead_lettered": counts.transfer_dead_lettered,
-        "receivers_waiting": entity.waiting + entity.sessions.waiting,
-        "sessions": len(entity.sessions.listed()),
-    }
-
-
-def _entities(namespace: Namespace) -> Iterator[MessagingEntity]:
-    yield from namespace.queues()
-    for topic in namespace.topics():
-        yield topic
-        yield from (subscription for _, subscription in sorted(topic.subscriptions.items()))

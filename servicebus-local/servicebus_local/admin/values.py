@@ -36,7 +36,7 @@ class Kind:
 
 
 def duration(lowest: float, highest: float = inf) -> Kind:
-    """Return the kind for durations within bounds, in seconds."""
+    """Return the kind for durations within bounds, in seconds; `read` raises `ValueError`."""
 
     def read(text: str) -> float:
         seconds = read_seconds(text)
@@ -50,7 +50,7 @@ def duration(lowest: float, highest: float = inf) -> Kind:
 
 
 def integer(lowest: int, highest: int) -> Kind:
-    """Return the kind for whole numbers within bounds."""
+    """Return the kind for whole numbers within bounds; `read` raises `ValueError`."""
 
     def read(text: str) -> int:
         number = _whole(text)
@@ -62,7 +62,7 @@ def integer(lowest: int, highest: int) -> Kind:
 
 
 def choice(values: type[Enum]) -> Kind:
-    """Return the kind for words of a list."""
+    """Return the kind for words of a list; `read` raises `ValueError`."""
 
     def read(text: str) -> Enum:
         try:

@@ -116,7 +116,9 @@ class Connection:
                     events, self._events = self._events, []
                     yield from events
                 if self._flows_to_answer:
-                    self._answer_flows()
+                    links, self._flows_to_answer = self._flows_to_answer, {}
+                    for link in links:
+                        link.answer_flow()
         except FramingError as error:
             self._on_framing_error(error)
         except InvalidField as error:
@@ -147,6 +149,7 @@ class Connection:
                 self.state = ConnectionState.ENDED
 
     def _on_framing_error(self, error: FramingError) -> None:
+        """Read no further; answer a header that is none with one that would be accepted (2.2)."""
         self._unreadable = True
         if self.state is ConnectionState.HEADER:
             self._turn_away(frames.AMQP_HEADER if self._behind_sasl else frames.SASL_HEADER)
@@ -319,31 +322,25 @@ class Connection:
     # ------------------------------------------------------------------ frames
 
     def _on_frame(self, channel: int, body: bytes) -> None:
+        """Hand a frame to its session, or else to the handler that the connection's state has for it."""
         if not body:
-            self._on_empty_frame()
-            return
+            if self.state is ConnectionState.OPENED:
+                return  # a heartbeat (2.4.5)
+            raise ConnectionViolation("amqp:illegal-state", "an empty frame before the open")
         performative, payload = frames.parse(body)
         session = self._sessions.get(channel)
         on_session = SESSION_HANDLERS.get(type(performative))
-        if session is None or on_session is None:
-            self._on_connection_frame(channel, performative, payload)
+        if session is not None and on_session is not None:
+            try:
+                on_session(session, performative, payload)
+            except SessionViolation as broken:
+                session.end(broken.error)
             return
-        try:
-            on_session(session, performative, payload)
-        except SessionViolation as broken:
-            session.end(broken.error)
-
-    def _on_connection_frame(self, channel: int, performative: Performative, payload: bytes) -> None:
         handler = self._handlers.get(type(performative))
         if handler is None:
             name = type(performative).__name__.lower()
             raise ConnectionViolation("amqp:illegal-state", f"{name} is not expected here")
         handler(channel, performative, payload)
-
-    def _on_empty_frame(self) -> None:
-        """Take a heartbeat; before the open, an empty frame means nothing (2.4.5)."""
-        if self.state is not ConnectionState.OPENED:
-            raise ConnectionViolation("amqp:illegal-state", "an empty frame before the open")
 
     def _on_stray_frame(self, channel: int, performative: Performative, _payload: bytes) -> None:
         """Ignore what was on its way when its session ended: the SDK even detaches after its own end."""
@@ -431,11 +428,6 @@ class Connection:
     def answer_flow(self, link: OutgoingLink) -> None:
         """Tell the peer the state of a link when the application has done what its flow asks for."""
         self._flows_to_answer[link] = None
-
-    def _answer_flows(self) -> None:
-        links, self._flows_to_answer = self._flows_to_answer, {}
-        for link in links:
-            link.answer_flow()
 
 
 def _shortened(performative: Performative) -> Performative:

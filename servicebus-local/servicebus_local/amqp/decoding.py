@@ -35,7 +35,7 @@ _Decoder = Callable[[bytes, int], tuple[Any, int]]
 
 
 def decode(buffer: bytes, at: int = 0) -> tuple[Any, int]:
-    """Decode the value that starts at `at`; return it and where the next one starts."""
+    """Decode the value that starts at `at`; return it and where the next one starts; raises `DecodeError`."""
     try:
         value, after = _DECODERS[buffer[at]](buffer, at + 1)
     except DecodeError:
@@ -46,7 +46,7 @@ def decode(buffer: bytes, at: int = 0) -> tuple[Any, int]:
 
 
 def decode_list(buffer: bytes, at: int = 0) -> tuple[list[Any], int]:
-    """Decode a value that must be a list."""
+    """Decode a value that must be a list; raises `DecodeError`."""
     try:
         value, after = _DECODERS[buffer[at]](buffer, at + 1)
     except (IndexError, struct.error, UnicodeDecodeError):
@@ -58,7 +58,7 @@ def decode_list(buffer: bytes, at: int = 0) -> tuple[list[Any], int]:
 
 
 def skip(buffer: bytes, at: int = 0) -> int:
-    """Return where the value after the one at `at` starts, without decoding it."""
+    """Return where the value after the one at `at` starts, without decoding it; raises `DecodeError`."""
     try:
         after = _skip(buffer, at)
     except (IndexError, struct.error) as cause:

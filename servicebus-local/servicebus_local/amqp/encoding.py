@@ -35,7 +35,7 @@ _INT64 = Struct(">q")
 
 
 def encode(value: Any) -> bytes:
-    """Encode `value` by its Python type (see the module's table)."""
+    """Encode `value` by its Python type (see the module's table); raises `TypeError` for any other type."""
     try:
         return _ENCODERS[type(value)](value)
     except KeyError:

@@ -64,7 +64,7 @@ class FrameReader:
         self._header_next = True
 
     def feed(self, data: bytes) -> Iterator[bytes | Frame]:
-        """Yield each protocol header (as bytes) and each frame that `data` completes."""
+        """Yield each protocol header (as bytes) and each frame that `data` completes; raises `FramingError`."""
         if self._there:
             self._waiting.append(data)
             self._there += len(data)
@@ -115,7 +115,7 @@ class FrameReader:
 
 
 def parse(body: bytes) -> tuple[Performative, bytes]:
-    """Read a performative and the payload that follows it."""
+    """Read a performative and the payload that follows it; raises `DecodeError`."""
     descriptor: Any
     if body.startswith(b"\x00\x53") and len(body) > 3:
         descriptor, at = body[2], 3

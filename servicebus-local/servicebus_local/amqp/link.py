@@ -197,13 +197,16 @@ class Link:
         """Drop what will not become whole any more."""
 
     def _answer(self, source: Terminus | None, target: Terminus | None, properties: Any) -> None:
-        self._answered = True
-        asked = self._asked
+        """Answer the peer's attach, then forget all of it but where it leads: the rest may be large."""
+        asked, self._answered = self._asked, True
+        settle_mode = asked.snd_settle_mode  # some clients insist on their wish; null means mixed
+        if self.settles_first:
+            settle_mode = _SETTLED
         answer = Attach(
             name=self.name,
             handle=Uint(self.handle),
             role=self.receives,
-            snd_settle_mode=self._snd_settle_mode(),
+            snd_settle_mode=None if settle_mode is None else Ubyte(settle_mode),
             rcv_settle_mode=Ubyte(self.rcv_settle_mode),
             source=source.as_source() if source else None,
             target=target.as_target() if target else None,
@@ -212,22 +215,11 @@ class Link:
             max_message_size=Ulong(self.connection.limits.message) if self.receives else None,
             properties=properties,
         )
-        self._forget_what_was_asked()
-        self.session.say(answer)
-
-    def _forget_what_was_asked(self) -> None:
-        """Keep where the link leads; the rest may be large, and is answered."""
         self._asked = Attach(name=self.name)
         self.properties = {}
         self.source = self.source and Terminus(self.source.address)
         self.target = self.target and Terminus(self.target.address)
-
-    def _snd_settle_mode(self) -> Ubyte | None:
-        """Return the peer's wish, which an answer must repeat for some clients; null means mixed."""
-        wish = self._asked.snd_settle_mode
-        if self.settles_first:
-            return Ubyte(_SETTLED)
-        return None if wish is None else Ubyte(wish)
+        self.session.say(answer)
 
 
 class IncomingLink(Link):
@@ -311,7 +303,12 @@ class IncomingLink(Link):
             self._count()
             return
         self._first = first
-        self._keep(payload)
+        self._size += len(payload)
+        if self._size > self.largest:
+            self._drop_parts()  # of a message that is too large nothing is kept, only its size
+        else:
+            self._parts += payload
+            self.connection.usage.count_partial(len(payload))
         if not transfer.more:
             self._announce(first, bytes(self._parts))
             self._drop()
@@ -335,15 +332,6 @@ class IncomingLink(Link):
             value = getattr(transfer, name)
             if value is not None and value != getattr(first, name):
                 raise LinkViolation("amqp:not-allowed", f"another {name.replace('_', '-')} before the delivery's end")
-
-    def _keep(self, payload: bytes) -> None:
-        """Store a part; of a message that is too large nothing is kept, only its size."""
-        self._size += len(payload)
-        if self._size > self.largest:
-            self._drop_parts()
-        else:
-            self._parts += payload
-            self.connection.usage.count_partial(len(payload))
 
     def _drop_parts(self) -> None:
         self.connection.usage.count_partial(-len(self._parts))
@@ -418,7 +406,7 @@ class OutgoingLink(Link):
             return
         self.attached = True
         source = self.source or Terminus()
-        in_force = _in_the_words_of(source.filters or {}, filters or {})
+        in_force = _described_as_asked(source.filters or {}, filters or {})
         self._answer(source._replace(filters=in_force), self.target or Terminus(), properties)
         if self.credit or self._draining:  # the peer did not wait for the answer
             self.connection.emit(CreditChanged(self, self._draining))
@@ -462,25 +450,22 @@ class OutgoingLink(Link):
         One that is larger than the peer can take ends the link, and its outcome is none (2.7.3).
         """
         if 0 < self._max_message_size < len(payload):
-            self._cannot_send(len(payload), token)
+            self.session.give_back(self, token)
+            reason = f"a message of {len(payload)} bytes is here, {self._max_message_size} are accepted"
+            self.detach(Error("amqp:link:message-size-exceeded", reason))
             return
         self._delivery_count = (self._delivery_count + 1) & MASK
         if self.credit > 0:
             self.credit -= 1
         self.session.send(self, tag, payload, token)
 
-    def _cannot_send(self, size: int, token: Any) -> None:
-        self.session.give_back(self, token)
-        reason = f"a message of {size} bytes is here, {self._max_message_size} are accepted"
-        self.detach(Error("amqp:link:message-size-exceeded", reason))
-
     def confirm(self, delivery_id: int, outcome: Outcome) -> None:
         """Settle a delivery with the outcome that was applied."""
         self.session.settle(False, delivery_id, outcome)
 
 
-def _in_the_words_of(asked: dict[Any, Any], in_force: dict[Any, Any]) -> dict[Any, Any]:
-    """Describe the filters that were described: some clients can read nothing else."""
+def _described_as_asked(asked: dict[Any, Any], in_force: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the filters in force, each a described type where the peer's was one: some clients read nothing else."""
     return {
         name: Described(asked[name].descriptor, value)
         if isinstance(asked.get(name), Described) and not isinstance(value, Described)

@@ -195,7 +195,10 @@ class InvalidField(DecodeError):
 
 
 def read(descriptor: int | str, fields: list[Any]) -> Performative:
-    """Make the performative a descriptor names (by number or by name) from its decoded fields."""
+    """Make the performative a descriptor names (by number or by name) from its decoded fields.
+
+    Raises `DecodeError` and `InvalidField`.
+    """
     shape = _SHAPES.get(descriptor)
     if shape is None:
         raise DecodeError(f"no performative has the descriptor {descriptor!r:.40}")

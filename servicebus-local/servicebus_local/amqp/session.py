@@ -176,10 +176,8 @@ class Session:
         self._handles.discard(link.handle)
         self.connection.part(link)
         self.connection.emit(LinkDetached(link))
-        if isinstance(link, OutgoingLink):
-            self._forget_deliveries(link)
-
-    def _forget_deliveries(self, link: OutgoingLink) -> None:
+        if not isinstance(link, OutgoingLink):
+            return
         gone = [number for number, (owner, _) in self._unsettled.items() if owner is link]
         for number in gone:
             del self._unsettled[number]
@@ -259,17 +257,12 @@ class Session:
         if flow.handle is None:
             if flow.echo:
                 self.flow()
-        else:
-            self._on_link_flow(flow, flow.handle)
+        elif link := self._links.get(flow.handle):
+            link.on_flow(flow)
+        elif flow.handle not in self._leaving:
+            raise _unattached(flow.handle)
         if self._held_back:
             self._wake_links()
-
-    def _on_link_flow(self, flow: Flow, handle: int) -> None:
-        link = self._links.get(handle)
-        if link is not None:
-            link.on_flow(flow)
-        elif handle not in self._leaving:
-            raise _unattached(handle)
 
     def has_room(self) -> bool:
         """Tell whether a message sent now would leave now; if not, links are told when it would."""
@@ -357,7 +350,10 @@ class Session:
         if outcome is None and not settled:
             return  # received, or nothing: it is still at work
         first, last = disposition.first, disposition.last
-        for number in (first,) if last == first else self._numbers(first, last):
+        numbers = [first]
+        if last is not None and last != first:  # the range is the peer's claim: only what is unsettled is looked at
+            numbers = [number for number in self._unsettled if within(number, first, last)]
+        for number in numbers:
             if number not in self._unsettled:
                 continue
             link, token = self._unsettled.pop(number)
@@ -365,12 +361,6 @@ class Session:
             self.connection.emit(OutcomeArrived(link, number, token, final, settled))
         if self._held_back:
             self._wake_links()
-
-    def _numbers(self, first: int, last: int | None) -> list[int]:
-        """Return the unsettled deliveries from first to last; the range is the peer's claim."""
-        if last is None:
-            return [first]
-        return [number for number in self._unsettled if within(number, first, last)]
 
     def give_back(self, link: OutgoingLink, token: Any) -> None:
         """Let the application have a message again that could not be sent."""

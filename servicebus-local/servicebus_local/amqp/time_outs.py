@@ -53,32 +53,24 @@ class TimeOuts:
         match state:
             case ConnectionState.ENDED:
                 return None
-            case ConnectionState.CLOSING:
-                return self._await_close(now)
             case ConnectionState.OPENED:
-                return self._keep_open(now)
+                times = [self._beat(now), self._listen(now)]
+                return min((time for time in times if time is not None), default=None)
+            case ConnectionState.CLOSING:
+                deadline = self._since + self._connection.limits.closing
+                if now < deadline:
+                    return deadline
+                self._connection.abandon()
             case _:
-                return self._await_open(now, self._begun)
-
-    def _await_open(self, now: float, begun: float) -> float | None:
-        seconds = self._connection.limits.opening
-        if now < begun + seconds:
-            return begun + seconds
-        self._connection.give_up(Error("amqp:connection:forced", f"no open frame came within {seconds:g} seconds"))
+                seconds = self._connection.limits.opening
+                if now < self._begun + seconds:
+                    return self._begun + seconds
+                late = f"no open frame came within {seconds:g} seconds"
+                self._connection.give_up(Error("amqp:connection:forced", late))
         return None
-
-    def _await_close(self, now: float) -> float | None:
-        deadline = self._since + self._connection.limits.closing
-        if now < deadline:
-            return deadline
-        self._connection.abandon()
-        return None
-
-    def _keep_open(self, now: float) -> float | None:
-        times = [self._beat(now), self._listen(now)]
-        return min((time for time in times if time is not None), default=None)
 
     def _beat(self, now: float) -> float | None:
+        """Send a heartbeat when one is due; return when the next one is, None if the peer asked for none."""
         idle = self._connection.peer_idle_time_out
         if idle is None:
             return None

@@ -123,7 +123,8 @@ class DueTimes:
         """Call `on_due(number)` at `due`, if it is alive then."""
         heappush(self._heap, (due, number))
         if len(self._heap) >= self._sweep_at:
-            self._sweep()
+            self._heap = sorted(entry for entry in self._heap if self._alive(entry[1]))
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._heap))
         if self._alarm is None or due < self._alarm.due:
             self._arm()
 
@@ -133,10 +134,6 @@ class DueTimes:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-
-    def _sweep(self) -> None:
-        self._heap = sorted(entry for entry in self._heap if self._alive(entry[1]))
-        self._sweep_at = max(_SWEEP_FROM, 2 * len(self._heap))
 
     def _arm(self) -> None:
         if self._alarm is not None:

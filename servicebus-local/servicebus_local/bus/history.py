@@ -17,15 +17,12 @@ class History:
 
     def find(self, message_id: Hashable) -> int | None:
         """Return the sequence number of the message that had this id, if it is remembered."""
-        self._forget()
+        limit = self._clock() - self.window
+        while self._oldest and self._oldest[0][0] <= limit:
+            del self._seen[self._oldest.popleft()[1]]
         return self._seen.get(message_id)
 
     def remember(self, message_id: Hashable, sequence: int, since: float | None = None) -> None:
         """Remember an id from now on, or since a moment that is past."""
         self._seen[message_id] = sequence
         self._oldest.append((self._clock() if since is None else since, message_id))
-
-    def _forget(self) -> None:
-        limit = self._clock() - self.window
-        while self._oldest and self._oldest[0][0] <= limit:
-            del self._seen[self._oldest.popleft()[1]]

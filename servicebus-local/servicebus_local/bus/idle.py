@@ -57,12 +57,11 @@ class IdleWatch:
 
 
 def _in_use(entity: MessagingEntity) -> bool:
-    """Say whether an entity is being used now."""
-    return any(part.users or part.counts().scheduled or _forwards(part) for part in _parts(entity))
-
-
-def _forwards(entity: MessagingEntity) -> bool:
-    return isinstance(entity, Queue) and entity.options.forward_to is not None
+    """Tell whether an entity is being used now: by a link, by scheduled messages, or because it forwards."""
+    return any(
+        part.users or part.counts().scheduled or (isinstance(part, Queue) and part.options.forward_to is not None)
+        for part in _parts(entity)
+    )
 
 
 def _parts(entity: MessagingEntity) -> Iterator[MessagingEntity]:

@@ -48,7 +48,7 @@ class LockTable:
             self._alarm = None
 
     def acquire(self, sequence: int) -> tuple[bytes, float]:
-        """Lock a message; return the token and when the lock ends."""
+        """Lock a message; return the token and when the lock ends, in seconds since 1970."""
         until = self._timers.clock() + self._duration
         token = self._prefix + next(self._numbers).to_bytes(8, "big")
         self._locks[token] = (sequence, until)
@@ -75,14 +75,14 @@ class LockTable:
         return {sequence: token for token, (sequence, _) in self._locks.items()}
 
     def sequence_of(self, token: bytes) -> int:
-        """Return the sequence number of the message locked under `token`."""
+        """Return the sequence number of the message locked under `token`; raises `MessageLockLost`."""
         try:
             return self._locks[token][0]
         except KeyError:
             raise MessageLockLost(_LOST) from None
 
     def renew(self, token: bytes) -> float:
-        """Start the lock's time again; return when it ends."""
+        """Start the lock's time again; return when it ends, in seconds since 1970. Raises `MessageLockLost`."""
         sequence = self.sequence_of(token)
         del self._locks[token]
         until = self._timers.clock() + self._duration
@@ -92,7 +92,7 @@ class LockTable:
         return until
 
     def release(self, token: bytes) -> int:
-        """Give the lock up; return the sequence number of its message."""
+        """Give the lock up; return the sequence number of its message. Raises `MessageLockLost`."""
         try:
             return self._locks.pop(token)[0]
         except KeyError:
@@ -108,16 +108,13 @@ class LockTable:
     def _first(self) -> tuple[bytes, float] | None:
         """Return the lock that ends first, and when."""
         if self._mixed:
-            return self._search()
+            self._mixed = bool(self._locks)
+            ends = ((until, token) for token, (_, until) in self._locks.items())
+            until, token = min(ends, default=(inf, b""))
+            return (token, until) if token else None
         for token, (_, until) in self._locks.items():
             return token, until
         return None
-
-    def _search(self) -> tuple[bytes, float] | None:
-        self._mixed = bool(self._locks)
-        ends = ((until, token) for token, (_, until) in self._locks.items())
-        until, token = min(ends, default=(inf, b""))
-        return (token, until) if token else None
 
 
 _LOST = (

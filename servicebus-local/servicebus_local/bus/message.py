@@ -122,7 +122,7 @@ class Message:
 
 
 def read(payload: bytes) -> Message:
-    """Read one encoded message."""
+    """Read one encoded message (part 3, 3.2); raises `DecodeError`."""
     try:
         return _read(payload)
     except (TypeError, AttributeError) as error:
@@ -146,7 +146,7 @@ def _read(payload: bytes) -> Message:
 
 
 def read_batch(payload: bytes) -> list[Message]:
-    """Read the messages of a batch: each data section holds one."""
+    """Read the messages of a batch: each data section holds one; raises `DecodeError`."""
     messages, at = [], 0
     while at < len(payload):
         code, value_at = _section(payload, at)
@@ -160,7 +160,10 @@ def read_batch(payload: bytes) -> list[Message]:
 
 
 def read_body(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Decode a request: properties by name, application properties, and the value in the body."""
+    """Decode a request: properties by name, application properties, and the value in the body.
+
+    Raises `DecodeError` when a section cannot be read.
+    """
     properties: dict[str, Any] = {}
     application: dict[str, Any] = {}
     value, at = None, 0
@@ -170,7 +173,8 @@ def read_body(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], Any]:
         if code == _PROPERTIES:
             fields, _ = decode_list(payload, value_at)
             reply_to = fields[4] if len(fields) > 4 else None
-            properties = {"message-id": _first_field(payload, value_at), "reply-to": reply_to}
+            # The message id as it is encoded, so that an answer can repeat it exactly.
+            properties = {"message-id": (list_items(payload, value_at) or [b"\x40"])[0], "reply-to": reply_to}
         elif code == _APPLICATION_PROPERTIES:
             application, _ = decode(payload, value_at)
             if not isinstance(application, dict):
@@ -180,30 +184,20 @@ def read_body(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], Any]:
     return properties, application, value
 
 
-def _first_field(payload: bytes, at: int) -> bytes:
-    """Return the first field of a list as it is encoded, so that an answer can repeat it exactly."""
-    start = at + {0x45: 1, 0xC0: 3, 0xD0: 9}[payload[at]]
-    return payload[start : skip(payload, start)] if payload[at] != 0x45 else b"\x40"
-
-
 def _section(payload: bytes, at: int) -> tuple[int, int]:
-    """Return the code of the section at `at`, and where its value starts."""
+    """Return the code of the section at `at` (part 3, 3.2), and where its value starts; raises `DecodeError`."""
     if payload[at : at + 2] == b"\x00\x53" and at + 3 < len(payload):
         code, value_at = payload[at + 2], at + 3
     else:
-        code, value_at = _long_descriptor(payload, at)
+        if payload[at] != 0x00:
+            raise DecodeError(f"no message section starts at byte {at}")
+        descriptor, value_at = decode(payload, at + 1)
+        known = _SECTION_NAMES.get(descriptor) if isinstance(descriptor, str) else descriptor
+        if not isinstance(known, int) or value_at >= len(payload):
+            raise DecodeError(f"no message section has the descriptor {descriptor!r:.40}")
+        code = known
     if not _HEADER <= code <= _FOOTER:
         raise DecodeError(f"no message section has the descriptor {code}")
-    return code, value_at
-
-
-def _long_descriptor(payload: bytes, at: int) -> tuple[int, int]:
-    if payload[at] != 0x00:
-        raise DecodeError(f"no message section starts at byte {at}")
-    descriptor, value_at = decode(payload, at + 1)
-    code = _SECTION_NAMES.get(descriptor) if isinstance(descriptor, str) else descriptor
-    if not isinstance(code, int) or value_at >= len(payload):
-        raise DecodeError(f"no message section has the descriptor {descriptor!r:.40}")
     return code, value_at
 
 
@@ -280,7 +274,7 @@ _OURS = frozenset(
 
 
 def map_entries(payload: bytes, at: int) -> Iterator[tuple[Any, bytes, bytes]]:
-    """Walk a map without decoding its values: key, encoded key, encoded value."""
+    """Walk a map without decoding its values: key, encoded key, encoded value; raises `DecodeError`."""
     constructor = payload[at]
     if constructor not in (0xC1, 0xD1):
         raise DecodeError("expected a map")
@@ -319,18 +313,23 @@ def with_message_id(bare: bytes, message_id: str) -> bytes:
     if not bare or _section(bare, 0)[0] != _PROPERTIES:
         return b"\x00\x53\x73" + compound_list([first]) + bare
     value_at = _section(bare, 0)[1]
-    return b"\x00\x53\x73" + compound_list([first, *_raw_fields(bare, value_at)[1:]]) + bare[skip(bare, value_at) :]
+    return b"\x00\x53\x73" + compound_list([first, *list_items(bare, value_at)[1:]]) + bare[skip(bare, value_at) :]
 
 
-def _raw_fields(payload: bytes, at: int) -> list[bytes]:
-    """Return the fields of a list as they are encoded."""
-    end, fields = skip(payload, at), []
-    at += {0x45: 1, 0xC0: 3, 0xD0: 9}[payload[at]]
+_LIST_HEADS = {0x45: 1, 0xC0: 3, 0xD0: 9}  # bytes before the first item: list0, list8, list32 (part 1, 1.6.22)
+
+
+def list_items(payload: bytes, at: int) -> list[bytes]:
+    """Return the items of the list at `at` as they are encoded; raises `DecodeError` if no list is there."""
+    end, items = skip(payload, at), []
+    if payload[at] not in _LIST_HEADS:
+        raise DecodeError("expected a list")
+    at += _LIST_HEADS[payload[at]]
     while at < end:
         after = skip(payload, at)
-        fields.append(payload[at:after])
+        items.append(payload[at:after])
         at = after
-    return fields
+    return items
 
 
 def without_body(payload: bytes) -> bytes:

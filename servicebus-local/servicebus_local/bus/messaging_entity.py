@@ -158,9 +158,11 @@ class MessagingEntity:
         return [self._take_in(message) for message in messages]
 
     def _take_in(self, message: Message) -> int:
+        """Take in one message, now or when it is due; return its number, or that of the one it repeats."""
         if message.message_id is None:
             message.name()
-        duplicate_of = self._find_duplicate(message)
+        history = self._history
+        duplicate_of = history.find(message.message_id) if history is not None else None
         if duplicate_of is not None:
             message.sequence = duplicate_of
             self._tell(Kind.DUPLICATE, message)
@@ -170,14 +172,10 @@ class MessagingEntity:
             sequence = self._put_aside(message)
         else:
             sequence = self._enqueue(message)
-        history = self._history
         if history is not None:
             history.remember(message.message_id, sequence)
             self._store.remember(self.name, message.message_id, sequence, now, now + history.window)
         return sequence
-
-    def _find_duplicate(self, message: Message) -> int | None:
-        return self._history.find(message.message_id) if self._history is not None else None
 
     def _enqueue(self, message: Message) -> int:
         """Number a message and put it where it belongs now."""
@@ -226,7 +224,7 @@ class MessagingEntity:
         self._schedule.add(message.scheduled_for or 0.0, message.sequence)
 
     def cancel_scheduled(self, sequences: Iterable[int]) -> None:
-        """Forget scheduled messages that are not due yet: all of them or none."""
+        """Forget scheduled messages that are not due yet: all of them or none; raises `MessageNotFound`."""
         sequences = list(sequences)
         for sequence in sequences:
             if not self._is_scheduled(sequence):

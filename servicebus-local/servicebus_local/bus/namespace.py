@@ -124,7 +124,10 @@ class Namespace:
         return (entity for _, entity in sorted(self._entities.items()) if isinstance(entity, Topic))
 
     def find(self, path: str) -> MessagingEntity:
-        """Return what is at a path: a queue, a topic, a subscription, or dead letters of one."""
+        """Return what is at a path: a queue, a topic, a subscription, or dead letters of one.
+
+        Raises `EntityNotFound`.
+        """
         name, subscription, sub_queue = _split(path)
         entity: MessagingEntity | None = self._entities.get(name)
         if entity is None and subscription is None and name and self.default_options is not None:
@@ -155,18 +158,21 @@ class Namespace:
         return self._entities.get(name.lower())
 
     def queue(self, path: str) -> Queue:
-        """Return what can be received from at a path: not a topic."""
+        """Return what can be received from at a path: not a topic.
+
+        Raises `EntityNotFound`, and `NotAllowed` for a topic.
+        """
         entity = self.find(path)
         if not isinstance(entity, Queue):
             raise NotAllowed(f"'{path}' is a topic: receive from one of its subscriptions.")
         return entity
 
     def topic(self, name: str) -> Topic:
-        """Return the topic of this name."""
+        """Return the topic of this name; raises `EntityNotFound`."""
         return self._named(name, Topic)
 
     def subscription(self, topic: str, name: str) -> Subscription:
-        """Return a subscription of a topic."""
+        """Return a subscription of a topic; raises `EntityNotFound`."""
         subscription = self.topic(topic).subscriptions.get(name.lower())
         if subscription is None:
             raise EntityNotFound(f"The messaging entity '{topic}/{SUBSCRIPTIONS}/{name}' could not be found.")
@@ -181,19 +187,22 @@ class Namespace:
     # ------------------------------------------------------------------ create
 
     def create_queue(self, name: str, options: QueueOptions) -> Queue:
-        """Create a queue."""
+        """Create a queue; raises `EntityExists`."""
         self._check_new(name)
         self.validate(name, options)
         return self._saved(self._new_queue(name, options))
 
     def create_topic(self, name: str, options: TopicOptions) -> Topic:
-        """Create a topic without subscriptions."""
+        """Create a topic without subscriptions; raises `EntityExists`."""
         self._check_new(name)
         self.validate(name, options)
         return self._saved(self._new_topic(name, options))
 
     def create_subscription(self, topic: str, name: str, definition: SubscriptionDefinition) -> Subscription:
-        """Create a subscription of a topic; it gets what is published from now on."""
+        """Create a subscription of a topic; it gets what is published from now on.
+
+        Raises `EntityNotFound` and `EntityExists`.
+        """
         parent = self.topic(topic)
         if name.lower() in parent.subscriptions:
             raise EntityExists(f"The messaging entity '{topic}/{SUBSCRIPTIONS}/{name}' already exists.")

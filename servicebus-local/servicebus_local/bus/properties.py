@@ -39,7 +39,7 @@ from servicebus_local.amqp.types import (
     skip,
 )
 from servicebus_local.bus.errors import InvalidArgument
-from servicebus_local.bus.message import map_entries
+from servicebus_local.bus.message import list_items, map_entries
 
 _PROPERTIES, _APPLICATION_PROPERTIES = 0x73, 0x74
 _SECTIONS: Final[dict[Any, int]] = {
@@ -246,7 +246,7 @@ def rewrite(
 
 
 def _changed_fields(bare: bytes, section: _Section, changes: Mapping[str, str | None]) -> bytes:
-    fields = _raw_items(bare, section.value_at) if section.end else []
+    fields = [Raw(item) for item in list_items(bare, section.value_at)] if section.end else []
     for name, value in changes.items():
         at = _FIELDS[name.lower()]
         fields += [Raw(NULL)] * (at + 1 - len(fields))
@@ -257,22 +257,6 @@ def _changed_fields(bare: bytes, section: _Section, changes: Mapping[str, str | 
         else:
             fields[at] = Raw(_encode(value))
     return encode_list(fields)
-
-
-_LIST_HEADS = {0x45: 1, 0xC0: 3, 0xD0: 9}
-
-
-def _raw_items(bare: bytes, at: int) -> list[Raw]:
-    """Split a list into its items without decoding them."""
-    end, items = skip(bare, at), []
-    if bare[at] not in _LIST_HEADS:
-        raise DecodeError("properties must be a list")
-    at += _LIST_HEADS[bare[at]]
-    while at < end:
-        after = skip(bare, at)
-        items.append(Raw(bare[at:after]))
-        at = after
-    return items
 
 
 def _changed_entries(bare: bytes, section: _Section, changes: Mapping[str, Any], removed: Collection[str]) -> bytes:

@@ -238,7 +238,7 @@ class Queue(MessagingEntity):
     # ------------------------------------------------------------------ going out
 
     def subscribe(self, consumer: Consumer) -> ReadyQueue:
-        """Let a receiver take turns on this queue."""
+        """Let a receiver take turns on this queue; raises `NotAllowed`."""
         if self.options.requires_session:
             raise NotAllowed(
                 f"'{self.name}' requires sessions: it is not possible to create a receiver without a session."
@@ -298,7 +298,14 @@ class Queue(MessagingEntity):
             message = self._next(ready_queue)
             if message is None:
                 return
-            self._deliver(message, consumer, ready_queue)
+            token, until = None, None
+            if consumer.deletes:
+                self._drop(message)
+            else:
+                token, until = self._lock(message, ready_queue if isinstance(ready_queue, Session) else None)
+            if self.observer is not None:
+                self.observer(MessageEvent(Kind.DELIVERED, self.name, message, token, consumer))
+            consumer.deliver(message, token, until)
 
     def _next(self, ready_queue: ReadyQueue) -> Message | None:
         """Take the first ready message that has not expired."""
@@ -312,17 +319,8 @@ class Queue(MessagingEntity):
             self._expire(message)
         return None
 
-    def _deliver(self, message: Message, consumer: Consumer, ready_queue: ReadyQueue) -> None:
-        if consumer.deletes:
-            self._drop(message)
-            token, until = None, None
-        else:
-            token, until = self._lock(message, ready_queue if isinstance(ready_queue, Session) else None)
-        if self.observer is not None:
-            self.observer(MessageEvent(Kind.DELIVERED, self.name, message, token, consumer))
-        consumer.deliver(message, token, until)
-
     def _lock(self, message: Message, session: Session | None) -> tuple[bytes, float]:
+        """Lock a message, in a session for as long as that is held; return the token and when the lock ends."""
         message.state = State.LOCKED
         self._store.lock(self.name, message.sequence)
         if session is None:
@@ -366,7 +364,10 @@ class Queue(MessagingEntity):
     def dead_letter(
         self, token: bytes, reason: str | None, description: str | None, changes: dict[str, Any] | None = None
     ) -> None:
-        """Move the message to the dead-letter queue with its reason."""
+        """Move the message to the dead-letter queue with its reason.
+
+        Raises `MessageLockLost`, and `NotAllowed` among dead letters.
+        """
         if self.is_dead_letter_queue:
             raise NotAllowed(f"'{self.name}' is a dead-letter queue: its messages cannot be dead-lettered.")
         message = self._unlock(token)
@@ -374,7 +375,10 @@ class Queue(MessagingEntity):
         self._to_dead_letters(message, reason, description)
 
     def renew(self, token: bytes) -> float:
-        """Start the lock's time again; return when it ends."""
+        """Start the lock's time again; return when it ends.
+
+        Raises `MessageLockLost`, and `NotAllowed` for a message of a session.
+        """
         message = self.messages[self._locks.sequence_of(token)]
         if self._session_of(message) is not None:
             raise NotAllowed("A message of a session has no lock of its own: renew the session's.")
@@ -540,23 +544,25 @@ class Queue(MessagingEntity):
         Only here does a deferred message expire: the documentation of deferral says so.
         """
         messages = [self._deferred(sequence, session_id) for sequence in sequences]
-        if deletes:
-            for message in messages:
+        received: list[tuple[Message, bytes | None, float | None]] = []
+        for message in messages:
+            if deletes:
                 self._tell(Kind.DELIVERED, message)
                 self._drop(message)
-            return [(message, None, None) for message in messages]
-        return [(message, *self._lock_deferred(message)) for message in messages]
-
-    def _lock_deferred(self, message: Message) -> tuple[bytes, float]:
-        token, until = self._lock(message, self._session_of(message))
-        self._tell(Kind.DELIVERED, message, token)
-        return token, until
+                received.append((message, None, None))
+            else:
+                token, until = self._lock(message, self._session_of(message))
+                self._tell(Kind.DELIVERED, message, token)
+                received.append((message, token, until))
+        return received
 
     def _deferred(self, sequence: int, session_id: str | None) -> Message:
+        """Return a deferred message of this session, or of any if sessions are not required; else raise."""
         if not isinstance(sequence, int):
             raise InvalidArgument("a sequence number must be an integer")
         message = self.messages.get(sequence)
-        if message is not None and message.state is State.DEFERRED and self._is_asked_for(message, session_id):
+        of_session = message is not None and (not self.options.requires_session or message.session_id == session_id)
+        if message is not None and message.state is State.DEFERRED and of_session:
             if message.expires_at > self._timers.clock():
                 return message
             self._expire(message)
@@ -564,9 +570,6 @@ class Queue(MessagingEntity):
             "Failed to lock one or more specified messages. The message does not exist: "
             f"no deferred message here has the sequence number {sequence}."
         )
-
-    def _is_asked_for(self, message: Message, session_id: str | None) -> bool:
-        return not self.options.requires_session or message.session_id == session_id
 
     # ------------------------------------------------------------------ session state
 

@@ -119,13 +119,15 @@ class SessionTable:
     # ------------------------------------------------------------------ accepting
 
     def accept(self, consumer: Consumer, session_id: str) -> Session:
-        """Lock a session by its id, whether it has messages or not."""
+        """Lock a session by its id, whether it has messages or not; raises `SessionCannotBeLocked` if it is held."""
         session = self.session(session_id)
         if session.holder is not None:
             raise SessionCannotBeLocked(
                 f"The requested session '{session_id}' cannot be accepted. It may be locked by another receiver."
             )
-        self._lock(session, consumer)
+        self._available.pop(session.id, None)
+        session.consumers.append(consumer)
+        self._extend(session)
         return session
 
     def accept_next(self, consumer: Consumer, timeout: float, granted: Granted) -> None:
@@ -142,11 +144,6 @@ class SessionTable:
         self._waiters.remove(waiter)
         waiter.consumer.lost(TimedOut("No session with messages became available in time."))
 
-    def _lock(self, session: Session, consumer: Consumer) -> None:
-        self._available.pop(session.id, None)
-        session.consumers.append(consumer)
-        self._extend(session)
-
     def _extend(self, session: Session) -> float:
         if session.alarm is not None:
             session.alarm.cancel()
@@ -157,7 +154,7 @@ class SessionTable:
     # ------------------------------------------------------------------ holding
 
     def held(self, session_id: str, link_name: str | None = None) -> Session:
-        """Return a session that is locked, by the receiver on this link if one is named."""
+        """Return a session that is locked, by the receiver on this link if one is named; raises `SessionLockLost`."""
         if not isinstance(session_id, str):
             raise InvalidArgument("a session id must be a string")
         session = self._sessions.get(session_id)
@@ -197,16 +194,11 @@ class SessionTable:
 
     def leave(self, consumer: Consumer) -> None:
         """Free whatever this receiver holds or waits for."""
-        self._waiters = deque(waiter for waiter in self._waiters if not self._withdraw(waiter, consumer))
+        for waiter in [waiter for waiter in self._waiters if waiter.consumer is consumer]:
+            waiter.alarm.cancel()
+            self._waiters.remove(waiter)
         for session in [s for s in self._sessions.values() if s.holder is consumer]:
             self._release(session, expired=False)
-
-    @staticmethod
-    def _withdraw(waiter: Waiter, consumer: Consumer) -> bool:
-        if waiter.consumer is not consumer:
-            return False
-        waiter.alarm.cancel()
-        return True
 
     def _release(self, session: Session, *, expired: bool) -> None:
         if session.alarm is not None:
@@ -224,14 +216,11 @@ class SessionTable:
             return
         if session.ready:
             self._available[session.id] = None
-            self._serve_waiters()
+            while self._waiters and self._available:
+                waiter = self._waiters.popleft()
+                waiter.alarm.cancel()
+                waiter.granted(self.accept(waiter.consumer, next(iter(self._available))))
         else:
             self._available.pop(session.id, None)
             if session.idle:
                 self._sessions.pop(session.id, None)
-
-    def _serve_waiters(self) -> None:
-        while self._waiters and self._available:
-            waiter = self._waiters.popleft()
-            waiter.alarm.cancel()
-            waiter.granted(self.accept(waiter.consumer, next(iter(self._available))))

@@ -115,6 +115,7 @@ def _check_version(version: int, path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
+    """Lock the file, make its tables if it is new, look for damage, and set how it is written."""
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("BEGIN EXCLUSIVE")
     if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
@@ -125,18 +126,14 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronou
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
     _check_version(connection.execute("PRAGMA user_version").fetchone()[0], path)
-    _check_content(connection, path)
+    # A tenth of a second for 100,000 messages of 1 KB.
+    [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise damaged(path, found)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA fullfsync = ON")  # on macOS nothing less reaches the disk
-
-
-def _check_content(connection: sqlite3.Connection, path: Path) -> None:
-    """Look for damage; takes a tenth of a second for 100,000 messages of 1 KB."""
-    [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise damaged(path, found)
 
 
 def damaged(path: Path, what: object) -> StoreError:

@@ -260,6 +260,7 @@ class SqliteStore:
         self._connection.close()
 
     def _write(self, work: Work) -> None:
+        """Run the statements in one transaction; raises `sqlite3.Error`."""
         execute, executemany = self._cursor.execute, self._cursor.executemany
         if len(work) == 1 and len(work[0][1]) == 1:
             execute(work[0][0], work[0][1][0])  # one statement for one row is a transaction of its own
@@ -275,16 +276,8 @@ class SqliteStore:
         execute("COMMIT")
 
     def _work(self, changes: Changes) -> Work:
+        """Return the statements for what changed, for the numbers that no row has, and for rows that may go now."""
         work = changes.work(self._locked)
-        self._gone.update(changes.removed)
-        if changes.numbers:
-            work += self._work_on_numbers(changes)
-        if len(self._gone) >= _TOO_MANY:
-            work += self._work_on_the_gone()
-        return work
-
-    def _work_on_numbers(self, changes: Changes) -> Work:
-        """Note the numbers that no row has."""
         noted = []
         for entity, sequence in changes.numbers.items():
             if entity * ENTITY + sequence in changes.added:
@@ -292,11 +285,13 @@ class SqliteStore:
             else:
                 self._uncounted.discard(entity)
                 noted.append((entity, sequence))
-        return [(_COUNT, noted)] if noted else []
-
-    def _work_on_the_gone(self) -> Work:
-        """Delete the rows of messages that left, and note the numbers they may have had."""
-        noted = [(entity, self._highest[entity]) for entity in self._uncounted]
-        self._uncounted.clear()
-        self._gone.clear()
-        return [(_COUNT, noted), *((statement, [()]) for statement in _DELETE_GONE)]
+        if noted:
+            work.append((_COUNT, noted))
+        self._gone.update(changes.removed)
+        if len(self._gone) >= _TOO_MANY:
+            # The rows of messages that left are deleted; the numbers that only they may have had are noted.
+            work.append((_COUNT, [(entity, self._highest[entity]) for entity in self._uncounted]))
+            work += [(statement, [()]) for statement in _DELETE_GONE]
+            self._uncounted.clear()
+            self._gone.clear()
+        return work

@@ -45,7 +45,7 @@ class Subscription(Queue):
         raise NotAllowed(f"A subscription cannot be sent to: send to the topic '{self.topic.name}'.")
 
     def add_rule(self, rule: Rule) -> None:
-        """Choose by one more rule from now on."""
+        """Choose by one more rule from now on; raises `EntityExists`."""
         if rule.name.lower() in self.rules:
             raise EntityExists(f"The messaging entity '{self.name}/Rules/{rule.name}' already exists.")
         self.topic.check_room(rule)
@@ -62,7 +62,7 @@ class Subscription(Queue):
         del self.rules[name.lower()]
 
     def rule(self, name: str) -> Rule:
-        """Return the rule of this name."""
+        """Return the rule of this name; raises `EntityNotFound`."""
         try:
             return self.rules[name.lower()]
         except KeyError:

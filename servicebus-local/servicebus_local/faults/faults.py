@@ -129,13 +129,14 @@ class Faults:
 
     def clear(self) -> None:
         """Remove all faults, and forget those that are over; what was delayed still waits for its time."""
-        self.run(self._clear)
 
-    def _clear(self) -> None:
-        for fault in self._active:
-            fault.over = True
-        self._all.clear()
-        self._rearm()
+        def clear() -> None:
+            for fault in self._active:
+                fault.over = True
+            self._all.clear()
+            self._rearm()
+
+        self.run(clear)
 
     def listed(self) -> list[Fault]:
         """Return the faults since the last `clear`, also those that are over."""
@@ -270,6 +271,7 @@ class Faults:
         self._rearm()
 
     def _finish(self, case: Case) -> None:
+        """Let the case happen, and break, detach or unlock what the faults that struck have asked for."""
         if case.cut is not None:
             self._sockets.flush(case.link.connection)
         case.happen()
@@ -278,10 +280,7 @@ class Faults:
         if case.cut is not None:
             self._sockets.cut(case.link.connection, case.cut)
         if case.lose_lock is not None and case.lock_lost_after is not None:
-            self._later(case.lock_lost_after, case.lose_lock)
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        if seconds:
-            self._timers.at(self._timers.clock() + seconds, action)
-        else:
-            self._soon(action)  # a clock that stands still must not keep it from happening
+            if case.lock_lost_after:
+                self._timers.at(self._timers.clock() + case.lock_lost_after, case.lose_lock)
+            else:
+                self._soon(case.lose_lock)  # a clock that stands still must not keep it from happening

@@ -30,7 +30,7 @@ from servicebus_local.bus.errors import AccessExpired, BusError, EntityNotFound,
 from servicebus_local.bus.messaging_entity import MessagingEntity
 from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.topology import Right
-from servicebus_local.nodes.addresses import CBS, Address, read_address
+from servicebus_local.nodes.addresses import CBS, read_address
 from servicebus_local.nodes.cbs import CbsNode
 from servicebus_local.nodes.entity import Receiver, Sender
 from servicebus_local.nodes.fault_injection import NO_FAULTS, FaultInjection
@@ -122,40 +122,36 @@ class Container:
             self._watch()
 
     def _attach_incoming(self, link: IncomingLink) -> None:
+        """Make the node that the peer's target names; raises a `BusError` if the peer may not send to it."""
         if link.target is None:
             raise NotImplementedHere("Transactions are not there.")
-        node = self._nodes[link] = self._node_for(link, read_address(link.target.address))
-        if isinstance(node, Sender):
-            node.attach()
-        else:
-            link.accept()
-
-    def _node_for(self, link: IncomingLink, address: Address) -> Node:
+        address = read_address(link.target.address)
         if address.path == CBS:
-            return CbsNode(self._keys, self._namespace.find, self._grant, partial(self.answer, link))
-        if address.management:
+            self._nodes[link] = CbsNode(self._keys, self._namespace.find, self._grant, partial(self.answer, link))
+            link.accept()
+        elif address.management:
             entity = self._use(link, address.path, ANY)
             require = partial(self._grants.require, address.path)
             link.largest = LARGEST_REQUEST
-            return ManagementNode(self._namespace, entity, require, partial(self.answer, link))
-        return Sender(self._use(link, address.path, SEND), link)
+            self._nodes[link] = ManagementNode(self._namespace, entity, require, partial(self.answer, link))
+            link.accept()
+        else:
+            sender = self._nodes[link] = Sender(self._use(link, address.path, SEND), link)
+            sender.attach()
 
     def _attach_outgoing(self, link: OutgoingLink) -> None:
+        """Make the receiver that the peer's source names, or a link for answers; raises a `BusError`."""
         address = read_address(link.source.address if link.source else None)
         if address.path == CBS or address.management:
-            self._attach_reply_link(link, address)
+            if address.management:
+                self._use(link, address.path, ANY)
+            link.settles_first = True  # an answer is never settled by the peer
+            self._reply_links.append(link)
+            link.accept()
             return
         self._use(link, address.path, LISTEN)
-        receiver = Receiver(self._namespace.queue(address.path), link, self._faults)
-        self._nodes[link] = receiver
+        receiver = self._nodes[link] = Receiver(self._namespace.queue(address.path), link, self._faults)
         receiver.attach()
-
-    def _attach_reply_link(self, link: OutgoingLink, address: Address) -> None:
-        if address.management:
-            self._use(link, address.path, ANY)
-        link.settles_first = True  # an answer is never settled by the peer
-        self._reply_links.append(link)
-        link.accept()
 
     def _use(self, link: OutgoingLink | IncomingLink, path: str, rights: frozenset[Right]) -> MessagingEntity:
         """Return the entity at a path, if the connection may use it so."""
@@ -203,18 +199,16 @@ class Container:
         if not self._grants.expire():
             return
         for link, use in list(self._uses.items()):
-            if not self._grants.allow(use.path, use.rights):
-                self._end(link, use)
+            if self._grants.allow(use.path, use.rights):
+                continue
+            why = f"The link '{link.name}' is force detached. Code: RenewToken. Details: {needed(use.path, use.rights)}"
+            error, node = AccessExpired(why), self._nodes.get(link)
+            if isinstance(node, Sender | Receiver):
+                node.lost(error)
+            else:
+                link.detach(error_of(error))
+            self._on_detached(LinkDetached(link))
         self._watch()
-
-    def _end(self, link: OutgoingLink | IncomingLink, use: _Use) -> None:
-        why = f"The link '{link.name}' is force detached. Code: RenewToken. Details: {needed(use.path, use.rights)}"
-        error, node = AccessExpired(why), self._nodes.get(link)
-        if isinstance(node, Sender | Receiver):
-            node.lost(error)
-        else:
-            link.detach(error_of(error))
-        self._on_detached(LinkDetached(link))
 
     # ------------------------------------------------------------------ what happens on links
 

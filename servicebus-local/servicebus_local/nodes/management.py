@@ -27,7 +27,7 @@ from servicebus_local.bus.namespace import Namespace
 from servicebus_local.bus.topics import Subscription
 from servicebus_local.bus.topology import Right
 from servicebus_local.nodes.node import Node, error_of
-from servicebus_local.nodes.operations import OPERATIONS, Answer, Operation
+from servicebus_local.nodes.operations import OPERATIONS, Answer
 from servicebus_local.nodes.request import Request
 
 LARGEST_REQUEST: Final = 4 * 1024 * 1024
@@ -69,7 +69,9 @@ class ManagementNode(Node):
     ) -> None:
         name, value = str(application.get("operation")), None
         try:
-            _check_size(event)
+            size, limit = len(event.payload), event.link.connection.limits.message
+            if size > limit:
+                raise TooLarge(f"the request has {size} bytes, the limit is {limit}")
             value = self._run(name, Request(body, application.get("associated-link-name")))
         except BusError as refusal:
             outcome = _status(refusal.status, refusal.description, refusal.condition)
@@ -77,7 +79,10 @@ class ManagementNode(Node):
             wrong = InvalidArgument(f"The request cannot be read: {error}.")
             outcome = _status(wrong.status, wrong.description, wrong.condition)
         else:
-            outcome = _status(200, "OK") if value is not None else _nothing(name)
+            if value is not None:
+                outcome = _status(200, "OK")
+            else:
+                outcome = _status(204, "No content", _SESSION_NOT_FOUND if name == _LISTS_SESSIONS else None)
         self._answer(reply(properties.get("message-id", NULL), outcome, value), properties.get("reply-to"))
 
     def _run(self, name: str, request: Request) -> Answer:
@@ -89,27 +94,15 @@ class ManagementNode(Node):
             raise EntityNotFound(f"The messaging entity '{self._entity.name}' could not be found.")
         if not isinstance(self._entity, operation.kind):
             raise NotAllowed(f"The operation '{name}' is not possible on '{self._entity.name}'.")
-        if operation.changes_rules:
-            return self._change_rules(operation, request)
-        return operation.run(self._entity, request)
+        if not operation.changes_rules:
+            return operation.run(self._entity, request)
+        assert isinstance(self._entity, Subscription)
 
-    def _change_rules(self, operation: Operation, request: Request) -> Answer:
         def change(subscription: Subscription) -> None:
             operation.run(subscription, request)
 
-        assert isinstance(self._entity, Subscription)
         self._namespace.change_rules(self._entity, change)
         return {}
-
-
-def _check_size(event: MessageArrived) -> None:
-    size, limit = len(event.payload), event.link.connection.limits.message
-    if size > limit:
-        raise TooLarge(f"the request has {size} bytes, the limit is {limit}")
-
-
-def _nothing(name: str) -> dict[str, Any]:
-    return _status(204, "No content", _SESSION_NOT_FOUND if name == _LISTS_SESSIONS else None)
 
 
 def _status(code: int, description: str, condition: str | None = None) -> dict[str, Any]:

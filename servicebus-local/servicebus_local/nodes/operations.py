@@ -37,7 +37,7 @@ def renew_lock(queue: Queue, request: Request) -> Answer:
 
 
 def peek_message(queue: Queue, request: Request) -> Answer:
-    """Show messages without locking them."""
+    """Show messages without locking them; raises `InvalidArgument`."""
     start, limit = request.get("from-sequence-number", int), request.count("message-count")
     if limit == 0:
         raise InvalidArgument("The field 'message-count' must be at least 1.")
@@ -61,7 +61,7 @@ def cancel_scheduled_message(entity: MessagingEntity, request: Request) -> Answe
 
 
 def receive_by_sequence_number(queue: Queue, request: Request) -> Answer:
-    """Receive deferred messages."""
+    """Receive deferred messages; raises `InvalidArgument` and `MessageNotFound`."""
     mode = request.get("receiver-settle-mode", int)
     if mode not in (0, 1):
         raise InvalidArgument(f"The field 'receiver-settle-mode' must be 0 or 1, it is {mode}.")
@@ -103,7 +103,7 @@ def _settlement(queue: Queue, request: Request) -> Callable[[bytes], None]:
 
 
 def batch_delete_messages(queue: Queue, request: Request) -> Answer:
-    """Delete messages that are not locked, oldest first."""
+    """Delete messages that are not locked, oldest first; raises `InvalidArgument`."""
     limit, before = request.count("message-count"), request.get("enqueued-time-utc", int)
     if not 1 <= limit <= _DELETE_LIMIT:
         raise InvalidArgument(f"The field 'message-count' must be between 1 and {_DELETE_LIMIT}, it is {limit}.")

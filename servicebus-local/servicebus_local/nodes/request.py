@@ -26,7 +26,7 @@ class Request:
         self.link_name = link_name
 
     def get(self, name: str, kind: type, default: Any = _REQUIRED) -> Any:
-        """Return a field of the body, of this kind; without a default it must be there."""
+        """Return a field of the body, of this kind; without a default it must be there; raises `InvalidArgument`."""
         value = self.body.get(name)
         if value is None:
             if default is _REQUIRED:
@@ -37,7 +37,7 @@ class Request:
         return value
 
     def count(self, name: str, default: Any = _REQUIRED) -> int:
-        """Return a number of things that cannot be negative."""
+        """Return a number of things that cannot be negative; raises `InvalidArgument`."""
         number: int = self.get(name, int, default)
         if number < 0:
             raise InvalidArgument(f"The field '{name}' must not be negative, it is {number}.")
@@ -52,7 +52,7 @@ class Request:
         return self._each(name, dict, "maps")
 
     def tokens(self) -> list[bytes]:
-        """Return the lock tokens, at least one."""
+        """Return the lock tokens, at least one; raises `InvalidArgument`."""
         tokens = [bytes(token) for token in self._each("lock-tokens", bytes, "uuids")]
         if any(len(token) != 16 for token in tokens):
             raise InvalidArgument("The field 'lock-tokens' must be an array of uuids.")
@@ -72,7 +72,10 @@ class Request:
 
 
 def simple_map(fields: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Return a map that can be one of application properties: texts to simple values (AMQP part 3, 3.2.5)."""
+    """Return a map that can be one of application properties: texts to simple values (AMQP part 3, 3.2.5).
+
+    Raises `InvalidArgument`.
+    """
     for key, value in fields.items():
         if not isinstance(key, str) or isinstance(value, dict | list | Described):
             raise InvalidArgument(f"The field '{name}' must map strings to simple values, '{key}' does not.")

@@ -55,7 +55,7 @@ class Source(NamedTuple):
 
 
 def tokens(source: Source) -> Iterator[Token]:
-    """Split the text; the last token has the kind `end`."""
+    """Split the text; the last token has the kind `end`; raises `InvalidArgument`."""
     at, text = 0, source.text
     while at < len(text):
         match = _TOKEN.match(text, at)

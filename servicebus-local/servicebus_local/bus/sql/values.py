@@ -151,7 +151,7 @@ def negative(value: Any) -> Any:
 
 
 def positive(value: Any) -> Any:
-    """Keep the sign, of what has one."""
+    """Keep the sign, of what has one; raises `FilterError`."""
     if value is None or type(value) in (int, float, timedelta):
         return value
     raise FilterError(f"{_described(value)} has no sign")
@@ -161,7 +161,7 @@ def positive(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """Write a value the way C# joins it to text."""
+    """Write a value the way C# joins it to text; raises `FilterError`."""
     if type(value) is float:
         return str(value).removesuffix(".0")
     if type(value) is Uuid:
