@@ -189,7 +189,7 @@ async def running(generators: int = 1) -> AsyncIterator[Bench]:
 
 
 async def goodput(bench: Bench, factor: float, seconds: float, way: str) -> dict[str, Any]:
-    """Offer `factor` times the capacity for so many seconds, then 0.8 times for as long as a deadline."""
+    """Offer `factor` times the capacity for `seconds`, then 0.8 times for as long as a deadline."""
     await bench.model({"kind": "chat", "latency": LATENCY})
     before, app, capacity = await bench.calls(), bench.app("noisy"), SLOTS / LATENCY
     await _offer(app, [(factor * capacity, seconds)], way)

@@ -8,7 +8,7 @@
     ideal           the best of these: one receiver, and as many prefetched as there are slots
 
 What they leave out, and a worker needs: lock renewal, deadlines, retries and dead letters, batches larger than the
-broker takes, what is sent when a link or the broker goes away, traces, metrics, logs, and any end but the process's.
+broker takes, messages that are sent while a link or the broker is down, traces, metrics, logs, and an orderly end.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from benchmarks.adapter.stages import BODY, QUEUES, Load
 
 # The first messages open links, fill caches of all kinds, and show our worker that its work is quick.
 WARM_UP = 48
-# So many seconds nothing happens, to see what a lane uses meanwhile.
+# Seconds without messages, to measure what an idle lane uses.
 IDLE = 2.0
 # No lane is so slow that the next answer takes longer.
 PATIENCE = 20.0
@@ -55,7 +55,7 @@ class Outcome:
 
 
 async def run(lane: str, round_trip: float, load: Load, messages: int, alone: int) -> Outcome:
-    """Run a lane: so many messages one at a time, then so many at once."""
+    """Run a lane: `alone` messages one at a time, then `messages` at once."""
     with (
         tempfile.TemporaryDirectory() as folder,
         BrokerProcess("--config", _config(Path(folder))) as broker,

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a lane is to do: so many stages, so many deliveries at once in each, so many seconds of work for each."""
+    """The work of a lane: the number of stages, deliveries at once in each, seconds of work for each delivery."""
 
     stages: int
     slots: int

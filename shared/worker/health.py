@@ -28,7 +28,7 @@ class Health:
     def __init__(
         self, ready: Callable[[], bool], queues: Callable[[], Mapping[str, str]] = dict, patience: float = PATIENCE
     ) -> None:
-        """`queues`: the worker's own, each with why it cannot receive from it; empty when it can."""
+        """`queues`: the worker's own, each with the reason why it cannot receive from it; empty when it can."""
         self._patience = patience
         self._ready = ready
         self._queues = queues
@@ -36,7 +36,7 @@ class Health:
         self._probes: dict[asyncio.WriteTransport, None] = {}
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; says on which port."""
+        """Listen; returns the port."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_REQUEST, backlog=MAX_PROBES // 4)
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -48,7 +48,7 @@ class Health:
                 await asyncio.wait_for(self._server.wait_closed(), 1)
 
     def answer(self, path: str) -> Answer:
-        """What a GET of `path` gets."""
+        """The response to a GET of `path`."""
         match path:
             case "/healthz":
                 return HTTPStatus.OK, "text/plain", b"alive\n"

@@ -43,7 +43,7 @@ class Lease:
         return max(0.0, self._ends - asyncio.get_running_loop().time()) * RENEW_AFTER
 
     async def keep(self) -> None:
-        """Renew, now and until told to stop; ends only by raising `LockLost`."""
+        """Renew now, and again before each end of the lock, until cancelled; raises `LockLost`."""
         while True:
             self._extend(await _renewed(self._delivery, self._ends))
             await asyncio.sleep(self.renew_in)
@@ -80,9 +80,9 @@ async def _renewed(delivery: Delivery, ends: float) -> datetime:
         try:
             async with asyncio.timeout_at(ends):
                 return await delivery.renew()
-        except (BusUnavailable, TimeoutError) as away:
+        except (BusUnavailable, TimeoutError) as unavailable:
             if loop.time() + RETRY_EVERY >= ends:
-                raise LockLost("the lock could not be renewed before it ended") from away
+                raise LockLost("the lock could not be renewed before it ended") from unavailable
             await asyncio.sleep(RETRY_EVERY)
 
 

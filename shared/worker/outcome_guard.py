@@ -1,7 +1,7 @@
 """The guard before an outcome is sent: one per request, always the same one.
 
 The ledger keeps the first outcome that is decided; the reply queue drops a second message with the same id.
-When Redis is away, or has lost what it knew of the request, the queue guards alone. What is told to one ask alone is
+When Redis is unavailable, or has lost the request's entry, the queue guards alone. What is told to one ask alone is
 not decided (`Envelope.decide`).
 """
 
@@ -25,7 +25,7 @@ from shared.redis import RedisUnavailable
 Send = Callable[[Envelope], Awaitable[None]]
 
 NOTE_AGAIN = 1.0
-# The maximum of outcomes that are recorded after an outage of Redis; the requests of others look unfinished for a day.
+# The maximum number of outcomes that are recorded after an outage of Redis; other requests look unfinished for a day.
 MOST_UNNOTED = 1_000
 
 
@@ -114,7 +114,7 @@ class OutcomeGuard:
         except Unprocessable as refused:
             if refused.reason is not Reason.PAYLOAD_TOO_LARGE:
                 raise
-            # A namespace that takes less than Service Bus does otherwise; what is decided must be told all the same.
+            # This namespace takes smaller messages than Service Bus does elsewhere. The caller still gets an outcome.
             winner = too_large(winner)
             with suppress(RedisUnavailable):
                 await self._ledger.replace(request, winner)

@@ -1,4 +1,4 @@
-"""A worker process from start to exit: settings, telemetry, bus, Redis, signals, workers, health, an orderly end."""
+"""A worker process from start to exit: settings, telemetry, bus, Redis, signals, workers, health, shutdown."""
 
 import asyncio
 import gc
@@ -45,7 +45,7 @@ class Service:
     closing: Sequence[Close] = ()
     """Called on the way out, first to last, before Redis and the bus are closed."""
     ready: Callable[[], bool] | None = None
-    """Whether the process can do its work, if that is not to receive from every queue."""
+    """Whether the process can do its work; by default, whether it receives from every queue."""
 
 
 async def run_worker(
@@ -113,12 +113,12 @@ def stop_on_signals() -> asyncio.Event:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def told(name: str) -> None:
+    def on_signal(name: str) -> None:
         log.info("worker.stopping", signal=name)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told, number.name)
+        loop.add_signal_handler(number, on_signal, number.name)
     return stopping
 
 
@@ -132,13 +132,13 @@ async def serve(
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = (),
     ready: Callable[[], bool] | None = None,
 ) -> None:
-    """Run `workers` (and what runs `beside` them) until `stopping`, then drain, close in order, and flush.
+    """Run `workers` and `background` until `stopping`, then drain, close in order, and flush.
 
-    `ready`: whether the process can work, if that does not mean to receive from every queue.
+    `ready`: whether the process can do its work; by default, whether it receives from every queue.
     """
 
     def queues() -> dict[str, str]:
-        return {worker.consumer.queue: "" if worker.connected.is_set() else worker.trouble for worker in workers}
+        return {worker.consumer.queue: "" if worker.connected.is_set() else worker.disconnected for worker in workers}
 
     is_ready = ready or (lambda: not any(queues().values()))
     probe = Health(lambda: is_ready() and not stopping.is_set(), queues)

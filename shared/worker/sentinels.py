@@ -21,7 +21,7 @@ GATHER = 1.0
 
 
 class Sentinels:
-    """Of the requests whose outcomes this process sends."""
+    """Sentinels of the requests whose outcomes this process sends."""
 
     def __init__(self, bus: Bus, clock: Callable[[], datetime], gather: float = GATHER) -> None:
         self._bus = bus
@@ -44,5 +44,5 @@ class Sentinels:
             numbers, self._unneeded = self._unneeded, []
             try:
                 await self._bus.cancel(OUTCOMES, numbers)
-            except Exception as away:  # noqa: BLE001 - it arrives then, which is harmless
-                log.debug("sentinels.not_cancelled", sentinels=len(numbers), detail=repr(away))
+            except Exception as unavailable:  # noqa: BLE001 - it arrives then, which is harmless
+                log.debug("sentinels.not_cancelled", sentinels=len(numbers), detail=repr(unavailable))

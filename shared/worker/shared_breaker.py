@@ -33,7 +33,7 @@ return {1, there}
 
 
 class Circuit(Enum):
-    """How the circuit of a queue looks to one worker."""
+    """The state of a queue's circuit, for one worker."""
 
     CLOSED = "receive as many deliveries as there are slots"
     HALF_OPEN = "receive one delivery, the probe, and report how it went"
@@ -41,7 +41,7 @@ class Circuit(Enum):
 
 
 class SharedBreaker:
-    """Of one queue, for one worker."""
+    """The breaker of one queue, as one worker uses it."""
 
     def __init__(
         self,
@@ -144,5 +144,5 @@ def _read(written: str) -> BreakerState:
     try:
         return BreakerState(*json.loads(written)) if written else CLOSED
     except (ValueError, TypeError):
-        # Of another version of this file: an outage that is still there will be counted again.
+        # Written by another version of this file. An outage that goes on is counted again.
         return CLOSED

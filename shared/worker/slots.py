@@ -42,7 +42,7 @@ class Share:
 
     @property
     def in_hand(self) -> int:
-        """The most deliveries that are out at once."""
+        """The maximum number of deliveries that are received and not handled."""
         return self.slots + self.reserve + self.ahead
 
     def next(self, waiting: Sequence[str], using: Mapping[str, int]) -> int | None:

@@ -54,12 +54,12 @@ Clock = Callable[[], datetime]
 
 # How long one receive waits; also the longest time until a worker notices that it should stop.
 LOOK = timedelta(seconds=1)
-# A message that came back so often without a word may be what its workers died of. From then on it is worked on
-# alone, so that it does not take the delivery counts of others along; the broker's limit is ten.
+# A message that was delivered this often without being settled may be what kills its workers. From then on it is
+# processed alone, so that no other message loses delivery counts with it; the broker's limit is ten.
 SUSPECT = 3
-# Seconds that all slots are taken before a worker receives more than it has slots: another may have free ones.
+# Seconds with all slots taken before a worker receives more than it has slots: another replica may have free ones.
 AHEAD_AFTER = 0.2
-# Seconds that all slots are taken before the messages that were prefetched go back to the queue.
+# Seconds with all slots taken before prefetched messages go back to the queue.
 HOLD = 1.0
 
 
@@ -81,18 +81,18 @@ class Worker(Generic[Task]):
     clock: Clock = lambda: datetime.now(UTC)
     chance: Callable[[], float] = random.random
     connected: asyncio.Event = field(default_factory=asyncio.Event)
-    trouble: str = "not yet"
-    """Why it is not connected, while it is not."""
+    disconnected: str = "not yet"
+    """Why it cannot receive, while it cannot."""
     publisher: Publisher = field(init=False)
     slots: Slots = field(init=False)
     _prefetch: Prefetch = field(init=False)
     _prefetched: int = 0
-    """Up to how many messages are fetched ahead now."""
+    """The maximum number of messages that the inbox prefetches now."""
     _running: set["asyncio.Task[None]"] = field(default_factory=set)
     _in_hand: dict[Delivery, float] = field(default_factory=dict)
-    """What was not handled yet, and since when it is here, by the event loop's clock."""
+    """Deliveries that are not handled yet, and when each arrived, by the event loop's clock."""
     _requests: dict[Delivery, Request] = field(default_factory=dict)
-    """Whose each delivery is, as far as that is known."""
+    """The request of each delivery, once it is decoded."""
     _takes_ahead: bool = False
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     _suspect: "asyncio.Task[Any] | None" = None
@@ -175,11 +175,11 @@ class Worker(Generic[Task]):
         self._prefetched = prefetch
         try:
             delivery = await inbox.receive(LOOK, prefetch=prefetch)
-        except Exception as away:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
+        except Exception as unavailable:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
             self.connected.clear()
-            self.trouble = str(away) or repr(away)
+            self.disconnected = str(unavailable) or repr(unavailable)
             self.metrics.queue_connected.set(0, {"queue": self.consumer.queue})
-            log.warning("bus.unavailable", queue=self.consumer.queue, detail=self.trouble)
+            log.warning("bus.unavailable", queue=self.consumer.queue, detail=self.disconnected)
             await _pause(stopping, 1 + 2 * self.chance())
             return None
         if not self.connected.is_set():
@@ -247,9 +247,9 @@ class Worker(Generic[Task]):
                 if not isinstance(leaving, Leaving):
                     raise
                 done = "handed_back"
-            except Exception as away:  # noqa: BLE001 - whatever it was, nothing was settled
+            except Exception as unavailable:  # noqa: BLE001 - whatever it was, nothing was settled
                 # Nothing is lost: the lock ends and the work is done again.
-                log.warning("delivery.left", detail=repr(away))
+                log.warning("delivery.left", detail=repr(unavailable))
                 delivery.forget()
                 done = "left"
             finally:
@@ -394,8 +394,8 @@ class Worker(Generic[Task]):
             await self.bus.send(handed_back(message, self.consumer.identify(message), self.clock()))
             await delivery.complete()
             log.info("delivery.handed_back")
-        except Exception as away:  # noqa: BLE001 - we are leaving; the lock runs out
-            log.warning("delivery.left", detail=repr(away))
+        except Exception as unavailable:  # noqa: BLE001 - we are leaving; the lock runs out
+            log.warning("delivery.left", detail=repr(unavailable))
             delivery.forget()
 
 

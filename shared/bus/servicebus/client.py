@@ -25,14 +25,14 @@ PEEK_TIMEOUT = 10.0
 # at a round trip of 2 and of 20 ms (ADR 2). Idle, it costs 5 % of a core with 0.01 s, and 1 % with 0.05 s.
 SOCKET_TIMEOUT, SOCKET_TIMEOUT_PREFETCHING = 0.05, 0.01
 LIMIT = re.compile(r"(?:^|(?<=;))MaxConnections=(?P<number>[0-9]+)(?:;|$)", re.IGNORECASE)
-# How the SDK tries again: after 0.2, 0.4, 0.8, 1.6 and 3.2 s. Its own 1.6, 3.2 and 6.4 s are waited for by each link
-# that broke, one hop after the other: workers were back up to 14 s after a broker that had been away, of 15 promised.
+# The SDK retries after 0.2, 0.4, 0.8, 1.6 and 3.2 s. With its own 1.6, 3.2 and 6.4 s for each broken link, hop after
+# hop, workers were back up to 14 s after a restart of the broker; 15 s are promised.
 RETRIES, BACKOFF = 5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many seconds a peer that says nothing is waited for."""
+    """Seconds to wait for a peer that does not answer."""
 
     attempt: float = 5.0
     """One attempt of an operation; without it a silent peer hangs a send or a link forever."""
@@ -41,7 +41,7 @@ class Patience:
     settle: float = 10.0
     """One settlement or renewal; over the management link the answer can get lost."""
     quiet: float = 10.0
-    """A queue from which nothing comes; then the broker is asked whether it is there."""
+    """A receive that gets no message; then a peek checks that the broker answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class ServiceBus:
     """A `Bus` on one namespace. Use it from one event loop and close it."""
 
     def __init__(self, address: ServiceBusAddress, *, patience: Patience = Patience()) -> None:
-        """Raises `ValueError` where the address is none. Nothing is connected yet."""
+        """Connect nothing yet. Raises `ValueError` for an address that cannot be used."""
         self._patience = patience
         self._credential: DefaultAzureCredential | None = None
         self._address, limit = _without_limit(address)
         self._connections = Connections(limit)
         self._client = self._connect(RETRIES)
-        # The SDK tries five times to cancel what is gone already, and nothing else leaves on that link meanwhile: so
-        # cancelling has connections of its own, and one attempt.
+        # The SDK tries five times to cancel a message that no longer exists, and the link sends nothing else meanwhile.
+        # So cancelling has connections of its own, and one attempt.
         self._cancelling: ServiceBusClient | None = None
         self._cancellers: dict[str, Sender] = {}
         self._senders: dict[str, Sender] = {}
@@ -81,7 +81,7 @@ class ServiceBus:
         return await self._sender(message.queue).schedule(message)
 
     async def cancel(self, queue: str, numbers: Sequence[int]) -> None:
-        """Remove what was scheduled and is not due yet."""
+        """Remove scheduled messages that are not due yet."""
         if self._cancelling is None:
             self._cancelling = self._connect(0)
         if queue not in self._cancellers:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# So many seconds an inbox goes on while others wait: closing a link and opening another takes one.
+# Seconds that an inbox keeps its connection while others wait; closing a link and opening another takes one.
 TURN = 2.0
 
 

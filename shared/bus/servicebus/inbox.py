@@ -27,18 +27,18 @@ from shared.bus.servicebus.translate import from_sdk, translated
 MakeReceiver = Callable[[int], ServiceBusReceiver]
 """From the number of messages to prefetch."""
 
-# A receiver that failed this often in a row is replaced.
+# Failures in a row after which a receiver is replaced.
 REPLACE_AFTER = 3
-# No sequence number of a queue comes so far.
+# A sequence number that no queue reaches.
 NOWHERE = 1 << 53
 # The broker's limit for both dead-letter texts is 4,096 characters.
 LONGEST_TEXT = 4096
-# Seconds for closing a receiver; with a peer that is gone it takes the SDK longer.
+# Seconds to close a receiver; when the peer is gone, the SDK takes longer.
 CLOSE_TIMEOUT = 5.0
 
 
 class _Link:
-    """A receiver of the SDK, which is closed when nothing is being settled or renewed on it.
+    """A receiver of the SDK that is closed only when nothing is being settled or renewed on it.
 
     A settlement whose receiver is closed under it opens that receiver again and then fails (7.15), and the connection
     stays.
@@ -52,7 +52,7 @@ class _Link:
 
     @asynccontextmanager
     async def using(self) -> AsyncIterator[ServiceBusReceiver]:
-        """Have it stay open meanwhile."""
+        """Keep it open meanwhile."""
         self._users += 1
         self._unused.clear()
         try:
@@ -78,9 +78,9 @@ class SdkDelivery:
         self._inbox = inbox
         self._raw = raw
         self.link = link
-        """The link that it came on, which may be closed meanwhile."""
+        """The link it came on, which may have been closed since."""
         self.message: Received = from_sdk(inbox.queue, raw)
-        # They are read now. A settlement looks there for a trace, and fails (7.15) when one is not ASCII.
+        # `message` has them. A settlement looks here for a trace, and fails when one is not ASCII (7.15).
         raw.application_properties = None
 
     @property
@@ -118,7 +118,7 @@ class SdkInbox:
     ) -> None:
         """`settle_within`: seconds for one settlement or renewal.
 
-        `quiet`: after so many seconds without a message the broker is asked whether it is there.
+        `quiet`: seconds without a message after which a peek checks that the broker answers.
         """
         self.queue = queue
         self._make = make
@@ -133,8 +133,8 @@ class SdkInbox:
         self._all_settled = asyncio.Event()
         self._all_settled.set()
         self._turn: asyncio.Task[None] | None = None  # waits for a connection, where they are limited
-        # Settles what came on a link that is closed, and lives no longer than that. It never receives: the SDK looks
-        # for a message by its number on the link, and two links may use the same numbers.
+        # Settles deliveries whose link is closed, and is closed after the last of them. It never receives: the SDK
+        # finds a message by its number on the link, and two links may use the same numbers.
         self._settler: _Link | None = None
         self._opening_settler = asyncio.Lock()
 
@@ -147,7 +147,7 @@ class SdkInbox:
                     return None
                 got = await link.receiver.receive_messages(max_message_count=1, max_wait_time=wait.total_seconds())
                 if not got:
-                    await self._check_that_the_broker_is_there(link.receiver)
+                    await self._check_that_the_broker_answers(link.receiver)
         except (BusUnavailable, UnknownQueue):
             self._failures += 1
             raise
@@ -212,7 +212,7 @@ class SdkInbox:
             raise
 
     def forget(self, delivery: SdkDelivery) -> None:
-        """It will not be settled (any more)."""
+        """Expect no settlement of `delivery`."""
         self._unsettled.discard(delivery)
         if not self._unsettled:
             self._all_settled.set()
@@ -284,11 +284,11 @@ class SdkInbox:
             await link.close(self._settle_within)
             self._connections.end_receiving()
 
-    async def _check_that_the_broker_is_there(self, receiver: ServiceBusReceiver) -> None:
+    async def _check_that_the_broker_answers(self, receiver: ServiceBusReceiver) -> None:
         """Raises `BusUnavailable` when nothing came for a while and the broker does not answer.
 
-        A connection whose other end went away without a word stays open for hours, and a receiver that only waits
-        does not notice (azure-sdk-for-python #18795, #25198). So it is asked for messages that cannot be there.
+        A connection whose peer vanished stays open for hours, and a receiver that only waits does not notice
+        (azure-sdk-for-python #18795, #25198). So a peek asks for messages that cannot exist.
         """
         loop = asyncio.get_running_loop()
         if loop.time() - self._heard < self._quiet:

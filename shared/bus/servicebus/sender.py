@@ -28,7 +28,7 @@ from shared.bus.servicebus.translate import to_sdk, translated
 MOST_AT_ONCE = 64
 # Sequence numbers in one request.
 MOST_CANCELLED = 256
-# The backstop above the time that a send may take, for the attempts that the SDK does not bound.
+# Seconds beyond a send's own time-out, for the attempts that the SDK does not bound.
 BEYOND = 5.0
 # Opening a link, with the SDK's four attempts and its waits between them.
 OPEN_TIMEOUT = 30.0
@@ -41,9 +41,9 @@ class _Waiting:
     """None: only open the link, or cancel."""
     sent: "asyncio.Future[Any]"
     due: datetime | None = None
-    """When a message is wanted whose sequence number matters."""
+    """When the message is due, if its sequence number is wanted."""
     cancelled: Sequence[int] = ()
-    """Sequence numbers of messages that are not wanted any more."""
+    """Sequence numbers of messages to cancel."""
 
 
 class Sender:
@@ -83,14 +83,14 @@ class Sender:
         await waiting.sent
 
     async def prewarm(self) -> None:
-        """Have the link opened; a failure shows when something is sent."""
+        """Open the link now; a failure is reported by the next send."""
         if not self._connections.limited:
             waiting = _Waiting(None, asyncio.get_running_loop().create_future())
             self._waiting.put_nowait(waiting)
             await waiting.sent
 
     async def close(self) -> None:
-        """Stop the owner and close the link; what still waits fails as unavailable."""
+        """Stop the owner and close the link; waiting sends fail with `BusUnavailable`."""
         self._owner.cancel()
         with suppress(asyncio.CancelledError):
             await self._owner
@@ -99,12 +99,12 @@ class Sender:
         await self._close()
 
     async def _run(self) -> None:
-        """Own the link: everything that has gathered while the last batch was under way is the next one."""
+        """Own the link: whatever was queued while the last batch was sent is the next batch."""
         while True:
             gathered = [await self._waiting.get()]
             while not self._waiting.empty() and len(gathered) < MOST_AT_ONCE:
                 gathered.append(self._waiting.get_nowait())
-            # Those that were cancelled meanwhile are not sent.
+            # Cancelled sends are left out.
             batch = [waiting for waiting in gathered if not waiting.sent.done()]
             try:
                 async with self._connections.sending():
@@ -135,7 +135,7 @@ class Sender:
             await self._cancel(cancellations)
 
     async def _send(self, batch: list[_Waiting]) -> None:
-        """Send `batch`, in as many pieces as its size demands; each waiter learns its own fate."""
+        """Send `batch`, in as many pieces as its size demands; each waiter gets its own result."""
         while batch:
             piece = batch
             try:
@@ -144,12 +144,12 @@ class Sender:
                     async with asyncio.timeout(self._within + BEYOND):
                         piece, sendable = await self._fill(sender, batch)
                         await sender.send_messages(sendable, timeout=self._within)
-            except (BusUnavailable, QueueFull, UnknownQueue) as away:
-                # Of the link, not of a message: all of them share it.
+            except (BusUnavailable, QueueFull, UnknownQueue) as unavailable:
+                # The link failed, not a message, so all of the piece fail.
                 for waiting in piece:
-                    _fail(waiting, away)
+                    _fail(waiting, unavailable)
                 await self._close()
-            except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            except Exception as failed:  # noqa: BLE001 - every waiter must get a result
                 await self._blame(piece, failed)
             else:
                 for waiting in piece:
@@ -157,7 +157,7 @@ class Sender:
             batch = batch[len(piece) :]
 
     async def _schedule(self, due: datetime, waiters: list[_Waiting]) -> None:
-        """Schedule messages for one time together; each waiter learns the number of its own."""
+        """Schedule messages for one time together; each waiter gets the number of its own."""
         messages = [waiting.message for waiting in waiters if waiting.message is not None]
         try:
             with translated(self._queue):
@@ -165,13 +165,13 @@ class Sender:
                 async with asyncio.timeout(self._within + BEYOND):
                     numbers = await sender.schedule_messages(messages, due, timeout=self._within)
         except MessageTooLarge as large:
-            # A request holds no more than a message may; alone each of them may fit.
+            # A request has the size limit of one message; alone, each may fit.
             for waiting in waiters:
                 if len(waiters) == 1:
                     _fail(waiting, large)
                 else:
                     await self._schedule(due, [waiting])
-        except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+        except Exception as failed:  # noqa: BLE001 - every waiter must get a result
             known = isinstance(failed, BusUnavailable | QueueFull | UnknownQueue)
             for waiting in waiters:
                 _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
@@ -188,7 +188,7 @@ class Sender:
                 async with asyncio.timeout(self._within + BEYOND):
                     for start in range(0, len(numbers), MOST_CANCELLED):
                         await _cancelled(sender, numbers[start : start + MOST_CANCELLED], self._within)
-        except Exception as failed:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+        except Exception as failed:  # noqa: BLE001 - every waiter must get a result
             known = isinstance(failed, BusUnavailable | UnknownQueue)
             for waiting in waiters:
                 _fail(waiting, failed if known else BusUnavailable(f"{self._queue}: {failed!r}"))
@@ -198,7 +198,7 @@ class Sender:
                 _succeed(waiting)
 
     async def _blame(self, piece: list[_Waiting], failed: Exception) -> None:
-        """One message of several is at fault: send them one by one, so that the others do not suffer for it."""
+        """Send the messages of a refused batch one by one, so that only the bad one fails."""
         if len(piece) == 1:
             bug = isinstance(failed, MessageTooLarge | ValueError | TypeError)
             _fail(piece[0], failed if bug else BusUnavailable(f"{self._queue}: {failed!r}"))
@@ -227,20 +227,20 @@ class Sender:
     async def _open(self) -> ServiceBusSender:
         if self._sender is None:
             self._sender = self._make()
-            # A link that is refused says so after its retries; inside a send they would use up the send's time.
+            # A refused link reports it after its retries; inside a send they would use up the send's time.
             await asyncio.wait_for(self._sender.__aenter__(), OPEN_TIMEOUT)
         return self._sender
 
     async def _close(self) -> None:
         sender, self._sender = self._sender, None
         if sender is not None:
-            # A peer that no longer answers must not hold up the next attempt.
+            # A peer that does not answer must not delay the next attempt.
             with suppress(Exception):
                 await asyncio.wait_for(sender.close(), CLOSE_TIMEOUT)
 
 
 async def _cancelled(sender: ServiceBusSender, numbers: Sequence[int], within: float) -> None:
-    """Cancel what can be: the broker cancels all or none, so the half with one that is gone is halved again."""
+    """Cancel all that still exist. The broker cancels all or none, so a refused request is halved and tried again."""
     try:
         await sender.cancel_scheduled_messages(list(numbers), timeout=within)
     except MessageNotFoundError:

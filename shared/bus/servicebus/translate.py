@@ -1,4 +1,4 @@
-"""Between the SDK's words and ours: messages both ways, and its errors into the port's."""
+"""Translates between the SDK and the port: messages both ways, and the SDK's errors into the port's."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,8 +63,8 @@ def translated(queue: str) -> Iterator[None]:
         ) from refused
     except ServiceBusQuotaExceededError as full:
         raise QueueFull(f"{queue}: the queue is full ({_first_line(full)})") from full
-    except (AzureError, OSError, TimeoutError) as away:
-        raise BusUnavailable(f"{queue}: {_first_line(away)}") from away
+    except (AzureError, OSError, TimeoutError) as unavailable:
+        raise BusUnavailable(f"{queue}: {_first_line(unavailable)}") from unavailable
     except ValueError as closed:
         if "shutdown" not in str(closed):
             raise
@@ -138,7 +138,7 @@ def _body(message: ServiceBusReceivedMessage) -> tuple[bytes, str]:
 
 
 def _readable(read: Callable[[], T | None]) -> T | None:
-    """What the SDK makes of a field that any sender may fill; None for a text that is none, or the year -29719."""
+    """What the SDK reads from a field that any sender may fill; None for an undecodable text, or the year -29719."""
     try:
         return read()
     except (ValueError, OverflowError):
