@@ -43,7 +43,7 @@ log = logging.getLogger("local.vectors")
 
 
 class Call:
-    """One request: whom it asks, and what it says."""
+    """One request: its collection, its path parameters, its body."""
 
     def __init__(self, collections: Collections, request: Request, raw: bytes) -> None:
         self.collections = collections
@@ -53,20 +53,20 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The name of the collection that is asked."""
+        """The collection's name in the path."""
         return str(self.path["collection"])
 
     @property
     def collection(self) -> Collection:
-        """The collection that is asked."""
+        """The collection; raises `Refusal` when it does not exist."""
         return self.collections[self.name]
 
     def body(self) -> Json:
-        """Parse what the request says."""
+        """The body as JSON; raises `Refusal` when it is not."""
         return decode(self._raw)
 
     def write(self, *operations: Operation) -> Json:
-        """Apply `operations`; they are done in any case, and acknowledged the way the caller asked."""
+        """Apply `operations`; returns the result, whose status depends on the `wait` of the request."""
         self.collection.write(*operations)
         status = "completed" if self.waits else "acknowledged"
         return {"operation_id": self.collection.operations, "status": status}
@@ -187,48 +187,60 @@ WRITES: tuple[tuple[str, str, Handler], ...] = (
 
 
 def create_app(collections: Collections) -> Starlette:
-    """Serve `collections`."""
+    """The application over `collections`; the caller opens and closes these."""
     writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+
+    async def flush_regularly() -> None:
+        """Keep the write-ahead logs short; acknowledged writes are safe without this."""
+        while True:
+            await asyncio.sleep(_FLUSH_EVERY)
+            try:
+                await asyncio.get_running_loop().run_in_executor(writer, collections.flush)
+            except Refusal as refusal:
+                log.error("flush failed: %s", refusal)
 
     @asynccontextmanager
     async def flushing(_: Starlette) -> AsyncIterator[None]:
-        flusher = asyncio.create_task(_flush_now_and_then(collections, writer))
+        flusher = asyncio.create_task(flush_regularly())
         yield
         flusher.cancel()
         with suppress(asyncio.CancelledError):
             await flusher
         await asyncio.to_thread(writer.shutdown)
 
-    reads = [Route(path, _read(handler, collections), methods=[verb]) for verb, path, handler in READS]
-    writes = [Route(path, _write(handler, collections, writer), methods=[verb]) for verb, path, handler in WRITES]
+    def endpoint(handler: Handler, executor: Executor | None) -> Endpoint:
+        async def serve(request: Request) -> Response:
+            began = time.perf_counter()
+            call = Call(collections, request, await _body(request))
+            if executor is None:
+                result = handler(call)
+            else:
+                result = await asyncio.get_running_loop().run_in_executor(executor, handler, call)
+            return _answer({"result": result, "status": "ok"}, began)
+
+        return serve
+
+    async def version(_: Request) -> Response:
+        about = {"title": "ragbus local vectors", "version": QDRANT_VERSION}
+        return Response(encode(about), media_type="application/json")
+
+    async def probe(request: Request) -> Response:
+        return PlainTextResponse(f"{request.url.path[1:]} check passed")
+
     return Starlette(
-        routes=[Route("/", _version), *_probes(), *reads, *writes],
+        routes=[
+            Route("/", version),
+            *(Route(path, probe) for path in ("/healthz", "/livez", "/readyz")),
+            *(Route(path, endpoint(handler, None), methods=[verb]) for verb, path, handler in READS),
+            *(Route(path, endpoint(handler, writer), methods=[verb]) for verb, path, handler in WRITES),
+        ],
         lifespan=flushing,
         exception_handlers={Refusal: _refused, 404: _unknown, 405: _unknown, Exception: _crashed},
     )
 
 
-def _read(handler: Handler, collections: Collections) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        began = time.perf_counter()
-        call = Call(collections, request, await _body(request))
-        return _answer({"result": handler(call), "status": "ok"}, began)
-
-    return endpoint
-
-
-def _write(handler: Handler, collections: Collections, writer: Executor) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        began = time.perf_counter()
-        call = Call(collections, request, await _body(request))
-        result = await asyncio.get_running_loop().run_in_executor(writer, handler, call)
-        return _answer({"result": result, "status": "ok"}, began)
-
-    return endpoint
-
-
 async def _body(request: Request) -> bytes:
-    """Read the body; one too large is read to its end too, or the caller would not hear why it is refused."""
+    """The request's body; raises `Refusal` over 32 MiB, after reading it all, so that the caller gets the response."""
     size, chunks = 0, []
     async for chunk in request.stream():
         size += len(chunk)
@@ -255,24 +267,3 @@ async def _unknown(request: Request, _: Exception) -> Response:
 
 async def _crashed(request: Request, error: Exception) -> Response:
     return await _refused(request, Refusal(500, f"Service internal error: {error!r}"))
-
-
-async def _version(_: Request) -> Response:
-    return Response(encode({"title": "ragbus local vectors", "version": QDRANT_VERSION}), media_type="application/json")
-
-
-def _probes() -> list[Route]:
-    async def passed(request: Request) -> Response:
-        return PlainTextResponse(f"{request.url.path[1:]} check passed")
-
-    return [Route(f"/{probe}", passed) for probe in ("healthz", "livez", "readyz")]
-
-
-async def _flush_now_and_then(collections: Collections, writer: Executor) -> None:
-    """Keep the write-ahead logs short; what is acknowledged is safe without this."""
-    while True:
-        await asyncio.sleep(_FLUSH_EVERY)
-        try:
-            await asyncio.get_running_loop().run_in_executor(writer, collections.flush)
-        except Refusal as refusal:
-            log.error("flush failed: %s", refusal)

@@ -1,4 +1,4 @@
-"""Reading JSON bodies: nothing unknown is let through, so nothing is silently ignored."""
+"""Reading JSON bodies strictly: an unknown field is refused, never ignored. Everything here raises `Refusal`."""
 
 import json
 from collections.abc import Set as AbstractSet
@@ -12,7 +12,7 @@ Json = Any
 
 
 def decode(raw: bytes) -> Json:
-    """Parse a request body; an upsert is nearly all numbers, and this reads them six times faster than `json`."""
+    """The JSON of a request body. pydantic-core reads the numbers of an upsert six times as fast as `json`."""
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -20,12 +20,12 @@ def decode(raw: bytes) -> Json:
 
 
 def encode(value: Json) -> bytes:
-    """Write an answer."""
+    """The JSON of a response body."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def fields(body: Json, where: str, known: AbstractSet[str]) -> dict[str, Json]:
-    """Return the fields of `body` that are not null, all of them `known`."""
+    """The fields of the object `body` that are not null, all of them `known`; `where` names it in a refusal."""
     if not isinstance(body, dict):
         raise wrong(f"{where} must be an object, not {type(body).__name__}")
     if unknown := body.keys() - known:
@@ -34,7 +34,7 @@ def fields(body: Json, where: str, known: AbstractSet[str]) -> dict[str, Json]:
 
 
 def entry(body: Json, where: str, known: AbstractSet[str]) -> tuple[str, Json]:
-    """Return the one field of `body`."""
+    """Name and value of the only field of the object `body`."""
     found = fields(body, where, known)
     if len(found) != 1:
         raise wrong(f"{where} needs exactly one of {', '.join(sorted(known))}")
@@ -42,19 +42,19 @@ def entry(body: Json, where: str, known: AbstractSet[str]) -> tuple[str, Json]:
 
 
 def listed(value: Json, where: str) -> list[Json]:
-    """Return `value` if it is a list."""
+    """`value`, which must be a list."""
     if not isinstance(value, list):
         raise wrong(f"{where} must be a list, not {type(value).__name__}")
     return value
 
 
 def as_list(value: Json) -> list[Json]:
-    """Return `value` as a list; where Qdrant takes a list it also takes its only element."""
+    """`value` as a list: where Qdrant takes a list, it also takes a single element."""
     return value if isinstance(value, list) else [value]
 
 
 def number(fields: dict[str, Json], name: str, default: int, *, least: int = 0) -> int:
-    """Return a whole number that is at least `least`."""
+    """The field `name`, or `default`; a whole number of at least `least`."""
     value = fields.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise wrong(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -4,13 +4,13 @@
     DIR/handbook.collection/             a collection called handbook
         collection.json                  its name, and the request that created it
         shard/                           the engine's files: segments and write-ahead log
-    DIR/….collection.new                 being created; swept away at the next start
-    DIR/….collection.gone                being deleted; swept away at the next start
+    DIR/….collection.new                 being created; removed at the next start
+    DIR/….collection.gone                being deleted; removed at the next start
 
 Creating and deleting end in one rename, so a crash leaves either a whole collection or none.
 Acknowledged writes are in the write-ahead log before the answer leaves, and survive `kill -9`.
 
-One thread writes, whichever it is; others may read meanwhile (see app.py).
+One thread writes; others may read meanwhile (see app.py).
 """
 
 import json
@@ -28,7 +28,7 @@ from local.vectors.errors import CannotStart, Refusal, engine, missing, taken, w
 
 T = TypeVar("T")
 
-_KIND, _NEW, _GONE = ".collection", ".new", ".gone"
+_SUFFIX, _NEW, _GONE = ".collection", ".new", ".gone"
 _FORBIDDEN = set('<>:"/\\|?*\0')
 _LONGEST_NAME = 200  # as a directory name, escaped; file systems end at 255
 
@@ -44,12 +44,12 @@ class Collection:
         self._unflushed = False
 
     def ask(self, question: Callable[[edge.EdgeShard], T]) -> T:
-        """Read from the shard."""
+        """The result of `question`, which reads the shard; raises `Refusal`."""
         with engine(blames=400):
             return question(self._shard)
 
     def write(self, *operations: edge.UpdateOperation) -> None:
-        """Apply `operations` in order; when this returns they survive a crash."""
+        """Apply `operations` in order; when this returns they survive a crash. Raises `Refusal`."""
         self.operations += 1
         self._unflushed = True
         with engine(blames=500):
@@ -69,7 +69,7 @@ class Collection:
             self._shard.close()
 
     def describe(self) -> dict[str, Json]:
-        """Show the collection the way Qdrant does."""
+        """The collection's info as Qdrant returns it."""
         info = self.ask(lambda shard: shard.info())
         return {
             "status": "green",
@@ -90,11 +90,15 @@ class Collections:
         self._open: dict[str, Collection] = {}
 
     def __enter__(self) -> Self:
-        """Sweep away what a crash left half done, then open everything else."""
-        for unfinished in (*self._data.glob(f"*{_KIND}{_NEW}"), *self._data.glob(f"*{_KIND}{_GONE}")):
+        """Remove what a crash left half done, then open the rest; raises `CannotStart` for a damaged collection."""
+        for unfinished in (*self._data.glob(f"*{_SUFFIX}{_NEW}"), *self._data.glob(f"*{_SUFFIX}{_GONE}")):
             shutil.rmtree(unfinished)
-        for home in sorted(self._data.glob(f"*{_KIND}")):
-            name, definition = _definition_of(home)
+        for home in sorted(self._data.glob(f"*{_SUFFIX}")):
+            try:
+                kept = json.loads((home / "collection.json").read_text(encoding="utf-8"))
+                name, definition = kept["name"], read_definition(kept["created"])
+            except (OSError, ValueError, KeyError, TypeError, Refusal) as error:
+                raise _unreadable(home, error) from error
             self._open[name] = _opened(home, definition)
         return self
 
@@ -118,10 +122,13 @@ class Collections:
         return sorted(self._open)
 
     def create(self, name: str, definition: Definition) -> None:
-        """Create an empty collection."""
+        """Create an empty collection; raises `Refusal` when it exists or its name cannot be a directory's."""
         if name in self._open:
             raise taken(name)
-        home = self._data / f"{_directory(name)}{_KIND}"
+        escaped = quote(name, safe=" ")
+        if not name or _FORBIDDEN & set(name) or len(escaped) > _LONGEST_NAME:
+            raise wrong(f"{name!r} cannot be the name of a collection")
+        home = self._data / f"{escaped}{_SUFFIX}"
         draft = home.with_name(home.name + _NEW)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
@@ -147,21 +154,6 @@ class Collections:
         """Flush every collection that was written to since it was last flushed."""
         for collection in list(self._open.values()):
             collection.flush()
-
-
-def _directory(name: str) -> str:
-    escaped = quote(name, safe=" ")
-    if not name or _FORBIDDEN & set(name) or len(escaped) > _LONGEST_NAME:
-        raise wrong(f"{name!r} cannot be the name of a collection")
-    return escaped
-
-
-def _definition_of(home: Path) -> tuple[str, Definition]:
-    try:
-        kept = json.loads((home / "collection.json").read_text(encoding="utf-8"))
-        return kept["name"], read_definition(kept["created"])
-    except (OSError, ValueError, KeyError, TypeError, Refusal) as error:
-        raise _unreadable(home, error) from error
 
 
 def _opened(home: Path, definition: Definition) -> Collection:

@@ -31,7 +31,10 @@ _MODIFIERS = {"none": None, "idf": edge.Modifier.Idf}
 
 @dataclass(frozen=True)
 class Definition:
-    """A collection as it was created; `created` is the request, kept to be shown and reloaded."""
+    """A collection as it was created.
+
+    `created`: the request, kept to be shown and reloaded. `dense`: dimensions by vector name. `sparse`: names.
+    """
 
     created: dict[str, Json]
     dense: dict[str, int]
@@ -41,7 +44,7 @@ class Definition:
 
 @reading()
 def read_definition(body: Json) -> Definition:
-    """Read the request that creates a collection."""
+    """The definition in the request that creates a collection; raises `Refusal`."""
     given = fields(body, "collection", _COLLECTION | _ONE_NODE)
     for name in _ONE_NODE & given.keys():
         if given[name] != 1:
@@ -49,9 +52,12 @@ def read_definition(body: Json) -> Definition:
     for name in ("hnsw_config", "optimizers_config", "metadata", "sparse_vectors"):
         if not isinstance(given.get(name, {}), dict):
             raise wrong(f"{name} must be an object")
-    dense = _named(given.get("vectors", {}))
-    sparse = given.get("sparse_vectors", {})
-    vectors = {name: _dense(params) for name, params in dense.items()}
+    dense, sparse = given.get("vectors", {}), given.get("sparse_vectors", {})
+    if not isinstance(dense, dict):
+        raise wrong("vectors must be an object")
+    # Parameters without a name are those of the unnamed vector.
+    by_name = {"": dense} if isinstance(dense.get("size"), int) else dense
+    vectors = {name: _dense(params) for name, params in by_name.items()}
     config = edge.EdgeConfig(
         vectors=vectors or (None if sparse else {_HIDDEN: edge.EdgeVectorParams(1, edge.Distance.Dot)}),
         sparse_vectors={name: _sparse(params) for name, params in sparse.items()} or None,
@@ -61,7 +67,7 @@ def read_definition(body: Json) -> Definition:
 
 
 def describe(definition: Definition) -> dict[str, Json]:
-    """Show a definition the way Qdrant does, its defaults filled in."""
+    """The `config` of a collection as Qdrant returns it, defaults included."""
     created = definition.created
     return {
         "params": {
@@ -89,30 +95,33 @@ def describe(definition: Definition) -> dict[str, Json]:
 
 @reading()
 def read_index(body: Json) -> edge.UpdateOperation:
-    """Read the request that creates a payload index."""
+    """The operation that creates the payload index of the request; raises `Refusal`."""
     given = fields(body, "payload index", {"field_name", "field_schema"})
     schema = given.get("field_schema")
     if schema is None:
         raise unsupported("a payload index whose type is left to be guessed; send `field_schema`")
     params = {"type": schema} if isinstance(schema, str) else schema
-    return edge.UpdateOperation.create_field_index(given.get("field_name", ""), _index_params(params))
+    kind: Json = params.get("type") if isinstance(params, dict) else None
+    if kind not in _INDEXES:
+        raise unsupported(f"a payload index of type {kind!r}")
+    make, known = _INDEXES[kind]
+    options = fields(params, f"{kind} index", known | {"type"})
+    del options["type"]
+    if (tokenizer := options.get("tokenizer")) is not None:
+        if tokenizer not in _TOKENIZERS:
+            raise unsupported(f"the tokenizer {tokenizer!r}")
+        options["tokenizer"] = _TOKENIZERS[tokenizer]
+    return edge.UpdateOperation.create_field_index(given.get("field_name", ""), make(**options))
 
 
 def describe_index(info: "edge.PayloadIndexInfo") -> dict[str, Json]:
-    """Show a payload index the way Qdrant does."""
+    """The `payload_schema` entry of an index as Qdrant returns it."""
     kind = _label(info.data_type)
     known = _INDEXES[kind][1]
     given = {name: getattr(info.params, name) for name in known if getattr(info.params, name) is not None}
     if "tokenizer" in given:
         given["tokenizer"] = _label(given["tokenizer"])
     return {"data_type": kind, "params": {"type": kind, **given}, "points": info.points}
-
-
-def _named(vectors: Json) -> dict[str, Json]:
-    """Return vector parameters per name; parameters without a name are those of the unnamed vector."""
-    if not isinstance(vectors, dict):
-        raise wrong("vectors must be an object")
-    return {"": vectors} if isinstance(vectors.get("size"), int) else vectors
 
 
 def _dense(body: Json) -> edge.EdgeVectorParams:
@@ -130,24 +139,6 @@ def _sparse(body: Json) -> edge.EdgeSparseVectorParams:
     if modifier not in _MODIFIERS:
         raise wrong(f"modifier must be none or idf, not {modifier!r}")
     return edge.EdgeSparseVectorParams(modifier=_MODIFIERS[modifier])
-
-
-def _index_params(body: Json) -> Any:
-    kind: Json = body.get("type") if isinstance(body, dict) else None
-    if kind not in _INDEXES:
-        raise unsupported(f"a payload index of type {kind!r}")
-    make, known = _INDEXES[kind]
-    given = fields(body, f"{kind} index", known | {"type"})
-    del given["type"]
-    if "tokenizer" in given:
-        given["tokenizer"] = _tokenizer(given["tokenizer"])
-    return make(**given)
-
-
-def _tokenizer(name: Json) -> edge.TokenizerType:
-    if name not in _TOKENIZERS:
-        raise unsupported(f"the tokenizer {name!r}")
-    return _TOKENIZERS[name]
 
 
 def _label(value: object) -> str:

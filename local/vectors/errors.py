@@ -1,8 +1,8 @@
-"""Everything this server can say other than 200, in Qdrant's shape and codes.
+"""Every response other than 200, in Qdrant's shape and codes.
 
-Refusal              an answer: the status code and the sentence in `status.error`
-  wrong()       400  the request cannot be meant
-  unsupported() 400  Qdrant can, this stand-in cannot, and it says so
+Refusal              a response: the status code, and the sentence in `status.error`
+  wrong()       400  the request makes no sense
+  unsupported() 400  Qdrant can do it, this stand-in cannot
   missing()     404
   taken()       409
 CannotStart          the process ends with one line that names the fix
@@ -26,22 +26,22 @@ class CannotStart(Exception):
 
 
 def wrong(sentence: str) -> Refusal:
-    """Refuse what cannot be meant."""
+    """A request that makes no sense: 400."""
     return Refusal(400, f"Wrong input: {sentence}")
 
 
 def unsupported(what: str) -> Refusal:
-    """Refuse what Qdrant offers and this stand-in does not; ignoring it would be a lie."""
+    """A feature of Qdrant that this stand-in lacks: 400, because ignoring it would give wrong results."""
     return Refusal(400, f"Unsupported by local/vectors: {what} (see local/vectors/README.md)")
 
 
 def missing(sentence: str) -> Refusal:
-    """Refuse what refers to something that is not there."""
+    """A collection or point that does not exist: 404."""
     return Refusal(404, f"Not found: {sentence}")
 
 
 def taken(name: str) -> Refusal:
-    """Refuse to create a collection twice."""
+    """A collection that exists already: 409."""
     return Refusal(409, f"Wrong input: Collection `{name}` already exists!")
 
 
@@ -59,25 +59,22 @@ def reading() -> Iterator[None]:
 def engine(*, blames: int) -> Iterator[None]:
     """Turn what the engine raises while it works into an answer.
 
-    It raises bare `Exception`s, so the sentence decides. What we do not recognise is answered
-    with `blames`: 400 for a query, which may name anything; 500 for a write, checked beforehand.
+    It raises bare `Exception`s, so their text decides. An unknown text becomes the status `blames`: 400 for a query,
+    which may name any field; 500 for a write, which was checked beforehand.
     """
     try:
         yield
     except Exception as error:
-        raise _translated(str(error), blames) from error
+        said = str(error)
+        if said.startswith("No point with id"):
+            raise missing(f"{said} found") from error
+        if "Shard is not initialized" in said:
+            raise missing("the collection was deleted while it was asked") from error
+        if blames == 500 or said.startswith("Service"):
+            raise Refusal(500, f"Service internal error: {said}") from error
+        raise wrong(said) from error
     except BaseException as error:
         # A Rust panic is no `Exception`, and must not end the process.
         if type(error).__name__ != "PanicException":
             raise
         raise Refusal(500, f"Service internal error: the engine panicked: {error}") from error
-
-
-def _translated(sentence: str, blames: int) -> Refusal:
-    if sentence.startswith("No point with id"):
-        return missing(f"{sentence} found")
-    if "Shard is not initialized" in sentence:
-        return missing("the collection was deleted while it was asked")
-    if blames == 500 or sentence.startswith("Service"):
-        return Refusal(500, f"Service internal error: {sentence}")
-    return wrong(sentence)

@@ -16,23 +16,24 @@ from local.vectors.errors import CannotStart
 
 @contextmanager
 def owned(data: Path) -> Iterator[None]:
-    """Own `data` for as long as the block runs; the kernel lets go of it if the process is killed."""
+    """Own the directory `data` while the block runs; raises `CannotStart` if another process does.
+
+    The kernel releases the lock when this process is killed.
+    """
     try:
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "owner.lock").open("a+", encoding="ascii")
     except OSError as error:
         raise CannotStart(f"cannot write to {data} ({error.strerror}); choose another --data") from error
     with lock:
-        _lock(lock.fileno(), data)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(lock.fileno(), 32, 0).decode().strip() or "unknown"
+            raise CannotStart(
+                f"{data} is in use by process {owner}; stop that one, or choose another --data"
+            ) from error
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
-
-
-def _lock(handle: int, data: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(handle, 32, 0).decode().strip() or "unknown"
-        raise CannotStart(f"{data} is in use by process {owner}; stop that one, or choose another --data") from error

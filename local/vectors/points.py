@@ -1,7 +1,9 @@
-"""Points on their way in, and on their way out."""
+"""Qdrant's JSON of points to the engine's operations, and the engine's points to JSON.
+
+Each `read_…` raises `Refusal` for a body that is not valid.
+"""
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import qdrant_edge as edge
@@ -27,7 +29,7 @@ _MODES = {
 
 @reading()
 def read_upsert(body: Json, definition: Definition) -> list[Operation]:
-    """Read an upsert, conditional or not; every point is checked before the first is written."""
+    """The operations of an upsert, conditional or not; every point is checked before the first is written."""
     given = fields(body, "upsert", {"points", "batch", "update_filter", "update_mode"})
     mode = given.get("update_mode", "upsert")
     if mode not in _MODES:
@@ -37,12 +39,13 @@ def read_upsert(body: Json, definition: Definition) -> list[Operation]:
     points = [_point(point, definition) for point in bodies]
     if not points:
         raise wrong("Empty update request")
-    return [Operation.upsert_points(some, condition, _MODES[mode]) for some in _slices(points)]
+    slices = (points[start : start + _SLICE] for start in range(0, len(points), _SLICE))
+    return [Operation.upsert_points(slice_, condition, _MODES[mode]) for slice_ in slices]
 
 
 @reading()
 def read_delete(body: Json) -> Operation:
-    """Read which points to delete."""
+    """The operation that deletes points by id or by filter."""
     given = fields(body, "delete request", {"points", "filter"})
     chosen = _chosen(given)
     if isinstance(chosen, edge.Filter):
@@ -52,7 +55,7 @@ def read_delete(body: Json) -> Operation:
 
 @reading()
 def read_set_payload(body: Json, *, overwrite: bool) -> Operation:
-    """Read which fields to set, or with `overwrite` the payload that replaces the present one."""
+    """The operation that sets payload fields; with `overwrite` it replaces the whole payload."""
     given = fields(body, "payload request", {"payload", "points", "filter", "key"})
     chosen, payload, key = _chosen(given), _payload(given.get("payload")), given.get("key")
     if isinstance(chosen, edge.Filter):
@@ -64,7 +67,7 @@ def read_set_payload(body: Json, *, overwrite: bool) -> Operation:
 
 @reading()
 def read_delete_payload(body: Json) -> Operation:
-    """Read which fields to delete."""
+    """The operation that deletes payload fields."""
     given = fields(body, "payload request", {"keys", "points", "filter"})
     chosen, keys = _chosen(given), listed(given.get("keys"), "keys")
     if isinstance(chosen, edge.Filter):
@@ -74,14 +77,14 @@ def read_delete_payload(body: Json) -> Operation:
 
 @reading()
 def read_path_id(text: str) -> PointId:
-    """Read the point id of an address."""
+    """The point id in a URL."""
     point_id: PointId = int(text) if text.isdecimal() else text
     edge.HasIdCondition({point_id})  # the engine judges what is a UUID
     return point_id
 
 
 def write_point(point: edge.ScoredPoint | edge.Record) -> dict[str, Json]:
-    """Show a point; what was not asked for is left out."""
+    """A point as JSON; fields that the request did not select are left out."""
     shown: dict[str, Json] = {"id": write_id(point.id)}
     if isinstance(point, edge.ScoredPoint):
         shown |= {"version": point.version, "score": point.score}
@@ -95,7 +98,7 @@ def write_point(point: edge.ScoredPoint | edge.Record) -> dict[str, Json]:
 
 
 def write_id(point_id: Any) -> int | str:
-    """Show a point id; the engine hands out UUIDs as objects."""
+    """A point id as JSON; the engine returns UUIDs as objects."""
     return point_id if isinstance(point_id, int) else str(point_id)
 
 
@@ -112,7 +115,7 @@ def _payload(body: Json) -> dict[str, Json]:
 
 
 def _from_batch(body: Json) -> Iterator[dict[str, Json]]:
-    """Turn columns of ids, vectors and payloads into points."""
+    """Points from columns of ids, vectors and payloads, all of one length."""
     given = fields(body, "batch", {"ids", "vectors", "payloads"})
     ids, vectors = listed(given.get("ids"), "ids"), given.get("vectors", [])
     payloads: list[Json] = given.get("payloads", [{}] * len(ids))
@@ -125,7 +128,7 @@ def _from_batch(body: Json) -> Iterator[dict[str, Json]]:
 
 
 def _chosen(given: dict[str, Json]) -> edge.Filter | list[PointId]:
-    """Read which points are meant: by id or by filter."""
+    """The selected points, by id or by filter."""
     if ("points" in given) == ("filter" in given):
         raise wrong("choose points either by `points` or by `filter`")
     if "filter" in given:
@@ -134,12 +137,6 @@ def _chosen(given: dict[str, Json]) -> edge.Filter | list[PointId]:
     if not ids:
         raise wrong("Empty update request")
     return ids
-
-
-def _slices(points: list[edge.Point]) -> Iterator[list[edge.Point]]:
-    remaining = iter(points)
-    while some := list(islice(remaining, _SLICE)):
-        yield some
 
 
 def _write_vector(vector: Any) -> Json:

@@ -1,4 +1,4 @@
-"""Qdrant's query, scroll, retrieve and count JSON into the engine's requests.
+"""Qdrant's query, scroll, retrieve and count JSON into the engine's requests. Each `read_…` raises `Refusal`.
 
 A query is a tree: each prefetch finds candidates with its own vector, filter and limit, and the
 query above them ranks or fuses what they found.
@@ -69,19 +69,17 @@ def read_count(body: Json) -> edge.CountRequest:
 
 
 def _step(given: dict[str, Json]) -> dict[str, Any]:
-    """Read what a query and a prefetch have in common."""
+    """The arguments that a query and a prefetch have in common."""
     return {
-        "prefetches": [_prefetch(one) for one in as_list(given.get("prefetch", []))],
+        "prefetches": [
+            edge.Prefetch(**_step(fields(body, "prefetch", _STEP))) for body in as_list(given.get("prefetch", []))
+        ],
         "query": _query(given["query"], given.get("using")) if "query" in given else None,
         "filter": read_filter(given["filter"]) if "filter" in given else None,
         "params": edge.SearchParams(**fields(given["params"], "params", _PARAMS)) if "params" in given else None,
         "score_threshold": given.get("score_threshold"),
         "limit": number(given, "limit", _LIMIT, least=1),
     }
-
-
-def _prefetch(body: Json) -> edge.Prefetch:
-    return edge.Prefetch(**_step(fields(body, "prefetch", _STEP)))
 
 
 def _query(body: Json, using: str | None) -> Any:
@@ -122,20 +120,14 @@ def _sample(name: Json) -> edge.Sample:
 
 
 def _selectors(given: dict[str, Json], *, payload: bool) -> dict[str, Any]:
-    """Read what to return of each point; `payload` is what Qdrant returns by default."""
-    return {
-        "with_payload": _with_payload(given.get("with_payload", payload)),
-        "with_vector": given.get("with_vector", False),
-    }
-
-
-def _with_payload(value: Json) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, list):
-        return edge.PayloadSelector.Include(value)
-    kind, keys = entry(value, "with_payload", {"include", "exclude"})
-    return edge.PayloadSelector.Include(keys) if kind == "include" else edge.PayloadSelector.Exclude(keys)
+    """What to return of each point; `payload`: whether Qdrant returns the payload by default."""
+    selected = given.get("with_payload", payload)
+    if isinstance(selected, list):
+        selected = edge.PayloadSelector.Include(selected)
+    elif not isinstance(selected, bool):
+        kind, keys = entry(selected, "with_payload", {"include", "exclude"})
+        selected = edge.PayloadSelector.Include(keys) if kind == "include" else edge.PayloadSelector.Exclude(keys)
+    return {"with_payload": selected, "with_vector": given.get("with_vector", False)}
 
 
 _DIRECTIONS = {"asc": edge.Direction.Asc, "desc": edge.Direction.Desc}

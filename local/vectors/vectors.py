@@ -17,31 +17,29 @@ Named = list[float] | edge.SparseVector
 
 
 def read_vectors(body: Json, definition: Definition) -> dict[str, Named]:
-    """Read the vectors of a point: one for the unnamed vector, or one per name."""
-    named = body if isinstance(body, dict) else {"": body}
-    return {name: _stored(name, vector, definition) for name, vector in named.items()}
+    """The vectors of a point by name, "" for the unnamed one; raises `Refusal` when one does not fit `definition`."""
+    read: dict[str, Named] = {}
+    for name, vector in (body if isinstance(body, dict) else {"": body}).items():
+        if name in definition.sparse:
+            if not isinstance(vector, dict):
+                raise wrong(f"`{name}` is sparse: it takes indices and values")
+            read[name] = _sparse(vector)
+            continue
+        if name not in definition.dense:
+            raise wrong(f"Not existing vector name error: {name}")
+        read[name] = dense = _dense(vector)
+        if len(dense) != definition.dense[name]:
+            raise wrong(f"Vector dimension error: expected dim: {definition.dense[name]}, got {len(dense)}")
+    return read
 
 
 def read_query_vector(body: Json) -> Named:
-    """Read the vector to be near to."""
+    """The vector that a query searches near; raises `Refusal`."""
     if isinstance(body, list):
         return _dense(body)
     if isinstance(body, dict):
         return _sparse(body)
     raise unsupported("a query by the id of a point; send its vector")
-
-
-def _stored(name: str, vector: Json, definition: Definition) -> Named:
-    if name in definition.sparse:
-        if not isinstance(vector, dict):
-            raise wrong(f"`{name}` is sparse: it takes indices and values")
-        return _sparse(vector)
-    if name not in definition.dense:
-        raise wrong(f"Not existing vector name error: {name}")
-    dense = _dense(vector)
-    if len(dense) != definition.dense[name]:
-        raise wrong(f"Vector dimension error: expected dim: {definition.dense[name]}, got {len(dense)}")
-    return dense
 
 
 def _dense(vector: Json) -> list[float]:
