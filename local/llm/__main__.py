@@ -1,4 +1,4 @@
-"""`python -m local.llm`: serve until told to stop."""
+"""`python -m local.llm`: the model as a process of its own."""
 
 import argparse
 import asyncio
@@ -15,13 +15,21 @@ _log = logging.getLogger("local.llm")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Bind, print where, serve. 1 when that is impossible, with one line saying why."""
-    options = _options(argv)
+    """Serve until SIGTERM or SIGINT: 0; 1 when it cannot start, with one line that says why."""
+    parser = argparse.ArgumentParser("python -m local.llm", description="An OpenAI-compatible model for the laptop.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one and prints it (%(default)s)")
+    parser.add_argument("--config", type=Path, help="YAML or JSON with deployments; without it any name works")
+    options = parser.parse_args(argv)
     try:
         known = deployments.load(options.config) if options.config else deployments.Deployments()
         listener = listen(options.host, options.port)
     except (OSError, OverflowError, ValueError) as error:
-        _log.error(_advice(error, options))
+        if isinstance(error, ValueError) or getattr(error, "filename", None):
+            _log.error("cannot use %s: %s", options.config, error)
+        else:
+            where, why = f"{options.host}:{options.port}", error.args[-1]
+            _log.error("cannot listen on %s (%s); free it or choose another with --port", where, why)
         return 1
     asyncio.run(_serve(Model(known), listener))
     return 0
@@ -33,20 +41,6 @@ async def _serve(model: Model, listener: socket.socket) -> None:
         async with serving(create_app(model), listener) as url:
             _log.info("listening on %s", url)
             await stop.wait()
-
-
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m local.llm", description="An OpenAI-shaped model for the laptop.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one and says which")
-    parser.add_argument("--config", type=Path, help="YAML or JSON with deployments; without it any name works")
-    return parser.parse_args(argv)
-
-
-def _advice(error: Exception, options: argparse.Namespace) -> str:
-    if isinstance(error, ValueError) or getattr(error, "filename", None):
-        return f"cannot use {options.config}: {error}"
-    return f"cannot listen on {options.host}:{options.port} ({error.args[-1]}); free it or choose another with --port"
 
 
 if __name__ == "__main__":

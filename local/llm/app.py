@@ -1,7 +1,7 @@
 """The HTTP side: OpenAI's and Azure's paths, and `/control` for tests.
 
-A call goes through these steps: authenticate, read, find the deployment, meet the fault asked for, fit the window, pay
-the rate limits, answer.
+A call passes these steps: authenticate, read, find the deployment, apply a fault, fit the window, pay the rate limits,
+answer.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from local.llm.faults import Fault, Faults
 from local.llm.wire import ApiError, Chat, Completion
 
 _CODES = {400: "invalid_request", 401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
-_HANG_LOOK = 0.05
+_HANG_POLL = 0.05  # seconds
 
 
 @dataclass
 class Model:
-    """Everything that lasts longer than one call."""
+    """What outlives a call, and the endpoints; `left`: what remains of each deployment's quota."""
 
     deployments: Deployments = field(default_factory=Deployments)
     embedder: Embedder = field(default_factory=Embedder)
@@ -92,12 +92,12 @@ class Model:
         return JSONResponse(wire.models_body(self.deployments.names()))
 
     async def health(self, request: Request) -> Response:
-        """200 when everything can be answered at once; chat works before the embeddings are loaded."""
+        """`GET /health`: 200 once the embedding model is loaded, else 503; chat works earlier."""
         state = self.embedder.state
         return JSONResponse({"status": state, "service": "local.llm"}, 200 if state == "ready" else 503)
 
     async def control_faults(self, request: Request) -> Response:
-        """`POST` replaces the rules, `DELETE` clears them, `GET` shows what is left of them."""
+        """`/control/faults`: `POST` replaces the rules, `DELETE` clears them, `GET` shows those in force."""
         try:
             if request.method != "GET":
                 self.faults.set(faults.parse(await request.json()) if request.method == "POST" else [])
@@ -106,7 +106,7 @@ class Model:
         return JSONResponse(self.faults.left())
 
     async def control_calls(self, request: Request) -> Response:
-        """`GET` lists the calls, `DELETE` forgets them."""
+        """`/control/calls`: `GET` lists the calls, `DELETE` forgets them."""
         if request.method == "DELETE":
             self.calls.clear()
         return JSONResponse(self.calls.as_json())
@@ -118,16 +118,21 @@ class Model:
         return found
 
     async def _meet_fault(self, request: Request, call: Call) -> Fault:
-        """Fail as asked; a fault that spoils only the answer is handed on."""
+        """The fault for this call; raises `ApiError` for one that fails it, and never returns from one that hangs."""
         fault = self.faults.next(call.deployment, call.kind)
-        call.fault = _name(fault)
+        call.fault = fault.name
         if fault.hang:
-            await _until_gone(request)
+            while not await request.is_disconnected():  # noqa: ASYNC110 - ASGI has no event for it after the body
+                await asyncio.sleep(_HANG_POLL)
             raise ApiError(499, "client_closed_request", "The client went away.")
-        if fault.status is not None and fault.status != 200:
-            await asyncio.sleep(fault.latency)
-            raise _asked_for(fault, fault.status)
-        return fault
+        status = fault.status
+        if status is None or status == 200:
+            return fault
+        await asyncio.sleep(fault.latency)
+        headers = {} if fault.retry_after is None else wire.retry_headers(fault.retry_after)
+        code = fault.code or _CODES.get(status, "server_error")
+        type_ = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+        raise ApiError(status, code, fault.message or f"{status} on request", type_=type_, headers=headers)
 
     def _pay(self, deployment: Deployment, amount: int) -> dict[str, str]:
         now = time.monotonic()
@@ -174,9 +179,14 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, unless the caller goes first."""
+        """Send the events, until the caller hangs up."""
+
+        async def hung_up() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                continue
+
         sending = asyncio.create_task(self._send_all(send))
-        gone = asyncio.create_task(_hung_up(receive))
+        gone = asyncio.create_task(hung_up())
         await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
         self._call.stopped = not sending.done()
         for task in (sending, gone):
@@ -195,11 +205,6 @@ class EventStream(Response):
             self._call.chunks += 1
             await asyncio.sleep(self._fault.chunk_latency)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
 
 
 async def _enter(request: Request) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def _authenticate(request: Request) -> None:
 
 @contextmanager
 def _noted(call: Call) -> Iterator[None]:
-    """Write into the log how a call failed."""
+    """Note the status of a call that fails."""
     try:
         yield
     except ApiError as error:
@@ -233,7 +238,7 @@ def _noted(call: Call) -> Iterator[None]:
 
 
 def _complete(call: Call, chat: Chat, deployment: Deployment, fault: Fault) -> Completion:
-    """What the model says, unless the fault says something else or does not know when to stop."""
+    """The model's reply, or the fault's; raises `ApiError` when the prompt does not fit the window."""
     room = deployment.context_window - chat.prompt_tokens
     if room < (chat.max_tokens or 1):
         raise wire.too_long(deployment.context_window, chat.prompt_tokens, chat.max_tokens or 0)
@@ -251,32 +256,6 @@ def _json_response(body: wire.Json, fault: Fault, headers: dict[str, str]) -> Re
     if fault.malformed:
         return Response('{"id": "chatcmpl-', media_type="application/json", headers=headers)
     return JSONResponse(body, headers=headers)
-
-
-def _asked_for(fault: Fault, status: int) -> ApiError:
-    headers = {} if fault.retry_after is None else wire.retry_headers(fault.retry_after)
-    code = fault.code or _CODES.get(status, "server_error")
-    type_ = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
-    return ApiError(status, code, fault.message or f"{status} on request", type_=type_, headers=headers)
-
-
-def _name(fault: Fault) -> str | None:
-    named = {
-        "hang": fault.hang,
-        "status": fault.status not in (None, 200),
-        "malformed": fault.malformed,
-        "says": fault.says is not None,
-        "repeat": fault.repeat is not None,
-        "cut_stream": fault.cut_stream_after is not None,
-        "latency": fault.latency > 0,
-        "chunk_latency": fault.chunk_latency > 0,
-    }
-    return next((name for name, applies in named.items() if applies), None)
-
-
-async def _until_gone(request: Request) -> None:
-    while not await request.is_disconnected():  # noqa: ASYNC110 - ASGI offers no event for it once the body is read
-        await asyncio.sleep(_HANG_LOOK)
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""A log of the calls, so that tests can see what a run really asked and was charged for."""
+"""A log of the calls: what was asked, and what was charged."""
 
 import hashlib
 import time
@@ -25,9 +25,9 @@ class Call:
     question: str = ""
     fault: str | None = None
     chunks: int = 0
-    """Of a stream, so far."""
+    """How many were sent of a stream."""
     stopped: bool = False
-    """Whether the caller hung up in the middle of its stream."""
+    """Whether the caller hung up during its stream."""
 
 
 class Calls:
@@ -38,7 +38,7 @@ class Calls:
         self._seen = 0
 
     def open(self, kind: str, deployment: str) -> Call:
-        """Note that a call has come in."""
+        """Log a new call; the caller of this fills in the rest."""
         self._seen += 1
         call = Call(f"call-{self._seen}", deployment, kind, time.time())
         self._calls.append(call)
@@ -54,5 +54,5 @@ class Calls:
 
 
 def digest(text: str) -> str:
-    """The hash by which equal prompts are told."""
+    """A hash that is equal for equal prompts."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

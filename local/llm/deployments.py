@@ -1,4 +1,4 @@
-"""The models this server pretends to have, from a file or, without one, any name at all.
+"""The deployments of this server: those of a file; without one, any name works.
 
 deployments:
   - name: small-4k
@@ -10,7 +10,6 @@ deployments:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,7 +18,7 @@ DEFAULT_WINDOW = 128_000
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment; a quota that is None is not limited."""
+    """One deployment: window in tokens, tokens and requests per minute; None: unlimited."""
 
     name: str
     context_window: int = DEFAULT_WINDOW
@@ -29,7 +28,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Deployments:
-    """What may be called; `only` None means that any name works."""
+    """The deployments that exist; `only` None: any name works."""
 
     only: Mapping[str, Deployment] | None = None
 
@@ -43,7 +42,7 @@ class Deployments:
 
 
 def load(path: Path) -> Deployments:
-    """Read a YAML or JSON file. ValueError says what is wrong with it."""
+    """The deployments in a YAML or JSON file; raises `OSError`, or `ValueError` that says what is wrong."""
     try:
         return parse(yaml.safe_load(path.read_text("utf-8")))
     except yaml.YAMLError as error:
@@ -51,7 +50,7 @@ def load(path: Path) -> Deployments:
 
 
 def parse(document: object) -> Deployments:
-    """Deployments from the parsed file."""
+    """The deployments in a parsed file; raises `ValueError`."""
     entries = document.get("deployments") if isinstance(document, Mapping) else document
     if not isinstance(entries, list) or not entries:
         raise ValueError("it needs a list called 'deployments'")
@@ -70,10 +69,6 @@ def _deployment(entry: object) -> Deployment:
         raise ValueError(f"deployment {entry['name']!r} has an unknown field {min(map(str, unknown))!r}")
     numbers = {field: value for field, value in entry.items() if field != "name" and value is not None}
     for field, value in numbers.items():
-        _check(entry["name"], field, value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"deployment {entry['name']!r}: {field} must be a whole number above 0, not {value!r}")
     return Deployment(entry["name"], **numbers)
-
-
-def _check(name: str, field: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"deployment {name!r}: {field} must be a whole number above 0, not {value!r}")

@@ -26,7 +26,7 @@ class Embedder:
         self._model: asyncio.Future[Any] | None = None
 
     def start(self) -> None:
-        """Begin loading; importing numpy and the weights takes about a second."""
+        """Begin loading; it takes about a second."""
         self._model = asyncio.get_running_loop().run_in_executor(self._thread, _load)
 
     @property
@@ -38,7 +38,7 @@ class Embedder:
         return f"failed: {error}" if error else "ready"
 
     async def embed(self, texts: list[str], dimensions: int = DIMENSIONS) -> "Matrix":
-        """A row of unit length per text, cut to the first `dimensions`."""
+        """n texts → an array of n × `dimensions` float32, rows of unit length. Raises what loading the model raised."""
         if self._model is None:
             self.start()
         assert self._model is not None
@@ -47,7 +47,7 @@ class Embedder:
         return await run(self._thread, _embed, model, texts, dimensions)
 
     def stop(self) -> None:
-        """Let go of the thread."""
+        """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

@@ -9,7 +9,11 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Fault:
-    """One rule. What is left out does not happen; `times=None` means until the rules are cleared."""
+    """One rule; a field at its default has no effect. Latencies and `retry_after` in seconds.
+
+    `times`: how many calls it applies to; None: until the rules are cleared. `says`: instead of the answer. `repeat`:
+    how often the answer is repeated, whatever max_tokens says.
+    """
 
     deployment: str = ANY
     kind: str = ANY  # chat, embeddings
@@ -23,11 +27,26 @@ class Fault:
     chunk_latency: float = 0.0
     hang: bool = False
     malformed: bool = False
-    says: str | None = None  # instead of the answer
-    repeat: int | None = None  # the answer is said so often, whatever max_tokens asks for
+    says: str | None = None
+    repeat: int | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The field that has the main effect; None for a rule without effect."""
+        effects = {
+            "hang": self.hang,
+            "status": self.status not in (None, 200),
+            "malformed": self.malformed,
+            "says": self.says is not None,
+            "repeat": self.repeat is not None,
+            "cut_stream": self.cut_stream_after is not None,
+            "latency": self.latency > 0,
+            "chunk_latency": self.chunk_latency > 0,
+        }
+        return next((name for name, applies in effects.items() if applies), None)
 
     def concerns(self, deployment: str, kind: str) -> bool:
-        """Is a call of this deployment and kind meant?"""
+        """Whether it applies to a call of this deployment and kind."""
         return self.deployment in (ANY, deployment) and self.kind in (ANY, kind)
 
 
@@ -45,7 +64,7 @@ class Faults:
         self._rules = [(rule, rule.times) for rule in rules]
 
     def next(self, deployment: str, kind: str) -> Fault:
-        """What happens to this call; uses the rule up by one."""
+        """The rule for this call, counted once more; `NOTHING` when none applies."""
         for position, (rule, left) in enumerate(self._rules):
             if left != 0 and rule.concerns(deployment, kind):
                 self._rules[position] = (rule, None if left is None else left - 1)
@@ -53,12 +72,17 @@ class Faults:
         return NOTHING
 
     def left(self) -> list[dict[str, Any]]:
-        """The rules that still have something to do."""
-        return [_changed(rule) | {"times": left} for rule, left in self._rules if left != 0]
+        """The rules in force as JSON: their fields that are not the default, and the calls left as `times`."""
+        return [
+            {each.name: value for each in fields(rule) if (value := getattr(rule, each.name)) != each.default}
+            | {"times": left}
+            for rule, left in self._rules
+            if left != 0
+        ]
 
 
 def parse(document: object) -> list[Fault]:
-    """Rules from JSON: a list of objects, or one object. ValueError says which field is wrong."""
+    """Rules from parsed JSON: a list of objects, or one object. Raises `ValueError` that names the wrong field."""
     rules = [document] if isinstance(document, Mapping) else document
     if not isinstance(rules, list):
         raise ValueError("faults are a list of rules")
@@ -91,7 +115,3 @@ def _fits(name: str, value: object) -> bool:
     if name in _NUMBERS:
         return isinstance(value, _NUMBERS[name]) and not isinstance(value, bool) and value >= 0  # type: ignore[operator]
     return isinstance(value, str)
-
-
-def _changed(rule: Fault) -> dict[str, Any]:
-    return {field.name: value for field in fields(rule) if (value := getattr(rule, field.name)) != field.default}

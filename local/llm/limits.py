@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Refused:
-    """Which quota is short, and for how long (seconds)."""
+    """The quota that is exceeded, and the seconds to wait."""
 
     quota: str
     limit: int
@@ -66,7 +66,7 @@ class Refused:
 
 
 def admit(limits: Limits, tokens: int, now: float) -> tuple[Limits, Refused | None]:
-    """Charge one request of `tokens`, or say which quota forbids it for longest."""
+    """The limits after one request of `tokens`; if refused, unchanged, with the quota that forbids it longest."""
     current = Limits(
         limits.requests.refilled(now) if limits.requests else None,
         limits.tokens.refilled(now) if limits.tokens else None,

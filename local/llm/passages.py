@@ -11,7 +11,6 @@ The boundary (hex, random per prompt) tells a passage's real end from one that t
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 _OPENING = re.compile(r"\[\[passage (\d{1,4}) ([0-9A-Za-z-]{4,64})(?: ?\| ?(.*))?\]\]")
@@ -32,7 +31,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a user message holds."""
+    """A user message, read."""
 
     passages: tuple[Passage, ...]
     question: str
@@ -58,25 +57,19 @@ def read(message: str) -> Prompt:
 
 
 def sentinel(system_messages: list[str]) -> str:
-    """The word the system message wants when the passages do not hold the answer."""
+    """The reply that the system messages ask for when the passages do not hold the answer."""
     asked = [match[1].strip(_DRESSING) for text in system_messages if (match := _SENTINEL.search(text))]
     return next((word for word in asked if word), DEFAULT_SENTINEL)
 
 
 def _passage_at(lines: list[str], start: int) -> tuple[Passage, int] | None:
+    """The passage that opens in line `start`, and the line after it; None when none opens there."""
     opening = _OPENING.fullmatch(lines[start].strip())
     if opening is None:
         return None
     number, boundary, label = opening[1], opening[2], opening[3] or ""
-    body = list(_until(lines, start + 1, f"[[end {number} {boundary}]]"))
-    after = start + 1 + len(body)
-    if after == len(lines):  # never closed: plain text
-        return None
-    return Passage(int(number), label.strip(), "\n".join(body)), after + 1
-
-
-def _until(lines: list[str], start: int, end: str) -> Iterator[str]:
-    for line in lines[start:]:
-        if line.strip() == end:
-            return
-        yield line
+    closing = f"[[end {number} {boundary}]]"
+    for end in range(start + 1, len(lines)):
+        if lines[end].strip() == closing:
+            return Passage(int(number), label.strip(), "\n".join(lines[start + 1 : end])), end + 1
+    return None  # never closed: plain text

@@ -15,12 +15,12 @@ PER_REPLY = 3  # and before the reply
 
 
 def count(text: str) -> int:
-    """About how many tokens a model would count."""
+    """The estimated number of tokens."""
     return sum(_cost(piece) for piece in _PIECE.findall(text))
 
 
 def cut(text: str, limit: int) -> str:
-    """The longest beginning, at a word's end, that is no longer than `limit` tokens."""
+    """The longest prefix of whole words that has at most `limit` tokens."""
     spent, end = 0, 0
     for piece in _PIECE.finditer(text):
         spent += _cost(piece[0])

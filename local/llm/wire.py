@@ -1,4 +1,4 @@
-"""OpenAI's shapes: what a chat or embeddings request holds, and what goes back."""
+"""OpenAI's JSON: chat and embeddings requests, responses, errors. Each `read_…` raises `ApiError`."""
 
 import json
 import math
@@ -13,7 +13,7 @@ CHUNK_DONE = "data: [DONE]\n\n"
 
 
 class ApiError(Exception):
-    """An answer that is not 200, in OpenAI's error shape."""
+    """A response other than 200, in OpenAI's error format."""
 
     def __init__(
         self,
@@ -29,13 +29,13 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def body(self) -> Json:
-        """The JSON of the answer."""
+        """The JSON of the response."""
         return {"error": {"message": self.message, "type": self.type, "param": None, "code": self.code}}
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat request, as far as this server cares."""
+    """The fields of a chat request that this server uses."""
 
     model: str
     system: tuple[str, ...]
@@ -49,7 +49,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model says, and what it costs."""
+    """The model's reply and its tokens."""
 
     id: str
     model: str
@@ -71,7 +71,7 @@ class Completion:
 
 
 def read_chat(body: Mapping[str, Any], deployment: str | None) -> Chat:
-    """Check a chat request. The model is the deployment of the path when there is one."""
+    """A chat request; its model is the `deployment` in the path, if there is one."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "invalid_value", "'messages' must be a list of at least one message.")
@@ -89,6 +89,14 @@ def read_chat(body: Mapping[str, Any], deployment: str | None) -> Chat:
     )
 
 
+def model_of(body: Mapping[str, Any]) -> str:
+    """The model that a request names in its body; raises `ApiError`."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "missing_required_parameter", "You must provide a model parameter.")
+    return name
+
+
 def read_inputs(body: Mapping[str, Any]) -> list[str]:
     """The texts of an embeddings request."""
     given = body.get("input")
@@ -101,7 +109,7 @@ def read_inputs(body: Mapping[str, Any]) -> list[str]:
 
 
 def read_dimensions(body: Mapping[str, Any], most: int) -> int:
-    """How many numbers per vector are wanted."""
+    """The requested dimensions per vector; `most` if none are requested."""
     wanted = body.get("dimensions")
     if wanted is None:
         return most
@@ -111,22 +119,22 @@ def read_dimensions(body: Mapping[str, Any], most: int) -> int:
 
 
 def completion_body(completion: Completion) -> Json:
-    """The answer without streaming."""
+    """The response without streaming."""
     message = {"role": "assistant", "content": completion.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
     return _envelope(completion, "chat.completion") | {"choices": [choice], "usage": completion.usage}
 
 
 def chunks(completion: Completion, *, include_usage: bool, azure: bool) -> Iterator[str]:
-    """The answer as server-sent events. Azure opens with a chunk without choices, and so do we on its paths."""
+    """The response as server-sent events; on Azure's paths, as there, the first chunk has no choices."""
     head = _envelope(completion, "chat.completion.chunk")
     usage: Json = {"usage": None} if include_usage else {}
     if azure:
         opening = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
         yield _event(head | opening | {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]})
     yield _event(head | _delta({"role": "assistant", "content": ""}) | usage)
-    for piece in _pieces(completion.text):
-        yield _event(head | _delta({"content": piece}) | usage)
+    for index, word in enumerate(completion.text.split(" ") if completion.text else ()):
+        yield _event(head | _delta({"content": f" {word}" if index else word}) | usage)
     yield _event(head | _delta({}, completion.finish_reason) | usage)
     if include_usage:
         yield _event(head | {"choices": [], "usage": completion.usage})
@@ -134,7 +142,7 @@ def chunks(completion: Completion, *, include_usage: bool, azure: bool) -> Itera
 
 
 def embeddings_body(model: str, vectors: list[Any], used: int) -> Json:
-    """The answer to an embeddings request."""
+    """The response to an embeddings request."""
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
     return {
         "object": "list", "data": data, "model": model, "usage": {"prompt_tokens": used, "total_tokens": used}
@@ -142,13 +150,13 @@ def embeddings_body(model: str, vectors: list[Any], used: int) -> Json:
 
 
 def models_body(names: list[str]) -> Json:
-    """The answer to `GET /v1/models`."""
+    """The response to `GET /v1/models`."""
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "local"} for name in names]
     return {"object": "list", "data": data}
 
 
 def unknown_deployment(name: str, *, azure: bool) -> ApiError:
-    """404, in the words of the service that is asked."""
+    """404 in the words of OpenAI or Azure."""
     if azure:
         return ApiError(404, "DeploymentNotFound", f"The API deployment {name!r} for this resource does not exist.")
     return ApiError(404, "model_not_found", f"The model {name!r} does not exist or you do not have access to it.")
@@ -196,19 +204,6 @@ def _delta(delta: Json, finish_reason: str | None = None) -> Json:
 
 def _event(body: Json) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-def _pieces(text: str) -> list[str]:
-    words = text.split(" ")
-    return [words[0], *(f" {word}" for word in words[1:])] if text else []
-
-
-def model_of(body: Mapping[str, Any]) -> str:
-    """The model that a request names in its body."""
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
-        raise ApiError(400, "missing_required_parameter", "You must provide a model parameter.")
-    return name
 
 
 def _role(message: object) -> str:
