@@ -1,4 +1,4 @@
-"""What happened between two looks at the folder. Pure."""
+"""What happened between two scans of the folder. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class File:
     digest: str
 
     def written_since(self, before: "File") -> bool:
-        """Was it written? Saving the same bytes again counts, as a second upload does in Azure."""
+        """Whether it was written. Saving the same bytes again counts, as a second upload does in Azure."""
         return (self.digest, self.modified) != (before.digest, before.modified)
 
 

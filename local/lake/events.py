@@ -1,4 +1,4 @@
-"""Write a change as Azure Event Grid does when it delivers to a Service Bus queue: one JSON object per message. Pure.
+"""A change as the event that Azure Event Grid delivers to a Service Bus queue: one JSON object per message. Pure.
 
 The shapes are those of Microsoft's "Azure Blob Storage as an Event Grid source" and "Service Bus as an event handler".
 """
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class Schema(Enum):
-    """The two shapes a subscription can ask for."""
+    """The two schemas of an event subscription."""
 
     EVENT_GRID = "eventgrid"
     CLOUD_EVENTS = "cloudevents"
@@ -27,7 +27,7 @@ class Schema(Enum):
 
 @dataclass(frozen=True)
 class Container:
-    """Where the blobs pretend to be, and how its subscription wants its events."""
+    """The container and storage account that the events name, and their schema."""
 
     name: str
     account: str = "devlake"
@@ -42,11 +42,11 @@ class Container:
         )
 
     def subject(self, path: str) -> str:
-        """The blob as events name it, not encoded."""
+        """The `subject` of the blob's events, not encoded."""
         return f"/blobServices/default/containers/{self.name}/blobs/{path}"
 
     def url(self, path: str) -> str:
-        """The blob's address, encoded."""
+        """The blob's URL, encoded."""
         return f"https://{self.account}.blob.core.windows.net/{self.name}/{quote(path)}"
 
 
@@ -113,7 +113,7 @@ def etag(file: File) -> str:
 
 
 def content_type(path: str) -> str:
-    """The type by suffix."""
+    """The content type for the path's suffix."""
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
     return _TYPES.get(suffix) or mimetypes.guess_type(f"name{suffix}")[0] or "application/octet-stream"
 

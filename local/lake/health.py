@@ -1,4 +1,4 @@
-"""`GET /healthz` and `/health`: 200 when everything on the lake has been announced once, 503 before."""
+"""`GET /healthz` and `/health`: 200 once every file of the lake was announced, 503 before."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Page = Callable[[], tuple[bool, dict[str, Any]]]
 
 
 def health(page: Page) -> Starlette:
-    """The app; `page` returns whether the lake is ready, and counts to show."""
+    """The application; `page` returns whether the lake is ready, and the counts to show."""
 
     async def answer(_: Request) -> JSONResponse:
         ready, counts = page()

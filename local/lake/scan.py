@@ -1,4 +1,4 @@
-"""Look at the folder: which files are there, whole and nameable as blobs."""
+"""Scans the folder: which files are there, complete, and with a name that a blob can have."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ _TEMPORARY_ENDS = (".tmp", ".part")
 
 @dataclass(frozen=True)
 class Stat:
-    """What a file looks like from outside."""
+    """What the file system says of a file; times in nanoseconds."""
 
     size: int
     modified: int
@@ -37,28 +37,29 @@ class Found:
     """One walk through the folder."""
 
     files: dict[str, Stat] = field(default_factory=dict)
+    """By path below the root."""
     unreadable: list[str] = field(default_factory=list)  # folders, as `name/`, and files
     unnameable: list[str] = field(default_factory=list)  # not UTF-8, so no blob can be called that
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the folder holds, as far as it may be announced."""
+class Scan:
+    """The snapshot that may be announced, and what is not in it yet: files being written, or never: the rest."""
 
     files: dict[str, File]
-    unsettled: dict[str, Stat]
+    unfinished: dict[str, Stat]
     unreadable: list[str]
     unnameable: list[str]
 
 
-def look(root: Path, before: Snapshot, unsettled: dict[str, Stat], *, now: int, interval: int, omit: Path) -> Look:
-    """The folder's snapshot. A file still being written stays as it was in `before`, and so does what cannot be read.
+def scan(root: Path, before: Snapshot, unfinished: dict[str, Stat], *, now: int, interval: int, omit: Path) -> Scan:
+    """The folder's snapshot; a file that is being written or cannot be read stays as in `before`. Raises `OSError`.
 
-    `unsettled` is what the look before found unfinished; a file is finished when two looks find it alike, or when it
-    was last written longer ago than the interval between looks. Times are nanoseconds.
+    `unfinished`: from the last scan. A file is finished when two scans find it unchanged, or when it was last written
+    longer ago than the interval between scans. `omit`: a file to leave out. Times are nanoseconds.
     """
     found, still_open = walk(root, omit), {}
-    # What cannot be looked at is not gone.
+    # What cannot be read is not gone.
     closed = tuple(one for one in found.unreadable if one.endswith("/"))
     files = {
         path: file for path, file in before.items() if path in found.unreadable or (closed and path.startswith(closed))
@@ -68,7 +69,7 @@ def look(root: Path, before: Snapshot, unsettled: dict[str, Stat], *, now: int, 
         if seen.matches(known):
             files[path] = before[path]
             continue
-        if unsettled.get(path) == seen or seen.modified <= now - interval:
+        if unfinished.get(path) == seen or seen.modified <= now - interval:
             try:
                 with (root / path).open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,11 +83,11 @@ def look(root: Path, before: Snapshot, unsettled: dict[str, Stat], *, now: int, 
         else:
             still_open[path] = seen
         files |= {path: known} if known else {}
-    return Look(files, still_open, found.unreadable, found.unnameable)
+    return Scan(files, still_open, found.unreadable, found.unnameable)
 
 
 def walk(root: Path, omit: Path) -> Found:
-    """Every file that counts. The root itself must be readable: a disk that went away is not an emptied lake."""
+    """Every file below `root` that counts. Raises `OSError` for an unreadable root: a lost disk is no empty lake."""
     found, folders = Found(), [""]
     while folders:
         folder = folders.pop()
@@ -95,7 +96,7 @@ def walk(root: Path, omit: Path) -> Found:
         except (FileNotFoundError, NotADirectoryError):
             if not folder:
                 raise
-            continue  # removed while we looked
+            continue  # removed during the scan
         except PermissionError:
             if not folder:
                 raise
@@ -107,12 +108,12 @@ def walk(root: Path, omit: Path) -> Found:
 
 
 def ignored(name: str) -> bool:
-    """Whether it is hidden or temporary: no document yet."""
+    """Whether a file or folder of this name is hidden or temporary, so no document."""
     return name.startswith(_TEMPORARY_STARTS) or name.lower().endswith(_TEMPORARY_ENDS)
 
 
 def nameable(path: str) -> bool:
-    """Whether a blob can be called that."""
+    """Whether a blob can have this path: UTF-8."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -135,6 +136,6 @@ def _visit(entry: "os.DirEntry[str]", path: str, root: Path, omit: Path, found: 
             if stat.S_ISREG(seen.st_mode):
                 found.files[path] = Stat.of(seen)
     except FileNotFoundError:
-        return  # removed while we looked
+        return  # removed during the scan
     except OSError:
         found.unreadable.append(path)

@@ -1,4 +1,4 @@
-"""Look, tell, remember; in that order, so that a crash repeats an event and never swallows one."""
+"""Scan, send, save the checkpoint; in that order, so that a crash repeats an event and never loses one."""
 
 import asyncio
 import logging
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.lake import events, state
+from local.lake import checkpoint, events
+from local.lake.checkpoint import Checkpoint
 from local.lake.diff import diff
 from local.lake.events import Container, Event
-from local.lake.scan import Stat, look
-from local.lake.state import State
+from local.lake.scan import Stat, scan
 
 _log = logging.getLogger("local.lake")
 _SECOND = 1_000_000_000
@@ -21,7 +21,11 @@ _SECOND = 1_000_000_000
 
 @dataclass
 class Watch:
-    """One folder, watched. `root` and `kept_in` are absolute; `send` returns when the event is safe."""
+    """One folder, watched. `root` and `kept_in` (the checkpoint's file) are absolute; `interval` is in seconds.
+
+    `send` returns when the queue has the event. `clock`: nanoseconds since 1970. `ready`: everything was announced
+    once. `trouble`: why the folder cannot be read now.
+    """
 
     root: Path
     container: Container
@@ -32,15 +36,15 @@ class Watch:
     ready: bool = False
     trouble: str | None = None
     sent: Counter[str] = field(default_factory=Counter)
-    _state: State = field(init=False)
-    _unsettled: dict[str, Stat] = field(default_factory=dict)
+    _announced: Checkpoint = field(init=False)
+    _unfinished: dict[str, Stat] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._state = state.load(self.kept_in, self.container.name)
+        self._announced = checkpoint.load(self.kept_in, self.container.name)
 
     async def run(self) -> None:
-        """Watch until cancelled. A folder that cannot be read is waited for."""
+        """Watch until cancelled; wait while the folder cannot be read."""
         while True:
             try:
                 await self.once()
@@ -52,12 +56,12 @@ class Watch:
             await asyncio.sleep(self.interval)
 
     async def once(self) -> None:
-        """Announce what changed since the last time, then remember it."""
+        """Send the events since the checkpoint, then move it. Raises `OSError`."""
         seen = await asyncio.to_thread(
-            look,
+            scan,
             self.root,
-            self._state.files,
-            self._unsettled,
+            self._announced.files,
+            self._unfinished,
             now=self.clock(),
             interval=int(self.interval * _SECOND),
             omit=self.kept_in,
@@ -65,24 +69,24 @@ class Watch:
         self._warn_of("its name is not UTF-8", seen.unnameable)
         self._warn_of("it cannot be read", seen.unreadable)
         self._warned.intersection_update([*seen.unnameable, *seen.unreadable])
-        sequencer = self._state.sequencer
-        for change in diff(self._state.files, seen.files):
+        sequencer = self._announced.sequencer
+        for change in diff(self._announced.files, seen.files):
             sequencer = max(sequencer + 1, self.clock())
             event = events.event(change, self.container, sequencer=sequencer, at=self.clock())
             await self.send(event)
             self.sent[event.kind] += 1
             _log.info("%s %s", event.kind, change.path)
-        self._unsettled = seen.unsettled
-        if seen.files != self._state.files:
-            self._state = State(self.container.name, sequencer, seen.files)
-            await asyncio.to_thread(state.save, self.kept_in, self._state)
+        self._unfinished = seen.unfinished
+        if seen.files != self._announced.files:
+            self._announced = Checkpoint(self.container.name, sequencer, seen.files)
+            await asyncio.to_thread(checkpoint.save, self.kept_in, self._announced)
         self.ready = True
 
     def counts(self) -> dict[str, Any]:
-        """What the health page says."""
+        """The counts on the health page."""
         return {
-            "files": len(self._state.files),
-            "unsettled": len(self._unsettled),
+            "files": len(self._announced.files),
+            "unfinished": len(self._unfinished),
             "sent": dict(self.sent),
             "ignored": sorted(self._warned),
         }

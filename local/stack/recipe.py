@@ -121,7 +121,7 @@ def lake(addresses: Addresses, folder: Folder, settings: Mapping[str, str]) -> P
         "container": CONTAINER,
         "connection-string": addresses.connection_string,
         "queue": "blob-events",
-        "state": str(folder.data / "lake.json"),
+        "checkpoint": str(folder.data / "lake.json"),
         "health-port": str(health),
     }
     command = _module("local.lake", *(word for name, value in options.items() for word in (f"--{name}", value)))

@@ -21,7 +21,7 @@ from servicebus_local.testing import LocalBus
 
 from local.lake.__main__ import main
 from local.lake.events import Container
-from local.lake.post import Post
+from local.lake.sender import EventSender
 from local.lake.watch import Watch
 
 QUEUE = "blob-events"
@@ -36,7 +36,7 @@ class Process:
     @classmethod
     async def start(cls, bus: LocalBus, root: Path, *options: str) -> "Process":
         """Start it and learn its health address from its first line."""
-        arguments = ["--root", root, "--container", "docs", "--state", root.with_name("state.json"), *options]
+        arguments = ["--root", root, "--container", "docs", "--checkpoint", root.with_name("checkpoint.json"), *options]
         arguments += ["--connection-string", bus.connection_string, "--interval", "0.05", "--health-port", "0"]
         command = [sys.executable, "-m", "local.lake", *map(str, arguments)]
         running = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
@@ -130,11 +130,11 @@ def told(messages: list[ServiceBusReceivedMessage]) -> list[str]:
 @asynccontextmanager
 async def watching(bus: LocalBus, root: Path) -> AsyncIterator[Watch]:
     """The same in this process, one look at a time."""
-    post = Post(bus.connection_string, QUEUE)
+    sender = EventSender(bus.connection_string, QUEUE)
     try:
-        yield Watch(root, Container("docs"), root.with_name("state.json"), post.send)
+        yield Watch(root, Container("docs"), root.with_name("checkpoint.json"), sender.send)
     finally:
-        await post.close()
+        await sender.close()
 
 
 async def test_put_overwrite_rename_and_delete_arrive_as_azure_sends_them(bus: LocalBus, root: Path) -> None:
@@ -194,7 +194,7 @@ async def test_a_kill_repeats_and_never_swallows(bus: LocalBus, root: Path) -> N
     process = await Process.start(bus, root)
     await until(lambda: bus.counts(QUEUE).active >= 20)
     assert await process.end(signal.SIGKILL) == -signal.SIGKILL
-    before, remembered = bus.counts(QUEUE).active, root.with_name("state.json").exists()
+    before, remembered = bus.counts(QUEUE).active, root.with_name("checkpoint.json").exists()
     assert not remembered or before == len(names)
     async with watching(bus, root) as watch:
         await watch.once()
@@ -225,8 +225,8 @@ async def test_a_queue_that_goes_away_and_comes_back_misses_nothing(bus: LocalBu
     ("options", "advice"),
     [
         (["--root", "missing"], "--root missing is not a folder"),
-        (["--connection-string", "nonsense"], "onnection string"),
-        (["--state", "damaged.json"], "damaged.json is damaged"),
+        (["--connection-string", "nonsense"], "--connection-string: "),
+        (["--checkpoint", "damaged.json"], "damaged.json is damaged"),
         (["--health-port", "99999"], "choose another --health-port"),
     ],
 )
@@ -235,7 +235,7 @@ def test_what_cannot_work_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("damaged.json").write_text("{")
-    given = ["--root", ".", "--container", "docs", "--state", "state.json", "--connection-string"]
+    given = ["--root", ".", "--container", "docs", "--checkpoint", "checkpoint.json", "--connection-string"]
     given += ["Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b", *options]
     assert main(given) == 1
     (line,) = caplog.messages

@@ -123,7 +123,7 @@ class Reader:
 
 
 @given(st.lists(OPERATIONS, max_size=40), st.sampled_from(list(Schema)), st.randoms())
-def test_whoever_follows_the_events_knows_the_folder(
+def test_the_events_lead_from_one_folder_to_the_other(
     operations: Sequence[tuple[str, str, str]], schema: Schema, random: Random
 ) -> None:
     folder, reader, seen, contents = Folder(), Reader(), dict[str, File](), dict[str, str]()

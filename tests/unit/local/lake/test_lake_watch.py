@@ -1,4 +1,4 @@
-"""Looking at a real folder, telling, remembering."""
+"""Scanning a real folder, sending events, saving the checkpoint."""
 
 import json
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from local.lake.checkpoint import Checkpoint, Unusable, load, save
 from local.lake.diff import File
 from local.lake.events import Container, Event
-from local.lake.state import State, Unusable, load, save
 from local.lake.watch import Watch
 
 START = 2_000_000_000_000_000_000
@@ -19,13 +19,13 @@ class Lake:
     """A folder, a watch on it, a clock that only this test moves."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.kept_in = folder / "lake", folder / "state.json"
+        self.root, self.kept_in = folder / "lake", folder / "checkpoint.json"
         self.root.mkdir()
         self.now, self.told, self.down = START, list[str](), 0
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything but the state file."""
+        """Forget everything but the checkpoint."""
         self.watch = Watch(
             self.root.resolve(), Container("docs"), self.kept_in, self._send, clock=lambda: self.now, interval=1
         )
@@ -83,7 +83,7 @@ async def test_a_folder_moves_and_goes_file_by_file(lake: Lake) -> None:
     assert await lake.look() == ["Deleted z/1.md", "Deleted z/b/2.md"]
 
 
-async def test_hidden_and_temporary_files_are_nobodys_business(lake: Lake) -> None:
+async def test_hidden_and_temporary_files_are_ignored(lake: Lake) -> None:
     for path in (".git/config", ".hidden", "~$report.docx", "a.tmp", "b.PART", "sub/.x/y.md"):
         lake.put(path)
     assert await lake.look() == []
@@ -166,8 +166,8 @@ async def test_odd_names_are_told_and_impossible_ones_are_counted(lake: Lake) ->
     assert lake.watch.counts()["ignored"] == ["latin\\udce9.md"]
 
 
-async def test_its_own_state_may_lie_in_the_lake(lake: Lake) -> None:
-    lake.kept_in = lake.root / "state.json"
+async def test_its_own_checkpoint_may_lie_in_the_lake(lake: Lake) -> None:
+    lake.kept_in = lake.root / "checkpoint.json"
     lake.restart()
     lake.put("a.md")
     assert await lake.look() == ["Created a.md"]
@@ -190,27 +190,27 @@ async def test_sequencers_grow_even_when_the_clock_steps_back(lake: Lake) -> Non
     assert len(seen) == 4
 
 
-def test_a_state_survives_its_writer(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    kept = State("docs", 7, {"a b.md": File(1, 2, 3, 4, "ff")})
+def test_a_checkpoint_survives_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    kept = Checkpoint("docs", 7, {"a b.md": File(1, 2, 3, 4, "ff")})
     save(path, kept)
     assert load(path, "docs") == kept
-    (tmp_path / "state.json.tmp").write_text("half of the next")
+    (tmp_path / "checkpoint.json.tmp").write_text("half of the next")
     assert load(path, "docs") == kept
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"version": 2}', '{"version": 1, "container": "docs", "files": 3}']
 )
-def test_a_damaged_state_is_refused_with_advice(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "state.json"
+def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "checkpoint.json"
     path.write_text(content)
     with pytest.raises(Unusable, match="remove it"):
         load(path, "docs")
 
 
-def test_another_containers_state_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    save(path, State("docs"))
+def test_the_checkpoint_of_another_container_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    save(path, Checkpoint("docs"))
     with pytest.raises(Unusable, match="belongs to container 'docs'"):
         load(path, "other")

@@ -1,4 +1,4 @@
-"""Put events on the queue with the Azure SDK, however long it takes."""
+"""Sends events to the queue with the Azure SDK; retries without limit."""
 
 import asyncio
 import logging
@@ -16,18 +16,22 @@ _WHOLE_SEND = 15.0  # opening takes half a second of fixed sleeps, so this only 
 _LONGEST_PAUSE = 5.0
 
 
-class Post:
-    """One sender, kept open, used by one task at a time; opened anew after every error."""
+class EventSender:
+    """One SDK sender, kept open, for one task at a time; opened again after every error.
+
+    `trouble`: the last error, while the queue does not take an event.
+    """
 
     def __init__(self, connection_string: str, queue: str) -> None:
+        """Raises `ValueError` for a wrong connection string; connects when the first event is sent."""
         self._connection_string, self._queue = connection_string, queue
         self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
         self.trouble: str | None = None
-        self._new_client()  # a wrong connection string is a ValueError here and now
+        self._new_client()
 
     async def send(self, event: Event) -> None:
-        """Return when the queue has the event; retries carry the same message id, so the queue can drop repeats."""
+        """Return when the queue has the event; never raises for an unavailable queue. A retry keeps the message id."""
         longest = 0.1
         while True:
             # A fresh message for every attempt: the SDK writes into what it sends.
@@ -56,7 +60,7 @@ class Post:
                 return
 
     async def close(self) -> None:
-        """Hang up; the next send connects again."""
+        """Disconnect; the next send connects again."""
         sender, client, self._sender, self._client = self._sender, self._client, None, None
         for one in (sender, client):
             if one is not None:

@@ -1,0 +1,58 @@
+"""The checkpoint: which files were announced already, in one JSON file that is replaced as a whole."""
+
+import json
+import os
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+
+from local.lake.diff import File
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The snapshot whose events the queue has, and the last sequencer used."""
+
+    container: str
+    sequencer: int = 0
+    files: dict[str, File] = field(default_factory=dict)
+
+
+class Unusable(Exception):
+    """The checkpoint cannot be trusted; guessing would lose deletions."""
+
+
+def load(path: Path, container: str) -> Checkpoint:
+    """The checkpoint of the last run, or an empty one; raises `OSError`, or `Unusable` with the fix."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return Checkpoint(container)
+    except ValueError as error:
+        raise Unusable(f"{path} is damaged ({error}); remove it and every file is announced again") from error
+    try:
+        if document["version"] != _VERSION:
+            raise Unusable(f"{path} is of version {document['version']}; remove it and every file is announced again")
+        if document["container"] != container:
+            raise Unusable(f"{path} belongs to container {document['container']!r}; choose another --checkpoint")
+        files = {name: File(*values) for name, values in document["files"].items()}
+        return Checkpoint(container, int(document["sequencer"]), files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unusable(f"{path} is damaged ({error!r}); remove it and every file is announced again") from error
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the file in one step: after a kill it is the old one or the new one. Raises `OSError`."""
+    document = {
+        "version": _VERSION,
+        "container": checkpoint.container,
+        "sequencer": checkpoint.sequencer,
+        "files": {name: astuple(file) for name, file in checkpoint.files.items()},
+    }
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as out:
+        json.dump(document, out)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
