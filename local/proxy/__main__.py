@@ -11,23 +11,25 @@ from collections.abc import Sequence
 from local.proxy.control import Control
 from local.proxy.faults import Fault, FaultError, read_faults
 from local.proxy.proxy import Proxy
-from local.serving import told_to_stop
+from local.serving import stop_signal
 
 _LARGEST_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; 1 when it cannot start, with one line saying why."""
+    """Run until SIGTERM or SIGINT: 0; 1 when it cannot start, with one line that says why."""
     parser = argparse.ArgumentParser("python -m local.proxy", description="A TCP proxy with faults on request.")
-    parser.add_argument("--to", type=_address, required=True, metavar="HOST:PORT", help="where connections go")
+    parser.add_argument("--to", type=_address, required=True, metavar="HOST:PORT", help="the target of the connections")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0 takes a free one and prints it (%(default)s)")
-    parser.add_argument("--control-port", type=_port, default=0, help="HTTP; 0 takes a free one (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the jitter (%(default)s)")
-    parser.add_argument("--faults", type=_faults, default=(), metavar="JSON", help="to begin with; see the README")
+    parser.add_argument("--control-port", type=_port, default=0, help="for HTTP; 0 takes a free one (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the jitter (%(default)s)")
+    parser.add_argument(
+        "--faults", type=_faults, default=(), metavar="JSON", help="the first faults; see local/proxy/README.md"
+    )
     options = parser.parse_args(arguments)
     try:
-        # epoll waits for whole milliseconds, by which each direction would be late; select (500 connections) does not.
+        # epoll waits for whole milliseconds, which would delay each direction; select does not, up to 500 connections.
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
             runner.run(_serve(options))
     except OSError as error:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _serve(options: argparse.Namespace) -> None:
     host, chance = options.host, random.Random(options.seed)  # noqa: S311 - jitter, not a secret
-    with told_to_stop() as stop:
+    with stop_signal() as stop:
         async with Proxy(*options.to, host=host, port=options.port, chance=chance) as proxy:
             proxy.set(*options.faults)
             control = Control(proxy)

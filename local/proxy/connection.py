@@ -17,7 +17,7 @@ from local.proxy.faults import Fault
 from local.proxy.flow import End, Flow
 
 _MOST_AT_ONCE: Final = 64 * 1024
-# What a pipe holds; at 100 ms that is 40 MB/s, and a reader that is stuck stops the writer at last.
+# Bytes in a pipe; at 100 ms that is 40 MB/s. A reader that hangs blocks the writer when the pipe is full.
 _WINDOW: Final = 4 * 1024 * 1024
 # A linger of zero seconds: closing sends an RST (socket(7), SO_LINGER).
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
@@ -25,7 +25,7 @@ _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The chance that decides on jitter, and the time; seconds."""
+    """Randomness for jitter, clock and sleep (both in seconds)."""
 
     chance: random.Random
     clock: Callable[[], float]
@@ -33,16 +33,16 @@ class Timing:
 
 
 class Endpoint:
-    """The proxy's socket towards one of the ends."""
+    """The proxy's socket to one of the two ends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        # So that `drain` returns when everything is with the kernel, and an RST overtakes nothing of ours.
+        # Then `drain` returns when the kernel has everything, and an RST overtakes no bytes of ours.
         writer.transport.set_write_buffer_limits(0)
 
     async def read(self) -> bytes:
-        """What has come; nothing at the end. Raises `OSError`."""
+        """The bytes that have arrived; empty at the end. Raises `OSError`."""
         return await self._reader.read(_MOST_AT_ONCE)
 
     async def write(self, data: bytes) -> None:
@@ -51,12 +51,12 @@ class Endpoint:
         await self._writer.drain()
 
     def finish(self) -> None:
-        """Say that nothing more will be written."""
+        """Send a FIN: nothing more will be written."""
         with suppress(OSError):
             self._writer.write_eof()
 
     def close(self, end: End = End.CLOSED) -> None:
-        """Close it, in good order or with an RST; again does nothing."""
+        """Close it with a FIN or an RST; a second call does nothing."""
         if end is End.CLOSED:
             return self._writer.close()
         with suppress(OSError):
@@ -66,7 +66,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """Bytes that leave the pipe `at` a moment, and what is done `then`; after the `last` nothing follows."""
+    """Bytes that leave the pipe at the time `at`; then `then` is called. Nothing follows the `last`."""
 
     at: float
     data: bytes
@@ -75,7 +75,7 @@ class _Due:
 
 
 class Pipe:
-    """One direction: reads from `source`, and writes to `sink` what comes through, when it is due."""
+    """One direction: reads from `source`, and writes to `sink` what the flow lets through, when it is due."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Pipe:
         over: Callable[[End], None],
         sink_left: Callable[[], None],
     ) -> None:
-        """`over` is called when the connection ends, `sink_left` when the sink takes no more."""
+        """`over` is called when a fault or error ends the connection, `sink_left` when writing to the sink fails."""
         self._source = source
         self._sink = sink
         self._flow = flow
@@ -100,7 +100,7 @@ class Pipe:
         self._sink_reads = True
 
     async def run(self) -> None:
-        """Run until the source ends and everything that it sent is delivered."""
+        """Run until the source has ended and all its bytes are delivered."""
         delivering = asyncio.create_task(self._deliver())
         try:
             await self._collect()
@@ -123,7 +123,7 @@ class Pipe:
         self._enter(b"", None if self._flow.hides_the_end else at_the_end, last=True)
 
     def _enter(self, data: bytes, then: Callable[[], None] | None, *, last: bool = False) -> None:
-        # In a queue, so that nothing overtakes what was sent earlier, whatever the jitter.
+        # In a queue, so that jitter never reorders bytes.
         due = self._timing.clock() + self._flow.delay(self._timing.chance)
         self._held += len(data)
         self._waiting.put_nowait(_Due(due, data, then, last))
@@ -162,7 +162,7 @@ class Connection:
         )
 
     async def run(self) -> End:
-        """Carry until both ends have left, or until it is ended; returns how it ended."""
+        """Run until both ends have closed, or `end` is called; returns how it ended."""
         end = End.RESET
         carrying = [asyncio.create_task(pipe.run()) for pipe in self._pipes]
         both = asyncio.create_task(self._ended_by(carrying))
@@ -171,14 +171,14 @@ class Connection:
         finally:
             for task in (*carrying, both):
                 task.cancel()
-            # Before anything is waited for: the closing of the proxy may not let us wait.
+            # Before any await: while the proxy closes, an await may be cancelled.
             for each in self._ends:
                 each.close(end)
             await asyncio.gather(*carrying, both, return_exceptions=True)
         return end
 
     def obey(self, faults: Sequence[Fault]) -> None:
-        """Have these faults from now on."""
+        """Apply these faults from now on."""
         for flow in self._flows:
             if (end := flow.obey(faults)) is not None:
                 self.end(end)
@@ -189,15 +189,15 @@ class Connection:
             self._over.set_result(end)
 
     async def _ended_by(self, carrying: Iterable[Awaitable[None]]) -> None:
-        """It is also over when both ends have sent their last."""
+        """End the connection when both pipes have ended; a bug in one is raised by `run`."""
         try:
             await asyncio.gather(*carrying)
-        except Exception as bug:  # noqa: BLE001 - raised where the connection is waited for
+        except Exception as bug:  # noqa: BLE001 - raised by `run`
             self._over.set_exception(bug)
         else:
             self.end(End.CLOSED)
 
     def _left_by_sink(self, back: Flow) -> None:
-        """An end takes no more; the other gets an RST when it goes on sending, unless the way back hides it."""
+        """Reset the connection, because one end takes no more bytes; not when the way back hides that."""
         if not back.hides_the_end:
             self.end(End.RESET)

@@ -1,7 +1,7 @@
-"""The proxy's HTTP side, by which another process switches its faults.
+"""The proxy's HTTP interface, with which another process sets its faults.
 
-GET, POST, DELETE /control/faults       what is in force; have a list of faults instead; none
-GET               /control/connections  how many are open, were open at most, and were accepted; bytes swallowed
+GET, POST, DELETE /control/faults       show, replace or remove the faults
+GET               /control/connections  open, most open at one time (peak), accepted; bytes swallowed
 GET               /health               200
 """
 

@@ -1,4 +1,4 @@
-"""The faults that a connection can have, as values, and how they are written in JSON.
+"""The faults of a connection as values, and their JSON.
 
 [{"fault": "latency", "seconds": 0.02, "jitter": 0.005}, {"fault": "black-hole", "direction": "down"}]
 """
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_type_hints
 
 
 class Direction(StrEnum):
-    """Which way the bytes go: `up` from the client to the target, `down` back."""
+    """The direction of the bytes: `up` from the client to the target, `down` back."""
 
     UP = "up"
     DOWN = "down"
@@ -23,7 +23,7 @@ class Direction(StrEnum):
 
 
 class FaultError(ValueError):
-    """The description of a fault is wrong; the text says why, and what is known."""
+    """The description of a fault is wrong; the text says why, and what is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Fault:
     direction: Direction = field(default=Direction.BOTH, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Raise `FaultError` for numbers that mean nothing."""
+        """Raises `FaultError` for a number that is negative or not finite."""
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
@@ -52,7 +52,7 @@ class Latency(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Reset(Fault):
-    """Both ends get an RST once `after` bytes have passed from now on; 0: at once, new connections too."""
+    """Both ends get an RST once `after` more bytes have passed; 0: at once, new connections too."""
 
     name: ClassVar[str] = "reset"
     after: int = 0
@@ -60,7 +60,7 @@ class Reset(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Truncate(Fault):
-    """Both ends are closed in good order once `after` bytes have passed from now on; the rest is thrown away."""
+    """Both ends get a FIN once `after` more bytes have passed; the rest is discarded."""
 
     name: ClassVar[str] = "truncate"
     after: int = 0
@@ -68,9 +68,9 @@ class Truncate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class BlackHole(Fault):
-    """Bytes are swallowed and no end of a connection is told; connections are accepted and stay open.
+    """Bytes are lost, and neither end is told; connections are accepted and stay open.
 
-    A connection that has lost bytes stays silent in that direction when the hole is gone: there is no TCP with gaps.
+    A connection that has lost bytes stays silent in that direction afterwards: TCP has no gaps.
     """
 
     name: ClassVar[str] = "black-hole"
@@ -78,9 +78,9 @@ class BlackHole(Fault):
 
 @dataclass(frozen=True, slots=True)
 class HalfOpen(Fault):
-    """When one end leaves, the other is not told; what that one says afterwards is swallowed.
+    """When one end closes, the other is not told; what that one sends afterwards is lost.
 
-    `up`: the target does not hear that its client left; `down`: the client does not hear that the target left.
+    `up`: the target does not notice that its client closed; `down`: the client does not notice that the target did.
     """
 
     name: ClassVar[str] = "half-open"
@@ -88,7 +88,7 @@ class HalfOpen(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Refuse(Fault):
-    """New connections are refused; those that are open go on. Has no direction."""
+    """New connections are refused; open ones continue. Has no direction."""
 
     name: ClassVar[str] = "refuse"
 

@@ -1,4 +1,4 @@
-"""The proxy: listens, and joins every client with a connection of its own to the target."""
+"""The proxy: listens, and gives each client a connection of its own to the target."""
 
 import asyncio
 import random
@@ -20,10 +20,10 @@ class Proxy:
 
         async with Proxy("127.0.0.1", 6379) as proxy:
             proxy.set(Latency(0.02))        # what is written to proxy.port arrives 20 ms later, both ways
-            proxy.set()                     # no fault any more
+            proxy.set()                     # no faults
 
-    Faults concern connections that are open and those to come. The target need not be there: a client that cannot
-    be joined with it is reset. Use it from one event loop.
+    Faults apply to open and to new connections. When the target does not accept a connection, its client is reset.
+    Use it from one event loop.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class Proxy:
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self.accepted = 0
-        """How many connections there have been."""
+        """Connections so far."""
         self.peak = 0
-        """How many were open at the same time, at most."""
+        """The most connections that were open at the same time."""
         self.swallowed = {Direction.UP: 0, Direction.DOWN: 0}
-        """Bytes that went into a black hole. `DOWN` > 0: the target answered, and the client did not receive it."""
+        """Bytes lost in a black hole. `DOWN` > 0: the target responded, and the client did not receive it."""
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` when the port cannot be had."""
         if self._wanted:
-            # A port that another proxy has must be an error, which SO_REUSEPORT would make it share.
+            # With SO_REUSEPORT alone we would share a port with another proxy; it must be an error.
             _bound(self._host, self._wanted, shared=False).close()
         # It keeps the port ours while connections are refused.
         self._reserved = _bound(self._host, self._wanted, shared=True)
@@ -77,14 +77,14 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens; the same while connections are refused."""
+        """Its port, also while connections are refused; raises `RuntimeError` before the block is entered."""
         if self._reserved is None:
             raise RuntimeError("the proxy is not started: use `async with Proxy(...)`")
         return int(self._reserved.getsockname()[1])
 
     @property
     def connected(self) -> int:
-        """How many clients are connected to it now."""
+        """Clients that are connected now."""
         return len(self._serving)
 
     @property
@@ -93,7 +93,7 @@ class Proxy:
         return self._faults
 
     def set(self, *faults: Fault) -> None:
-        """Have these faults instead of those in force; none: carry everything faithfully."""
+        """Replace the faults in force; without arguments there are none."""
         self._faults = faults
         if any(isinstance(fault, Refuse) for fault in faults):
             self._stop_listening()
@@ -139,14 +139,14 @@ class Proxy:
             client.close(end)
 
     async def _carry(self, client: Endpoint) -> End:
-        """Carry for `client`; returns how its socket is to be closed."""
+        """Connect `client` with the target until one ends; returns how to close the client's socket."""
         _, end = self._flows()
         if end is not None:
             return end
         try:
             target = Endpoint(*await asyncio.open_connection(*self._target))
         except OSError:
-            # The client hears at once that the target refuses, unless the way back is a black hole.
+            # The client is reset at once, unless the way back is a black hole.
             (_, down), _ = self._flows()
             if not down.hides_the_end:
                 return End.RESET
@@ -154,7 +154,7 @@ class Proxy:
                 while await client.read():
                     pass
             return End.CLOSED
-        # Asked again: the faults may have changed while the target was being reached.
+        # Again: the faults may have changed while we connected.
         flows, end = self._flows()
         connection = Connection(client, target, flows, self._timing)
         if end is not None:
@@ -166,7 +166,7 @@ class Proxy:
             self._connections.discard(connection)
 
     def _flows(self) -> tuple[tuple[Flow, Flow], End | None]:
-        """The flows of a new connection, up and down, and how it ends at once, if it does."""
+        """The flows of a new connection, up and down; and an end if the faults end it at once."""
         both = Flow(Direction.UP, self._swallow), Flow(Direction.DOWN, self._swallow)
         ends = [end for flow in both if (end := flow.obey(self._faults)) is not None]
         return both, ends[0] if ends else None
@@ -176,7 +176,7 @@ class Proxy:
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
-    # Named TCP, or asyncio leaves Nagle's algorithm on for what is accepted.
+    # With the protocol named: only then asyncio turns Nagle's algorithm off for accepted connections.
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
