@@ -51,7 +51,7 @@ async def serving(app: App, listener: socket.socket, *, grace: int = 1) -> Async
 
 
 @contextmanager
-def told_to_stop() -> Iterator[asyncio.Event]:
+def stop_signal() -> Iterator[asyncio.Event]:
     """An event that is set by SIGTERM or SIGINT, in the running loop."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.llm import deployments
 from local.llm.app import Model, create_app
-from local.serving import listen, serving, told_to_stop
+from local.serving import listen, serving, stop_signal
 
 _log = logging.getLogger("local.llm")
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _serve(model: Model, listener: socket.socket) -> None:
     # Calls under way have the second that `serving` gives; one that hangs on request is not worth more.
-    with told_to_stop() as stop:
+    with stop_signal() as stop:
         async with serving(create_app(model), listener) as url:
             _log.info("listening on %s", url)
             await stop.wait()

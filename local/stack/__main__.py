@@ -11,23 +11,19 @@ from local.stack.stack import Stack, from_environment
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: told to stop; 1: it could not start, or a part died, with one message why."""
+    """Run until stopped: 0; 1 when it could not start or a part died, with one message that says why."""
+    parser = argparse.ArgumentParser("python -m local.stack", description="The cloud on a laptop.")
+    parser.add_argument("--folder", type=Path, default=Path(".ragbus"), help="state, logs and the lake (%(default)s)")
+    parser.add_argument("--free-ports", action="store_true", help="use any free ports instead of the usual ones")
+    parser.add_argument("--reset", action="store_true", help="delete data, logs and edited documents first")
+    parser.add_argument("--workers", nargs="*", choices=SERVICES, default=SERVICES, help="the services to run (all)")
+    parser.add_argument("--no-lake", action="store_true", help="do not watch the documents")
     try:
-        run(_keep(_options(argv)))
+        run(_keep(parser.parse_args(argv)))
     except StackError as error:
         sys.stderr.write(f"stack: {error}\n")
         return 1
     return 0
-
-
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m local.stack", description="The cloud on a laptop.")
-    parser.add_argument("--folder", type=Path, default=Path(".ragbus"), help="state, logs and the lake (%(default)s)")
-    parser.add_argument("--free-ports", action="store_true", help="take any free ports instead of the usual ones")
-    parser.add_argument("--reset", action="store_true", help="forget data, logs and edited documents first")
-    parser.add_argument("--workers", nargs="*", choices=SERVICES, default=SERVICES, help="which of our services to run")
-    parser.add_argument("--no-lake", action="store_true", help="do not watch the documents")
-    return parser.parse_args(argv)
 
 
 async def _keep(options: argparse.Namespace) -> None:

@@ -14,15 +14,15 @@ from local.stack import leash
 from local.stack.ready import Check
 
 ROOT = Path(__file__).parents[2]
-# Between two looks whether a part is ready; one costs less than a millisecond.
-_LOOK = 0.03
+# Seconds between two readiness checks; one costs less than a millisecond.
+_POLL = 0.03
 # How our parts, asyncio and Redis say that a port is taken.
 _PORT_TAKEN = ("ddress already in use", "is taken")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What to run, when it counts as ready, and how many seconds it may take to end after SIGTERM."""
+class ProcessSpec:
+    """How to run a part: command, readiness check, environment, and the seconds it has to end after SIGTERM."""
 
     name: str
     command: tuple[str, ...]
@@ -34,8 +34,8 @@ class Part:
 class Child:
     """The process of a part. It leads a session of its own, so that Ctrl-C reaches us and not it."""
 
-    def __init__(self, part: Part, log: Path) -> None:
-        self.part = part
+    def __init__(self, spec: ProcessSpec, log: Path) -> None:
+        self.spec = spec
         self.log = log
         self.expected = False
         """Whether we have stopped it, so that its end is no failure."""
@@ -43,9 +43,9 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id of the part; raises when it was never started."""
+        """Its process id; raises `RuntimeError` before the first start."""
         if self._process is None:
-            raise RuntimeError(f"{self.part.name} was not started")
+            raise RuntimeError(f"{self.spec.name} was not started")
         return self._process.pid
 
     @property
@@ -54,14 +54,14 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Run it; output is appended to the log."""
+        """Start it; its output is appended to the log. Raises `OSError`."""
         self.expected = False
-        # What a part writes (queues, passages, logs) is its owner's alone.
+        # Logs contain questions and passages: only the owner may read them.
         with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.part.command),
+                *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.spec.command),
                 cwd=ROOT,
-                env=self.part.environment,
+                env=self.spec.environment,
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=STDOUT,
@@ -72,9 +72,9 @@ class Child:
     async def is_ready(self) -> bool:
         """Wait until it answers; false when it ended before."""
         while self.alive:
-            if await self.part.ready.passes():
+            if await self.spec.ready.passes():
                 return True
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL)
         return False
 
     async def wait(self) -> int:
@@ -88,7 +88,7 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.wait(), self.part.grace)
+            await asyncio.wait_for(self.wait(), self.spec.grace)
         self.kill()
         await self.wait()
 

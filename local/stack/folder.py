@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from local.stack.errors import CannotStart
 
-# What we put into the folder.
+# What the stack writes into the folder.
 _ENTRIES = {"lock", "stack.json", "broker.json", "logs", "data", "lake", "demo"}
 
 
@@ -40,7 +40,7 @@ class Folder:
         self._lock: TextIO | None = None
 
     def take(self) -> None:
-        """Make the folder ours until `release`, or until we die; raises `CannotStart` if another stack uses it."""
+        """Lock the folder until `release` or our end; raises `CannotStart` if another stack uses it, or `OSError`."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.fdopen(os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
         try:
@@ -52,8 +52,8 @@ class Folder:
             raise CannotStart(
                 f"a stack runs in {self.path} already (process {owner}): stop it with Ctrl-C first"
             ) from None
-        if not self._is_there(lock):
-            # Its owner left between our open and our lock, and took the file along.
+        if not self._is_current(lock):
+            # Its owner ended between our open and our lock, and deleted the file.
             lock.close()
             self.take()
             return
@@ -62,23 +62,24 @@ class Folder:
         lock.flush()
         self._lock = lock
 
-    def _is_there(self, lock: TextIO) -> bool:
+    def _is_current(self, lock: TextIO) -> bool:
+        """Whether the path still leads to the open `lock`."""
         try:
             return os.path.samestat(os.fstat(lock.fileno()), self.lock.stat())
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Let others have it; nothing says any more that a stack runs here."""
+        """Unlock the folder, and delete the file that says a stack runs here."""
         self.state.unlink(missing_ok=True)
         if self._lock is not None:
-            # While it is still ours: unlinked after that, it may be the next one's.
+            # Before we unlock it: afterwards it may be the next stack's file.
             self.lock.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
     def prepare(self, documents: Path, *, reset: bool) -> None:
-        """Make what is missing; `reset`: throw away what was there, edited documents included."""
+        """Create what is missing; a new lake is a copy of `documents`. `reset`: delete data, logs and lake first."""
         if reset:
             for old in (self.data, self.lake, self.logs):
                 shutil.rmtree(old, ignore_errors=True)
@@ -86,7 +87,7 @@ class Folder:
             (self.data / name).mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
         if not self.lake.exists() and documents.is_dir():
-            # Whole or not at all: a copy that was interrupted must not pass for the lake next time.
+            # In one step: an interrupted copy must not be taken for the lake next time.
             half = self.path / "lake.part"
             shutil.rmtree(half, ignore_errors=True)
             shutil.copytree(documents, half)
@@ -99,14 +100,14 @@ class Folder:
             self.path.chmod(0o700)
 
     def cache_secret(self) -> str:
-        """What keys the answers in Redis: random, and the same as long as the data is kept."""
+        """The RAGBUS_CACHE_SECRET of this folder: random, and the same until the data is deleted."""
         path = self.data / "cache-secret"
         if not path.exists():
             _write(path, secrets.token_urlsafe(32))
         return path.read_text("utf-8")
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write JSON that only we can read, in one piece: it may hold keys."""
+        """Write JSON in one step, readable by its owner only, because it may contain keys."""
         _write(path, json.dumps(content, indent=2))
 
 
@@ -124,5 +125,5 @@ def _make_private(path: Path) -> None:
     for place in (path, *path.rglob("*")):
         mode = place.lstat().st_mode
         if mode & 0o077 and not stat.S_ISLNK(mode):
-            with suppress(PermissionError):  # another's, and not ours to change
+            with suppress(PermissionError):  # another user's file
                 place.chmod(stat.S_IMODE(mode) & 0o700)

@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from local.stack.errors import CannotStart
 
@@ -12,8 +12,8 @@ _HINTS = {
     "redis": f"set RAGBUS_REDIS_URL=redis://{HOST}:6379/0 to use the one there",
     "vectors": f"set RAGBUS_QDRANT_URL=http://{HOST}:6333 to use the one there",
 }
-# Below the range from which Linux, macOS and Windows take ports for outgoing connections: nobody is given one of
-# these between our look and the part's bind, except by choosing it as we do.
+# Below the range from which Linux, macOS and Windows take ports for outgoing connections, so that no system gives one
+# of these to another program between our check and the part's bind.
 _FREE_FROM, _FREE_TO = 18_000, 32_000
 
 
@@ -21,16 +21,12 @@ def usual(names: Collection[str]) -> dict[str, int]:
     """The well-known port of each of `names`; raises `CannotStart` that names all that are taken."""
     taken = [name for name in names if not _is_free(USUAL[name])]
     if taken:
-        raise CannotStart(_in_use(taken))
+        listed = ", ".join(f"{USUAL[name]} ({name})" for name in taken)
+        which = f"port {listed} is" if len(taken) == 1 else f"ports {listed} are"
+        # Using what listens there helps only when it is the only obstacle.
+        hints = [_HINTS[name] for name in taken] if _HINTS.keys() >= set(taken) else []
+        raise CannotStart(", or ".join([f"{which} in use: stop what listens there", *hints, "use --free-ports"]))
     return {name: USUAL[name] for name in names}
-
-
-def _in_use(taken: Sequence[str]) -> str:
-    listed = ", ".join(f"{USUAL[name]} ({name})" for name in taken)
-    which = f"port {listed} is" if len(taken) == 1 else f"ports {listed} are"
-    # What listens there may be used instead, but that helps only where nothing else is in the way.
-    hints = [_HINTS[name] for name in taken] if _HINTS.keys() >= set(taken) else []
-    return ", or ".join([f"{which} in use: stop what listens there", *hints, "use --free-ports"])
 
 
 def free() -> Iterator[int]:

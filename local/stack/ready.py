@@ -1,4 +1,4 @@
-"""Is a part ready? One short question over TCP, and a word that its first line must hold."""
+"""Whether a part is ready: one request over TCP, and a word that the first line of the response must contain."""
 
 import asyncio
 from contextlib import suppress
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from local.stack.ports import HOST
 
-# A part that does not answer within this is not ready; it is asked again.
+# Seconds; a part that does not respond within this is not ready, and is asked again.
 _PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Ask `question` on `port`; ready when the first line of the answer holds `answer`."""
+    """Send `question` to `port`; the part is ready when the first line of the response contains `answer`."""
 
     port: int
     question: bytes
@@ -22,18 +22,15 @@ class Check:
         """Whether the part is ready; never raises."""
         with suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(_PATIENCE):
-                return self.answer in await self._first_line()
+                reader, writer = await asyncio.open_connection(HOST, self.port)
+                try:
+                    writer.write(self.question)
+                    return self.answer in await reader.readline()
+                finally:
+                    writer.close()
+                    with suppress(OSError):
+                        await writer.wait_closed()
         return False
-
-    async def _first_line(self) -> bytes:
-        reader, writer = await asyncio.open_connection(HOST, self.port)
-        try:
-            writer.write(self.question)
-            return await reader.readline()
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
 
 def http_ok(port: int, path: str) -> Check:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.stack.child import Part
+from local.stack.child import ProcessSpec
 from local.stack.folder import Folder
 from local.stack.ports import HOST
 from local.stack.ready import http_ok, redis_pong
@@ -57,7 +57,7 @@ class Addresses:
 
 
 def names(workers: Mapping[str, int]) -> dict[str, str]:
-    """Process name to service, for so many of each: `generator`, `generator-2`, …"""
+    """Service by process name (`generator`, `generator-2`, …); `workers`: processes by service."""
     return {
         service if number == 1 else f"{service}-{number}": service
         for service in SERVICES
@@ -71,7 +71,7 @@ def common(addresses: Addresses, config: Path, folder: Folder) -> dict[str, str]
         "RAGBUS_SERVICEBUS_CONNECTION_STRING": addresses.connection_string,
         "RAGBUS_ADMIN_URL": addresses.admin_url,
         "RAGBUS_REDIS_URL": addresses.redis_url,
-        # A laptop does other things as well; a Redis that is late for that is not away.
+        # A laptop does other things as well, so a Redis that is late is not unavailable yet.
         "RAGBUS_REDIS_TIMEOUT": os.environ.get("RAGBUS_REDIS_TIMEOUT", "0.5"),
         "RAGBUS_QDRANT_URL": addresses.qdrant_url,
         "RAGBUS_MODEL_ENDPOINT": addresses.llm_url,
@@ -84,7 +84,7 @@ def common(addresses: Addresses, config: Path, folder: Folder) -> dict[str, str]
     }
 
 
-def broker(addresses: Addresses, folder: Folder) -> Part:
+def broker(addresses: Addresses, folder: Folder) -> ProcessSpec:
     """Service Bus."""
     options = {
         "config": str(folder.broker_config),
@@ -93,28 +93,28 @@ def broker(addresses: Addresses, folder: Folder) -> Part:
         "admin-port": str(addresses.admin),
     }
     command = _module("servicebus_local", *(word for name, value in options.items() for word in (f"--{name}", value)))
-    return Part("broker", command, http_ok(addresses.admin, "/health"), inherited())
+    return ProcessSpec("broker", command, http_ok(addresses.admin, "/health"), inherited())
 
 
-def redis(port: int, folder: Folder) -> Part:
+def redis(port: int, folder: Folder) -> ProcessSpec:
     """Azure Cache for Redis: a real server."""
-    return Part("redis", redis_command(port, folder.data / "redis"), redis_pong(port), inherited())
+    return ProcessSpec("redis", redis_command(port, folder.data / "redis"), redis_pong(port), inherited())
 
 
-def vectors(port: int, folder: Folder) -> Part:
+def vectors(port: int, folder: Folder) -> ProcessSpec:
     """Qdrant."""
     options = ("--data", str(folder.data / "vectors"), "--port", str(port))
-    # It writes what it holds to disk before it leaves.
-    return Part("vectors", _module("local.vectors", *options), http_ok(port, "/readyz"), inherited(), grace=10)
+    # It flushes to disk before it ends.
+    return ProcessSpec("vectors", _module("local.vectors", *options), http_ok(port, "/readyz"), inherited(), grace=10)
 
 
-def llm(port: int) -> Part:
+def llm(port: int) -> ProcessSpec:
     """The models."""
-    return Part("llm", _module("local.llm", "--port", str(port)), http_ok(port, "/health"), inherited())
+    return ProcessSpec("llm", _module("local.llm", "--port", str(port)), http_ok(port, "/health"), inherited())
 
 
-def lake(addresses: Addresses, folder: Folder, settings: Mapping[str, str]) -> Part:
-    """Blob storage with Event Grid: a folder that tells the indexer what changed in it."""
+def lake(addresses: Addresses, folder: Folder, settings: Mapping[str, str]) -> ProcessSpec:
+    """Blob storage with Event Grid: a folder whose changes become events for the indexer."""
     health = addresses.health["lake"]
     options = {
         "root": str(folder.lake),
@@ -125,20 +125,20 @@ def lake(addresses: Addresses, folder: Folder, settings: Mapping[str, str]) -> P
         "health-port": str(health),
     }
     command = _module("local.lake", *(word for name, value in options.items() for word in (f"--{name}", value)))
-    return Part("lake", command, http_ok(health, "/health"), inherited(settings))
+    return ProcessSpec("lake", command, http_ok(health, "/health"), inherited(settings))
 
 
-def worker(name: str, service: str, addresses: Addresses, settings: Mapping[str, str]) -> Part:
+def worker(name: str, service: str, addresses: Addresses, settings: Mapping[str, str]) -> ProcessSpec:
     """One of our four services."""
     own = {"RAGBUS_HEALTH_PORT": str(addresses.health[name]), "RAGBUS_GRACE": _GRACE}
     if name in addresses.http:
         own["RAGBUS_HTTP_PORT"] = str(addresses.http[name])
     ready = http_ok(addresses.health[name], "/connected")
-    return Part(name, _module(f"services.{service}"), ready, inherited({**own, **settings}), grace=_WORKER_GRACE)
+    return ProcessSpec(name, _module(f"services.{service}"), ready, inherited({**own, **settings}), grace=_WORKER_GRACE)
 
 
 def inherited(settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment with `settings` on top. Another namespace must not shine through from below."""
+    """Our environment with `settings` on top, and without a namespace in Azure, which a worker would prefer."""
     ours = {name: value for name, value in os.environ.items() if name != "RAGBUS_SERVICEBUS_NAMESPACE"}
     # Unbuffered: the log of a process that was killed ends where the process did.
     return {**ours, "PYTHONUNBUFFERED": "1", **(settings or {})}

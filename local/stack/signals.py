@@ -11,24 +11,23 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T | None:
-    """`asyncio.run`, but a signal cancels `work`, and another one cancels it again; None when it was stopped so."""
-    return asyncio.run(_until_told(work))
+    """`asyncio.run`, but each signal cancels `work`; the result of `work`, or None when a signal ended it."""
 
+    async def until_signalled() -> T | None:
+        working = asyncio.ensure_future(work)
+        signalled = asyncio.Event()
 
-async def _until_told(work: Coroutine[Any, Any, T]) -> T | None:
-    loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(work)
-    told = asyncio.Event()
+        def stop() -> None:
+            signalled.set()
+            working.cancel()
 
-    def stop() -> None:
-        told.set()
-        working.cancel()
+        for number in STOPPING:
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if signalled.is_set():
+                return None
+            raise
 
-    for number in STOPPING:
-        loop.add_signal_handler(number, stop)
-    try:
-        return await working
-    except asyncio.CancelledError:
-        if told.is_set():
-            return None
-        raise
+    return asyncio.run(until_signalled())

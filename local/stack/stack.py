@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from local.stack import ports, recipe
 from local.stack.broker_config import emulator_config
-from local.stack.child import ROOT, Child, Part
+from local.stack.child import ROOT, Child, ProcessSpec
 from local.stack.errors import CannotStart, Died, StackError
 from local.stack.folder import Folder
 from local.stack.recipe import Addresses
@@ -27,8 +27,8 @@ ONE_OF_EACH = dict.fromkeys(recipe.SERVICES, 1)
 NO_WORKERS = dict.fromkeys(recipe.SERVICES, 0)
 # What may be used instead of a stand-in, and the variable that says so.
 INSTEAD = {"redis": "RAGBUS_REDIS_URL", "vectors": "RAGBUS_QDRANT_URL", "llm": "RAGBUS_MODEL_ENDPOINT"}
-# Somebody may take a free port between our look and a part's bind: so often the start is begun anew with others.
-_DRAWS = 4
+# How often to start with other ports: another program may take a free port between our check and a part's bind.
+_STARTS = 4
 _SCHEME = {"redis": "redis", "vectors": "http", "llm": "http"}
 
 T = TypeVar("T")
@@ -62,13 +62,15 @@ class Stack:
         starting: Callable[[], None] = lambda: None,
         progress: Progress = lambda _name, _seconds: None,
     ) -> None:
-        """`workers`: how many of a service, if not one. `settings`: variables by service or process name, `*`: all.
+        """Nothing starts before the block is entered, which raises `CannotStart`.
 
-        `instead`: addresses of a Redis, a Qdrant or a model to use instead of starting our own (`from_environment`).
-        `lock`: how long a delivery is locked, if not as the topology says; short, a killed worker's work is back soon.
-        `ingress_windows`: for how long a caller's queue drops repeats, if not as the topology says; by queue.
-        `starting` is called when nothing is in the way, before the first part is started.
-        `progress` hears of every part that is ready, and after how many seconds.
+        `workers`: processes by service, default one. `settings`: variables by service or process name, `*` for all.
+        `instead`: URLs of a Redis, a Qdrant or a model to use instead of our own (`from_environment`). `reset`: delete
+        data, logs and edited documents first. `patience`: seconds until a part counts as not ready. `lock`: the queues'
+        lock duration, default the topology's; a short one returns a killed worker's message soon. `ingress_windows`:
+        the duplicate windows of ingress queues, default the topology's. `starting` is called once the ports and the
+        folder are ours, before the first part starts; `progress` for each part that is ready, with its name and the
+        seconds since the start.
         """
         self.folder = Folder(folder)
         self.children: dict[str, Child] = {}
@@ -193,22 +195,25 @@ class Stack:
     # -- one part at a time
 
     async def stop_one(self, name: str) -> None:
-        """Stop a part as a deployment would: SIGTERM, then its grace."""
+        """Stop a part as Kubernetes would: SIGTERM, then SIGKILL after its grace period. Raises `KeyError`."""
         await self.children[name].stop()
 
     def kill(self, name: str) -> None:
-        """End a part at once (SIGKILL), as a node that burns down would."""
+        """End a part at once (SIGKILL), as a failing node would."""
         self.children[name].kill()
 
     async def start_one(self, name: str, settings: Mapping[str, str] | None = None) -> None:
-        """Start a part that was stopped or killed, with `settings` on top of what it had; waits until it is ready."""
+        """Start a part that was stopped or killed, with additional `settings`; returns when it is ready.
+
+        Raises `CannotStart`, `KeyError` for an unknown part, `RuntimeError` for one that runs.
+        """
         child = self.children[name]
         if child.alive and not child.expected:
             raise RuntimeError(f"{name} is running: stop or kill it first, or use restart")
         await child.wait()
-        # Whoever watched the last process must have judged its end before the next one begins.
+        # The watcher of the last process must have handled its end before the next one starts.
         await asyncio.gather(*(watcher for watcher in self._watchers if watcher.get_name() == _watching(child)))
-        child.part = replace(child.part, environment={**child.part.environment, **(settings or {})})
+        child.spec = replace(child.spec, environment={**child.spec.environment, **(settings or {})})
         await self._launch([child])
         await self._ready([child])
         self._announce()
@@ -219,7 +224,7 @@ class Stack:
         await self.start_one(name, settings)
 
     def hurry(self) -> None:
-        """Stop waiting for parts that take their time to leave."""
+        """Kill every part, without waiting for its grace period."""
         for child in self.children.values():
             child.kill()
 
@@ -227,19 +232,13 @@ class Stack:
 
     def _plan(self) -> None:
         """Decide on addresses and environment, and write down what the parts will read."""
-        self._addresses = self._choose_addresses()
-        self.folder.prepare(self._documents, reset=self._reset)
-        self._environment = recipe.common(self._addresses, self.config, self.folder)
-        self.folder.write(self.folder.broker_config, emulator_config(self._queues()))
-
-    def _choose_addresses(self) -> Addresses:
         own = [name for name in INSTEAD if name not in self._instead]
         gateways = [name for name, service in self._services.items() if service == "gateway"]
         free = ports.free()
         wanted = ["broker", "admin", *own, *gateways[:1]]
         port = ports.usual(wanted) if self._usual else dict(zip(wanted, free, strict=False))
         urls = {name: f"{_SCHEME[name]}://{ports.HOST}:{port[name]}" for name in own} | self._instead
-        return Addresses(
+        self._addresses = Addresses(
             broker=port["broker"],
             admin=port["admin"],
             redis_url=urls["redis"],
@@ -249,6 +248,9 @@ class Stack:
             http={name: port.get(name) or next(free) for name in gateways},
             health={name: next(free) for name in (*self._services, "lake")},
         )
+        self.folder.prepare(self._documents, reset=self._reset)
+        self._environment = recipe.common(self._addresses, self.config, self.folder)
+        self.folder.write(self.folder.broker_config, emulator_config(self._queues()))
 
     def _queues(self) -> list[Any]:
         """The topology of the configuration, with the locks and windows of this stack."""
@@ -263,7 +265,7 @@ class Stack:
         queues = []
         for queue in topology(callers.ingresses(), callers.reply_queues()):
             window = self._ingress_windows.get(queue.name, queue.duplicate_window)
-            # The lock of a session is its caller's affair.
+            # A queue with sessions is a caller's reply queue, whose lock no worker holds.
             lock = queue.lock if queue.sessions or self._lock is None else self._lock
             queues.append(replace(queue, duplicate_window=window, lock=lock))
         return queues
@@ -271,8 +273,8 @@ class Stack:
     # -- starting and stopping
 
     async def _begin(self) -> None:
-        """Start; begin again with other ports when another program has taken one meanwhile."""
-        for draws_left in reversed(range(_DRAWS)):
+        """Start; start again with other ports when another program has taken one meanwhile."""
+        for starts_left in reversed(range(_STARTS)):
             try:
                 await self.during(self._start())
                 return
@@ -280,8 +282,8 @@ class Stack:
                 lost = next((child for child in self.children.values() if child.lost_its_port()), None)
                 if lost is None:
                     raise
-                if not draws_left:
-                    raise CannotStart(f"{lost.part.name}: its port is taken by another program ({lost.log})") from None
+                if not starts_left:
+                    raise CannotStart(f"{lost.spec.name}: its port is taken by another program ({lost.log})") from None
             await self._stop_in_order()
             self.children.clear()
             self._death = None
@@ -290,7 +292,7 @@ class Stack:
 
     async def _start(self) -> None:
         at = self.addresses
-        stand_ins: dict[str, Callable[[int], Part]] = {
+        stand_ins: dict[str, Callable[[int], ProcessSpec]] = {
             "redis": lambda port: recipe.redis(port, self.folder),
             "vectors": lambda port: recipe.vectors(port, self.folder),
             "llm": recipe.llm,
@@ -304,8 +306,8 @@ class Stack:
         await self._launch(self._add(clients))
         await self._ready([child for name, child in self.children.items() if name != "broker"])
 
-    def _add(self, parts: Iterable[Part]) -> list[Child]:
-        added = {part.name: Child(part, self.folder.logs / f"{part.name}.log") for part in parts}
+    def _add(self, specs: Iterable[ProcessSpec]) -> list[Child]:
+        added = {spec.name: Child(spec, self.folder.logs / f"{spec.name}.log") for spec in specs}
         for child in added.values():
             child.log.unlink(missing_ok=True)
         self.children.update(added)
@@ -325,18 +327,20 @@ class Stack:
             self._died.set()
 
     async def _ready(self, children: Sequence[Child]) -> None:
+        """Wait until all are ready; raises `CannotStart` when one ends, or is not ready in time."""
+
+        async def ready(child: Child) -> None:
+            if not await child.is_ready():
+                raise CannotStart(f"{child.spec.name} ended while starting{_end_of_log(child)}")
+            self._progress(child.spec.name, time.monotonic() - self._began)
+
         try:
             async with asyncio.timeout(self._patience):
-                await asyncio.gather(*(self._one_ready(child) for child in children))
+                await asyncio.gather(*map(ready, children))
         except TimeoutError:
-            late = [child for child in children if not await child.part.ready.passes()] or list(children)
-            name, log = late[0].part.name, _end_of_log(late[0])
+            late = [child for child in children if not await child.spec.ready.passes()] or list(children)
+            name, log = late[0].spec.name, _end_of_log(late[0])
             raise CannotStart(f"{name} was not ready after {self._patience:.0f} s{log}") from None
-
-    async def _one_ready(self, child: Child) -> None:
-        if not await child.is_ready():
-            raise CannotStart(f"{child.part.name} ended while starting{_end_of_log(child)}")
-        self._progress(child.part.name, time.monotonic() - self._began)
 
     async def _leave(self) -> None:
         """Stop everything and let go of the folder; being cancelled meanwhile only makes it quicker."""
@@ -380,7 +384,7 @@ def ended(child: Child, code: int) -> str:
     how = f"status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
     # A process that is killed from outside writes nothing; the last lines of its log are about something else.
     killed = code in (-signal.SIGKILL, -signal.SIGTERM)
-    return f"{child.part.name} ended ({how}){f'; its log: {child.log}' if killed else _end_of_log(child)}"
+    return f"{child.spec.name} ended ({how}){f'; its log: {child.log}' if killed else _end_of_log(child)}"
 
 
 def _end_of_log(child: Child) -> str:
@@ -389,4 +393,4 @@ def _end_of_log(child: Child) -> str:
 
 
 def _watching(child: Child) -> str:
-    return f"watch {child.part.name}"
+    return f"watch {child.spec.name}"

@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from local.serving import listen, serving, told_to_stop
+from local.serving import listen, serving, stop_signal
 from local.vectors.app import create_app
 from local.vectors.collections import Collections
 from local.vectors.errors import CannotStart
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=6333, help="0 picks a free one (%(default)s)")
     options = parser.parse_args()
-    # While it starts, it leaves at once; once it serves, it finishes first (`told_to_stop`).
+    # While it starts, it leaves at once; once it serves, it finishes first (`stop_signal`).
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 async def _serve(collections: Collections, listener: socket.socket, data: Path) -> None:
-    with told_to_stop() as stop:
+    with stop_signal() as stop:
         async with serving(create_app(collections), listener, grace=_GRACE) as url:
             sys.stdout.write(f"vectors: ready on {url}, {len(collections)} collections in {data}\n")
             sys.stdout.flush()

@@ -81,7 +81,7 @@ async def test_a_part_can_be_killed_and_started_again(tmp_path: Path) -> None:
         stack.kill("redis")
         await stack.start_one("redis")
         assert stack.process("redis").pid != before
-        assert await stack.process("redis").part.ready.passes()
+        assert await stack.process("redis").spec.ready.passes()
         assert pids_of(tmp_path)["redis"] == stack.process("redis").pid
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.stack import ports
-from local.stack.child import Child, Part
+from local.stack.child import Child, ProcessSpec
 from local.stack.errors import CannotStart
 from local.stack.folder import Folder
 from local.stack.ready import http_ok
@@ -72,14 +72,14 @@ def test_a_folder_that_was_let_go_of_can_be_taken_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_part_that_lost_its_port_is_known_by_the_end_of_its_log(tmp_path: Path, said: str, lost: bool) -> None:
-    child = Child(Part("gateway", (), http_ok(1, "/")), tmp_path / "log")
+    child = Child(ProcessSpec("gateway", (), http_ok(1, "/")), tmp_path / "log")
     child.log.write_text(said)
     assert child.lost_its_port() is lost
 
 
 @pytest.mark.parametrize(("code", "quoted"), [(-signal.SIGKILL, False), (-signal.SIGTERM, False), (1, True)])
 def test_of_a_part_that_was_killed_only_the_log_is_named(tmp_path: Path, code: int, quoted: bool) -> None:
-    child = Child(Part("retriever", (), http_ok(1, "/")), tmp_path / "log")
+    child = Child(ProcessSpec("retriever", (), http_ok(1, "/")), tmp_path / "log")
     child.log.write_text('{"event": "worker.started"}\n')
     said = ended(child, code)
     assert str(child.log) in said
