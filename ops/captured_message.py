@@ -61,7 +61,11 @@ def write(captured: CapturedMessage) -> str:
         "properties": {name: _typed(value) for name, value in message.properties.items()},
         **body_fields(message.body),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
+
+    def plain(value: datetime | timedelta) -> str | float:
+        return value.isoformat() if isinstance(value, datetime) else value.total_seconds()
+
+    return json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n"
 
 
 def read(text: str) -> CapturedMessage:
@@ -72,7 +76,19 @@ def read(text: str) -> CapturedMessage:
             raise CommandError(
                 f"format {content['format']} is not supported, only {FORMAT}: capture it again with this version"
             )
-        return _captured(content)
+        came_from, native = content["from"], dict(content["message"])
+        for name in _MOMENTS:
+            native[name] = datetime.fromisoformat(native[name]) if native.get(name) else None
+        life = native.get("time_to_live")
+        native["time_to_live"] = None if life is None else timedelta(seconds=life)
+        message = Received(
+            queue=came_from["queue"],
+            body=body_of(content),
+            properties={name: _TYPES[typed["type"]](typed["value"]) for name, typed in content["properties"].items()},
+            **{name: native[name] for name in _NATIVE if name in native},
+        )
+        at = datetime.fromisoformat(content["captured_at"])
+        return CapturedMessage(message, came_from["namespace"], at, bool(came_from["dead_letters"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unprocessable) as broken:
         raise CommandError(f"not a captured message: {type(broken).__name__}: {broken}") from broken
 
@@ -107,29 +123,9 @@ def body_of(content: Mapping[str, Any]) -> bytes:
     return _compact(content["body"])
 
 
-def _captured(content: Mapping[str, Any]) -> CapturedMessage:
-    came_from, native = content["from"], dict(content["message"])
-    for name in _MOMENTS:
-        native[name] = datetime.fromisoformat(native[name]) if native.get(name) else None
-    life = native.get("time_to_live")
-    native["time_to_live"] = None if life is None else timedelta(seconds=life)
-    message = Received(
-        queue=came_from["queue"],
-        body=body_of(content),
-        properties={name: _TYPES[typed["type"]](typed["value"]) for name, typed in content["properties"].items()},
-        **{name: native[name] for name in _NATIVE if name in native},
-    )
-    at = datetime.fromisoformat(content["captured_at"])
-    return CapturedMessage(message, came_from["namespace"], at, bool(came_from["dead_letters"]))
-
-
 def _compact(value: Any) -> bytes:
     """JSON as our own workers write it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _plain(value: datetime | timedelta) -> str | float:
-    return value.isoformat() if isinstance(value, datetime) else value.total_seconds()
 
 
 def _typed(value: Property) -> dict[str, Any]:

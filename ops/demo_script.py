@@ -10,9 +10,9 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change to a document, and the words that the answer must then have."""
+    """A change to the document at `path`, and the words that the answer must then have."""
 
-    document: str
+    path: str
     replace: str
     by: str
     expect_after: tuple[str, ...]
@@ -25,7 +25,8 @@ class Question:
     id: str
     text: str
     expect: tuple[str, ...]
-    documents: frozenset[str]
+    paths: frozenset[str]
+    """The documents that an answer may cite."""
     edit: Edit | None = None
 
     @property
@@ -48,7 +49,7 @@ def read(file: Path) -> list[Question]:
                 id=each["id"],
                 text=each["question"],
                 expect=tuple(each["expect"]),
-                documents=frozenset(filter(None, [each.get("document"), *each.get("also", ())])),
+                paths=frozenset(filter(None, [each.get("document"), *each.get("also", ())])),
                 edit=Edit(edit["document"], edit["replace"], edit["with"], tuple(edit["expect_after"]))
                 if edit
                 else None,
@@ -74,8 +75,8 @@ def faults(
     elif words:
         said = str(answer.get("text", "")).casefold()
         wrong += (f"the answer does not say “{word}”" for word in words if word.casefold() not in said)
-        if not cited & question.documents:
-            wrong.append(f"it cites {sorted(map(str, cited)) or 'nothing'}, not {sorted(question.documents)}")
+        if not cited & question.paths:
+            wrong.append(f"it cites {sorted(map(str, cited)) or 'nothing'}, not {sorted(question.paths)}")
     elif outcome != "no_answer":
         wrong.append(f"the handbook does not answer this, but the outcome is {outcome}: {answer.get('text')}")
     elif cited:
@@ -88,5 +89,5 @@ def faults(
 def edited(text: str, edit: Edit) -> str:
     """The document after the edit; raises `ValueError` when it does not have the text to replace."""
     if edit.replace not in text:
-        raise ValueError(f"{edit.document} does not contain “{edit.replace}”")
+        raise ValueError(f"{edit.path} does not contain “{edit.replace}”")
     return text.replace(edit.replace, edit.by)

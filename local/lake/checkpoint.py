@@ -26,25 +26,25 @@ class Unusable(Exception):
 def load(path: Path, container: str) -> Checkpoint:
     """The checkpoint of the last run, or an empty one; raises `OSError`, or `Unusable` with the fix."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return Checkpoint(container)
     except ValueError as error:
         raise Unusable(f"{path} is damaged ({error}); remove it and every file is announced again") from error
     try:
-        if document["version"] != _VERSION:
-            raise Unusable(f"{path} is of version {document['version']}; remove it and every file is announced again")
-        if document["container"] != container:
-            raise Unusable(f"{path} belongs to container {document['container']!r}; choose another --checkpoint")
-        files = {name: File(*values) for name, values in document["files"].items()}
-        return Checkpoint(container, int(document["sequencer"]), files)
+        if content["version"] != _VERSION:
+            raise Unusable(f"{path} is of version {content['version']}; remove it and every file is announced again")
+        if content["container"] != container:
+            raise Unusable(f"{path} belongs to container {content['container']!r}; choose another --checkpoint")
+        files = {name: File(*values) for name, values in content["files"].items()}
+        return Checkpoint(container, int(content["sequencer"]), files)
     except (KeyError, TypeError, AttributeError) as error:
         raise Unusable(f"{path} is damaged ({error!r}); remove it and every file is announced again") from error
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file in one step: after a kill it is the old one or the new one. Raises `OSError`."""
-    document = {
+    content = {
         "version": _VERSION,
         "container": checkpoint.container,
         "sequencer": checkpoint.sequencer,
@@ -52,7 +52,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     temporary = path.with_name(f"{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as out:
-        json.dump(document, out)
+        json.dump(content, out)
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(path)

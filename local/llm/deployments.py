@@ -49,9 +49,9 @@ def load(path: Path) -> Deployments:
         raise ValueError(f"neither YAML nor JSON: {' '.join(str(error).split())}") from error
 
 
-def parse(document: object) -> Deployments:
+def parse(content: object) -> Deployments:
     """The deployments in a parsed file; raises `ValueError`."""
-    entries = document.get("deployments") if isinstance(document, Mapping) else document
+    entries = content.get("deployments") if isinstance(content, Mapping) else content
     if not isinstance(entries, list) or not entries:
         raise ValueError("it needs a list called 'deployments'")
     found = [_deployment(entry) for entry in entries]

@@ -81,9 +81,9 @@ class Faults:
         ]
 
 
-def parse(document: object) -> list[Fault]:
+def parse(content: object) -> list[Fault]:
     """Rules from parsed JSON: a list of objects, or one object. Raises `ValueError` that names the wrong field."""
-    rules = [document] if isinstance(document, Mapping) else document
+    rules = [content] if isinstance(content, Mapping) else content
     if not isinstance(rules, list):
         raise ValueError("faults are a list of rules")
     return [_rule(rule) for rule in rules]

@@ -96,9 +96,9 @@ class Refuse(Fault):
 KNOWN: dict[str, type[Fault]] = {kind.name: kind for kind in (Latency, Reset, Truncate, BlackHole, HalfOpen, Refuse)}
 
 
-def read_faults(document: object) -> tuple[Fault, ...]:
+def read_faults(content: object) -> tuple[Fault, ...]:
     """Faults from parsed JSON: a list of objects, or one object. Raises `FaultError`."""
-    rules = [document] if isinstance(document, Mapping) else document
+    rules = [content] if isinstance(content, Mapping) else content
     if not isinstance(rules, list):
         raise FaultError("faults are a list of objects")
     return tuple(_read(rule) for rule in rules)

@@ -6,15 +6,12 @@ import time
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ops import console
 from ops.connect import LAPTOP_KEY, caller_named, fetch_json
 from ops.errors import CommandError
 from ops.target import Target
-
-if TYPE_CHECKING:
-    from azure.servicebus.aio import ServiceBusClient
 
 Answer = dict[str, Any]
 
@@ -79,38 +76,33 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
     from azure.servicebus.exceptions import ServiceBusError
 
     from ops.connect import service_bus
-    from ops.upstream import NoReply
+    from ops.upstream import NoReply, Upstream
 
     caller = caller_named(target, question.caller)
     if caller.queue is None:
         raise CommandError(f"{caller.name} has no queue of its own; ask with --http")
+
+    def unexpected(answer: Answer) -> None:
+        console.err(f"the session has another answer: {answer.get('outcome')}, request {answer.get('request_id')}")
+
+    replies, session = caller.reply_queues[0], question.session
     try:
-        async with service_bus(target) as bus:
-            return await _as_an_app(bus, caller, question)
+        async with (
+            service_bus(target) as bus,
+            Upstream(bus, queue=caller.queue, replies=replies, session=session, unexpected=unexpected) as app,
+        ):
+            began = time.perf_counter()
+            answer = await app.ask(
+                question.text,
+                use_case=question.use_case,
+                message_id=question.message_id,
+                within=question.timeout,
+                cache=question.cache,
+            )
+            return answer, time.perf_counter() - began
     except NoReply as silence:
         raise CommandError(
             f"{silence}; run `ragbus queues` to see where it waits, `ragbus doctor` to see why"
         ) from silence
     except ServiceBusError as away:
         raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away
-
-
-async def _as_an_app(bus: "ServiceBusClient", caller: Any, question: Question) -> tuple[Answer, float]:
-    from ops.upstream import Upstream
-
-    def unexpected(answer: Answer) -> None:
-        console.err(f"the session has another answer: {answer.get('outcome')}, request {answer.get('request_id')}")
-
-    app = Upstream(
-        bus, queue=caller.queue, replies=caller.reply_queues[0], session=question.session, unexpected=unexpected
-    )
-    async with app:
-        began = time.perf_counter()
-        answer = await app.ask(
-            question.text,
-            use_case=question.use_case,
-            message_id=question.message_id,
-            within=question.timeout,
-            cache=question.cache,
-        )
-        return answer, time.perf_counter() - began

@@ -75,7 +75,14 @@ class Demo:
     async def play(self) -> bool:
         """Run all steps, in order."""
         self._title("Start: nine processes on this machine")
-        loading = asyncio.create_task(asyncio.to_thread(_load))
+
+        def load() -> None:
+            """Import slow modules while the processes start."""
+            import azure.servicebus.aio  # noqa: F401
+
+            import ops.registry  # noqa: F401
+
+        loading = asyncio.create_task(asyncio.to_thread(load))
         async with self._stack as stack:
             await loading
             console.out().print(f"  ready after [bold]{self._elapsed():.1f} s[/bold]")
@@ -139,23 +146,23 @@ class Demo:
         for question in self._questions:
             if question.edit is None:
                 continue
-            self._title(f"Edit {question.edit.document}: cached answers that used it are evicted")
             await self._edit(question.edit)
             answer = await self._put(app, question.text)
             self._check(demo_script.faults(question, answer, cache="!hit", expect=question.edit.expect_after))
 
     async def _edit(self, edit: demo_script.Edit) -> None:
-        file = self._stack.lake / edit.document
-        before = (await self._live({edit.document}))[edit.document].version
+        self._title(f"Edit {edit.path}: cached answers that used it are evicted")
+        file = self._stack.lake / edit.path
+        before = (await self._live({edit.path}))[edit.path].version
         console.out().print(f"  - {edit.replace}\n  + {edit.by}", markup=False)
         try:
             file.write_text(demo_script.edited(file.read_text("utf-8"), edit), "utf-8")
         except ValueError as changed:
             raise Stuck(f"{changed}; run the demonstration without --keep-lake") from changed
         began = time.monotonic()
-        while (now := (await self._live({edit.document})).get(edit.document)) is None or now.version <= before:
+        while (now := (await self._live({edit.path})).get(edit.path)) is None or now.version <= before:
             if time.monotonic() - began > REINDEX_WITHIN:
-                raise Stuck(f"{edit.document} was edited, but not indexed again within {REINDEX_WITHIN:.0f} s")
+                raise Stuck(f"{edit.path} was edited, but not indexed again within {REINDEX_WITHIN:.0f} s")
             await asyncio.sleep(_LOOK)
         console.out().print(f"  version {now.version} is current after {time.monotonic() - began:.2f} s")
 
@@ -216,10 +223,3 @@ async def _progress(total: int) -> "AsyncIterator[Show]":
     with Progress(*columns, console=console.out(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _load() -> None:
-    """Import slow modules while the processes start."""
-    import azure.servicebus.aio  # noqa: F401
-
-    import ops.registry  # noqa: F401

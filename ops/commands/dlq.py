@@ -78,23 +78,23 @@ def list_dead(
 
 def show(target: Target, place: Place, sequence: int) -> None:
     """Print one message in full; raises `CommandError`."""
-    message = asyncio.run(_at(target, place, sequence))
+
+    async def find() -> Received:
+        async with bus(target) as connected:
+            page = await connected.peek(place.queue, dead=place.dead, after=sequence - 1, limit=1)
+        if not page or page[0].sequence_number != sequence:
+            raise CommandError(
+                f"{place} has no message with sequence number {sequence}; list them with `ragbus dlq ls --json`"
+            )
+        return page[0]
+
+    message = asyncio.run(find())
     for name, value in _facts(message).items():
         if value not in (None, "", {}):
             console.out().print(f"{name:<24} {console.harmless(str(value))}", markup=False)
     for name, value in message.properties.items():
         console.out().print(f"  {console.harmless(f'{name} = {value!r}')}", markup=False)
     console.out().print("\n" + console.harmless(message_filter.pretty(message)), markup=False)
-
-
-async def _at(target: Target, place: Place, sequence: int) -> Received:
-    async with bus(target) as connected:
-        page = await connected.peek(place.queue, dead=place.dead, after=sequence - 1, limit=1)
-    if not page or page[0].sequence_number != sequence:
-        raise CommandError(
-            f"{place} has no message with sequence number {sequence}; list them with `ragbus dlq ls --json`"
-        )
-    return page[0]
 
 
 def mention_others(target: Target) -> None:

@@ -1,4 +1,4 @@
-"""`python -m ops.reference` writes the generated files; `--check` only says which are not current, with status 1."""
+"""`python -m ops.reference` writes the generated files; `--check` only lists those that are not current."""
 
 import argparse
 import json
@@ -18,29 +18,38 @@ OWNED = (schemas.FOLDER, f"{examples.COMPOSE}/use_cases", examples.KUBERNETES)
 
 
 def generate(root: Path) -> Files:
-    """Every generated file of the project in `root`."""
+    """Every generated file of the project in `root`; raises `ValueError` or `SettingsError` for a wrong source."""
     callers = Callers.read(root / examples.CALLERS)
     installed = examples.queues_of(callers)
-    texts = _example_texts(root)
+    use_cases = (str(path.relative_to(root)) for path in sorted((root / examples.USE_CASES).glob("*.yaml")))
+    sources = (examples.CALLERS, examples.MODELS, examples.SOURCES, *use_cases)
+    texts = {path: (root / path).read_text("utf-8") for path in sources}
+    # An example body by kind; storage events by kind and file name.
+    bodies: dict[str, Any] = {path.stem: _json(path) for path in sorted((root / GOLDEN).glob("*.json"))}
+    for path in sorted((root / GOLDEN / "storage").glob("*-blob-created.json")):
+        bodies[f"{asyncapi.STORAGE_EVENT}: {path.stem}"] = _json(path)
+    adrs = (path for path in (root / decisions.FOLDER).glob("*.md") if path.name != "README.md")
     version = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     return {
         **schemas.files(),
-        **asyncapi.files(installed, examples.doors_of(callers), _goldens(root), version),
+        **asyncapi.files(installed, examples.reply_queues_of(callers), bodies, version),
         **queues.files(installed),
         **outcomes.files(),
         **states.files((root / states.PAGE).read_text("utf-8")),
         **settings.files(settings.classes(), texts[examples.MODELS]),
         **emulator.files(examples.queues_of(examples.only_first(callers))),
         **examples.files(callers, texts),
-        **decisions.files(_decisions(root)),
+        **decisions.files({path.name: path.read_text("utf-8") for path in adrs}),
     }
 
 
 def not_current(root: Path, wanted: Files) -> list[str]:
     """The paths whose file is missing, differs, or is no longer generated."""
-    differing = [path for path, text in wanted.items() if _read(root / path) != text]
-    left_over = [path for path in _owned(root) if path not in wanted]
-    return sorted(differing + left_over)
+    here = {path: root / path for path in wanted}
+    differing = [path for path, file in here.items() if not file.is_file() or file.read_text("utf-8") != wanted[path]]
+    owned = (file for folder in OWNED for file in (root / folder).rglob("*") if file.is_file())
+    left_over = {str(file.relative_to(root)) for file in owned} - wanted.keys()
+    return sorted([*differing, *left_over])
 
 
 def write(root: Path, wanted: Files) -> list[str]:
@@ -55,34 +64,12 @@ def write(root: Path, wanted: Files) -> list[str]:
     return changed
 
 
-def _example_texts(root: Path) -> dict[str, str]:
-    use_cases = sorted((root / examples.USE_CASES).glob("*.yaml"))
-    paths = [examples.CALLERS, examples.MODELS, examples.SOURCES, *(str(path.relative_to(root)) for path in use_cases)]
-    return {path: (root / path).read_text("utf-8") for path in paths}
-
-
-def _decisions(root: Path) -> dict[str, str]:
-    pages = (path for path in (root / decisions.FOLDER).glob("*.md") if path.name != "README.md")
-    return {path.name: path.read_text("utf-8") for path in pages}
-
-
-def _goldens(root: Path) -> dict[str, Any]:
-    """A body by kind; storage events by kind and file name."""
-    bodies = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((root / GOLDEN).glob("*.json"))}
-    events = sorted((root / GOLDEN / "storage").glob("*-blob-created.json"))
-    return bodies | {f"{asyncapi.STORAGE_EVENT}: {path.stem}": json.loads(path.read_text("utf-8")) for path in events}
-
-
-def _owned(root: Path) -> list[str]:
-    return [str(path.relative_to(root)) for folder in OWNED for path in (root / folder).rglob("*") if path.is_file()]
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text("utf-8") if path.is_file() else None
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: all is current (now)."""
+    """0: every file is current, after writing or before; 1: with `--check`, some are not."""
     parser = argparse.ArgumentParser("python -m ops.reference", description="Write what is generated from the code.")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a file is not current")
     if parser.parse_args(argv).check:

@@ -75,7 +75,7 @@ def _servers() -> dict[str, Any]:
             "host": "127.0.0.1:5672",
             "protocol": "amqp",
             "protocolVersion": "1.0",
-            "description": "the embedded broker, or Microsoft's emulator: UseDevelopmentEmulator=true",
+            "description": "servicebus-local, or Microsoft's emulator: UseDevelopmentEmulator=true",
         },
     }
 
@@ -138,13 +138,11 @@ def _message(kind: str, examples: Mapping[str, Any]) -> dict[str, Any]:
         **({"headers": _headers(contract)} if contract else {}),
         **({"correlationId": {"location": "$message.header#/correlation_id"}} if contract else {}),
         "payload": {"$ref": f"#/components/schemas/{schema}"},
-        "examples": [{"name": _key(name), "payload": body} for name, body in examples.items() if _is(name, kind)],
+        # An example is named `ask.v1` or `storage event: …`.
+        "examples": [
+            {"name": _key(name), "payload": body} for name, body in examples.items() if name.split(":")[0] == kind
+        ],
     }
-
-
-def _is(example: str, kind: str) -> bool:
-    """Whether an example, named `ask.v1` or `storage event: …`, is one of `kind`."""
-    return example.split(":")[0] == kind
 
 
 def _headers(contract: type[Message]) -> dict[str, Any]:
@@ -173,15 +171,10 @@ def _schemas() -> dict[str, Any]:
         [(message, "validation") for message in MESSAGES], ref_template="#/components/schemas/{model}"
     )
     schemas: dict[str, Any] = dict(sorted(found["$defs"].items()))
-    return schemas | {"StorageEvent": _storage_event()}
-
-
-def _storage_event() -> dict[str, Any]:
-    """Event Grid's own schema or CloudEvents 1.0: `specversion` tells them apart. One event per message."""
     text = {"type": "string"}
     event_grid = ("id", "subject", "eventType", "eventTime", "data")
     cloud_event = ("specversion", "id", "source", "type", "time", "subject", "data")
-    return {
+    schemas["StorageEvent"] = {
         "description": "one storage event, in Event Grid's schema or as a CloudEvent; specversion tells them apart",
         "oneOf": [
             {
@@ -192,3 +185,4 @@ def _storage_event() -> dict[str, Any]:
             for names in (event_grid, cloud_event)
         ],
     }
+    return schemas

@@ -45,34 +45,31 @@ def queues_of(callers: Callers) -> tuple[Queue, ...]:
     return topology(callers.ingresses(), callers.reply_queues())
 
 
-def doors_of(callers: Callers) -> dict[str, str]:
-    """The first reply queue by ingress queue."""
+def reply_queues_of(callers: Callers) -> dict[str, str]:
+    """The first reply queue, by ingress queue."""
     return {caller.queue: caller.reply_queues[0] for caller in callers.callers if caller.queue}
 
 
 def files(callers: Callers, texts: Mapping[str, str]) -> Files:
     """The configuration of compose and of Kubernetes; `texts`: the example's files."""
-    shortened = {path: _shortened(text) for path, text in texts.items() if path.startswith(USE_CASES)}
-    alone = {CALLERS: _callers(only_first(callers))}
-    keyless = {CALLERS: _callers(without_keys(callers)), MODELS: _by_identity(texts[MODELS])}
-    return _copies(COMPOSE, alone | shortened, FOR_EMULATOR) | _copies(KUBERNETES, {**texts, **keyless}, FOR_CLUSTER)
-
-
-def _shortened(use_case: str) -> str:
-    """The use case with a longest deadline that the emulator's duplicate window holds."""
+    # The emulator's duplicate window must hold the longest deadline of each use case.
     most = longest_deadline(shortest_window(map(within_emulator, topology((), ()))))
     longest = min(COMPOSE_DEADLINE, most).total_seconds()
-    return re.sub(r"(\blongest: *)([\d.]+)", lambda found: f"{found[1]}{min(float(found[2]), longest):g}", use_case)
 
+    def shortened(use_case: str) -> str:
+        return re.sub(r"(\blongest: *)([\d.]+)", lambda found: f"{found[1]}{min(float(found[2]), longest):g}", use_case)
 
-def _by_identity(models: str) -> str:
-    """The models file without keys; an endpoint that is not set stops a worker instead of being this machine."""
-    return _LAPTOP_COMMENT.sub(_BY_IDENTITY, _LAPTOP_MODEL.sub("", models))
+    use_cases = {path: shortened(text) for path, text in texts.items() if path.startswith(USE_CASES)}
+    compose = {CALLERS: _callers(only_first(callers)), **use_cases}
+    # Without keys; and without defaults, so that an endpoint that is not set stops a worker.
+    models = _LAPTOP_COMMENT.sub(_BY_IDENTITY, _LAPTOP_MODEL.sub("", texts[MODELS]))
+    kubernetes = {**texts, CALLERS: _callers(without_keys(callers)), MODELS: models}
+    return _copies(COMPOSE, compose, FOR_EMULATOR) | _copies(KUBERNETES, kubernetes, FOR_CLUSTER)
 
 
 def _callers(callers: Callers) -> str:
-    document: dict[str, Any] = callers.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(document, sort_keys=False, width=110)
+    content: dict[str, Any] = callers.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, width=110)
 
 
 def _copies(folder: str, texts: Mapping[str, str], how: str) -> Files:

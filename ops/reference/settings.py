@@ -31,7 +31,7 @@ OF_THE_COMMAND: Mapping[str, tuple[str, str]] = {
 
 
 def settings_class(worker: str) -> type[Settings]:
-    """The one settings class that `services/<worker>/settings.py` defines."""
+    """The one settings class that `services/<worker>/settings.py` defines; raises `ValueError` unless it is one."""
     module = importlib.import_module(f"services.{worker}.settings")
     own = [each for _, each in inspect.getmembers(module, inspect.isclass) if each.__module__ == module.__name__]
     found = [each for each in own if issubclass(each, Settings)]
@@ -53,7 +53,18 @@ def models_variables(models_yaml: str) -> dict[str, str]:
 def files(classes: Mapping[str, type[Settings]], models_yaml: str) -> Files:
     """The page."""
     common = variables(WorkerSettings)
-    sections = [_section(worker, _own(settings, common), settings) for worker, settings in classes.items()]
+    sections = []
+    for worker, settings in classes.items():
+        # Those that only this worker has, or with another default or meaning.
+        own = [
+            (name, field)
+            for name, field in variables(settings).items()
+            if (other := common.get(name)) is None
+            or (field.default, field.description) != (other.default, other.description)
+        ]
+        also = ", and those of every worker" if issubclass(settings, WorkerSettings) else " (it uses no others)"
+        head = f"## {worker.capitalize()}\n\n`python -m services.{worker}`{also}.\n\n"
+        sections.append(head + (_table(own) if own else ""))
     return {
         PAGE: markdown(
             "Settings",
@@ -69,22 +80,6 @@ def files(classes: Mapping[str, type[Settings]], models_yaml: str) -> Files:
             + table(("variable", "default", "meaning"), [(f"`{n}`", *said) for n, said in OF_THE_COMMAND.items()]),
         )
     }
-
-
-def _own(settings: type[Settings], common: Mapping[str, FieldInfo]) -> dict[str, FieldInfo]:
-    """The settings that only this worker has, or with another default or meaning."""
-    return {name: field for name, field in variables(settings).items() if not _same(field, common.get(name))}
-
-
-def _same(field: FieldInfo, other: FieldInfo | None) -> bool:
-    return other is not None and (field.default, field.description) == (other.default, other.description)
-
-
-def _section(worker: str, own: Mapping[str, FieldInfo], settings: type[Settings]) -> str:
-    also = ", and those of every worker" if issubclass(settings, WorkerSettings) else " (it uses no others)"
-    return f"## {worker.capitalize()}\n\n`python -m services.{worker}`{also}.\n\n" + (
-        _table(own.items()) if own else ""
-    )
 
 
 def _table(rows: Iterable[tuple[str, FieldInfo]]) -> str:

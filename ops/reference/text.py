@@ -22,7 +22,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def spoken(duration: timedelta) -> str:
-    """The same for people: 60 s, 10 min, 14 days."""
+    """A duration for people: 60 s, 10 min, 14 days."""
     seconds = int(duration.total_seconds())
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size and seconds % size == 0:

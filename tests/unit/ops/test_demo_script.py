@@ -26,13 +26,13 @@ def test_the_demonstration_has_what_it_needs() -> None:
     assert any(not question.answerable for question in questions)
     assert questions[0].answerable
     for question in questions:
-        assert all((HANDBOOK / "handbook" / document).is_file() for document in question.documents)
+        assert all((HANDBOOK / "handbook" / path).is_file() for path in question.paths)
 
 
 def test_every_edit_changes_its_document() -> None:
     for question in read(HANDBOOK / "questions.yaml"):
         if question.edit:
-            text = (HANDBOOK / "handbook" / question.edit.document).read_text("utf-8")
+            text = (HANDBOOK / "handbook" / question.edit.path).read_text("utf-8")
             assert all(word in edited(text, question.edit) for word in question.edit.expect_after)
 
 
