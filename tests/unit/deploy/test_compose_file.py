@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from servicebus_local.__main__ import DEFAULT_ADMIN_PORT, DEFAULT_PORT
 
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
@@ -66,8 +67,8 @@ def test_a_stand_in_is_started_by_a_command_that_there_is(service: str) -> None:
 def test_workers_find_the_stand_ins_where_they_listen() -> None:
     assert "Endpoint=sb://servicebus;" in environment("gateway", SERVICES)["RAGBUS_SERVICEBUS_CONNECTION_STRING"]
     assert environment("retriever", SERVICES)["RAGBUS_QDRANT_URL"] == "http://vectors:6333"
-    for service in ("llm", "vectors", "servicebus"):
-        assert "0.0.0.0" in SERVICES[service]["command"]
+    for service in ("llm", "vectors", "servicebus", "redis"):
+        assert "0.0.0.0" in [*SERVICES[service].get("entrypoint", ()), *SERVICES[service].get("command", ())]
     assert "RAGBUS_LAKE_FOLDER" not in environment("indexer", SERVICES)
     (mounted,) = SERVICES["lake"]["volumes"]
     assert [volume.split(":")[0] for volume in SERVICES["indexer"]["volumes"]].count(mounted.split(":")[0]) == 1
@@ -141,6 +142,20 @@ def test_every_port_is_for_this_machine_only() -> None:
             assert port.startswith("127.0.0.1:"), f"{service}: {port}"
 
 
+def test_a_published_port_is_one_that_its_service_listens_on() -> None:
+    """Of ours: the port in its command, or the default of a command that names none."""
+    defaults = {
+        "gateway": {str(default("gateway", "RAGBUS_HTTP_PORT")), image_environment()["RAGBUS_HEALTH_PORT"]},
+        "servicebus": {str(DEFAULT_PORT), str(DEFAULT_ADMIN_PORT)},
+        "redis": {"6379"},
+    }
+    for service, spec in SERVICES.items():
+        words = spec.get("command", [])
+        named = {words[place + 1] for place, word in enumerate(words) if word == "--port"}
+        for port in spec.get("ports", []):
+            assert port.rpartition(":")[2] in (named or defaults[service]), f"{service}: {port}"
+
+
 def test_what_is_mounted_is_there_and_read_only() -> None:
     named = set(compose_with_microsoft()["volumes"])
     for service, spec in WITH_MICROSOFT.items():
@@ -171,7 +186,7 @@ def test_a_worker_is_built_from_the_one_recipe(worker: str) -> None:
     assert SERVICES[worker]["build"]["args"] == {"SERVICE": worker}
 
 
-def test_whoever_is_waited_for_can_say_that_it_is_ready() -> None:
+def test_a_service_that_others_wait_for_has_a_health_check_or_ends() -> None:
     for service, spec in WITH_MICROSOFT.items():
         for other, how in spec.get("depends_on", {}).items():
             match how["condition"]:

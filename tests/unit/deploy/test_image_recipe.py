@@ -1,4 +1,4 @@
-"""The image recipe: what goes in, who runs it, how it hears of the end."""
+"""The image recipes: what goes in, which user runs it, how it is stopped."""
 
 import http.server
 import importlib.util
@@ -6,10 +6,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from types import ModuleType
 
 import pytest
 
+from tests.support import containers
+from tests.support.containers import variables
 from tests.support.manifests import DOCKERFILE, ROOT, WORKERS
 
 LINES = re.sub(r"\\\n\s*", "", DOCKERFILE.read_text("utf-8")).splitlines()
@@ -18,6 +21,10 @@ FINAL = LINES[max(number for number, line in enumerate(LINES) if line.startswith
 
 def instructions(name: str, lines: list[str] = LINES) -> list[str]:
     return [line.removeprefix(name).strip() for line in lines if line.startswith(f"{name} ")]
+
+
+def instructions_of(recipe: str, name: str) -> list[str]:
+    return containers.instructions(f"deploy/docker/{recipe}", name)
 
 
 def test_the_base_is_chosen_once() -> None:
@@ -43,18 +50,41 @@ def test_an_image_carries_one_service() -> None:
     }
 
 
+@pytest.mark.parametrize("recipe", ["Dockerfile", "local.Dockerfile"])
+def test_the_builder_gets_what_a_recipe_copies(recipe: str) -> None:
+    """`.dockerignore` leaves everything out but for what it names."""
+    named = [rule[1:] for rule in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if rule.startswith("!")]
+    sources = [each.split()[0] for each in instructions_of(recipe, "COPY") if not each.startswith("--from")]
+    assert sources
+    for source in (variables(each, {"SERVICE": worker}) for each in sources for worker in WORKERS):
+        assert (ROOT / source).exists(), source
+        assert any(source == name or source.startswith(f"{name}/") or fnmatch(source, name) for name in named), source
+
+
+def test_the_stand_ins_image_is_made_like_a_workers() -> None:
+    (install,) = [line for line in instructions_of("local.Dockerfile", "RUN") if " install " in line]
+    assert "--require-hashes" in install
+    assert "--only-binary :all:" in install
+    assert instructions_of("local.Dockerfile", "ARG") == instructions("ARG")[:1]
+    assert instructions_of("local.Dockerfile", "USER") == ["65532:65532"]
+    assert instructions_of("local.Dockerfile", "STOPSIGNAL") == ["SIGTERM"]
+    assert "PYTHONUNBUFFERED=1" in instructions_of("local.Dockerfile", "ENV")[0]
+
+
 @pytest.mark.parametrize("worker", WORKERS)
 def test_every_worker_has_what_the_recipe_copies(worker: str) -> None:
     assert (ROOT / "requirements" / f"{worker}.txt").is_file()
     assert (ROOT / "services" / worker / "__main__.py").is_file()
 
 
-def test_it_runs_as_nobody_and_hears_sigterm() -> None:
+def test_it_does_not_run_as_root_and_gets_sigterm() -> None:
     assert instructions("USER", FINAL) == ["65532:65532"]
     assert instructions("STOPSIGNAL", FINAL) == ["SIGTERM"]
     (entry,) = instructions("ENTRYPOINT", FINAL)
     *_, script = json.loads(entry)
-    assert script.startswith("exec python -m services."), "without exec the shell is process 1 and swallows SIGTERM"
+    assert script.startswith("exec python -m services."), (
+        "without exec the shell is process 1 and keeps SIGTERM from Python"
+    )
     assert "PYTHONUNBUFFERED=1" in " ".join(instructions("ENV", FINAL))
 
 
