@@ -1,4 +1,4 @@
-"""Callers of what expired in `dead` are told, once; on a real Redis."""
+"""Callers of messages that expired in `dead` are told, once; on a real Redis."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.gateway.expired_dead_letters import PAGE, ExpiredDeadLetterScan
 from shared.bus.port import ORIGIN, RUN, Received
+from shared.contracts.envelope import Envelope
 from shared.contracts.expired import ExpiredRequest
 from shared.contracts.outcome import Outcome, RequestOutcome
 from shared.contracts.retrieve import RetrievePassages
@@ -16,7 +18,7 @@ from shared.ledger.ledger import KEEP
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.metrics import make
 from shared.worker.outcome_guard import OutcomeGuard
-from shared.worker.publisher import Publisher
+from shared.worker.publisher import Publisher, Send
 from tests.support.builders import NOW, a_request
 from tests.support.gateway import Gateway, a_dead, an_ask
 from tests.support.memory_bus import MemoryBus
@@ -41,15 +43,18 @@ class Archive:
 
 class ArchiveFixture:
     def __init__(self, redis: FailFastRedis) -> None:
-        self.gateway, self.archive = Gateway(redis), Archive()
+        self.redis, self.gateway, self.archive = redis, Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
-        publisher = Publisher(self.bus, OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
-        self.sweep = ExpiredDeadLetterScan(
+        self.publisher = Publisher(self.bus, OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
+        self.scan = self.scan_that_sends_by(self.publisher.send)
+
+    def scan_that_sends_by(self, send: Send) -> ExpiredDeadLetterScan:
+        return ExpiredDeadLetterScan(
             bus=self.archive,
             dead_letters=self.gateway.dead,
             ledger=self.gateway.ledger,
-            redis=redis,
-            send=publisher.send,
+            redis=self.redis,
+            send=send,
             clock=lambda: NOW,
         )
 
@@ -62,27 +67,27 @@ def setup(redis: FailFastRedis) -> ArchiveFixture:
     return ArchiveFixture(redis)
 
 
-async def test_what_expired_there_is_told(setup: ArchiveFixture) -> None:
+async def test_the_caller_of_a_message_that_expired_in_dead_is_told(setup: ArchiveFixture) -> None:
     setup.archive.put("m1")
-    assert await setup.sweep.once() == 1
+    assert await setup.scan.once() == 1
     assert await setup.told() == [Outcome.EXPIRED]
 
 
-async def test_what_is_kept_of_an_expired_request_is_not_told_again(setup: ArchiveFixture) -> None:
+async def test_an_archived_ask_is_not_told_again(setup: ArchiveFixture) -> None:
     kept = ExpiredRequest(request=a_request(), died_on="generate", reason="TTLExpiredException")
     setup.archive.put("r1/expired", body=kept.encode(), subject="expired.v1", dead_letter_source=None)
-    assert await setup.sweep.once() == 0
+    assert await setup.scan.once() == 0
     assert await setup.told() == []
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(setup: ArchiveFixture, known: bool) -> None:
+async def test_the_scan_skips_admitted_work_that_redis_has_lost(setup: ArchiveFixture, known: bool) -> None:
     request = a_request(recorded=True)
     if known:
         await setup.gateway.ledger.accept(request)
     body = RetrievePassages(request=request).encode()
     setup.archive.put("r1/retrieve", body=body, subject="retrieve.v1", dead_letter_source="retrieve")
-    assert await setup.sweep.once() == int(known)
+    assert await setup.scan.once() == int(known)
 
 
 @pytest.mark.parametrize(
@@ -90,43 +95,61 @@ async def test_admitted_work_that_redis_has_lost_was_told_by_its_sentinel(setup:
     [{"enqueued_sequence_number": 1}, {"properties": {RUN: "p1", ORIGIN: "m1"}}],
     ids=["the same ask", "an operator's replay"],
 )
-async def test_what_was_told_before_is_not_told_again(setup: ArchiveFixture, again: dict[str, Any]) -> None:
+async def test_a_caller_is_not_told_again_by_a_copy_of_its_ask(setup: ArchiveFixture, again: dict[str, Any]) -> None:
     setup.archive.put("m1")
-    await setup.sweep.once()
+    await setup.scan.once()
     setup.bus._queue("answers").seen.clear()  # even if the broker forgot
     setup.archive.put("m1", **again)
-    assert await setup.sweep.once() == 0
+    assert await setup.scan.once() == 0
     assert len(await setup.told()) == 1
 
 
-async def test_what_died_of_something_else_was_told_by_the_worker(setup: ArchiveFixture) -> None:
+async def test_the_scan_skips_dead_letters_that_did_not_expire(setup: ArchiveFixture) -> None:
     setup.archive.put("m1", reason="SchemaInvalid")
-    assert await setup.sweep.once() == 0
+    assert await setup.scan.once() == 0
 
 
-async def test_what_is_so_old_that_its_outcome_is_forgotten_is_left_alone(setup: ArchiveFixture) -> None:
+async def test_the_scan_skips_messages_older_than_the_ledgers_memory(setup: ArchiveFixture) -> None:
     setup.archive.put("m1", enqueued_at=NOW - KEEP - timedelta(seconds=1))
-    assert await setup.sweep.once() == 0
+    assert await setup.scan.once() == 0
 
 
-async def test_a_large_archive_is_looked_through_once(setup: ArchiveFixture) -> None:
+async def test_a_large_archive_is_scanned_once(setup: ArchiveFixture) -> None:
     for number in range(2 * PAGE + 3):
         setup.archive.put(f"m{number}")
-    assert await setup.sweep.once() == 2 * PAGE + 3
+    assert await setup.scan.once() == 2 * PAGE + 3
     looked = setup.archive.peeks
-    assert await setup.sweep.once() == 0
+    assert await setup.scan.once() == 0
     assert setup.archive.peeks == looked + 1
 
 
-async def test_one_that_cannot_be_told_does_not_hide_the_others(setup: ArchiveFixture) -> None:
-    setup.archive.put("m1", dead_letter_source="nobody's")
+async def test_a_message_of_an_unknown_caller_does_not_stop_the_scan(setup: ArchiveFixture) -> None:
+    setup.archive.put("m1", dead_letter_source="ask-elsewhere")
     setup.archive.put("m2")
-    assert await setup.sweep.once() == 1
+    assert await setup.scan.once() == 1
 
 
-async def test_while_redis_is_away_nobody_is_told_twice_for_it(setup: ArchiveFixture) -> None:
-    away = ArchiveFixture(FailFastRedis("redis://127.0.0.1:1/0"))
-    away.archive.put("m1")
+async def test_a_bug_with_one_message_does_not_stop_the_scan(setup: ArchiveFixture) -> None:
+    bugs = iter([ZeroDivisionError("a bug")])
+
+    async def send(envelope: Envelope) -> None:
+        for bug in bugs:
+            raise bug
+        await setup.publisher.send(envelope)
+
+    scan = setup.scan_that_sends_by(send)
+    setup.archive.put("m1")
+    setup.archive.put("m2")
+    with capture_logs() as logged:
+        assert await scan.once() == 1
+        assert await scan.once() == 0
+    assert [each["event"] for each in logged].count("dead.outcome_not_sent") == 1
+    assert await setup.told() == [Outcome.EXPIRED]
+
+
+async def test_without_redis_no_caller_is_told() -> None:
+    setup = ArchiveFixture(FailFastRedis("redis://127.0.0.1:1/0"))
+    setup.archive.put("m1")
     with pytest.raises(RedisUnavailable):
-        await away.sweep.once()
-    assert await away.told() == []
+        await setup.scan.once()
+    assert await setup.told() == []

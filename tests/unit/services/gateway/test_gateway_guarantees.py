@@ -13,6 +13,7 @@ from shared.bus.port import ENQUEUED_AT
 from shared.contracts.ids import request_id
 from shared.contracts.queues import LOCK
 from shared.errors import SettingsError, TryLater
+from shared.ledger.states import LedgerState
 from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 from shared.worker.ports import Ports
@@ -57,16 +58,18 @@ async def test_a_body_cannot_say_whose_request_it_is(redis: FailFastRedis) -> No
     assert all(sent.message_id.startswith(f"{identity}/") for sent in envelopes)
 
 
-async def test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing(redis: FailFastRedis) -> None:
+async def test_an_ask_that_was_not_enqueued_is_not_accepted_and_costs_nothing(redis: FailFastRedis) -> None:
     gateway = Gateway(redis)
     web = Web(gateway)
-    web.away = True
+    web.broker_is_down = True
     headers = {"Authorization": "Bearer welcome-app", "Idempotency-Key": "k1"}
     for _ in range(3):  # 8,000 tokens would pay for two
         reply = await web.client.post("/v1/onboarding/ask", json={"question": "How?"}, headers=headers)
         assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
         assert int(reply.headers["Retry-After"]) >= 1
-    assert await gateway.ledger.find(request_id("tessolund", "welcome-app", "k1")) is None
+    entry = await gateway.ledger.find(request_id("tessolund", "welcome-app", "http/k1", "http"))
+    assert entry is not None
+    assert (entry.state, entry.request) == (LedgerState.BOUND, None)
     assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
     await web.client.aclose()
 
@@ -78,7 +81,7 @@ async def test_a_retry_of_an_ask_has_no_more_time_than_the_ask_had(redis: FailFa
     assert work.answer_by == first + timedelta(seconds=60)
 
 
-async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_is_over() -> None:
+async def test_a_repeat_checks_for_the_outcome_every_few_seconds_until_its_deadline() -> None:
     """An ask without a time to live has no deadline that its worker knows; the gateway ends it."""
     redis = FailFastRedis("redis://127.0.0.1:1/0")
     settings = GatewaySettings.model_validate(SETTINGS)
@@ -96,6 +99,6 @@ async def test_a_repeat_looks_for_the_outcome_every_few_seconds_until_its_time_i
     assert waited > timedelta(seconds=longest)
 
 
-async def test_an_ask_is_not_tried_for_longer_than_it_lives(redis: FailFastRedis) -> None:
+async def test_the_time_to_live_of_an_ask_limits_its_retries(redis: FailFastRedis) -> None:
     identity = Gateway(redis).ask_consumer.identify(an_ask(time_to_live=timedelta(seconds=30)))
     assert identity.deadline == NOW + timedelta(seconds=30)
