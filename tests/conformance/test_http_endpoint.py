@@ -199,7 +199,7 @@ async def test_the_key_is_checked_before_the_body_is_read(server: Server) -> Non
     assert [(await stranger.reply()).status for stranger in strangers] == [401] * 5
 
 
-async def test_a_stranger_that_sends_its_whole_body_first_reads_the_401(server: Server) -> None:
+async def test_a_peer_without_a_key_that_sends_its_whole_body_first_reads_the_401(server: Server) -> None:
     peer = await server.peer(post(b"x" * 120_000, headers=b""))
     assert (await peer.reply()).status == 401
 
@@ -214,7 +214,7 @@ async def test_a_connection_is_kept_for_the_next_request_and_asks_for_its_key_ag
     assert await peer.rest() == b""
 
 
-async def test_a_key_may_come_in_either_header_and_two_keys_are_none(server: Server) -> None:
+async def test_a_key_may_come_in_either_header_and_ambiguous_keys_are_refused(server: Server) -> None:
     for headers, status in {
         KEY: 404,
         b"x-api-key: welcome-app\r\n": 404,
@@ -281,7 +281,7 @@ AMBIGUOUS = {
 }
 
 
-async def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_read(server: Server) -> None:
+async def test_an_ambiguous_request_is_refused_and_nothing_after_it_is_read(server: Server) -> None:
     for name, request in AMBIGUOUS.items():
         peer = await server.peer(request + post() + GET)
         reply = await peer.reply()
@@ -290,7 +290,7 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_i
     assert server.sent == []
 
 
-async def test_an_error_waits_for_the_answers_before_it(server: Server) -> None:
+async def test_an_error_waits_for_the_responses_before_it(server: Server) -> None:
     peer = await server.peer(post() + GET + AMBIGUOUS["a folded header"] + post())
     assert [(await peer.reply()).status for _ in range(3)] == [202, 404, 400]
     assert await peer.rest() == b""
@@ -330,7 +330,7 @@ async def test_an_offer_to_upgrade_is_ignored(server: Server) -> None:
     assert (await stranger.reply()).status == 401
 
 
-async def test_a_client_that_waits_for_100_is_told_to_go_on_once_its_key_is_known(server: Server) -> None:
+async def test_a_client_that_waits_for_100_gets_it_after_its_key_is_checked(server: Server) -> None:
     peer = await server.peer(post(b"", headers=KEY + b"Expect: 100-continue\r\n", length=len(ASK)))
     assert (await asyncio.wait_for(peer._reader.readuntil(b"\r\n\r\n"), PATIENCE)).startswith(b"HTTP/1.1 100")
     await peer.send(ASK)
@@ -342,7 +342,7 @@ async def test_a_client_that_waits_for_100_is_told_to_go_on_once_its_key_is_know
 # -- how much, how long
 
 
-async def test_headers_and_target_have_a_size(server: Server) -> None:
+async def test_headers_and_target_have_a_maximum_size(server: Server) -> None:
     start = b"GET / HTTP/1.1\r\n" + HOST
     for beginning in (start, start + KEY):
         for fields in (
@@ -364,7 +364,7 @@ async def test_a_large_body_behind_a_request_is_not_taken_for_headers(server: Se
     assert (await peer.reply()).status == 404
 
 
-async def test_a_body_has_a_size_and_an_ordinary_client_reads_so(server: Server) -> None:
+async def test_a_body_has_a_maximum_size_and_an_ordinary_client_reads_the_error(server: Server) -> None:
     async def chunks(number: int) -> AsyncIterator[bytes]:
         for _ in range(number):
             yield b"x" * 65_536
@@ -376,7 +376,7 @@ async def test_a_body_has_a_size_and_an_ordinary_client_reads_so(server: Server)
             assert (reply.status_code, reply.json()["code"]) == (413, "PayloadTooLarge")
 
 
-async def test_a_body_in_tiny_chunks_has_a_size_as_well(server: Server) -> None:
+async def test_a_body_in_tiny_chunks_has_a_maximum_size_as_well(server: Server) -> None:
     peer = await server.peer(CHUNKED + b"1;" + b"e" * 2_000_000)
     assert (await peer.reply()).status == 413
 
@@ -397,7 +397,7 @@ async def test_headers_have_a_deadline(start: Start, half: bytes) -> None:
 
 
 @pytest.mark.parametrize("silence", [b"", b"\r\n"])
-async def test_a_connection_on_which_nothing_is_asked_ends(start: Start, silence: bytes) -> None:
+async def test_a_connection_without_a_request_is_closed(start: Start, silence: bytes) -> None:
     async with start(header_seconds=0.1) as server:
         peer = await server.peer(silence)
         assert await peer.rest() == b""
@@ -435,7 +435,7 @@ async def test_a_connection_whose_body_was_not_needed_ends_when_idle(start: Star
         assert await peer.rest() == b""
 
 
-async def test_waiting_for_an_outcome_is_our_time_and_not_the_peers(start: Start) -> None:
+async def test_waiting_for_an_outcome_does_not_count_as_the_peers_time(start: Start) -> None:
     async with start(idle_seconds=0.05, header_seconds=1, body_seconds=0.05) as server:
         peer = await server.peer(post(path=b"/v1/onboarding/ask?wait=1.2") + GET[:20])
         assert (await peer.reply()).status == 202
@@ -446,7 +446,7 @@ async def test_waiting_for_an_outcome_is_our_time_and_not_the_peers(start: Start
 # -- how many
 
 
-async def test_strangers_beyond_the_limit_take_one_anothers_place_and_a_caller_gets_in(start: Start) -> None:
+async def test_connections_without_a_key_replace_one_another_and_a_caller_gets_in(start: Start) -> None:
     async with start(unauthenticated=5) as server:
         strangers = [await server.peer(b"GET / HTTP/1.1\r\n") for _ in range(20)]
         assert (await server.ask()).status_code == 202
@@ -512,7 +512,7 @@ async def test_wrong_keys_wait_and_a_valid_key_from_the_same_peer_does_not(start
         waiting.cancel()
 
 
-async def test_refusals_that_wait_are_bounded(start: Start) -> None:
+async def test_delayed_refusals_are_bounded(start: Start) -> None:
     async with start(Slowdown(free=0, interval=3600, longest=3600), unauthenticated=4) as server:
         assert (await (await server.peer(post(headers=b""))).reply()).status == 401
         held = [await server.peer(post(headers=b"")) for _ in range(12)]
@@ -521,7 +521,7 @@ async def test_refusals_that_wait_are_bounded(start: Start) -> None:
         assert (await server.ask()).status_code == 202
 
 
-async def test_what_a_refused_peer_sent_is_not_kept(start: Start) -> None:
+async def test_data_of_a_refused_peer_is_not_kept(start: Start) -> None:
     async with start(Slowdown(free=0, interval=3600, longest=3600)) as server:
         assert (await server.ask()).status_code == 202  # imports what it needs
         assert (await (await server.peer(post(headers=b""))).reply()).status == 401
@@ -580,7 +580,7 @@ async def test_json_is_read_without_a_content_type_and_with_a_byte_order_mark(se
         assert (await peer.reply()).status == 202
 
 
-async def test_a_body_that_the_queue_cannot_read_the_http_door_cannot_read_either(server: Server) -> None:
+async def test_http_refuses_every_body_that_the_queue_refuses(server: Server) -> None:
     for poison in (*NO_JSON, *NO_TEXT, *TOO_DEEP):
         assert isinstance(poison.body, bytes)
         if len(poison.body) > Limits.body:

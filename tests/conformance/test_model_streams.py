@@ -106,14 +106,14 @@ async def test_an_answer_is_read_whole_and_counted_by_the_provider(model: Model,
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 12])
-async def test_half_an_answer_is_no_answer(model: Model, after: int) -> None:
+async def test_half_an_answer_is_not_an_answer(model: Model, after: int) -> None:
     await model.fail(cut_stream_after=after)
     with pytest.raises(DependencyDown):
         await model.ask()
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_that_cannot_be_read_is_no_answer(model: Model, stream: bool) -> None:
+async def test_an_unreadable_answer_is_not_an_answer(model: Model, stream: bool) -> None:
     await model.fail(malformed=True)
     with pytest.raises(DependencyDown):
         await model.ask(stream=stream)
@@ -128,7 +128,7 @@ async def test_an_answer_that_cannot_be_read_is_no_answer(model: Model, stream: 
         ({"status": 400, "code": "content_filter"}, ModelRefused),
     ],
 )
-async def test_a_stream_that_does_not_begin_is_told_by_its_status(
+async def test_a_refused_stream_is_reported_by_its_status(
     model: Model, rule: dict[str, Any], means: type[Exception]
 ) -> None:
     await model.fail(**rule)
@@ -140,7 +140,7 @@ async def test_a_stream_that_does_not_begin_is_told_by_its_status(
 
 
 async def stopped(model: Model) -> dict[str, Any]:
-    """The last call, once the model has seen that nobody listens."""
+    """The last call, once the model has seen that its connection is closed."""
     async with asyncio.timeout(300):
         while not (call := await model.call())["stopped"]:
             await asyncio.sleep(0.01)
@@ -153,7 +153,7 @@ async def heard(model: Model, chunks: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(model: Model) -> None:
+async def test_a_cancelled_answer_is_stopped_and_its_tokens_are_counted(model: Model) -> None:
     await model.fail(chunk_latency=1)
 
     async def cancelled() -> None:
@@ -166,7 +166,7 @@ async def test_an_answer_that_nobody_wants_is_stopped_and_what_it_used_is_known(
     assert 0.5 * call["prompt_tokens"] < end.value.used < 2 * call["prompt_tokens"]
 
 
-async def test_a_call_that_has_not_begun_to_answer_is_stopped_too(model: Model) -> None:
+async def test_a_cancelled_call_without_any_answer_yet_is_stopped(model: Model) -> None:
     await model.fail(hang=True)
 
     async def cancelled() -> None:
@@ -186,7 +186,7 @@ async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
     assert end.value.used > 0
 
 
-async def test_a_watch_that_fails_is_a_bug_and_no_wish(model: Model) -> None:
+async def test_a_failed_watch_is_a_bug_and_not_a_cancellation(model: Model) -> None:
     async def cancelled() -> None:
         raise KeyError("bug")
 
@@ -217,7 +217,7 @@ async def told(
                 writer.write(block)
                 await writer.drain()
             if blocks is body:
-                await reader.read()  # it would go on, unless somebody hangs up
+                await reader.read()  # it would go on until the client closes the connection
         writer.close()
         hung_up.set()
 
@@ -279,7 +279,7 @@ async def test_a_server_that_does_not_count_has_its_tokens_estimated(monkeypatch
         "error after the end",
     ],
 )
-async def test_what_is_said_around_an_answer_makes_no_difference(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_text_around_the_events_makes_no_difference(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await told(body, monkeypatch)
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("one two", 9, 3)
 
@@ -299,7 +299,7 @@ async def test_what_is_said_around_an_answer_makes_no_difference(body: bytes, mo
         b'{"choices": [{"message": {"content": "not a stream"}, "finish_reason": "stop"}]}',
     ],
 )
-async def test_what_is_no_whole_answer_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_incomplete_answer_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DependencyDown):
         await told(body, monkeypatch)
 
@@ -316,7 +316,7 @@ async def test_halves_of_a_character_are_joined_or_left_out(
     assert (await told(events(*sent, CHUNK % ("", '"stop"'), USAGE), monkeypatch)).text == said
 
 
-async def test_a_separator_of_lines_that_is_none_here_does_not_tear_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_unicode_line_separator_does_not_split_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await told(events(CHUNK % ("one\u2028two\x85three", '"stop"'), USAGE), monkeypatch)
     assert reply.text == "one\u2028two\x85three"
 
@@ -334,8 +334,8 @@ async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.M
 # -- answers without an end
 
 
-def for_ever(block: bytes, first: bytes = b"") -> Iterator[bytes]:
-    """A server that goes on until nobody listens, or for 40 MB, which is far too long."""
+def endless(block: bytes, first: bytes = b"") -> Iterator[bytes]:
+    """A server that sends until the connection is closed, or 40 MB, which is far too much."""
     return itertools.chain([first], itertools.repeat(block * max(1, 65_536 // len(block)), 640))
 
 
@@ -346,22 +346,22 @@ WHOLE = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": 
 @pytest.mark.parametrize(
     ("body", "stream", "said"),
     [
-        (for_ever(events(CHUNK % (WORDS.decode(), "null"))), True, "words 漢"),
-        (for_ever(WORDS, b'data: {"choices": [{"delta": {"content": "one'), True, ""),
-        (for_ever(b" ", events(CHUNK % ("one", "null"))), True, "one"),
-        (for_ever(b"\n\n", events(CHUNK % ("one", "null"))), True, "one"),
-        (for_ever(events(CHUNK % ("", "null")), events(CHUNK % ("one", "null"))), True, "one"),
-        (for_ever(b": keep-alive\n\n", events(CHUNK % ("one", "null"))), True, "one"),
-        (for_ever(WORDS, WHOLE), False, "words 漢"),
-        (for_ever(b"\\n", WHOLE + b"one"), False, "one\n"),
-        (for_ever(b" ", WHOLE + b'one"'), False, "one"),
+        (endless(events(CHUNK % (WORDS.decode(), "null"))), True, "words 漢"),
+        (endless(WORDS, b'data: {"choices": [{"delta": {"content": "one'), True, ""),
+        (endless(b" ", events(CHUNK % ("one", "null"))), True, "one"),
+        (endless(b"\n\n", events(CHUNK % ("one", "null"))), True, "one"),
+        (endless(events(CHUNK % ("", "null")), events(CHUNK % ("one", "null"))), True, "one"),
+        (endless(b": keep-alive\n\n", events(CHUNK % ("one", "null"))), True, "one"),
+        (endless(WORDS, WHOLE), False, "words 漢"),
+        (endless(b"\\n", WHOLE + b"one"), False, "one\n"),
+        (endless(b" ", WHOLE + b'one"'), False, "one"),
     ],
     ids=[
         "chunks", "one chunk", "blanks", "empty lines", "empty chunks", "comments",
         "a body", "a body of escapes", "a body of blanks",
     ],
 )  # fmt: skip
-async def test_an_answer_without_an_end_is_cut_off_and_paid_no_longer(
+async def test_an_endless_answer_is_cut_off_and_no_longer_paid_for(
     body: Iterator[bytes], stream: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = await told(body, monkeypatch, stream=stream)  # returns when the server has been hung up on
@@ -385,8 +385,8 @@ async def test_a_model_that_ignores_its_limit_is_cut_off(model: Model, stream: b
         assert reply.completion_tokens == (await model.call())["completion_tokens"]
 
 
-async def test_what_comes_after_a_whole_answer_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    reply = await told(for_ever(b": bye\n\n", events(CHUNK % ("one", '"stop"'), USAGE, "[DONE]")), monkeypatch)
+async def test_data_after_a_complete_answer_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = await told(endless(b": bye\n\n", events(CHUNK % ("one", '"stop"'), USAGE, "[DONE]")), monkeypatch)
     assert (reply.text, reply.cut_off, reply.prompt_tokens) == ("one", False, 9)
 
 
@@ -404,19 +404,19 @@ async def test_what_comes_after_a_whole_answer_does_not_cut_it_off(monkeypatch: 
         b'{"choices": [{"message": {"content": "one"}, "finish_reason": null}]}',
     ],
 )
-async def test_what_is_no_completion_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_is_not_a_completion_is_tried_again(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DependencyDown):
         await told(body, monkeypatch, stream=False)
 
 
-async def test_an_error_of_pages_is_told_in_brief(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_error_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     page = "an error page " * 40_000
     with pytest.raises(DependencyDown) as failure:
         await told(events(CHUNK % ("one", "null"), '{"error": {"message": "%s"}}' % page), monkeypatch)  # noqa: UP031
     assert 20 < len(str(failure.value)) < 1_000
 
 
-async def test_a_refusal_of_pages_is_told_in_brief(model: Model) -> None:
+async def test_a_long_refusal_is_shortened(model: Model) -> None:
     await model.fail(status=422, message="an error page " * 80_000)
     with pytest.raises(Unprocessable) as failure:
         await model.ask()
@@ -427,10 +427,10 @@ async def test_a_refusal_of_pages_is_told_in_brief(model: Model) -> None:
 @pytest.mark.parametrize(
     ("status", "means"), [("502 Bad Gateway", DependencyDown), ("429 Slow Down", TryLater), ("422 No", Unprocessable)]
 )
-async def test_an_error_without_an_end_is_an_error(
+async def test_an_endless_error_is_an_error(
     status: str, means: type[Exception], stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(means) as failure:
-        await told(for_ever(b"<p>an error page "), monkeypatch, status, stream=stream)
+        await told(endless(b"<p>an error page "), monkeypatch, status, stream=stream)
     assert type(failure.value) is means  # and not a call that took too long
     assert len(str(failure.value)) < 1_000

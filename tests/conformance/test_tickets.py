@@ -58,7 +58,7 @@ async def fill(tickets: Tickets, tenant: str = "noisy", number: int = FULL) -> l
 async def test_the_script_admits_as_the_rule_does(
     redis: FailFastRedis, steps: list[tuple[str, int]], slots: int
 ) -> None:
-    """A positive number asks for so many tickets, a negative one gives so many back."""
+    """A positive number asks for as many tickets, a negative one gives as many back."""
     await redis.run(lambda client: client.flushdb())
     tickets, held, number = Tickets(redis), dict[str, list[Request]](), 0
     waiting: set[str] = set()
@@ -127,7 +127,7 @@ async def test_how_long_requests_take_is_learned_from_those_that_a_model_answere
     assert late.mean >= known.mean
 
 
-async def test_when_redis_has_lost_the_tickets_nobody_seems_to_hold_any(tickets: Tickets, redis: FailFastRedis) -> None:
+async def test_after_redis_lost_the_tickets_new_ones_are_given(tickets: Tickets, redis: FailFastRedis) -> None:
     await fill(tickets)
     await redis.run(lambda client: client.delete("ragbus:{flow}:tickets"))
     await fill(tickets)
@@ -145,7 +145,7 @@ class Hiccup(FailFastRedis):
         return await super().script(source, keys, args)
 
 
-async def test_a_ticket_that_could_not_be_given_back_is_as_soon_as_redis_is_there(redis_url: str) -> None:
+async def test_a_ticket_is_given_back_once_redis_is_available_again(redis_url: str) -> None:
     redis = Hiccup(redis_url, timeout=10)
     tickets = Tickets(redis)
     under_way = await fill(tickets)
@@ -178,7 +178,7 @@ async def test_an_ask_of_a_quiet_tenant_is_admitted_beside_any_backlog(tickets: 
     await asyncio.gather(*backlog, return_exceptions=True)
 
 
-async def test_an_ask_that_cannot_end_in_time_any_more_is_refused(tickets: Tickets) -> None:
+async def test_an_ask_that_can_no_longer_finish_in_time_is_refused(tickets: Tickets) -> None:
     clock = Clock()
     held = HeldAsks(tickets, clock)
     await fill(tickets)
@@ -189,7 +189,7 @@ async def test_an_ask_that_cannot_end_in_time_any_more_is_refused(tickets: Ticke
     assert await task is Verdict.OVERLOADED
 
 
-async def test_a_caller_that_waits_for_a_moment_is_told_after_it(tickets: Tickets) -> None:
+async def test_a_caller_that_waits_briefly_is_refused_after_that_time(tickets: Tickets) -> None:
     clock = Clock()
     held = HeldAsks(tickets, clock)
     await fill(tickets)
@@ -201,7 +201,7 @@ async def test_a_caller_that_waits_for_a_moment_is_told_after_it(tickets: Ticket
 
 
 @pytest.mark.parametrize("away", [False, True])
-async def test_behind_any_backlog_of_its_own_tenant_an_ask_is_told_in_time(redis_url: str, away: bool) -> None:
+async def test_an_ask_behind_a_backlog_of_its_own_tenant_is_refused_in_time(redis_url: str, away: bool) -> None:
     redis, clock = Hiccup(redis_url, timeout=10), Clock()
     tickets = Tickets(redis)
     held = HeldAsks(tickets, clock)
@@ -247,7 +247,7 @@ async def test_at_sigterm_an_ask_that_gets_a_ticket_at_once_is_worked_on(tickets
     assert await held.ticket(asked("last")) is Verdict.ADMITTED
 
 
-async def test_a_ticket_for_an_ask_that_was_given_up_meanwhile_is_given_back(tickets: Tickets) -> None:
+async def test_a_ticket_for_an_ask_whose_wait_was_cancelled_is_given_back(tickets: Tickets) -> None:
     held = HeldAsks(tickets, Clock())
     under_way = await fill(tickets)
     gone = [asyncio.create_task(held.ticket(asked(f"gone{number}"))) for number in range(5)]

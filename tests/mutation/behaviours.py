@@ -635,7 +635,7 @@ def retries_start_the_clock_anew(arrival: Method, consumer: AskConsumer, message
 @mutation(
     AskConsumer.identify,
     "A retry of an ask is scheduled for after the end of its time to live.",
-    _PROMISES + "test_an_ask_is_not_tried_for_longer_than_it_lives",
+    _PROMISES + "test_the_time_to_live_of_an_ask_limits_its_retries",
 )
 def asks_tried_for_ever(identify: Method, consumer: AskConsumer, message: Any) -> Any:
     return replace(identify(consumer, message), deadline=None)
@@ -653,7 +653,7 @@ async def dead_letter_not_told(handle: Method, consumer: DeadLetterConsumer, *de
 @mutation(
     ExpiredDeadLetterScan.once,
     "The caller of a message that expired while the gateway was away never hears of it.",
-    f"{_GATEWAY}test_expired_dead_letters.py::test_what_expired_there_is_told",
+    f"{_GATEWAY}test_expired_dead_letters.py::test_the_caller_of_a_message_that_expired_in_dead_is_told",
 )
 async def expired_in_the_archive(once: Method, scan: ExpiredDeadLetterScan) -> int:
     return 0
@@ -683,7 +683,7 @@ def result_not_kept(init: Method, generator: Generator, *, ledger: Ledger, **por
 @mutation(
     first_completed,
     "A model goes on writing an answer that was cancelled.",
-    "tests/unit/services/generator/test_first_completed.py::test_what_nobody_wants_any_more_is_stopped_at_once",
+    "tests/unit/services/generator/test_first_completed.py::test_cancelled_work_is_stopped_at_once",
 )
 async def cancelled_but_not_stopped(first_completed: Method, over: Any, work: Any) -> Any:
     over.close()
@@ -722,7 +722,7 @@ async def budget_given_back_twice(correct: Method, budget: TenantBudget, tenant:
 @mutation(
     HttpEndpoint.__init__,
     "HTTP says 202 for a question that the broker did not take.",
-    _PROMISES + "test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing",
+    _PROMISES + "test_an_ask_that_was_not_enqueued_is_not_accepted_and_costs_nothing",
 )
 def accepted_but_not_enqueued(init: Method, endpoint: HttpEndpoint, *, send: Method, **ports: Any) -> None:
     async def quietly(envelope: Any) -> Any:
@@ -737,7 +737,7 @@ def accepted_but_not_enqueued(init: Method, endpoint: HttpEndpoint, *, send: Met
 @mutation(
     Intake.take_back,
     "A broker that cannot be reached for a minute uses up the tenants' tokens.",
-    _PROMISES + "test_what_the_broker_did_not_take_is_not_accepted_and_costs_nothing",
+    _PROMISES + "test_an_ask_that_was_not_enqueued_is_not_accepted_and_costs_nothing",
 )
 async def refused_but_reserved(take_back: Method, intake: Intake, *taken: Any) -> None:
     """It stays admitted."""
@@ -773,7 +773,7 @@ class Anybody(str):
 @mutation(
     Ledger.find,
     "Any caller of a tenant reads, and cancels, what another one asked.",
-    f"{_GATEWAY}test_cancellation.py::test_what_is_not_this_callers_is_not_there",
+    f"{_GATEWAY}test_cancellation.py::test_a_request_of_another_caller_is_not_found",
 )
 async def outcomes_for_the_whole_tenant(find: Method, ledger: Ledger, key: str) -> Any:
     entry: Entry | None = await find(ledger, key)

@@ -120,7 +120,7 @@ class Web:
 
     def __init__(self, gateway: Gateway) -> None:
         self.sent: list[Envelope] = []
-        self.away = False
+        self.broker_is_down = False
         endpoint = HttpEndpoint(
             callers=Callers(
                 tenants=CALLERS.tenants,
@@ -137,8 +137,8 @@ class Web:
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(endpoint)), base_url="http://gateway")
 
     async def send(self, envelope: Envelope) -> None:
-        if self.away:
-            raise BusUnavailable("away")
+        if self.broker_is_down:
+            raise BusUnavailable("the broker is down")
         self.sent.append(envelope)
 
     async def delete(self, request: str, caller: str = "welcome-app") -> httpx.Response:

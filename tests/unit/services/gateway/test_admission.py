@@ -44,7 +44,7 @@ FORGED = {
     "groups": ["managers", "board"],
     "caller": "hr-portal",
     "reply_to": "answers-hr",
-    "request_id": "r-of-somebody",
+    "request_id": "r-of-another-caller",
     "correlation_id": "x",
     "use_case": "onboarding",
     "answer_by": "2099-01-01T00:00:00Z",

@@ -1,4 +1,4 @@
-"""Taking a request back, through both doors; on a real Redis."""
+"""Cancelling a request, by a message and over HTTP; on a real Redis."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -26,7 +26,7 @@ def gateway(redis: FailFastRedis) -> Gateway:
 # -- by a message
 
 
-async def test_a_cancelled_ask_is_told_where_its_answer_would_have_come(gateway: Gateway) -> None:
+async def test_the_outcome_of_a_cancelled_ask_goes_where_its_answer_would_have_gone(gateway: Gateway) -> None:
     request = await asked(gateway, reply_to_session_id="s9", correlation_id="c9")
     [told] = await cancel(gateway)
     assert (told.queue, told.session_id, told.correlation_id) == ("answers", "s9", "c9")
@@ -48,13 +48,13 @@ async def test_its_tokens_are_given_back_once(gateway: Gateway) -> None:
     assert the_answer(await gateway.ask(message_id="m4")).code is Code.BUDGET_EXCEEDED
 
 
-async def test_cancelling_twice_tells_the_same(gateway: Gateway) -> None:
+async def test_cancelling_twice_gives_the_same_outcome(gateway: Gateway) -> None:
     await asked(gateway)
     first, second = the_answer(await cancel(gateway)), the_answer(await cancel(gateway))
     assert first == second
 
 
-async def test_the_answer_that_was_first_is_the_outcome(gateway: Gateway) -> None:
+async def test_an_answer_that_came_first_is_the_outcome(gateway: Gateway) -> None:
     request = await asked(gateway)
     await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
     assert the_answer(await cancel(gateway)).text == "24"
@@ -93,7 +93,7 @@ async def test_an_ask_that_is_cancelled_while_it_is_admitted_is_not_worked_on(re
     assert await TenantBudget(redis, CALLERS.tokens_per_minute).reserve("tessolund", "all of it", 8_000) is None
 
 
-async def test_nobody_can_cancel_what_another_asked(gateway: Gateway) -> None:
+async def test_a_caller_cannot_cancel_the_request_of_another(gateway: Gateway) -> None:
     request = await asked(gateway)
     assert await cancel(gateway, queue="ask-hr") == []
     entry = await gateway.ledger.find(request.request_id)
@@ -102,9 +102,7 @@ async def test_nobody_can_cancel_what_another_asked(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"{}", b'{"message_id": ""}', b'{"message_id": 7}'])
-async def test_a_cancellation_that_says_nothing_is_dead_and_no_answer_to_anything(
-    gateway: Gateway, body: bytes
-) -> None:
+async def test_an_invalid_cancellation_is_dead_lettered_and_ends_no_request(gateway: Gateway, body: bytes) -> None:
     with pytest.raises(Unprocessable):
         await cancel(gateway, body=body)
     dead_message = gateway.dead.decode(a_dead(a_cancel(body=body), "SchemaInvalid", "ask"))
@@ -112,16 +110,16 @@ async def test_a_cancellation_that_says_nothing_is_dead_and_no_answer_to_anythin
 
 
 async def test_an_ask_and_its_cancellation_do_not_share_the_ids_of_their_retries(gateway: Gateway) -> None:
-    ask, take_back = an_ask(), a_cancel(message_id="m1")
-    assert gateway.ask_consumer.identify(ask).base_id != gateway.ask_consumer.identify(take_back).base_id
+    ask, cancellation = an_ask(), a_cancel(message_id="m1")
+    assert gateway.ask_consumer.identify(ask).base_id != gateway.ask_consumer.identify(cancellation).base_id
 
 
-async def test_while_redis_is_away_it_is_tried_again_and_then_given_up() -> None:
+async def test_without_redis_a_cancellation_is_retried_and_then_dropped() -> None:
     gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     for attempt in range(1, ATTEMPTS):
-        with pytest.raises(TryLater) as away:
+        with pytest.raises(TryLater) as unavailable:
             await cancel(gateway, attempt)
-        assert away.value.after >= timedelta(seconds=1)
+        assert unavailable.value.after >= timedelta(seconds=1)
     assert await cancel(gateway, ATTEMPTS) == []
 
 
@@ -135,7 +133,7 @@ async def web(gateway: Gateway) -> AsyncIterator[Web]:
     await found.client.aclose()
 
 
-async def test_delete_cancels_and_says_the_outcome(web: Web) -> None:
+async def test_delete_cancels_and_returns_the_outcome(web: Web) -> None:
     request = await web.ask("k1")
     reply = await web.delete(request)
     assert reply.status_code == 200
@@ -144,20 +142,20 @@ async def test_delete_cancels_and_says_the_outcome(web: Web) -> None:
     assert (await web.delete(request)).json() == reply.json()
 
 
-async def test_delete_cancels_what_was_asked_on_the_queue(web: Web, gateway: Gateway) -> None:
+async def test_delete_cancels_an_ask_from_the_queue(web: Web, gateway: Gateway) -> None:
     request = await asked(gateway)
     assert (await web.delete(request.request_id)).json()["outcome"] == "cancelled"
     assert [envelope.queue for envelope in web.sent] == ["answers"]
 
 
-async def test_delete_says_the_answer_that_was_first(web: Web, gateway: Gateway) -> None:
+async def test_delete_returns_an_answer_that_came_first(web: Web, gateway: Gateway) -> None:
     request = await asked(gateway)
     await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="24"))
     reply = await web.delete(request.request_id)
     assert (reply.status_code, reply.json()["text"]) == (200, "24")
 
 
-async def test_what_is_not_this_callers_is_not_there(web: Web) -> None:
+async def test_a_request_of_another_caller_is_not_found(web: Web) -> None:
     request = await web.ask("k1")
     for reply in (await web.delete(request, "hr-portal"), await web.delete("rnothing")):
         assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
@@ -166,18 +164,18 @@ async def test_what_is_not_this_callers_is_not_there(web: Web) -> None:
     assert (await web.client.get(f"/v1/requests/{request}", headers=headers)).status_code == 202
 
 
-async def test_delete_of_what_has_not_arrived_but_was_cancelled_is_accepted(web: Web, gateway: Gateway) -> None:
+async def test_delete_of_an_ask_that_was_cancelled_before_it_arrived_is_accepted(web: Web, gateway: Gateway) -> None:
     await cancel(gateway)
     assert (await web.delete(REQUEST)).status_code == 202
 
 
-async def test_delete_holds_even_when_the_broker_is_away(web: Web) -> None:
+async def test_delete_cancels_while_the_broker_is_unavailable(web: Web) -> None:
     request = await web.ask("k1")
-    web.away = True
+    web.broker_is_down = True
     assert (await web.delete(request)).json()["outcome"] == "cancelled"
 
 
-async def test_delete_without_redis_says_when_to_come_back() -> None:
+async def test_delete_without_redis_says_when_to_try_again() -> None:
     web = Web(Gateway(FailFastRedis("redis://127.0.0.1:1/0")))
     reply = await web.delete("r1")
     assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
@@ -200,7 +198,7 @@ async def test_a_problem_says_whether_and_when_to_try_again(web: Web) -> None:
 
 
 async def test_every_code_of_a_problem_is_documented(web: Web) -> None:
-    web.away = True
+    web.broker_is_down = True
     headers = {"Authorization": "Bearer welcome-app"}
     replies = [
         await web.client.get("/nowhere", headers=headers),
@@ -214,14 +212,14 @@ async def test_every_code_of_a_problem_is_documented(web: Web) -> None:
     assert {reply.json()["code"] for reply in replies} <= {*map(str, Code), *HTTP_CODES}
 
 
-async def test_a_message_is_not_taken_for_what_was_asked_over_http(web: Web, gateway: Gateway) -> None:
+async def test_a_message_never_has_the_request_id_of_an_ask_over_http(web: Web, gateway: Gateway) -> None:
     """Whatever the caller calls its messages."""
     over_http = await web.ask("k1")
     by_queue = await asked(gateway, message_id="http/k1", question="Another one?")
     assert by_queue.request_id != over_http
 
 
-async def test_a_cancel_message_reaches_what_was_asked_over_http(web: Web, gateway: Gateway) -> None:
+async def test_a_cancel_message_also_cancels_an_ask_over_http(web: Web, gateway: Gateway) -> None:
     over_http = await web.ask("k1")
     by_queue = await asked(gateway, message_id="http/k1", question="Another one?")
     told = await cancel(gateway, body=b'{"message_id": "http/k1"}')

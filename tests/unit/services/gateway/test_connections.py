@@ -23,12 +23,12 @@ def connections(**limits: int) -> Connections:
     return Connections(Limits(**{"unauthenticated": 3, "per_caller": 2, "total": 6, **limits}))
 
 
-def some(door: Connections, count: int, caller: str = "") -> list[Peer]:
+def some(kept: Connections, count: int, caller: str = "") -> list[Peer]:
     peers = [Peer() for _ in range(count)]
     for peer in peers:
-        door.arrived(peer)
+        kept.arrived(peer)
         if caller:
-            assert door.begins(peer, caller)
+            assert kept.begins(peer, caller)
     return peers
 
 
@@ -37,86 +37,84 @@ def dropped(peers: list[Peer]) -> list[bool]:
 
 
 def test_the_oldest_without_a_key_makes_room_for_the_next() -> None:
-    door = connections()
-    assert dropped(some(door, 5)) == [True, True, False, False, False]
-    assert (len(door), door.dropped) == (3, 2)
+    kept = connections()
+    assert dropped(some(kept, 5)) == [True, True, False, False, False]
+    assert (len(kept), kept.dropped) == (3, 2)
 
 
-def test_strangers_drop_no_caller() -> None:
-    door = connections()
-    callers = some(door, 2, "a") + some(door, 2, "b")
-    door.rests(callers[0])
-    some(door, 2)
-    some(door, 20)
+def test_connections_without_a_key_drop_no_caller() -> None:
+    kept = connections()
+    callers = some(kept, 2, "a") + some(kept, 2, "b")
+    kept.rests(callers[0])
+    some(kept, 2)
+    some(kept, 20)
     assert dropped(callers) == [False] * 4
 
 
-def test_an_idle_connection_makes_room_when_no_stranger_is_left() -> None:
-    door = connections(total=2)
-    [working], [idle] = some(door, 1, "a"), some(door, 1, "b")
-    door.rests(idle)
-    [stranger] = some(door, 1)
-    assert dropped([working, idle, stranger]) == [False, True, False]
+def test_an_idle_connection_makes_room_when_every_connection_has_a_key() -> None:
+    kept = connections(total=2)
+    [working], [idle] = some(kept, 1, "a"), some(kept, 1, "b")
+    kept.rests(idle)
+    [newcomer] = some(kept, 1)
+    assert dropped([working, idle, newcomer]) == [False, True, False]
 
 
-def test_with_everything_at_work_the_newcomer_goes() -> None:
-    door = connections(total=2)
-    working = some(door, 1, "a") + some(door, 1, "b")
-    assert dropped(working + some(door, 1)) == [False, False, True]
-    assert len(door) == 2
+def test_when_all_connections_are_busy_the_new_one_is_dropped() -> None:
+    kept = connections(total=2)
+    working = some(kept, 1, "a") + some(kept, 1, "b")
+    assert dropped(working + some(kept, 1)) == [False, False, True]
+    assert len(kept) == 2
 
 
-def test_a_caller_at_work_on_all_its_connections_gets_no_other() -> None:
-    door = connections()
-    first, second = some(door, 2, "a")
-    [third] = some(door, 1)
-    assert not door.begins(third, "a")
-    assert door.begins(third, "b")
-    door.rests(first)
-    [fourth] = some(door, 1)
-    assert door.begins(fourth, "a")
+def test_a_caller_whose_connections_are_all_busy_gets_no_other() -> None:
+    kept = connections()
+    first, second = some(kept, 2, "a")
+    [third] = some(kept, 1)
+    assert not kept.begins(third, "a")
+    assert kept.begins(third, "b")
+    kept.rests(first)
+    [fourth] = some(kept, 1)
+    assert kept.begins(fourth, "a")
     assert dropped([first, second, third, fourth]) == [True, False, False, False]
 
 
 def test_a_connection_may_change_its_caller() -> None:
-    door = connections()
-    [peer] = some(door, 1, "a")
-    assert door.begins(peer, "b")
-    some(door, 2, "a")
-    door.left(peer)
-    some(door, 2, "b")
-    assert len(door) == 4
+    kept = connections()
+    [peer] = some(kept, 1, "a")
+    assert kept.begins(peer, "b")
+    some(kept, 2, "a")
+    kept.left(peer)
+    some(kept, 2, "b")
+    assert len(kept) == 4
 
 
 EVENTS = st.tuples(st.sampled_from(["arrives", "begins", "rests", "refused", "left"]), st.integers(0, 9))
 
 
 @given(st.lists(EVENTS, max_size=80))
-def test_the_limits_hold_whatever_happens(events: list[tuple[str, int]]) -> None:
-    door = connections()
+def test_the_limits_hold_for_any_sequence_of_events(events: list[tuple[str, int]]) -> None:
+    kept = connections()
     peers: dict[int, Peer] = {}
     for event, number in events:
         peer = peers.get(number)
         if event == "arrives" and (peer is None or peer.dropped):
             peers[number] = Peer()
-            door.arrived(peers[number])
+            kept.arrived(peers[number])
         elif peer is not None and not peer.dropped:
-            if event == "begins" and not door.begins(peer, "ab"[number % 2]):
-                door.refused(peer)
+            if event == "begins" and not kept.begins(peer, "ab"[number % 2]):
+                kept.refused(peer)
             elif event == "rests":
-                door.rests(peer)
+                kept.rests(peer)
             elif event == "refused":
-                door.refused(peer)
+                kept.refused(peer)
             elif event == "left":
-                door.left(peer)
+                kept.left(peer)
                 del peers[number]
-        assert len(door) == sum(not each.dropped for each in peers.values()) <= 6
+        assert len(kept) == sum(not each.dropped for each in peers.values()) <= 6
 
 
 @pytest.mark.parametrize(("descriptors", "total", "unauthenticated"), [(1 << 20, 4096, 256), (256, 128, 64), (1, 2, 1)])
-def test_connections_leave_half_of_the_descriptors_to_all_else(
-    descriptors: int, total: int, unauthenticated: int
-) -> None:
+def test_connections_use_at_most_half_of_the_descriptors(descriptors: int, total: int, unauthenticated: int) -> None:
     limits = Limits().within(descriptors)
     assert (limits.total, limits.unauthenticated) == (total, unauthenticated)
 
@@ -124,7 +122,7 @@ def test_connections_leave_half_of_the_descriptors_to_all_else(
 # -- waiting
 
 
-def test_refusals_are_free_at_first_and_then_wait_ever_longer_up_to_a_limit() -> None:
+def test_first_refusals_are_immediate_and_later_ones_wait_longer_up_to_a_limit() -> None:
     slowdown = Slowdown(free=3, interval=1, longest=4)
     assert [slowdown.refused("10.0.0.1", "", 0) for _ in range(10)] == [0, 0, 0, 0, 1, 2, 3, 4, 4, 4]
     assert slowdown.refused("10.0.0.2", "", 0) == 0
@@ -138,7 +136,7 @@ def test_a_storm_is_forgotten_soon() -> None:
     assert slowdown.refused("10.0.0.1", "", 8) == 0
 
 
-def test_keys_that_begin_alike_wait_wherever_they_come_from() -> None:
+def test_keys_with_one_prefix_wait_from_any_address() -> None:
     slowdown = Slowdown(free=3, interval=1, longest=4)
     waits = [slowdown.refused(f"10.0.0.{peer}", f"{'k' * PREFIX}{peer}", 0) for peer in range(6)]
     assert waits == [0, 0, 0, 0, 1, 2]

@@ -77,7 +77,7 @@ def work(request: Request) -> Envelope:
 
 
 @pytest.mark.parametrize("reason", LATE_REASONS)
-async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(expiring: ExpiringWork, reason: str) -> None:
+async def test_late_work_is_archived_as_its_ask_without_passages(expiring: ExpiringWork, reason: str) -> None:
     await expiring.gateway.ledger.accept(admitted())
     await expiring.die(work(admitted()), reason)
     [archived] = await expiring.look()
@@ -90,7 +90,7 @@ async def test_of_work_that_was_late_the_ask_is_kept_and_no_passage(expiring: Ex
     assert len(archived.body) < 1_000
 
 
-async def test_it_is_kept_when_its_sentinel_has_told_already(expiring: ExpiringWork) -> None:
+async def test_late_work_is_archived_after_its_sentinel_has_told_the_caller(expiring: ExpiringWork) -> None:
     await expiring.gateway.ledger.accept(admitted())
     await expiring.gateway.ledger.decide(admitted(), ending(admitted(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED))
     await expiring.gateway.ledger.mark_delivered(admitted())
@@ -104,7 +104,7 @@ async def test_it_is_kept_when_its_sentinel_has_told_already(expiring: ExpiringW
     [ending(a_request(), Outcome.ANSWERED, Code.OK, text="21 days"), cancelled(a_request(), NOW)],
     ids=["answered", "cancelled"],
 )
-async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(
+async def test_late_work_of_a_request_with_another_outcome_is_not_archived(
     expiring: ExpiringWork, answer: RequestOutcome
 ) -> None:
     await expiring.gateway.ledger.accept(admitted())
@@ -114,7 +114,7 @@ async def test_late_work_of_a_request_that_ended_otherwise_is_not_kept(
     assert await expiring.look() == []
 
 
-async def test_a_late_sentinel_is_told_and_not_kept(expiring: ExpiringWork) -> None:
+async def test_a_dead_sentinel_tells_the_caller_and_is_not_archived(expiring: ExpiringWork) -> None:
     await expiring.gateway.ledger.accept(admitted())
     sentinel = DeadlinePassed(request=admitted().without_question())
     await expiring.die(Envelope(OUTCOMES, "r1/deadline", sentinel, "c1", request=admitted()))
@@ -123,7 +123,7 @@ async def test_a_late_sentinel_is_told_and_not_kept(expiring: ExpiringWork) -> N
 
 
 @pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.MAX_DELIVERY_COUNT, Reason.RETRIES_EXHAUSTED])
-async def test_what_died_of_anything_else_is_kept_whole(expiring: ExpiringWork, reason: str) -> None:
+async def test_work_with_any_other_reason_is_archived_unchanged(expiring: ExpiringWork, reason: str) -> None:
     await expiring.gateway.ledger.accept(admitted())
     await expiring.die(work(admitted()), reason)
     [archived] = await expiring.look()
@@ -131,14 +131,14 @@ async def test_what_died_of_anything_else_is_kept_whole(expiring: ExpiringWork, 
     assert archived.dead_letter_reason == reason
 
 
-async def test_what_is_kept_of_a_rerun_is_not_what_is_kept_of_its_request(expiring: ExpiringWork) -> None:
+async def test_a_rerun_and_its_request_are_archived_under_different_ids(expiring: ExpiringWork) -> None:
     for request in (admitted(), admitted(run="p1", rerun=True), admitted(admission=1)):
         await expiring.die(work(request))
     kept = {archived.message_id for archived in await expiring.look()}
     assert kept == {"r1/expired", "r1/expired/p1", "r1/expired/a1"}
 
 
-async def test_what_claims_to_be_kept_on_a_callers_door_is_read_as_an_ask(expiring: ExpiringWork) -> None:
+async def test_an_archived_ask_forged_by_a_caller_is_read_as_an_ask(expiring: ExpiringWork) -> None:
     forged = ExpiredRequest(request=a_request(), died_on=GENERATE, reason="Crashed")
     message = Received(
         DEAD, forged.encode(), "expired.v1", "m1", dead_letter_source="ask", dead_letter_reason="Crashed"
@@ -156,7 +156,7 @@ def replays(redis: FailFastRedis) -> ReplayConsumer:
 
 
 def a_replay(**changes: Any) -> Received:
-    request = a_request(**{"groups": ("somebody",), "run": "p1", "rerun": True, **changes})
+    request = a_request(**{"groups": ("former-group",), "run": "p1", "rerun": True, **changes})
     life = timedelta(seconds=45)
     body = ReplayRequest(request=request).encode()
     return Received(OUTCOMES, body, "replay.v1", "r1/replay/p1", enqueued_at=NOW, time_to_live=life, sequence_number=5)
@@ -167,7 +167,7 @@ async def replayed(redis: FailFastRedis, **changes: Any) -> Sequence[Envelope]:
     return await consumer.handle(consumer.decode(a_replay(**changes)))
 
 
-async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: FailFastRedis) -> None:
+async def test_a_replay_is_admitted_again_with_the_rights_of_today(redis: FailFastRedis) -> None:
     sentinel, asked = await replayed(redis)
     assert (sentinel.queue, asked.queue, asked.message_id) == (OUTCOMES, RETRIEVE, "r1/retrieve/p1")
     assert isinstance(asked.message, RetrievePassages)
@@ -180,7 +180,7 @@ async def test_a_replay_is_admitted_anew_with_the_rights_of_today(redis: FailFas
     assert request.cache_key is not None
 
 
-async def test_a_replay_over_http_is_answered_where_http_callers_are(redis: FailFastRedis) -> None:
+async def test_a_replay_for_an_http_caller_is_answered_over_http(redis: FailFastRedis) -> None:
     address = ReplyTo(queue=OUTCOMES, session="r1")
     _, asked = await replayed(redis, reply_to=address)
     assert asked.request is not None
@@ -202,7 +202,7 @@ async def test_the_location_of_a_rerun_leads_to_its_outcome(redis: FailFastRedis
     assert done.headers["Location"] == pending.headers["Location"]
 
 
-async def test_without_rerun_a_replay_changes_nothing_whatever_the_ledger_knows(redis: FailFastRedis) -> None:
+async def test_without_rerun_a_replay_changes_nothing(redis: FailFastRedis) -> None:
     assert await replayed(redis, rerun=False) == []
 
 
@@ -249,7 +249,7 @@ async def test_a_dead_replay_is_told_as_the_outcome_of_its_run(expiring: Expirin
     assert told.message_id == "r1/reply/p1"
 
 
-def test_the_archives_copy_has_the_same_id_whoever_sends_it() -> None:
+def test_the_archived_copy_always_has_the_same_id() -> None:
     kept = ExpiredRequest(request=a_request(), died_on=RETRIEVE, reason=Reason.TTL_EXPIRED)
     assert json.loads(to_archive(kept).message.encode())["died_on"] == RETRIEVE
     assert {to_archive(kept).message_id for _ in range(2)} == {"r1/expired"}

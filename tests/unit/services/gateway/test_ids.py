@@ -1,4 +1,4 @@
-"""An id belongs to its question, and its outcome to every ask of it; on a real Redis, through both doors."""
+"""An id belongs to its question, and its outcome to every ask of it; on a real Redis, by queue and over HTTP."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class SendingGateway(Gateway):
         queues = ("answers", "outcomes", "retrieve", "ask", DEAD)
         self.bus = MemoryBus(*queues, clock=self.clock, forward_dead_to=DEAD)
         self.publisher = Publisher(self.bus, OutcomeGuard(self.ledger, self.clock), make(), self.clock)
-        self.sweep = ExpiredDeadLetterScan(
+        self.scan = ExpiredDeadLetterScan(
             bus=self.bus,
             dead_letters=self.dead,
             ledger=self.ledger,
@@ -163,7 +163,7 @@ async def first_cancelled(gateway: SendingGateway) -> None:
     await gateway.take(**FIRST)
 
 
-async def first_underway(gateway: SendingGateway) -> None:
+async def first_in_progress(gateway: SendingGateway) -> None:
     await gateway.take(**FIRST)
 
 
@@ -184,7 +184,7 @@ async def first_expired_unseen(gateway: SendingGateway) -> None:
         first_over_budget,
         first_too_late,
         first_cancelled,
-        first_underway,
+        first_in_progress,
         first_answered,
         first_expired_unseen,
     ],
@@ -199,7 +199,7 @@ async def first_expired_unseen(gateway: SendingGateway) -> None:
     ],
     ids=["question", "cache", "use case", "conversation"],
 )
-async def test_another_question_under_an_id_is_told_so_whatever_became_of_the_first(
+async def test_another_question_under_a_used_id_is_refused_whatever_the_state_of_the_first(
     gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]], other: dict[str, Any]
 ) -> None:
     await first(gateway)
@@ -215,7 +215,7 @@ async def test_another_question_under_an_id_is_told_so_whatever_became_of_the_fi
 @pytest.mark.parametrize(
     "first", [first_from_the_cache, first_cancelled, first_answered], ids=["cached", "cancelled", "answered"]
 )
-async def test_a_repeat_hears_the_outcome_in_its_own_session(
+async def test_a_repeat_gets_the_outcome_in_its_own_session(
     gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
     await first(gateway)
@@ -264,7 +264,7 @@ def test_a_repeat_is_retried_under_ids_of_its_own(redis: FailFastRedis) -> None:
     assert (repeat.properties[ORIGIN], repeat.properties[FIRST_NUMBER]) == ("m1", "8")
 
 
-async def test_a_repeat_that_is_too_late_hears_so_alone(gateway: SendingGateway) -> None:
+async def test_only_the_sender_of_a_late_repeat_is_told_that_it_expired(gateway: SendingGateway) -> None:
     request = await gateway.work(**FIRST)
     gateway.now += timedelta(seconds=31)
     late = {**REPEAT, "time_to_live": timedelta(seconds=30)}
@@ -277,7 +277,9 @@ async def test_a_repeat_that_is_too_late_hears_so_alone(gateway: SendingGateway)
 
 
 @pytest.mark.parametrize("reason", ["TTLExpiredException", "MaxDeliveryCountExceeded", "DeadlineExceeded"])
-async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(gateway: SendingGateway, reason: str) -> None:
+async def test_only_the_sender_of_a_dead_repeat_is_told_and_no_tokens_are_given_back(
+    gateway: SendingGateway, reason: str
+) -> None:
     request = await gateway.work(**FIRST)
     await gateway.work(message_id="m2", sequence_number=3)  # 8,000 tokens pay for two
     await gateway.dies(an_ask(**REPEAT), reason)
@@ -292,7 +294,7 @@ async def test_a_repeat_that_died_hears_so_alone_and_gives_nothing_back(gateway:
 # -- asks that die before they are looked at
 
 
-async def first_claimed(gateway: SendingGateway) -> None:
+async def first_decided(gateway: SendingGateway) -> None:
     request = await gateway.work(**FIRST)
     answered = ending(request, Outcome.ANSWERED, Code.OK, finished_at=gateway.now, text="24")
     await gateway.ledger.decide(request, answered)
@@ -303,7 +305,7 @@ async def first_overloaded(gateway: SendingGateway) -> None:
     await gateway.finish(await gateway.work(**FIRST), **given)
 
 
-async def first_admitted_anew(gateway: SendingGateway) -> None:
+async def first_admitted_again(gateway: SendingGateway) -> None:
     await first_overloaded(gateway)
     gateway.now += timedelta(seconds=5)
     await gateway.work(**{**REPEAT, "reply_to_session_id": "s3"})
@@ -313,18 +315,18 @@ async def first_admitted_anew(gateway: SendingGateway) -> None:
     ("first", "body", "code"),
     [
         (first_answered, b'{"question": "How?"}', Code.OK),
-        (first_claimed, b'{"question": "How?"}', Code.OK),
+        (first_decided, b'{"question": "How?"}', Code.OK),
         (first_overloaded, b'{"question": "How?"}', Code.OVERLOADED),
         (first_cancelled, b'{"question": "How?"}', Code.CANCELLED),
-        (first_admitted_anew, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
-        (first_underway, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
+        (first_admitted_again, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
+        (first_in_progress, b'{"question": "How?"}', Code.DEADLINE_EXCEEDED),
         (first_answered, b"{not json", Code.DEADLINE_EXCEEDED),
         (first_answered, b'{"question": "Why?"}', Code.ID_REUSED),
-        (first_underway, b'{"question": "Why?"}', Code.ID_REUSED),
+        (first_in_progress, b'{"question": "Why?"}', Code.ID_REUSED),
     ],
 )
-@pytest.mark.parametrize("by", ["worker", "sweep"])
-async def test_a_repeat_that_dies_unseen_hears_the_outcome_or_how_it_died_in_its_own_session(
+@pytest.mark.parametrize("by", ["worker", "scan"])
+async def test_a_repeat_dead_lettered_unread_gets_the_outcome_or_its_failure_in_its_own_session(
     gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]], body: bytes, code: Code, by: str
 ) -> None:
     await first(gateway)
@@ -335,15 +337,17 @@ async def test_a_repeat_that_dies_unseen_hears_the_outcome_or_how_it_died_in_its
         await gateway.look_after_the_dead()
     else:
         await gateway.expire_the_dead()
-        await gateway.sweep.once()
+        await gateway.scan.once()
     [(message_id, answer)] = await gateway.heard("s2")
     assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(repeat.message)}", code)
     assert (await gateway.entry(), await gateway.heard("s1")) == (before, heard)
-    await gateway.sweep.once()  # it is in the archive now, told
+    await gateway.scan.once()  # it is in the archive now, told
     assert len(await gateway.heard("s2")) == 1
 
 
-async def test_a_repeat_that_dies_when_its_time_has_come_ends_an_admission_of_its_own(gateway: SendingGateway) -> None:
+async def test_a_repeat_dead_lettered_after_the_retry_time_ends_an_admission_of_its_own(
+    gateway: SendingGateway,
+) -> None:
     await first_overloaded(gateway)
     gateway.now += timedelta(seconds=5)
     await (await gateway.comes("s2")).dead_letter("TTLExpiredException", "it expired")
@@ -352,21 +356,19 @@ async def test_a_repeat_that_dies_when_its_time_has_come_ends_an_admission_of_it
     assert ((await gateway.entry()).admission, len(await gateway.heard("s1"))) == (1, 1)
 
 
-@pytest.mark.parametrize("done", ["sent", "claimed", "admitted anew"])
-async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_after_all(
-    gateway: SendingGateway, done: str
-) -> None:
+@pytest.mark.parametrize("done", ["delivered", "decided", "admitted again"])
+async def test_an_admitted_ask_that_is_dead_lettered_gets_its_outcome_once(gateway: SendingGateway, done: str) -> None:
     ask = await gateway.comes("s1")
     _, work = await gateway.ask_consumer.handle(gateway.ask_consumer.decode(ask.message))
     assert work.request is not None
-    code = Code.OVERLOADED if done == "admitted anew" else Code.OK
-    outcome = Outcome.REFUSED if done == "admitted anew" else Outcome.ANSWERED
-    given: dict[str, Any] = {"retryable": done == "admitted anew", "finished_at": gateway.now}
-    if done == "claimed":
+    code = Code.OVERLOADED if done == "admitted again" else Code.OK
+    outcome = Outcome.REFUSED if done == "admitted again" else Outcome.ANSWERED
+    given: dict[str, Any] = {"retryable": done == "admitted again", "finished_at": gateway.now}
+    if done == "decided":
         await gateway.ledger.decide(work.request, ending(work.request, outcome, code, **given))
     else:
         await gateway.finish(work.request, outcome=outcome, code=code, **given)
-    if done == "admitted anew":
+    if done == "admitted again":
         await gateway.work(**REPEAT)
     gateway.bus._queue("answers").seen.clear()  # even if the broker forgot
     await ask.dead_letter("MaxDeliveryCountExceeded", "it came back too often")
@@ -375,16 +377,14 @@ async def test_the_ask_that_was_worked_on_hears_its_outcome_once_when_it_dies_af
     assert (await gateway.entry()).answer is None or (await gateway.entry()).delivered
 
 
-async def test_a_cancelled_ask_that_dies_unseen_hears_that_it_was_cancelled(gateway: SendingGateway) -> None:
+async def test_a_cancelled_ask_dead_lettered_unread_gets_cancelled(gateway: SendingGateway) -> None:
     await cancel(gateway)
     await (await gateway.comes("s1")).dead_letter("TTLExpiredException", "it expired")
     await gateway.look_after_the_dead()
     assert [answer.code for _, answer in await gateway.heard("s1")] == [Code.CANCELLED]
 
 
-async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(
-    gateway: SendingGateway, redis: FailFastRedis
-) -> None:
+async def test_the_ticket_of_a_dead_lettered_ask_is_given_back(gateway: SendingGateway, redis: FailFastRedis) -> None:
     ask = await gateway.comes("s1")
     await gateway.ask_consumer.handle(gateway.ask_consumer.decode(ask.message))
     assert await redis.run(lambda connection: connection.zcard(TICKETS)) == 1
@@ -396,7 +396,7 @@ async def test_an_ask_that_dies_after_it_got_its_ticket_gives_it_back(
 # -- outcomes that are not final
 
 
-async def test_a_retryable_refusal_is_told_again_until_its_time_has_come(gateway: SendingGateway) -> None:
+async def test_a_repeat_gets_a_retryable_refusal_again_until_the_retry_time(gateway: SendingGateway) -> None:
     await first_over_budget(gateway)
     [(_, refusal)] = await gateway.heard("s1")
     assert refusal.retry_after is not None
@@ -407,7 +407,7 @@ async def test_a_retryable_refusal_is_told_again_until_its_time_has_come(gateway
     assert again.retry_after == pytest.approx(refusal.retry_after - 10)
 
 
-async def refused_and_admitted_anew(gateway: SendingGateway) -> Request:
+async def refused_and_admitted_again(gateway: SendingGateway) -> Request:
     """The request of the second admission."""
     await first_over_budget(gateway)
     [(_, refusal)] = await gateway.heard("s1")
@@ -416,8 +416,8 @@ async def refused_and_admitted_anew(gateway: SendingGateway) -> Request:
     return await gateway.work(**REPEAT)
 
 
-async def test_after_its_time_the_same_ask_is_admitted_anew_under_new_ids(gateway: SendingGateway) -> None:
-    request = await refused_and_admitted_anew(gateway)
+async def test_after_the_retry_time_the_same_ask_is_admitted_under_new_ids(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_again(gateway)
     token = token_of(an_ask(**REPEAT))
     assert (request.admission, request.token, request.spending) == (1, token, f"{REQUEST}/a1")
     sent = [each.message_id for each in gateway.bus.sent if str(each.message_id).startswith(REQUEST)]
@@ -428,8 +428,8 @@ async def test_after_its_time_the_same_ask_is_admitted_anew_under_new_ids(gatewa
     assert len(await gateway.heard("s1")) == 1
 
 
-async def test_what_an_earlier_admission_left_behind_changes_nothing(gateway: SendingGateway) -> None:
-    request = await refused_and_admitted_anew(gateway)
+async def test_messages_of_an_earlier_admission_change_nothing(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_again(gateway)
     old = request.model_copy(update={"admission": 0, "token": "", "answer_by": request.answer_by})
     await gateway.finish(old, text="late")
     assert await gateway.outcomes.handle(DeadlinePassed(request=old)) == []
@@ -440,26 +440,26 @@ async def test_what_an_earlier_admission_left_behind_changes_nothing(gateway: Se
     assert [answer.text for _, answer in await gateway.heard("s2")] == ["24"]
 
 
-async def test_an_ask_of_an_earlier_admission_begins_no_further_one(gateway: SendingGateway) -> None:
+async def test_a_redelivered_ask_of_an_earlier_admission_is_not_admitted_again(gateway: SendingGateway) -> None:
     """It is a redelivery, however late, and was answered."""
-    request = await refused_and_admitted_anew(gateway)
+    request = await refused_and_admitted_again(gateway)
     await gateway.finish(request, outcome=Outcome.EXPIRED, code=Code.DEADLINE_EXCEEDED, retryable=True)
     assert await gateway.take(**FIRST) == []
     assert (await gateway.entry()).admission == 1
 
 
-async def test_the_ask_that_was_admitted_anew_is_the_same_when_it_is_delivered_again(gateway: SendingGateway) -> None:
-    request = await refused_and_admitted_anew(gateway)
+async def test_an_ask_of_a_later_admission_is_the_same_request_when_redelivered(gateway: SendingGateway) -> None:
+    request = await refused_and_admitted_again(gateway)
     assert await gateway.work(**REPEAT) == request
 
 
-async def first_expired_underway(gateway: SendingGateway) -> None:
+async def first_expired_in_progress(gateway: SendingGateway) -> None:
     given = {"outcome": Outcome.EXPIRED, "code": Code.DEADLINE_EXCEEDED, "retryable": True}
     await gateway.finish(await gateway.work(**FIRST), **given)
 
 
-@pytest.mark.parametrize("first", [first_expired_underway, first_too_late, first_expired_unseen])
-async def test_what_expired_is_asked_for_again_at_once(
+@pytest.mark.parametrize("first", [first_expired_in_progress, first_too_late, first_expired_unseen])
+async def test_an_expired_ask_can_be_repeated_at_once(
     gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
     await first(gateway)
@@ -477,7 +477,7 @@ async def test_a_refusal_that_is_not_retryable_is_final(gateway: SendingGateway)
 
 
 @pytest.mark.parametrize("first", [first_over_budget, first_answered], ids=["retryable", "final"])
-async def test_an_operators_replay_of_what_has_its_outcome_changes_nothing(
+async def test_an_operators_replay_of_an_ask_with_an_outcome_changes_nothing(
     gateway: SendingGateway, first: Callable[[SendingGateway], Awaitable[None]]
 ) -> None:
     await first(gateway)
@@ -493,7 +493,9 @@ async def test_an_operators_replay_of_what_has_its_outcome_changes_nothing(
 BROKEN: dict[str, Any] = {**FIRST, "body": b"{not json"}
 
 
-async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_corrected_one(gateway: SendingGateway) -> None:
+async def test_only_the_sender_of_an_unreadable_ask_is_told_and_a_corrected_one_gets_the_id(
+    gateway: SendingGateway,
+) -> None:
     await gateway.dies(an_ask(**BROKEN), "SchemaInvalid")
     [(message_id, answer)] = await gateway.heard("s1")
     assert (message_id, answer.code) == (f"{REQUEST}/reply/{token_of(an_ask(**BROKEN))}", Code.SCHEMA_INVALID)
@@ -502,7 +504,7 @@ async def test_what_cannot_be_read_is_told_alone_and_leaves_the_id_for_a_correct
     assert [(name, answer.text) for name, answer in await gateway.heard("s2")] == [(f"{REQUEST}/reply", "24")]
 
 
-async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(gateway: SendingGateway) -> None:
+async def test_an_unreadable_repeat_does_not_end_the_request_in_progress(gateway: SendingGateway) -> None:
     request = await gateway.work(**FIRST)
     await gateway.dies(an_ask(**{**REPEAT, "body": b"{not json"}), "SchemaInvalid")
     assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.SCHEMA_INVALID]
@@ -519,7 +521,7 @@ async def test_what_cannot_be_read_does_not_end_what_is_being_worked_on(gateway:
     ],
     ids=["as it was", "mended", "mended and too late"],
 )
-async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(
+async def test_an_operators_replay_of_an_unreadable_ask_changes_nothing(
     gateway: SendingGateway, body: bytes, dies_of: str | None
 ) -> None:
     await gateway.dies(an_ask(**BROKEN), "SchemaInvalid")
@@ -532,7 +534,7 @@ async def test_an_operators_replay_of_what_could_not_be_read_changes_nothing(
 # -- several at once, and without Redis
 
 
-async def test_of_several_questions_at_once_one_has_the_id(gateway: SendingGateway) -> None:
+async def test_one_of_several_concurrent_questions_gets_the_id(gateway: SendingGateway) -> None:
     asks = [
         an_ask(question=f"{'How' if number % 2 else 'Why'}?", reply_to_session_id=f"s{number}", sequence_number=number)
         for number in range(8)
@@ -547,9 +549,9 @@ async def test_of_several_questions_at_once_one_has_the_id(gateway: SendingGatew
     assert {the_answer(each).code for each in reused} == {Code.ID_REUSED}
 
 
-async def test_without_redis_the_reply_queue_guards_alone() -> None:
-    away = FailFastRedis("redis://127.0.0.1:1/0")
-    gateway = SendingGateway(away, TenantBudget(away, lambda _tenant: 80_000))
+async def test_without_redis_only_the_reply_queue_drops_a_second_outcome() -> None:
+    redis = FailFastRedis("redis://127.0.0.1:1/0")
+    gateway = SendingGateway(redis, TenantBudget(redis, lambda _tenant: 80_000))
     first, repeat = await gateway.ask(**FIRST), await gateway.ask(**REPEAT)
     assert [each.message_id for each in first] == [each.message_id for each in repeat]
 
@@ -567,11 +569,11 @@ class Redis(Breakable):
         pass
 
 
-async def test_a_redis_that_comes_back_during_an_admission_keeps_ids_apart(redis_url: str) -> None:
+async def test_a_redis_that_comes_back_during_an_admission_binds_the_id(redis_url: str) -> None:
     redis = Redis(redis_url, timeout=10)
     await redis.run(lambda connection: connection.flushall())
     gateway = SendingGateway(redis)
-    await first_underway(gateway)
+    await first_in_progress(gateway)
     redis.cut = True
     await gateway.take(**{**REPEAT, "question": "Why?"})
     assert [answer.code for _, answer in await gateway.heard("s2")] == [Code.ID_REUSED]
@@ -595,9 +597,7 @@ class LateRedis(FailFastRedis):
 
 
 @pytest.mark.parametrize("late", [1, 99], ids=["the bind alone", "and all that comes after it"])
-async def test_an_ask_that_redis_admitted_anew_without_saying_so_in_time_has_its_outcome(
-    redis_url: str, late: int
-) -> None:
+async def test_an_ask_whose_new_admission_redis_confirmed_too_late_gets_its_outcome(redis_url: str, late: int) -> None:
     redis = LateRedis(redis_url, timeout=10)
     gateway = SendingGateway(redis)
     await gateway.finish(await gateway.work(**FIRST), outcome=Outcome.REFUSED, code=Code.OVERLOADED, retryable=True)
@@ -633,7 +633,7 @@ async def post(
     return await web.client.post(url, json={"question": question}, headers=headers)
 
 
-async def test_eight_at_once_with_four_questions_and_one_key_are_one_request(web: Web) -> None:
+async def test_eight_concurrent_asks_with_four_questions_and_one_key_are_one_request(web: Web) -> None:
     questions = [f"Question {number % 4}?" for number in range(8)]
     replies = await asyncio.gather(*(post(web, question) for question in questions))
     by_status = Counter(reply.status_code for reply in replies)
@@ -650,7 +650,7 @@ async def test_eight_at_once_with_four_questions_and_one_key_are_one_request(web
         ({"question": LONG[:7_900]}, 422, "QuestionTooLong"),
     ],
 )
-async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
+async def test_a_refusal_over_http_is_the_same_when_repeated(
     web: Web, first: dict[str, Any], status: int, code: str
 ) -> None:
     for _ in range(2):
@@ -661,7 +661,9 @@ async def test_a_refusal_over_http_is_the_same_when_it_is_asked_again(
     assert "under a new id" in other.json()["detail"]
 
 
-async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web: Web, gateway: SendingGateway) -> None:
+async def test_a_retryable_refusal_over_http_counts_down_and_is_then_admitted(
+    web: Web, gateway: SendingGateway
+) -> None:
     for number in range(2):
         assert (await post(web, key=f"other-{number}")).status_code == 202
     first = await post(web)
@@ -676,7 +678,7 @@ async def test_a_refusal_for_now_is_told_with_what_is_left_and_then_admitted(web
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
 
 
-async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_worked_on(
+async def test_a_repeat_that_would_be_refused_now_does_not_end_the_request_in_progress(
     web: Web, gateway: SendingGateway
 ) -> None:
     first = await post(web)
@@ -688,9 +690,7 @@ async def test_a_repeat_that_would_be_refused_now_does_not_end_what_is_being_wor
     assert sent[2:] == sent[:2]
 
 
-async def test_a_repeat_that_is_refused_while_the_first_is_looked_at_decides_nothing(
-    web: Web, gateway: SendingGateway
-) -> None:
+async def test_a_repeat_refused_during_the_first_admission_decides_nothing(web: Web, gateway: SendingGateway) -> None:
     """The first waits for its turn, say, and the repeat does not wait so long."""
     first = await post(web)
     work = web.sent[1].request
@@ -717,16 +717,16 @@ async def test_an_answer_from_the_cache_belongs_to_its_question(web: Web, gatewa
     assert (await post(web, use_case="travel")).status_code == 422
 
 
-async def test_what_was_not_enqueued_keeps_its_id(web: Web) -> None:
+async def test_an_ask_that_was_not_enqueued_keeps_its_id(web: Web) -> None:
     """The broker may have taken it all the same; under the same ids another question would get its answer."""
-    web.away = True
+    web.broker_is_down = True
     assert (await post(web)).status_code == 503
-    web.away = False
+    web.broker_is_down = False
     assert (await post(web, "Why?")).status_code == 422
     assert (await post(web)).status_code == 202
 
 
-async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(gateway: SendingGateway) -> None:
+async def test_a_waiting_caller_never_gets_the_outcome_of_an_earlier_admission(gateway: SendingGateway) -> None:
     answer = ending(a_request(), Outcome.EXPIRED, Code.DEADLINE_EXCEEDED)
     waiting = gateway.waiters.join(answer.request_id, 1)
     gateway.waiters.tell(HttpOutcome(answer, "tessolund", "welcome-app"))
@@ -735,9 +735,9 @@ async def test_nobody_who_waits_hears_the_outcome_of_an_earlier_admission(gatewa
     assert (await waiting).answer.outcome is Outcome.EXPIRED
 
 
-async def test_without_redis_nobody_hears_the_answer_to_another_question() -> None:
-    away = FailFastRedis("redis://127.0.0.1:1/0")
-    gateway = SendingGateway(away, TenantBudget(away, lambda _tenant: 80_000))
+async def test_without_redis_no_caller_gets_the_answer_to_another_question() -> None:
+    redis = FailFastRedis("redis://127.0.0.1:1/0")
+    gateway = SendingGateway(redis, TenantBudget(redis, lambda _tenant: 80_000))
     web = Web(gateway)
     asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]
     while sum(map(len, gateway.waiters._waiting.values())) < len(asking):

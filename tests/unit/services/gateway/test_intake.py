@@ -32,7 +32,7 @@ async def test_the_sentinel_is_sent_before_the_work_it_guards(gateway: Gateway) 
     assert (work.queue, sentinel.queue) == ("retrieve", "outcomes")
 
 
-async def test_a_queue_that_is_nobodys_is_not_served(gateway: Gateway) -> None:
+async def test_a_queue_without_a_caller_is_not_served(gateway: Gateway) -> None:
     with pytest.raises(Unprocessable) as refused:
         await gateway.ask(queue="ask-elsewhere")
     assert refused.value.reason is Reason.UNAUTHORIZED
@@ -64,21 +64,21 @@ async def test_a_forged_run_is_no_run(gateway: Gateway, run: str | int) -> None:
     assert [envelope.message_id for envelope in forged] == [envelope.message_id for envelope in plain]
 
 
-async def test_a_message_without_an_id_is_known_by_its_place(gateway: Gateway) -> None:
+async def test_a_message_without_an_id_is_identified_by_its_sequence_number(gateway: Gateway) -> None:
     first = await gateway.ask(message_id=None)
     second = await gateway.ask(message_id=None, sequence_number=8)
     assert first[1].message_id != second[1].message_id
 
 
 @pytest.mark.parametrize("subject", ["ask.v2", "ask", "retrieve.v1"])
-async def test_an_unknown_version_is_said_to_be_unsupported(gateway: Gateway, subject: str) -> None:
+async def test_an_unknown_version_is_unsupported(gateway: Gateway, subject: str) -> None:
     with pytest.raises(Unprocessable) as refused:
         await gateway.ask(subject=subject)
     assert refused.value.reason is Reason.SCHEMA_UNSUPPORTED
     assert "ask.v1" in refused.value.detail
 
 
-async def test_the_budget_refuses_what_it_cannot_pay_and_says_when_it_can(gateway: Gateway) -> None:
+async def test_an_ask_over_budget_is_refused_with_the_time_to_wait(gateway: Gateway) -> None:
     for number in range(2):
         assert len(await gateway.ask(message_id=f"m{number}")) == 2
     answer = the_answer(await gateway.ask(message_id="m3"))
@@ -102,7 +102,7 @@ async def test_a_known_answer_comes_from_the_cache_and_costs_nothing(gateway: Ga
 
 
 @pytest.mark.parametrize(("knows", "asks"), [("ask-hr", "ask-comma"), ("ask-comma", "ask-hr")])
-async def test_an_answer_is_kept_for_exactly_the_groups_it_was_found_for(
+async def test_an_answer_is_cached_for_exactly_the_groups_it_was_found_for(
     gateway: Gateway, knows: str, asks: str
 ) -> None:
     """One group called `employees,managers` is not the two groups."""
@@ -119,29 +119,29 @@ async def test_an_answered_request_is_not_answered_again(gateway: Gateway) -> No
     request = (await gateway.ask())[1].request
     assert request is not None
     await gateway.ledger.decide(request, ending(request, Outcome.ANSWERED, Code.OK, text="x"))
-    assert the_answer(await gateway.ask()).text == "x"  # claimed, but perhaps never sent
+    assert the_answer(await gateway.ask()).text == "x"  # decided, but perhaps never sent
     await gateway.ledger.mark_delivered(request)
     assert await gateway.ask() == []
 
 
-async def test_without_redis_questions_are_taken_on_a_smaller_budget() -> None:
+async def test_without_redis_asks_are_admitted_on_a_smaller_budget() -> None:
     gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     assert len(await gateway.ask(message_id="1")) == 2
     assert the_answer(await gateway.ask(message_id="2")).code is Code.BUDGET_EXCEEDED
 
 
-async def test_a_deadline_that_passed_is_told(gateway: Gateway) -> None:
+async def test_a_sentinel_tells_the_caller_that_its_request_expired(gateway: Gateway) -> None:
     request = a_request()
     answer = the_answer(await gateway.outcomes.handle(DeadlinePassed(request=request)))
     assert (answer.outcome, answer.retryable) == (Outcome.EXPIRED, True)
 
 
-async def test_a_sentinel_of_an_earlier_admission_says_nothing(gateway: Gateway) -> None:
+async def test_a_sentinel_of_an_earlier_admission_tells_nothing(gateway: Gateway) -> None:
     await gateway.ledger.accept(a_request(answer_by=NOW + timedelta(seconds=90)))
     assert await gateway.outcomes.handle(DeadlinePassed(request=a_request())) == []
 
 
-async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_request(gateway: Gateway) -> None:
+async def test_an_outcome_is_stored_for_its_caller_even_if_redis_lost_the_request(gateway: Gateway) -> None:
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
     entry = await gateway.ledger.find("r1")
@@ -149,7 +149,7 @@ async def test_an_outcome_is_filed_for_its_caller_even_if_redis_forgot_the_reque
     assert (entry.caller, entry.delivered) == ("welcome-app", True)
 
 
-async def test_what_was_reserved_for_a_request_that_expired_is_given_back(gateway: Gateway) -> None:
+async def test_the_tokens_of_an_expired_request_are_given_back(gateway: Gateway) -> None:
     for number in range(3):  # 8,000 tokens pay for two at a time
         work = (await gateway.ask(message_id=f"m{number}"))[1].request
         assert work is not None
@@ -164,7 +164,7 @@ async def test_a_repeated_ask_keeps_the_first_deadline(gateway: Gateway) -> None
     assert again.answer_by == first.answer_by
 
 
-async def test_an_id_is_good_for_one_question_only(gateway: Gateway) -> None:
+async def test_an_id_belongs_to_one_question(gateway: Gateway) -> None:
     assert len(await gateway.ask(question="How?")) == 2
     [envelope] = await gateway.ask(question="Why?", reply_to_session_id="s2")
     assert (the_answer([envelope]).code, the_answer([envelope]).retryable) == (Code.ID_REUSED, False)
@@ -180,7 +180,7 @@ FORGED_WORK = to_retriever(a_request(request_id="r-of-hr", caller="hr-portal"))
 
 
 @pytest.mark.parametrize("subject", ["retrieve.v1", "generate.v1", "deadline.v1", "answer.v1"])
-async def test_a_callers_message_is_never_read_as_work_of_ours(gateway: Gateway, subject: str) -> None:
+async def test_a_callers_message_is_never_read_as_internal_work(gateway: Gateway, subject: str) -> None:
     forged = an_ask(body=FORGED_WORK.message.encode(), subject=subject)
     [envelope] = await gateway.dead.handle(gateway.dead.decode(a_dead(forged, "SchemaUnsupported", "ask")))
     assert envelope.queue == "answers"
@@ -193,19 +193,19 @@ async def test_a_dead_message_from_nowhere_is_archived(gateway: Gateway, source:
     assert await gateway.dead.handle(gateway.dead.decode(forged)) == []
 
 
-async def test_who_was_told_long_ago_is_not_told_again(gateway: Gateway) -> None:
+async def test_dead_work_older_than_the_ledgers_memory_tells_nothing(gateway: Gateway) -> None:
     old = to_retriever(a_request(answer_by=NOW - timedelta(days=2)))
     message = Received(queue="retrieve", body=old.message.encode(), subject="retrieve.v1")
     assert await gateway.dead.handle(gateway.dead.decode(a_dead(message, "TTLExpiredException", "retrieve"))) == []
 
 
-async def test_an_http_outcome_waits_on_its_queue_while_redis_is_away() -> None:
+async def test_an_http_outcome_waits_on_its_queue_while_redis_is_unavailable() -> None:
     gateway = Gateway(FailFastRedis("redis://127.0.0.1:1/0"))
     waiting = gateway.waiters.join("r1")
     answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x")
     with pytest.raises(TryLater):
         await gateway.outcomes.handle(HttpOutcome(answer, "tessolund", "welcome-app"))
-    assert (await waiting).answer.text == "x"  # whoever waits here has it all the same
+    assert (await waiting).answer.text == "x"  # a caller that waits in this process has it all the same
 
 
 @pytest.mark.parametrize(
@@ -243,19 +243,19 @@ async def test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back(gateway:
     assert await gateway.budget.reserve("tessolund", "next", 8000) is None
 
 
-async def test_what_a_bug_said_is_not_told_to_callers(gateway: Gateway) -> None:
+async def test_the_text_of_a_bug_does_not_reach_the_caller(gateway: Gateway) -> None:
     message = Received(queue="retrieve", body=to_retriever(a_request()).message.encode(), subject="retrieve.v1")
     dead_message = gateway.dead.decode(a_dead(message, "Crashed", "retrieve"))
     assert "why" not in the_answer(await gateway.dead.handle(dead_message)).message
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"{}"])
-async def test_unreadable_work_is_archived_without_a_word(gateway: Gateway, body: bytes) -> None:
+async def test_unreadable_work_is_archived_and_no_caller_is_told(gateway: Gateway, body: bytes) -> None:
     message = Received(queue="retrieve", body=body, subject="retrieve.v1")
     assert await gateway.dead.handle(gateway.dead.decode(a_dead(message, "SchemaInvalid", "retrieve"))) == []
 
 
-async def test_what_would_outgrow_the_messages_of_its_path_is_refused_at_once(gateway: Gateway) -> None:
+async def test_an_ask_too_large_for_later_messages_is_refused_at_once(gateway: Gateway) -> None:
     turns = [{"role": "user", "text": "漢" * 8_000}] * 6
     body = json.dumps({"question": "How?", "conversation": turns}, ensure_ascii=False).encode()
     assert len(body) < 256 * 1024  # a broker takes it
@@ -267,7 +267,7 @@ async def test_what_would_outgrow_the_messages_of_its_path_is_refused_at_once(ga
     ]
 
 
-async def test_a_question_is_what_people_see_of_it(gateway: Gateway) -> None:
+async def test_invisible_characters_of_a_question_are_removed(gateway: Gateway) -> None:
     hidden = "\u200b\u202e\u3164\x07" + "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
     turn = {"role": "user", "text": f"Be{hidden}fore?"}
     asked = [
@@ -285,7 +285,7 @@ async def test_a_question_is_what_people_see_of_it(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("question", ["\u200b", "\u2060 \U000e0041\n", "\x00"])
-async def test_a_question_of_which_people_see_nothing_is_none(gateway: Gateway, question: str) -> None:
+async def test_a_question_of_invisible_characters_is_invalid(gateway: Gateway, question: str) -> None:
     with pytest.raises(Unprocessable) as refused:
         await gateway.ask(body=json.dumps({"question": question}).encode())
     assert refused.value.reason is Reason.SCHEMA_INVALID

@@ -32,7 +32,7 @@ def waiting(web: Web, request: str, number: int, wait: float) -> list["asyncio.T
     return [asyncio.create_task(web.client.get(url, headers=HEADERS)) for _ in range(number)]
 
 
-async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis: FailFastRedis) -> None:
+async def test_many_waiting_callers_share_one_poll_of_the_ledger(web: Web, redis: FailFastRedis) -> None:
     request, number = await web.ask("k1"), 100
     before = await reads(redis)
     ended = await asyncio.gather(*waiting(web, request, number, wait=3))
@@ -41,7 +41,7 @@ async def test_many_who_wait_for_one_outcome_ask_the_ledger_once(web: Web, redis
     assert await reads(redis) - before < number + 40
 
 
-async def test_an_outcome_that_another_replica_has_filed_reaches_all_who_wait(web: Web, redis: FailFastRedis) -> None:
+async def test_an_outcome_stored_by_another_replica_reaches_all_waiting_callers(web: Web, redis: FailFastRedis) -> None:
     request = await web.ask("k1")
     waiters = waiting(web, request, 20, wait=60)
     await asyncio.sleep(0.2)

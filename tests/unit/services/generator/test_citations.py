@@ -21,7 +21,7 @@ TRAVEL = a_candidate(
 PASSAGES = (LEAVE, TRAVEL)
 
 
-def test_a_true_citation_is_kept_with_the_words_it_rests_on() -> None:
+def test_a_true_citation_is_kept_with_its_quote() -> None:
     found = verify("New employees in Portugal receive 24 days of annual leave [1].", PASSAGES)
     [citation] = found.citations
     assert citation.path == "leave-1.md"
@@ -42,7 +42,7 @@ def test_a_true_citation_is_kept_with_the_words_it_rests_on() -> None:
         "",
     ],
 )
-def test_a_citation_that_does_not_hold_is_taken_out(text: str) -> None:
+def test_a_citation_that_does_not_hold_is_removed(text: str) -> None:
     found = verify(text, PASSAGES)
     assert found.citations == ()
     assert "[" not in found.text
@@ -68,7 +68,7 @@ def test_each_sentence_is_checked_by_itself() -> None:
         "Annual leave is paid [1].\nThe per diem in Denmark is EUR 62 [2].",
     ],
 )
-def test_wherever_the_marks_stand_each_statement_has_its_own(text: str) -> None:
+def test_each_statement_has_its_own_marks_wherever_they_stand(text: str) -> None:
     assert [citation.path for citation in verify(text, PASSAGES).citations] == ["leave-1.md", "leave-2.md"]
 
 
@@ -91,7 +91,7 @@ PAID = "Annual leave is paid"
      "[1](https://evil.example/?q=1)", "[1][2]", "[1-1]", "[#1]", "[source 1]", "[1][evil]", "\\[1\\]", "[1;9]",
      "[1 9]", "[1: Leave]", "[1 and 9]", "[1, 1]", "[1, p. 3]", "![1](https://evil.example/x.png)"],
 )  # fmt: skip
-def test_what_means_a_mark_is_read_as_one(mark: str) -> None:
+def test_other_notations_of_a_mark_are_read_as_marks(mark: str) -> None:
     found = verify(f"{PAID} {mark}.", PASSAGES)
     assert [citation.marker for citation in found.citations] == [1]
     assert found.text.endswith(" [1]")
@@ -104,7 +104,7 @@ def test_what_means_a_mark_is_read_as_one(mark: str) -> None:
     ["[1234]", "[-1]", "[0]", "[7-9]", "[3;4]", "【7】", "［8］", "[^9]", "[9†source]", "[source: leave.pdf, p. 3]",
      "[Sources: the handbook]", "[9](https://evil.example)", "[999999999999]", "[7][8]", "[ 9 ]", "[٣]"],
 )  # fmt: skip
-def test_what_looks_like_a_mark_and_is_none_is_taken_out(mark: str) -> None:
+def test_text_that_only_looks_like_a_mark_is_removed(mark: str) -> None:
     found = verify(f"{PAID} [1]. The canteen is closed {mark} today.", PASSAGES)
     assert found.text == f"{PAID}. [1] The canteen is closed today."
 
@@ -120,7 +120,7 @@ def test_what_looks_like_a_mark_and_is_none_is_taken_out(mark: str) -> None:
         (f"[See here. {PAID} [1]. More][evil]", f"See here. {PAID}. [1] More[evil]"),
     ],
 )
-def test_no_mark_of_ours_is_on_a_link(text: str, left: str) -> None:
+def test_a_mark_is_never_a_link(text: str, left: str) -> None:
     assert verify(text, PASSAGES).text == left
 
 
@@ -132,12 +132,12 @@ def test_no_mark_of_ours_is_on_a_link(text: str, left: str) -> None:
         "First\n\n- one\n- two",
     ],
 )  # fmt: skip
-def test_other_brackets_stay_what_they_are(text: str) -> None:
+def test_other_brackets_are_unchanged(text: str) -> None:
     assert verify(text, PASSAGES).text == text
 
 
 @pytest.mark.parametrize("text", ["[\n[1]1]", "[ [1]1]", "[[[1]9]1]", "[1, [9]2]", "[ [ [1]1]1]"])
-def test_what_is_left_when_marks_are_taken_out_is_no_mark(text: str) -> None:
+def test_removing_marks_leaves_no_new_mark(text: str) -> None:
     assert LOOKS_LIKE_A_MARK.search(verify(text, PASSAGES).text) is None
 
 
@@ -151,7 +151,7 @@ SOUP = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(SOUP)
-def test_a_number_in_brackets_is_always_a_citation_of_ours(text: str) -> None:
+def test_a_number_in_brackets_is_always_a_checked_citation(text: str) -> None:
     found = verify(text, PASSAGES)
     marks = list(LOOKS_LIKE_A_MARK.finditer(found.text))
     assert {mark[0] for mark in marks} == {f"[{citation.marker}]" for citation in found.citations}
@@ -191,7 +191,7 @@ WITHOUT_END = pytest.mark.timeout(120)
         "Annual leave is paid [1]. ",
     ],
 )
-def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
+def test_a_hostile_text_takes_linear_time(piece: str) -> None:
     """What takes quadratic time takes minutes here."""
     verify(piece * (130_000 // len(piece)), [LEAVE, TRAVEL] * 8)
 
@@ -211,7 +211,7 @@ def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
         ("", "[1]", "(a)"),
     ],
 )
-def test_a_text_nested_deep_takes_no_longer_than_a_flat_one(before: str, core: str, after: str, size: int) -> None:
+def test_deeply_nested_text_takes_no_longer_than_flat_text(before: str, core: str, after: str, size: int) -> None:
     """What takes quadratic time takes minutes here, and what ends early leaves something like a mark."""
     depth = size // len(before + after)
     found = verify(f"{PAID} [1].\n{before * depth}{core}{after * depth}\n{PAID} [1].", PASSAGES)

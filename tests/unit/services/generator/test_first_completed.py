@@ -1,4 +1,4 @@
-"""Giving up a call that nobody waits for any more."""
+"""A call is stopped once its request is cancelled."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def _after(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def test_what_nobody_wants_any_more_is_stopped_at_once() -> None:
+def test_cancelled_work_is_stopped_at_once() -> None:
     stopped = 0.0
 
     async def work() -> None:
@@ -28,7 +28,7 @@ def test_what_nobody_wants_any_more_is_stopped_at_once() -> None:
     assert stopped == 2
 
 
-def test_what_is_done_first_counts() -> None:
+def test_finished_work_wins_over_its_cancellation() -> None:
     async def work() -> str:
         await asyncio.sleep(1)
         return "done"

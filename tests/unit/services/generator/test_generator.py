@@ -204,7 +204,7 @@ async def test_a_deployment_that_is_down_is_left_at_once(setup: GeneratorFixture
         ([throttled(50), BROKEN_KEY], TryLater, 50),
     ],
 )  # fmt: skip
-async def test_what_several_failures_mean_together(
+async def test_several_failures_together_mean_the_earliest_retry(
     setup: GeneratorFixture, says: list[Exception], kind: type[TryLater], after: float
 ) -> None:
     with pytest.raises(TryLater) as failure:
@@ -213,13 +213,13 @@ async def test_what_several_failures_mean_together(
     assert failure.value.after == timedelta(seconds=after)
 
 
-async def test_when_no_deployment_can_be_used_there_is_a_clear_end(setup: GeneratorFixture) -> None:
+async def test_when_no_deployment_can_be_used_the_task_is_unprocessable(setup: GeneratorFixture) -> None:
     with pytest.raises(Unprocessable) as end:
         await setup.run(Script(BROKEN_KEY, BROKEN_KEY))
     assert end.value.reason is Reason.UNAUTHORIZED
 
 
-async def test_a_model_that_asks_for_too_much_patience_is_left_at_once(setup: GeneratorFixture) -> None:
+async def test_a_model_that_asks_for_a_long_wait_is_left_at_once(setup: GeneratorFixture) -> None:
     model = Script(TryLater("429", after=timedelta(seconds=59)), GOOD)
     answer = await setup.run(model)
     assert model.called == ["small", "other"]
@@ -259,14 +259,14 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
     assert failed.message == "no passage fits into the 4000 tokens of small"
 
 
-async def test_what_the_provider_refuses_is_told(setup: GeneratorFixture) -> None:
+async def test_a_refusal_of_the_provider_is_the_outcome_and_is_charged(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     answer = await setup.run(Script(ModelRefused("content filter", used=600)))
     assert (answer.outcome, answer.code, answer.finished_at) == (Outcome.FAILED, Code.MODEL_REFUSED, NOW)
     assert await setup.left() == 10_000 - 600
 
 
-async def test_when_no_deployment_may_answer_the_caller_hears_why(setup: GeneratorFixture) -> None:
+async def test_when_no_deployment_may_answer_the_outcome_says_why(setup: GeneratorFixture) -> None:
     setup.use_case = a_use_case(regions=("northeurope",))
     answer = await setup.run(Script())
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, Code.NO_MODEL_FITS, False)
@@ -282,7 +282,7 @@ async def test_no_model_is_called_after_the_deadline(setup: GeneratorFixture) ->
     assert model.called == []
 
 
-async def test_what_was_not_spent_is_given_back(setup: GeneratorFixture) -> None:
+async def test_unspent_tokens_are_given_back(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 9_000) is None
     await setup.run(Script(GOOD))
     assert await setup.budget.reserve("tessolund", "r2", 8_900) is None  # 10,000 - 1,050
@@ -363,7 +363,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFix
     assert await setup.left() == 10_000 - 700
 
 
-async def test_a_call_that_is_slow_long_before_the_deadline_is_tried_elsewhere(setup: GeneratorFixture) -> None:
+async def test_a_call_that_times_out_early_is_repeated_at_another_deployment(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     model = Script(CallTimeout("slow", used=700), GOOD)
     assert (await setup.run(model)).outcome is Outcome.ANSWERED
@@ -391,7 +391,7 @@ class Watch:
 
 
 def known_calls(watch: Watch, request: Request | None = None, **took: float) -> CallTimes:
-    """Deployments whose calls for requests like `request` have taken so many seconds, often."""
+    """Deployments whose calls for requests like `request` have often taken this many seconds."""
     times = CallTimes(watch)
     for deployment, seconds in took.items():
         for _ in range(20):
@@ -403,7 +403,7 @@ def known_calls(watch: Watch, request: Request | None = None, **took: float) -> 
     return times
 
 
-async def test_a_call_that_cannot_end_in_time_is_not_begun_and_costs_nothing(setup: GeneratorFixture) -> None:
+async def test_a_call_that_cannot_finish_in_time_is_not_made_and_costs_nothing(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     setup.call_times = known_calls(Watch(), small=20, other=20)
     model = Script()
@@ -432,7 +432,7 @@ async def test_long_answers_of_one_tenant_or_use_case_do_not_count_against_anoth
     assert (await setup.run(Script(GOOD), request=request)).outcome is Outcome.ANSWERED
 
 
-async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_tried_again() -> None:
+async def test_long_answers_of_others_do_not_keep_a_refused_call_from_being_probed() -> None:
     times = known_calls(watch := Watch(), small=20)
     running, tried = list[Call](), list[float]()
     for _ in range(100):
@@ -447,7 +447,7 @@ async def test_long_answers_beside_it_do_not_keep_a_refused_call_from_being_trie
     assert 10 <= len(tried) <= 20
 
 
-async def test_calls_that_were_cut_off_by_their_deadline_are_not_repeated_for_ever(setup: GeneratorFixture) -> None:
+async def test_calls_that_the_deadline_cuts_off_are_not_repeated_endlessly(setup: GeneratorFixture) -> None:
     setup.call_times = CallTimes(watch := Watch())
     model = Script()
 
@@ -476,14 +476,14 @@ HIDDEN = "\u034f\u200b\u202e\u2066\u3164\ufe0f\ue000\x07\x1b\x9b\x00\ud800\U000e
 
 
 @pytest.mark.parametrize("hidden", [HIDDEN, *HIDDEN])
-async def test_what_people_cannot_see_does_not_reach_a_caller(setup: GeneratorFixture, hidden: str) -> None:
+async def test_invisible_characters_do_not_reach_a_caller(setup: GeneratorFixture, hidden: str) -> None:
     answer = await setup.run(
         Script(f"New emp{hidden}loyees receive 21 days{hidden} of annual leave [{hidden}1]{hidden}.")
     )
     assert (answer.outcome, answer.text) == (Outcome.ANSWERED, "New employees receive 21 days of annual leave. [1]")
 
 
-async def test_nothing_hidden_in_an_older_index_reaches_a_caller(setup: GeneratorFixture) -> None:
+async def test_invisible_characters_in_an_older_index_do_not_reach_a_caller(setup: GeneratorFixture) -> None:
     said = "New employees receive 21 da\u00adys\u2066 of annual leave per year"
     old = a_candidate(1, title="Le\u200bave", section="An\u202enual", path="a\u202eb.md", text=said)
     [citation] = (await setup.run(Script(GOOD), passages=(old,))).citations
@@ -497,19 +497,17 @@ async def test_nothing_hidden_in_an_older_index_reaches_a_caller(setup: Generato
 
 
 @pytest.mark.parametrize("quoted", ["The note says NO_ANSWER.", "\nNO_ANSWER", "Reply NO_ANSWER to everything."])
-async def test_a_document_that_quotes_the_word_for_no_answer_silences_nothing(
-    setup: GeneratorFixture, quoted: str
-) -> None:
+async def test_a_quoted_no_answer_does_not_suppress_an_answer(setup: GeneratorFixture, quoted: str) -> None:
     assert (await setup.run(Script(f"{GOOD} {quoted}"))).outcome is Outcome.ANSWERED
 
 
 @pytest.mark.parametrize("said", ["NO_ANSWER", "NO_\u200bANSWER.", "NO_ANSWER: the handbook does not speak of it [1]."])
-async def test_no_answer_is_no_answer_however_it_is_dressed(setup: GeneratorFixture, said: str) -> None:
+async def test_no_answer_is_recognised_in_any_wording(setup: GeneratorFixture, said: str) -> None:
     answer = await setup.run(Script(said))
     assert (answer.outcome, answer.code) == (Outcome.NO_ANSWER, Code.NOT_IN_DOCUMENTS)
 
 
-async def test_two_calls_have_two_marks(setup: GeneratorFixture) -> None:
+async def test_each_call_has_marks_of_its_own(setup: GeneratorFixture) -> None:
     model = Script(ContextTooLong("too long"), GOOD)
     await setup.run(model)
     first, second = (re.findall(r"\[\[end 1 ([0-9a-f]{8})\]\]", prompt)[0] for prompt in model.heard)
@@ -523,7 +521,7 @@ async def test_an_answer_that_was_cut_off_says_so_and_is_not_cached(setup: Gener
     assert (await setup.cache.find(CachePartition("tessolund", "handbook"), "k") is None) is cut_off
 
 
-async def test_what_is_claimed_is_what_can_be_sent(setup: GeneratorFixture) -> None:
+async def test_the_decided_outcome_fits_into_a_message(setup: GeneratorFixture) -> None:
     text = f"New employees receive 21 days of annual leave per year {'漢' * 60_000}"
     passages = tuple(a_candidate(n, text=text) for n in range(1, 4))
     answer = await setup.run(Script(f"{GOOD} [2] [3]"), passages=passages)

@@ -48,7 +48,7 @@ def test_only_named_chat_deployments_are_used() -> None:
     assert [c.deployment.name for c in plan(a_use_case(), deployments, Need(100, 100, 100))] == ["small"]
 
 
-def test_the_cheaper_of_two_alike_comes_first_unless_priority_says_otherwise() -> None:
+def test_the_cheaper_of_two_equal_deployments_comes_first_unless_priority_differs() -> None:
     dear = a_deployment("small", 4000, price={"input": 2, "output": 2})
     cheap = a_deployment("other", 4000, price={"input": 1, "output": 1})
     need = Need(100, 100, 100)
@@ -99,7 +99,9 @@ def test_the_plan_says_why() -> None:
         ),
     ],
 )
-def test_why_nothing_fits_is_the_real_cause(deployments: list[Deployment], changes: dict[str, Any], said: str) -> None:
+def test_the_reason_why_no_deployment_fits_is_the_real_one(
+    deployments: list[Deployment], changes: dict[str, Any], said: str
+) -> None:
     use_case, need = a_use_case(deployments=("small",), **changes), Need(fixed=600, passages=50, answer=400)
     assert plan(use_case, deployments, need) == []
     assert why_none(use_case, deployments, need) == said
