@@ -181,7 +181,7 @@ class _Reader:
     # ------------------------------------------------------------------ forwarding
 
     def check_targets(self) -> None:
-        """Complain of forwarding to nowhere, and in a circle; raises `ConfigError`."""
+        """Raise `ConfigError` where an entity forwards to one that is not there, to itself, or in a circle."""
         for where, name, target in self._targets:
             if target.lower() == name.lower():
                 raise ConfigError(f"{where}: {name!r} cannot forward to itself")

@@ -162,7 +162,7 @@ class Broker:
     # ------------------------------------------------------------------ durability
 
     def commit(self) -> bool:
-        """Make durable what happened; return whether that was possible. If not, this is the end of it."""
+        """Make durable what happened; return whether that worked. If not, the broker fails: see `failure`."""
         if self.failure is not None:
             return False
         if not self.store.pending:
@@ -362,7 +362,9 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             self._alarm.cancel()
         self._broker.connections.left(self)
         self._handle(self.connection.lost())
-        self._broker.flush_after_turn(self)  # nothing of it; but what came back to the queues must be durable too
+        self._broker.flush_after_turn(
+            self
+        )  # it has no output; but messages that came back to the queues must be committed
 
     def pause_writing(self) -> None:
         """Give a slow peer no more messages."""
@@ -435,7 +437,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
         self._write(self.connection.take())
 
     def _write(self, output: bytes) -> None:
-        """Write bytes and, if they were the last words of the connection, hang up."""
+        """Write bytes; after the connection's close frame, close the socket."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -448,7 +450,7 @@ class BrokerProtocol(asyncio.BufferedProtocol):
             if transport.get_write_buffer_size():
                 self._loop.call_later(self.connection.limits.closing, transport.abort)
         elif self.connection.closed:
-            # Not closed while the peer still talks: it would lose our last words with its own.
+            # Closing while the peer still sends would reset the connection, and our close frame might be lost.
             if not self._sent_eof:
                 self._sent_eof = True
                 with suppress(OSError):  # the peer has hung up already

@@ -151,7 +151,7 @@ class Controls:
         return self._call(lambda: self._broker.namespace.find(path).counts())
 
     def messages(self, path: str) -> list[StoredMessage]:
-        """What is in an entity, in sequence order, whatever its state."""
+        """The messages of an entity in any state, in sequence order."""
         return self._call(lambda: contents(self._broker.namespace.find(path)))
 
     def waiting(self, path: str) -> int:

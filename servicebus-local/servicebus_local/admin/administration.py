@@ -54,7 +54,7 @@ class Administration:
         }
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; whatever is refused is said in XML."""
+        """Answer a request; refusals are XML too."""
         call = Call(request, self._namespace.timers.clock())
         handlers = self._handlers[call.route.resource]
         handler = handlers.get(request.method)

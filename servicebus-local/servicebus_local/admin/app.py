@@ -5,7 +5,7 @@ GET  /connections               how many there are, how many there were at most,
 POST /connections/reset-peak    start counting the peak again
 GET  /stats, /stats/{path}      what is in every entity, or in one (`servicebus_local.admin.stats`)
 
-These are for people and scripts, and need no credential. Whatever else is asked for, and every
+These are for people and scripts, and need no credential. Every other path, and every
 request with an `api-version`, is for the administration API (`servicebus_local.admin.administration`),
 so an entity may be called `health`.
 """

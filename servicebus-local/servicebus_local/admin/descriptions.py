@@ -88,7 +88,7 @@ QUEUE_DEFAULTS: Final = QueueOptions(max_size=_SIZE)
 TOPIC_DEFAULTS: Final = TopicOptions(max_size=_SIZE)
 SUBSCRIPTION_DEFAULTS: Final = QueueOptions()
 
-# What would behave otherwise here without a word is refused instead: element, what it may be, why.
+# Elements that would silently have no effect here are refused: the element, its accepted values, the reason.
 _REFUSED: Final = (
     ("MaxMessageSizeInKilobytes", (str(MESSAGE_KILOBYTES),), "larger messages are for Premium, which this is not"),
     ("IsAnonymousAccessible", ("false", "0"), "anonymous access is not there"),

@@ -212,7 +212,7 @@ def _request(line: str, headers: dict[str, str], body: bytes) -> Request:
 
 
 def write_response(response: Response, *, keep_alive: bool, with_body: bool = True) -> bytes:
-    """Write a response with the headers that HTTP insists on; the answer to HEAD goes without its body."""
+    """Write a response with the headers that HTTP requires; the answer to HEAD has no body (RFC 9110, 9.3.2)."""
     try:
         reason = HTTPStatus(response.status).phrase
     except ValueError:

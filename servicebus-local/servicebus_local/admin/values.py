@@ -20,7 +20,8 @@ DEFAULT_MEGABYTES: Final = 1024
 # 1 to 5 GB, and what a partitioned entity or Premium may have: 80 GB at most (Azure's quotas)
 _MEGABYTES: Final = frozenset(1024 * gigabytes for gigabytes in (1, 2, 3, 4, 5, 10, 16, 20, 32, 40, 48, 64, 80))
 
-PATH_LIMIT: Final = 260  # characters in the path of a queue or topic (Azure's quotas)
+# Azure's quotas: learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas
+PATH_LIMIT: Final = 260  # characters in the path of a queue or topic
 NAME_LIMIT: Final = 50  # characters in the name of a subscription or rule (the same)
 # Azure's rules for resource names, which want a letter or digit at both ends; it takes an underscore at the end too.
 _PATH: Final = re.compile(r"[A-Za-z0-9](?:[\w.\-~/]*[A-Za-z0-9_])?", re.ASCII)

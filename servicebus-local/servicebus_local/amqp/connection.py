@@ -74,7 +74,7 @@ class Connection:
         self.idle_time_out = idle_time_out
         self.peer_idle_time_out: float | None = None
         self.state = ConnectionState.HEADER
-        self.closed = False  # our last word is said: nothing more will be written
+        self.closed = False  # our close is queued: nothing will be written after it
         self.held_back = False  # the application asked to write and was told to wait
         self.heard = False
         self.max_frame_size = frames.SMALLEST_MAX_FRAME
@@ -141,7 +141,7 @@ class Connection:
         return self.pending()
 
     def _on_late(self, unit: bytes | Frame) -> None:
-        """After our last word, only the peer's matters (2.4.3)."""
+        """Ignore everything after our close but the peer's close (2.4.3)."""
         if not isinstance(unit, Frame) or not unit.body:
             return
         with suppress(DecodeError):
@@ -199,7 +199,7 @@ class Connection:
         self._queued += len(data)
 
     def say(self, channel: int, performative: Performative) -> bool:
-        """Queue a performative; what is too long for the peer loses words, or is not said: return False."""
+        """Queue a performative, without its optional parts if they make it too long; return False if it still is."""
         data = frames.frame(channel, performative)
         if len(data) > self.max_frame_size:
             data = frames.frame(channel, _shortened(performative))
@@ -251,7 +251,7 @@ class Connection:
 
     @property
     def finished(self) -> bool:
-        """Whether the peer's last word is not waited for either; until then input is read and ignored."""
+        """Whether the peer's close is here, or no longer waited for; until then input is read and ignored."""
         return self.state is ConnectionState.ENDED
 
     def close(self, error: Error | None = None) -> None:
@@ -431,7 +431,7 @@ class Connection:
 
 
 def _shortened(performative: Performative) -> Performative:
-    """Leave out what the peer's frame size has no room for: the words of an error, an attach's properties."""
+    """Leave out the optional parts: the description of an error, the properties of an attach."""
     match performative:
         case Close(error) | End(error) if error is not None:
             return performative._replace(error=error._replace(description=None, info=None))

@@ -342,12 +342,12 @@ class IncomingLink(Link):
         self._drop_parts()
 
     def _drop(self) -> None:
-        """Have done with a message of several frames."""
+        """Forget a message of several frames, complete or not."""
         self._drop_parts()
         self._first, self._size = None, 0
 
     def _count(self) -> None:
-        """Count a delivery, whatever became of it."""
+        """Count a delivery, accepted or not, and renew the credit when half of it is used."""
         self._delivery_count = (self._delivery_count + 1) & MASK
         self._credit -= 1
         if self._credit <= self._low_credit:
@@ -370,7 +370,7 @@ class IncomingLink(Link):
             self.session.connection.emit(arrived)
 
     def _refuse(self, number: int, condition: str, reason: str) -> None:
-        """Reject a delivery; of one that is settled the peer can only be told by a detach."""
+        """Reject a delivery; one that came settled has no outcome, so its link is detached: raises `LinkViolation`."""
         if self._settled:
             raise LinkViolation(condition, reason)
         self.settle(number, Rejected(Error(condition, reason)))
@@ -434,7 +434,7 @@ class OutgoingLink(Link):
             self.session.flow((self.handle, self._delivery_count, self.credit, self.available))
 
     def drained(self) -> None:
-        """Give up the credit that is left, if the peer asked for it and has not thought better of it."""
+        """Give up the credit that is left, if the peer still asks for a drain (2.6.7)."""
         if not self._draining or not self.attached:
             return
         self._delivery_count = (self._delivery_count + self.credit) & MASK

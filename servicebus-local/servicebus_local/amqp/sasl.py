@@ -17,7 +17,7 @@ MECHANISMS: Final = ("MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL")
 OFFER: Final = SaslMechanisms(Array(0xA3, [Symbol(name) for name in MECHANISMS]))
 
 Authenticate = Callable[[str, str], bool]
-"""Judges a user's name and password."""
+"""Tells whether a user's name and password are right."""
 
 _OK, _AUTH = Ubyte(0), Ubyte(1)
 

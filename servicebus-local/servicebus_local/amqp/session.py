@@ -104,7 +104,7 @@ class Session:
             self.connection.write(frames.drained_frame(self.channel, self._state(), handle, delivery_count))
 
     def settle(self, role: bool, delivery_id: int, outcome: Outcome) -> None:
-        """Settle one delivery; of a reason that is too long for the peer only its name is told."""
+        """Settle one delivery; an error that is too long for the peer is sent as its condition alone."""
         if self.ended:
             return
         data = frames.disposition_frame(self.channel, role, delivery_id, encode_outcome(outcome))
@@ -188,7 +188,7 @@ class Session:
                 self._hold(delivery)
 
     def drop_links(self) -> None:
-        """Let go of every link without a word to the peer."""
+        """Forget every link, and send the peer nothing."""
         self._unsettled.clear()
         self._drop_waiting()
         for peer_handle in list(self._links):

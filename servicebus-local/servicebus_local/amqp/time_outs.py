@@ -80,7 +80,7 @@ class TimeOuts:
         return self._next_beat
 
     def _listen(self, now: float) -> float | None:
-        """Look whether anything came in; the peer was told half of what it is given (2.4.5)."""
+        """Look whether anything came in; the peer has twice the idle time-out that was announced to it (2.4.5)."""
         idle = self._connection.idle_time_out
         if idle is None:
             return None

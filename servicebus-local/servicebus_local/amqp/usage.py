@@ -1,4 +1,7 @@
-"""What the links of one connection use together: their names, and the bytes they may keep waiting."""
+"""What the links of one connection use together: their names, and the bytes they may keep waiting.
+
+A link's name and direction are known once on a connection (specification part 2, 2.6.1); `limits` has the bounds.
+"""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What AMQP values are in Python where Python has no word of its own for them; `types` has the table."""
+"""Python classes for the AMQP types that Python lacks; `types` has the table."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ class DecodeError(ValueError):
 
 
 class Symbol(str):
-    """A word from a constrained domain; equal to the same `str`."""
+    """A symbol (part 1, 1.6.21); equal to the same `str`."""
 
     __slots__ = ()
 

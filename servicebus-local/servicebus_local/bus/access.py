@@ -7,7 +7,8 @@
     policy      one of the namespace, or of the queue or topic the resource lies in
 
 The format and the places where a policy is looked for are those of Azure's documentation of
-shared access signatures. The codes in front of the sentences are Azure's too.
+shared access signatures (learn.microsoft.com/azure/service-bus-messaging/service-bus-sas).
+The codes in front of the sentences are Azure's too.
 """
 
 import hmac

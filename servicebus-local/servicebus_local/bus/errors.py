@@ -23,7 +23,7 @@ BusError
 
 
 class BusError(Exception):
-    """A refusal the client is told about: a condition, a status and a sentence."""
+    """A refusal as the client gets it: a condition of AMQP, an HTTP-like status and a sentence."""
 
     condition = "amqp:internal-error"
     status = 500

@@ -1,4 +1,7 @@
-"""Duplicate detection: which message ids came in lately."""
+"""Duplicate detection: which message ids came in within the window.
+
+Source: learn.microsoft.com/azure/service-bus-messaging/duplicate-detection.
+"""
 
 from collections import deque
 from collections.abc import Hashable

@@ -57,7 +57,7 @@ class LockTable:
         return token, until
 
     def _watch(self, until: float) -> None:
-        """See to it that an alarm rings when this lock ends, or before."""
+        """Set the alarm so that it rings when this lock ends, or before."""
         if self._alarm is not None and self._alarm.due > until:
             self._alarm.cancel()
             self._alarm = None

@@ -4,7 +4,8 @@
                        │ dropped        │ no: SCHEDULED until it is, under a number of its own
 
 What lies behind `_place` is the entity's own: a queue keeps the message, a topic copies it
-to its subscriptions.
+to its subscriptions. Numbers and schedules are those of
+learn.microsoft.com/azure/service-bus-messaging/message-sequencing, `peek` is that of message-browsing.
 """
 
 from bisect import bisect_left

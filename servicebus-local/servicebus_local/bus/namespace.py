@@ -76,7 +76,7 @@ class Namespace:
         return restored
 
     def _apply(self, topology: Topology) -> None:
-        """Create or update what is configured; what else is stored stays.
+        """Create or update the configured entities; other stored entities stay as they are.
 
         Raises `StoreError` when something is stored that cannot become what is configured.
         """

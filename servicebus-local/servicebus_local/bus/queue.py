@@ -9,6 +9,10 @@ sender ──────────────▶ ACTIVE ──────�
 
 too many deliveries, expiry, or on request: to the dead-letter queue, which is a `Queue`
 too, shares the sequence numbers, and knows neither expiry nor a limit of deliveries.
+
+The rules are those of Azure's pages learn.microsoft.com/azure/service-bus-messaging/
+message-transfers-locks-settlement, message-deferral, message-expiration, service-bus-dead-letter-queues
+and service-bus-auto-forwarding.
 """
 
 from collections.abc import Iterable

@@ -10,6 +10,9 @@ millisecond either: a receiver that waits exactly as long as its lock lasts come
 
 "Next available" is the session that has waited longest with a message ready; when there is
 none, the receiver waits in line until its own time-out.
+
+The rules are those of learn.microsoft.com/azure/service-bus-messaging/message-sessions, the end of the lock
+those of Azure/azure-service-bus#694.
 """
 
 from collections import deque
@@ -193,7 +196,7 @@ class SessionTable:
             holder.lost(SessionLockLost(f"The lock on session '{session.id}' has expired."))
 
     def leave(self, consumer: Consumer) -> None:
-        """Free whatever this receiver holds or waits for."""
+        """Free the sessions that this receiver holds, and drop its wait for one."""
         for waiter in [waiter for waiter in self._waiters if waiter.consumer is consumer]:
             waiter.alarm.cancel()
             self._waiters.remove(waiter)

@@ -77,7 +77,7 @@ class Changes:
     # ------------------------------------------------------------------ what is written
 
     def work(self, locked: set[int]) -> Work:
-        """Return what writes all of it but the numbers; `locked` are the keys of what is locked now."""
+        """Return the statements for everything but the sequence numbers; `locked`: the keys that are locked now."""
         work: Work = []
         if self.deleted or self.saved:
             work += self._work_on_entities()

@@ -51,7 +51,7 @@ class Store(Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether something happened since the last commit: nothing that follows from it may be told before."""
+        """Whether something changed since the last commit; nothing that depends on it may be sent before the commit."""
         ...
 
     # ------------------------------------------------------------------ at the start

@@ -5,7 +5,8 @@
                             a rule cannot be evaluated ──▶ its dead letters, or nothing
 
 A subscription is a `Queue` with rules; its messages have sequence numbers of their own, and
-the topic's as `x-opt-enqueue-sequence-number`.
+the topic's as `x-opt-enqueue-sequence-number` (learn.microsoft.com/azure/service-bus-messaging/topic-filters
+and message-sequencing).
 """
 
 from dataclasses import replace

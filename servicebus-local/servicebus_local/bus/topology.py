@@ -94,7 +94,7 @@ class TopicOptions:
 
 
 DEFAULT_RULE = Rule("$Default", TrueFilter(), None)
-"""What a subscription begins with unless it is told otherwise: everything."""
+"""The rule of a subscription that is created without rules: it chooses every message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Case:
     link: Link
     direction: Direction
     proceed: Callable[[bool], None]
-    """Do it; with True, without a word to the client."""
+    """Does it; with True, without an answer to the client."""
     refuse: Callable[[Fault], None] | None = None
     lose_lock: Callable[[], None] | None = None
 
@@ -76,7 +76,7 @@ def strike(fault: Fault, case: Case) -> bool:
 
 
 def address_of(link: Link) -> Address | None:
-    """Return where a link leads; None when that is nowhere, or to something that has no faults."""
+    """Return the path a link leads to; None when it has none, or leads to a node without faults."""
     terminus = link.target if isinstance(link, IncomingLink) else link.source
     return None if terminus is None or terminus.address is None else read_address(terminus.address)
 
@@ -171,11 +171,11 @@ def _request(peer: Peer, event: MessageArrived, address: Address) -> Case:
     return Case(occasion, event.link, "in", proceed, refuse)
 
 
-# --------------------------------------------------------------------------- refusals in the protocol's words
+# --------------------------------------------------------------------------- refusals as the protocol has them
 
 
 def error_of(fault: Fault) -> Error:
-    """Return what a client is told when it is refused, or its link is closed."""
+    """Return the error that a client gets when it is refused, or its link is closed."""
     return Error(fault.condition, fault.description)
 
 

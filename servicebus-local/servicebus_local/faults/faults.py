@@ -164,7 +164,7 @@ class Faults:
         return self.refuse(at, SERVER_BUSY, words, **chosen)
 
     def reject_tokens(self, **chosen: Unpack[Chosen]) -> Handle:
-        """Answer 401 to whatever token is shown; links that are attached stay so."""
+        """Answer 401 to every token; links that are attached stay attached."""
         return self.refuse("token", "amqp:unauthorized-access", "The token has an invalid signature.", **chosen)
 
     def delay(self, at: Point, seconds: float, **chosen: Unpack[Chosen]) -> Handle:

@@ -1,4 +1,4 @@
-"""Faults that strike at once, at whatever is there."""
+"""Faults that strike at once: at the connections, links and locks that are there."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -3,8 +3,9 @@
     request   application properties: operation=put-token, name, type, expiration; body: the token
     answer    application properties: status-code, status-description
 
-The token is a shared access signature (`servicebus_local.bus.access`), whatever `type` says: the
-Python SDK announces `jwt` even then, and every SDK reads the answer in this spelling.
+The token is a shared access signature (`servicebus_local.bus.access`), and `type` is not looked at: the
+Python SDK announces `jwt` even then, and every SDK reads the answer in this spelling
+(learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-protocol-guide, "Claims-based authorization").
 """
 
 from collections.abc import Callable, Mapping

@@ -178,7 +178,7 @@ class Container:
         self._watch()
 
     def _watch(self) -> None:
-        """See to it that links end with their tokens even if nothing else happens here.
+        """Set the alarm that ends links with their tokens even if no event comes.
 
         Tokens end by the wall's clock, alarms ring by that of the bus. Where a test moves the
         one and not the other, an early alarm is ignored, and the next event finds out.

@@ -58,6 +58,6 @@ class Grants:
 
 
 def needed(path: str, wanted: Collection[Right]) -> str:
-    """Say which rights would do, much as Azure does, so that the words can be searched for."""
+    """Name the rights that would do, in a sentence close to Azure's, so that a search for it finds help."""
     names = " or ".join(f"'{right.value}'" for right in Right if right in wanted)
     return f"Unauthorized access. {names} claim(s) are required to perform this operation. Resource: '{path}'."

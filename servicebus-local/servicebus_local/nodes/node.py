@@ -12,7 +12,7 @@ class Node:
         """Take a message the peer sent."""
 
     def on_credit(self, event: CreditChanged) -> None:
-        """Learn that the peer wants messages, or gives up wanting."""
+        """Learn that the peer has changed its credit, or asks for a drain."""
 
     def resume(self) -> None:
         """Go on sending after the peer was too slow for a while."""
@@ -25,5 +25,5 @@ class Node:
 
 
 def error_of(refusal: BusError) -> Error:
-    """Say a refusal in the protocol's words."""
+    """Return a refusal as an AMQP error."""
     return Error(refusal.condition, refusal.description)

@@ -1,7 +1,8 @@
 """The operations of $management, one function each, and the table that says what each is for.
 
-Names, fields and answers are those of Microsoft's list of request-response operations; where
-that is silent, those the SDKs send and expect. An answer of None means that there was nothing.
+Names, fields and answers are those of Microsoft's list of request-response operations
+(learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-request-response);
+where that is silent, those the SDKs send and expect. An answer of None means that there was nothing.
 """
 
 from collections.abc import Callable, Mapping

@@ -172,7 +172,7 @@ async def test_durations_may_be_text(admin: Admin) -> None:
     assert queue.default_message_time_to_live == timedelta(hours=26)
 
 
-async def test_what_was_got_can_be_given_back(admin: Admin) -> None:
+async def test_a_description_that_was_read_can_be_written_back(admin: Admin) -> None:
     """The longest duration among it, which the SDK rounds."""
     for queue in (await admin("create_queue", "plain"), await admin("create_queue", "special", **QUEUE)):
         await admin("update_queue", queue)
@@ -314,7 +314,7 @@ async def test_filters_are_counted_by_kind(admin: Admin) -> None:
         ("list_rules", ["news", "nobody"]),
     ],
 )
-async def test_what_is_not_there_is_not_found(admin: Admin, call: str, arguments: list[str]) -> None:
+async def test_a_missing_entity_is_not_found(admin: Admin, call: str, arguments: list[str]) -> None:
     await admin("create_topic", "news")
     await admin("create_subscription", "news", "all")
     with pytest.raises(ResourceNotFoundError):
@@ -400,7 +400,7 @@ async def test_a_name_that_cannot_be_is_refused(admin: Admin, name: str) -> None
         assert caught.value.status_code == 400
 
 
-async def test_what_cannot_be_changed_cannot_be_changed(admin: Admin) -> None:
+async def test_fixed_properties_cannot_be_changed(admin: Admin) -> None:
     queue = await admin("create_queue", "orders")
     for name in ("requires_session", "requires_duplicate_detection", "enable_partitioning"):
         with pytest.raises(HttpResponseError) as caught:
@@ -428,7 +428,7 @@ async def test_a_wrong_key_is_not_let_in(bus: LocalBus) -> None:
                 await Admin(client)(*call)
 
 
-async def test_whoever_may_only_send_and_listen_may_not_manage(bus: LocalBus) -> None:
+async def test_send_and_listen_do_not_grant_manage(bus: LocalBus) -> None:
     admin_port = bus.admin_url.rpartition(":")[2]
     limited = bus.connection_string_with(Right.SEND, Right.LISTEN).replace(f":{bus.port};", f":{admin_port};")
     async with client_at(limited) as client:

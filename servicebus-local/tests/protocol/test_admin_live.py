@@ -66,9 +66,7 @@ async def bodies(receiver: ServiceBusReceiver, count: int) -> list[str]:
     return found
 
 
-async def test_a_queue_is_changed_and_deleted_under_those_who_use_it(
-    bus: LocalBus, admin: Admin, client: ServiceBusClient
-) -> None:
+async def test_a_queue_in_use_can_be_updated_and_deleted(bus: LocalBus, admin: Admin, client: ServiceBusClient) -> None:
     queue = await admin("create_queue", "orders")
     await admin("create_queue", "archive")
     sender, receiver = client.get_queue_sender("orders"), client.get_queue_receiver("orders")
@@ -105,7 +103,9 @@ async def test_a_queue_is_changed_and_deleted_under_those_who_use_it(
             await sender.send_messages(ServiceBusMessage("7"))
 
 
-async def test_a_receiver_of_a_deleted_queue_is_told(admin: Admin, client: ServiceBusClient) -> None:
+async def test_a_receiver_of_a_deleted_queue_is_detached_with_the_reason(
+    admin: Admin, client: ServiceBusClient
+) -> None:
     await admin("create_queue", "short-lived")
     receiver = client.get_queue_receiver("short-lived")
     async with opened(receiver):

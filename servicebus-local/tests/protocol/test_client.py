@@ -119,7 +119,7 @@ async def test_wrong_credentials_are_not_let_in(bus: LocalBus) -> None:
     assert bus.counts("orders").active == 0
 
 
-async def test_where_nobody_listens_the_connection_fails(bus: LocalBus) -> None:
+async def test_without_a_listener_the_connection_fails(bus: LocalBus) -> None:
     nobody = bus.connection_string.replace(f":{bus.port}", ":1")
     async with ServiceBusClient.from_connection_string(nobody, **PLAIN) as client:
         with pytest.raises(ServiceBusError) as caught:
@@ -180,7 +180,7 @@ async def test_frames_are_logged_on_request_and_names_reach_the_broker(
 # --------------------------------------------------------------------------- trying again
 
 
-async def test_what_can_be_tried_again_is(bus: LocalBus) -> None:
+async def test_the_sdk_retries_retryable_errors(bus: LocalBus) -> None:
     options: dict[str, Any] = PLAIN | {"retry_total": 2, "retry_backoff_factor": 0.01}
     due = datetime.now(UTC)
 

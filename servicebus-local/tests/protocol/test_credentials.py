@@ -105,7 +105,7 @@ async def guarded() -> AsyncIterator[GuardedBus]:
         yield guarded
 
 
-async def test_who_may_send_cannot_listen(guarded: GuardedBus) -> None:
+async def test_a_client_with_send_alone_cannot_receive(guarded: GuardedBus) -> None:
     client = guarded.client(AzureNamedKeyCredential("sends", "ks"))
     sender = client.get_queue_sender("orders")
     _, [refused] = await asyncio.gather(guarded.open(sender), guarded.refused(client.get_queue_receiver("orders")))
@@ -115,7 +115,7 @@ async def test_who_may_send_cannot_listen(guarded: GuardedBus) -> None:
     await sender.cancel_scheduled_messages(number)
 
 
-async def test_who_may_listen_cannot_send(guarded: GuardedBus) -> None:
+async def test_a_client_with_listen_alone_cannot_send(guarded: GuardedBus) -> None:
     client = guarded.client(AzureNamedKeyCredential("listens", "kl"))
     receiver = client.get_subscription_receiver("news", "all")
     _, [refused] = await asyncio.gather(guarded.open(receiver), guarded.refused(client.get_topic_sender("news")))
@@ -212,7 +212,7 @@ async def test_a_receiver_comes_back_with_a_fresh_token(later: GuardedBus) -> No
     assert str(message) == "after"
 
 
-async def test_who_has_no_fresh_token_is_detached_and_then_refused(later: GuardedBus) -> None:
+async def test_a_client_without_a_fresh_token_is_detached_and_then_refused(later: GuardedBus) -> None:
     client = later.client(AzureSasCredential(signature("orders", lasts=300)))
     receiver = client.get_queue_receiver("orders")
     await later.open(receiver)

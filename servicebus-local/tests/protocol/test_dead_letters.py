@@ -111,7 +111,7 @@ async def test_a_forwarded_dead_letter_is_an_ordinary_message_elsewhere(work: Qu
         await dead.receiver.complete_message(message)
 
 
-async def test_every_way_to_die_is_forwarded(work: QueueClient, dead: QueueClient) -> None:
+async def test_dead_letters_are_forwarded_whatever_their_reason(work: QueueClient, dead: QueueClient) -> None:
     await work.send("counted out")
     for _ in range(2):
         await work.receiver.abandon_message(await work.next())

@@ -73,6 +73,6 @@ async def test_messages_without_an_id_are_never_duplicates(once: QueueClient) ->
     assert len(await take_all(once)) == 2
 
 
-async def test_a_queue_that_was_not_told_detects_nothing(often: QueueClient) -> None:
+async def test_without_duplicate_detection_repeats_are_kept(often: QueueClient) -> None:
     await often.send("x", "x", message_id="same")
     assert len(await take_all(often)) == 2

@@ -243,7 +243,7 @@ async def test_what_was_confirmed_survives_a_kill_at_any_moment(config: Path, tm
 # --------------------------------------------------------------------------- of each kind one
 
 
-async def test_every_kind_of_thing_is_what_it_was(config: Path, tmp_path: Path) -> None:
+async def test_every_kind_of_state_survives_a_kill(config: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with life(config, data) as running, running.client() as client:
         later = await before_the_kill(running, client)
@@ -377,7 +377,7 @@ async def test_a_second_broker_on_the_same_data_is_refused_and_the_first_goes_on
         (["--synchronous", "full"], "--synchronous says how --data is written: give both or none"),
     ],
 )
-async def test_options_that_make_no_sense_are_told_in_one_line(config: Path, options: list[str], sentence: str) -> None:
+async def test_contradictory_options_are_reported_in_one_line(config: Path, options: list[str], sentence: str) -> None:
     pipe = asyncio.subprocess.PIPE
     written = [option.format(config=config) for option in options]
     command = [sys.executable, "-m", "servicebus_local", "--config", str(config), *written]

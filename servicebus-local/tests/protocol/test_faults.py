@@ -163,7 +163,7 @@ async def test_a_lock_that_is_lost_cannot_be_settled_and_the_message_comes_again
         await orders.receiver.renew_message_lock(again)
 
 
-async def test_a_session_that_is_lost_is_told_to_its_receiver(orders: QueueClient) -> None:
+async def test_a_receiver_learns_that_its_session_lock_is_lost(orders: QueueClient) -> None:
     receiver = await orders.open(orders.client.get_queue_receiver("answers", session_id="s"))
     assert orders.bus.faults.lose_lock("answers", session="s") == 1
     with pytest.raises(SessionLockLostError):
@@ -173,7 +173,7 @@ async def test_a_session_that_is_lost_is_told_to_its_receiver(orders: QueueClien
 # --------------------------------------------------------------------------- settling
 
 
-async def test_an_outcome_that_is_not_confirmed_was_applied_none_the_less(orders: QueueClient) -> None:
+async def test_an_unconfirmed_outcome_was_applied(orders: QueueClient) -> None:
     await orders.send("done")
     message = await orders.next()
     orders.bus.faults.swallow("outcome")

@@ -340,7 +340,7 @@ async def test_nothing_is_attached_without_a_token(connect: Connect, role: bool,
     assert error.condition in ("amqp:unauthorized-access", "amqp:not-found")
 
 
-async def test_a_transfer_that_did_not_wait_for_the_answer_goes_nowhere(connect: Connect, broker: Broker) -> None:
+async def test_a_transfer_sent_before_its_link_was_refused_is_not_taken(connect: Connect, broker: Broker) -> None:
     attach = Attach("link", Uint(0), False, source=Terminus("me").as_source(), target=Terminus(QUEUE).as_target())
     peer = await connect(opening(BEGIN, attach))
     peer.say(0, Transfer(Uint(0), Uint(0), b"t", Uint(0), True), payload=b"\x00\x53\x75\xa0\x06stolen")
@@ -402,7 +402,7 @@ async def test_a_peer_that_sends_and_does_not_read_runs_out_of_credit(connect: C
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_a_spoiled_conversation_harms_nobody(connect: Connect, seed: int) -> None:
+async def test_a_corrupted_conversation_ends_in_a_clean_close(connect: Connect, seed: int) -> None:
     noise = random.Random(seed)
     peer = await connect(spoiled(noise, conversation(noise, 40)))
     peer.writer.write_eof()

@@ -105,7 +105,7 @@ def test_the_javascript_sdk(steps: dict[str, dict[str, Any]], step: str) -> None
 
 
 @pytest.mark.parametrize("step", ERRORS)
-def test_what_the_javascript_sdk_is_refused(steps: dict[str, dict[str, Any]], step: str) -> None:
+def test_the_javascript_sdk_gets_the_error_codes_of_azure(steps: dict[str, dict[str, Any]], step: str) -> None:
     assert steps[step]["error"]["code"] == ERRORS[step]
 
 
@@ -116,7 +116,9 @@ SENTENCES = {  # the SDK reads them, and people
 
 
 @pytest.mark.parametrize("step", SENTENCES)
-def test_what_the_javascript_sdk_is_told_about_rules(steps: dict[str, dict[str, Any]], step: str) -> None:
+def test_the_javascript_sdk_gets_the_sentences_about_rules_that_it_reads(
+    steps: dict[str, dict[str, Any]], step: str
+) -> None:
     assert SENTENCES[step] in steps[step]["error"]["message"]
 
 

@@ -236,7 +236,7 @@ async def test_the_broker_numbers_dates_and_locks(orders: QueueClient) -> None:
     await orders.receiver.complete_message(got)
 
 
-async def test_without_a_time_to_live_the_queues_own_is_told(orders: QueueClient) -> None:
+async def test_without_a_time_to_live_a_message_shows_that_of_its_queue(orders: QueueClient) -> None:
     got = await exchange(orders, ServiceBusMessage("x"))
     assert (got.time_to_live, got.expires_at_utc) == (timedelta(hours=2), moment(7200))
 

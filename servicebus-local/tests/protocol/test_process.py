@@ -71,7 +71,7 @@ def test_the_synchronous_client_uses_sessions(client: ServiceBusClient) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--port", "--admin-port"])
-def test_a_port_that_is_taken_is_told_in_one_line(config: Path, flag: str) -> None:
+def test_a_port_in_use_is_reported_in_one_line(config: Path, flag: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -93,7 +93,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(config: Path, flag: str) -> No
         (json.dumps(topology(a={"Colour": "red"})), "Properties.Colour: no such setting"),
     ],
 )
-def test_a_bad_configuration_is_told_in_one_line(tmp_path: Path, content: str, complaint: str) -> None:
+def test_a_bad_configuration_is_reported_in_one_line(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "Config.json"
     path.write_text(content)
     process = start(path, "--port", "0", "--admin-port", "0")

@@ -88,7 +88,7 @@ def test_policies_come_from_a_file_of_their_own(tmp_path: Path) -> None:
         (("--auto-create", "--port", "5999", "--admin-port", "5999"), "--port and --admin-port are both 5999"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_a_wrong_option_is_reported_in_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     places = {
         "config": written(tmp_path / "Config.json", topology(orders={})),
         "loose": written(tmp_path / "Loose.json", topology(orders={"MaxDeliveryCount": 20})),

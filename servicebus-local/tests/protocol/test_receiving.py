@@ -120,7 +120,7 @@ async def test_no_more_is_received_than_asked_for_nor_than_there_is(orders: Queu
     assert orders.left == 0
 
 
-async def test_what_was_asked_for_in_vain_is_given_back_when_it_comes_late(orders: QueueClient) -> None:
+async def test_a_message_that_arrives_after_its_receiver_gave_up_is_released(orders: QueueClient) -> None:
     assert await orders.receiver.receive_messages(3, max_wait_time=0.05) == []
     await orders.send("a", "b", "c", "d")
     got = [await orders.next() for _ in range(4)]
@@ -316,7 +316,7 @@ async def test_any_holder_of_the_lock_token_may_settle(handlers: Handlers, settl
     handlers.bus.purge("shared/$DeadLetterQueue")
 
 
-async def test_a_lock_is_renewed_by_whoever_has_its_token(handlers: Handlers) -> None:
+async def test_any_holder_of_the_token_can_renew_a_lock(handlers: Handlers) -> None:
     await handlers.send("shared", "x")
     message = await one(handlers.shared)
     await handlers.bus.advance(30)
@@ -350,7 +350,7 @@ async def test_reasons_may_be_long_and_in_any_language(orders: QueueClient) -> N
 # --------------------------------------------------------------------------- locks
 
 
-async def test_a_renewed_lock_is_told_and_counts(orders: QueueClient) -> None:
+async def test_a_renewed_lock_returns_its_new_end_and_lasts_until_then(orders: QueueClient) -> None:
     await orders.send("x")
     message = await orders.next()
     assert message.locked_until_utc == moment(60)
@@ -374,7 +374,7 @@ async def test_a_lost_lock_cannot_be_renewed(orders: QueueClient) -> None:
     await orders.receiver.complete_message(await orders.next())
 
 
-async def test_who_closes_without_settling_keeps_the_message_locked(handlers: Handlers) -> None:
+async def test_a_message_stays_locked_when_its_receiver_closes_without_settling(handlers: Handlers) -> None:
     await handlers.send("left", "x")
     message = await one(handlers.leaving)
     await handlers.leaving.close()

@@ -225,7 +225,7 @@ async def test_a_batch_without_a_session_is_refused_whole(orders: Handlers) -> N
     ],
     ids=lambda given: type(given).__name__,
 )
-async def test_what_can_be_scheduled_and_called_off(orders: Handlers, given: Any, count: int) -> None:
+async def test_messages_can_be_scheduled_and_cancelled(orders: Handlers, given: Any, count: int) -> None:
     numbers = await orders.sender.schedule_messages(given, moment(60), timeout=5)
     assert (len(numbers), len(set(numbers))) == (count, count)
     assert orders.bus.counts("orders").scheduled == count
@@ -247,14 +247,14 @@ async def test_a_time_without_a_zone_is_utc(orders: Handlers) -> None:
     assert (got.state, got.enqueued_sequence_number) == (ServiceBusMessageState.ACTIVE, number)
 
 
-async def test_a_message_scheduled_for_the_past_is_active_under_the_number_that_was_told(orders: Handlers) -> None:
+async def test_a_message_scheduled_for_the_past_is_active_under_the_number_returned(orders: Handlers) -> None:
     [number] = await orders.sender.schedule_messages(ServiceBusMessage("x"), moment(-60))
     got = await orders.next()
     await orders.receiver.complete_message(got)
     assert (got.sequence_number, got.state) == (number, ServiceBusMessageState.ACTIVE)
 
 
-async def test_only_what_is_scheduled_can_be_called_off(orders: Handlers) -> None:
+async def test_only_scheduled_messages_can_be_cancelled(orders: Handlers) -> None:
     [first, second] = await orders.sender.schedule_messages(list(some("ab")), moment(60))
     await orders.send("active")
     active = await orders.next()

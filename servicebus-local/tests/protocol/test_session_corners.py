@@ -273,7 +273,7 @@ async def test_receivers_that_cannot_be_are_refused(answers: SessionQueue) -> No
 # --------------------------------------------------------------------------- any session
 
 
-async def test_any_session_is_one_that_nobody_holds(passing: SessionBus) -> None:
+async def test_the_next_available_session_is_one_without_a_holder(passing: SessionBus) -> None:
     await passing.any.send_messages([ServiceBusMessage(name, session_id=name) for name in ("a", "b")])
     [first] = await accept(passing, "a", queue="any")
     second, third = (receiver_of(passing, NEXT_AVAILABLE_SESSION, queue="any", max_wait_time=SOON) for _ in range(2))

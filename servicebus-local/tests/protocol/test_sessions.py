@@ -90,7 +90,7 @@ async def test_next_available_is_the_session_that_has_waited_longest(answers: Qu
     assert taken == [["for x"], ["for y"], ["for z"]]
 
 
-async def test_who_waits_for_any_session_gets_the_first_that_comes(answers: QueueClient) -> None:
+async def test_a_receiver_that_waits_for_any_session_gets_the_first_that_comes(answers: QueueClient) -> None:
     opening = asyncio.create_task(accept(answers, NEXT_AVAILABLE_SESSION, max_wait_time=5))
     await eventually(lambda: answers.bus.waiting_for_session("answers") > 0)
     await say(answers, "fresh", "hello")

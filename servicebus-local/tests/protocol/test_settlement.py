@@ -91,7 +91,7 @@ async def test_an_abandoned_message_comes_back_first_with_its_delivery_counted(o
         await orders.receiver.complete_message(message)
 
 
-async def test_a_locked_message_is_given_to_nobody_else(orders: QueueClient) -> None:
+async def test_a_locked_message_is_not_delivered_to_another_receiver(orders: QueueClient) -> None:
     await orders.send("mine")
     mine = await orders.next()
     other = await orders.open(orders.client.get_queue_receiver("settled"))

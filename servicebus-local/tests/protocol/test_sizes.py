@@ -30,7 +30,7 @@ async def test_a_batch_becomes_single_messages_in_order(orders: QueueClient) -> 
     assert [await take(orders) for _ in range(30)] == [str(number).encode() for number in range(30)]
 
 
-async def test_the_batch_limit_is_told_to_the_client(orders: QueueClient) -> None:
+async def test_the_client_learns_the_batch_limit(orders: QueueClient) -> None:
     batch = await orders.sender.create_message_batch()
     assert batch.max_size_in_bytes == LIMIT
     with pytest.raises(MessageSizeExceededError):

@@ -189,7 +189,7 @@ def test_the_broker_may_stop_and_come_back_in_its_thread() -> None:
             bus.advance(1)
 
 
-def test_a_port_that_is_taken_is_told_to_whoever_wants_to_start(bus: ThreadedBus) -> None:
+def test_a_port_in_use_raises_in_the_thread_that_starts_the_bus(bus: ThreadedBus) -> None:
     with pytest.raises(OSError, match="in use"), LocalBus("orders", port=bus.port):
         raise AssertionError("it started")
     assert [thread.name for thread in threading.enumerate()].count("local-broker") == 1
@@ -257,7 +257,7 @@ def test_the_fixtures_give_every_test_a_bus_of_its_own(pytester: pytest.Pytester
     run_example(pytester, EXAMPLE).assert_outcomes(passed=4)
 
 
-def test_a_test_without_entities_is_told_what_to_do(pytester: pytest.Pytester) -> None:
+def test_a_test_without_entities_gets_an_error_that_says_what_to_do(pytester: pytest.Pytester) -> None:
     result = run_example(pytester, "def test_it(servicebus):\n    pass\n")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*mark the test with @pytest.mark.servicebus('orders')*"])

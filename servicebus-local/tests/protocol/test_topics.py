@@ -265,7 +265,7 @@ async def test_a_batch_is_published_message_by_message(topics: TopicHandlers) ->
     assert taken[3].body == {b"colour": b"red"}
 
 
-async def test_what_nobody_chooses_is_gone(topics: TopicHandlers) -> None:
+async def test_a_message_that_no_rule_chooses_is_dropped(topics: TopicHandlers) -> None:
     await topics.publish("sorted", "for nobody")
     await topics.publish("empty", "for nobody either")
     assert topics.active("basket") == 0
@@ -451,7 +451,7 @@ async def test_a_topic_schedules_for_all_its_subscriptions(topics: TopicHandlers
     assert topics.bus.counts("news").scheduled == 0
 
 
-async def test_what_a_topic_has_scheduled_can_be_called_off(topics: TopicHandlers) -> None:
+async def test_messages_scheduled_on_a_topic_can_be_cancelled(topics: TopicHandlers) -> None:
     sender = topics.senders["news"]
     numbers = await sender.schedule_messages([ServiceBusMessage("no"), ServiceBusMessage("yes")], moment(30))
     await sender.cancel_scheduled_messages(numbers[0])
@@ -486,7 +486,9 @@ async def test_the_shortest_time_to_live_counts(
     assert second.expires_at_utc == moment(long)
 
 
-async def test_each_subscription_decides_what_becomes_of_what_expires(topics: TopicHandlers) -> None:
+async def test_each_subscription_drops_or_dead_letters_expired_messages_by_its_own_setting(
+    topics: TopicHandlers,
+) -> None:
     await topics.publish("aging", "x", time_to_live=timedelta(seconds=10))
     await topics.bus.advance(10)
     [dead] = await take(topics.expired)
@@ -563,7 +565,7 @@ async def test_what_cannot_be_forwarded_is_among_the_transfer_dead_letters(topic
 # --------------------------------------------------------------------------- what is there, and what is not
 
 
-async def test_what_is_not_there_is_refused(topics: TopicHandlers) -> None:
+async def test_a_missing_entity_is_refused(topics: TopicHandlers) -> None:
     client = topics.client
     unknown = await asyncio.gather(
         topics.refusal(client.get_topic_sender("nowhere")),
@@ -605,7 +607,7 @@ async def test_names_are_compared_without_case(topics: TopicHandlers) -> None:
     assert [str(message) for message in await take(topics.case)] == ["x"]
 
 
-async def test_what_is_deleted_turns_its_users_out_and_nobody_else(topics: TopicHandlers) -> None:
+async def test_deleting_an_entity_detaches_its_links_and_no_others(topics: TopicHandlers) -> None:
     topics.bus.create_topic("doomed")
     for topic in ("news", "doomed"):
         topics.bus.create_subscription(topic, "doomed")

@@ -64,7 +64,7 @@ async def test_a_message_that_expired_under_lock_dies_when_it_is_given_back(keep
     assert (await keeps.next_dead_letter()).dead_letter_reason == "TTLExpiredException"
 
 
-async def test_expiry_is_told_to_the_receiver(keeps: QueueClient) -> None:
+async def test_a_received_message_shows_when_it_expires(keeps: QueueClient) -> None:
     await keeps.send("dated", time_to_live=timedelta(seconds=10))
     message = await keeps.next()
     assert message.expires_at_utc is not None

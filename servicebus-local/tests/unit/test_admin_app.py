@@ -119,7 +119,7 @@ def test_pages_that_cannot_be_are_refused(number: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PATCH", "TRACE"])
-def test_other_methods_are_told_which_there_are(path: str, allowed: str, method: str) -> None:
+def test_a_wrong_method_is_answered_with_the_allowed_ones(path: str, allowed: str, method: str) -> None:
     answer = AdminFixture().ask(method, path)
     assert refused(answer) == (405, "40500")
     assert dict(answer.headers) == {"allow": allowed}
@@ -131,7 +131,7 @@ def test_every_version_is_answered(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["latest", "2021", "2021-13", "2021-05-01", "1999-01"])
-def test_what_is_no_version_is_refused(version: str) -> None:
+def test_an_invalid_api_version_is_refused(version: str) -> None:
     assert refused(AdminFixture().ask("GET", "/$Resources/queues", api_version=version)) == (400, "40000")
 
 
@@ -202,7 +202,7 @@ def test_what_lies_in_a_topic_needs_a_token_too(path: str) -> None:
     assert refused(guarded().ask("GET", path)) == (401, "40100")
 
 
-def test_whoever_forwards_must_manage_the_target_too() -> None:
+def test_forwarding_needs_the_right_to_manage_the_target() -> None:
     admin, own = guarded(), signed(OWNER, "orders")
     assert refused(admin.ask("PUT", "/orders", in_entry(queue(ForwardTo="other")), own | {"if-match": "*"})) == (
         401,
@@ -362,7 +362,7 @@ def test_a_change_is_durable_before_it_is_reported(method: str, path: str, body:
     assert ledger.commits == before + 1
 
 
-def test_a_namespace_has_only_so_many_entities() -> None:
+def test_the_number_of_entities_in_a_namespace_is_limited() -> None:
     admin = AdminFixture(Topology({f"q{n}": QueueOptions() for n in range(10_000)}))
     assert refused(admin.put("/more", queue())) == (403, "40300")
     assert admin.ask("DELETE", "/q1").status == 200

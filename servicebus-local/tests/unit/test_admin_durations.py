@@ -78,7 +78,7 @@ def test_other_ways_to_write_a_duration_are_read(text: str, seconds: float) -> N
         "P1" + "0" * 9999 + "D",
     ],
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         read_seconds(text)
 
@@ -110,7 +110,7 @@ def test_moments_are_read_with_and_without_a_zone(text: str, moment: datetime) -
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2020-07-05", "2020-13-05T00:00:00Z", "2020-07-05T11:12"])
-def test_what_is_no_moment_is_refused(text: str) -> None:
+def test_an_invalid_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - from here or from the calendar
         read_moment(text)
 

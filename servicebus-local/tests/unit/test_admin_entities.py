@@ -86,7 +86,7 @@ def test_every_property_of_a_queue_comes_back_as_it_was_given(admin: AdminFixtur
     assert said(shown, "SupportOrdering") == "false"  # as of every partitioned entity
 
 
-def test_the_bus_does_what_was_said(admin: AdminFixture) -> None:
+def test_an_entity_gets_the_options_of_its_description(admin: AdminFixture) -> None:
     admin.made("/new", queue(**CHANGED, ForwardTo="orders"))
     found = admin.namespace.get("NEW")
     assert found is not None
@@ -281,7 +281,7 @@ def test_an_update_changes_everything_that_is_not_given_back_to_the_default(admi
 
 
 @pytest.mark.parametrize("element", ["RequiresSession", "RequiresDuplicateDetection", "EnablePartitioning"])
-def test_what_cannot_be_changed_stays(admin: AdminFixture, element: str) -> None:
+def test_fixed_properties_keep_their_values(admin: AdminFixture, element: str) -> None:
     admin.made("/new", queue(**{element: "true"}))
     described(admin.update("/new", queue()))
     described(admin.update("/new", queue(**{element: "true"})))
@@ -333,7 +333,7 @@ def test_dates_say_what_happened_when(admin: AdminFixture) -> None:
     assert admin.clock.now == created + 60
 
 
-def test_an_etag_protects_from_changing_what_somebody_else_has_changed(admin: AdminFixture) -> None:
+def test_an_etag_prevents_overwriting_a_concurrent_change(admin: AdminFixture) -> None:
     first = dict(admin.ask("GET", "/orders").headers)["etag"]
     admin.timers.advance(admin.clock, 1)
     second = dict(admin.update("/orders", queue(), etag=first).headers)["etag"]
@@ -346,14 +346,14 @@ def test_an_etag_protects_from_changing_what_somebody_else_has_changed(admin: Ad
 # --------------------------------------------------------------------------- deletion and looking
 
 
-def test_what_is_deleted_is_gone(admin: AdminFixture) -> None:
+def test_a_deleted_entity_is_gone(admin: AdminFixture) -> None:
     answer = admin.ask("DELETE", "/orders")
     assert (answer.status, answer.body, answer.content_type) == (200, b"", "")
     assert refused(admin.ask("DELETE", "/orders")) == (404, "40400")
     assert titles(admin.ask("GET", "/orders")) == []
 
 
-def test_what_is_not_there_is_an_empty_feed(admin: AdminFixture) -> None:
+def test_a_listing_of_nothing_is_an_empty_feed(admin: AdminFixture) -> None:
     for path in ("/nowhere", "/", "/orders/$DeadLetterQueue"):
         answer = admin.ask("GET", path)
         assert titles(answer) == []

@@ -81,7 +81,7 @@ def test_empty_lines_before_a_request_are_forgiven() -> None:
     assert [request.path for request in read(b"\r\n" + GET + b"\r\n\r\n" + GET)] == ["/a b", "/a b"]
 
 
-def test_who_asks_first_is_told_to_send_the_body() -> None:
+def test_a_client_that_expects_100_continue_gets_it() -> None:
     reader = RequestReader()
     head = HELLO + b"Expect: 100-continue\r\ncontent-length: 2\r\n\r\n"
     [event] = reader.feed(head)
@@ -91,7 +91,7 @@ def test_who_asks_first_is_told_to_send_the_body() -> None:
     assert request.body == b"ok"
 
 
-def test_nobody_is_told_to_send_what_has_come() -> None:
+def test_no_100_continue_is_sent_when_the_body_has_arrived() -> None:
     [event] = RequestReader().feed(HELLO + b"Expect: 100-continue\r\ncontent-length: 2\r\n\r\nok")
     assert isinstance(event, Request)
 
@@ -106,7 +106,7 @@ def test_nobody_is_told_to_send_what_has_come() -> None:
         (b"SSH-2.0-here\r\n", r"b'SSH-2.0-here\r\n'"),
     ],
 )
-def test_what_can_be_no_request_is_refused_before_it_ends(data: bytes, spoken: str) -> None:
+def test_bytes_that_cannot_become_a_request_are_refused_at_once(data: bytes, spoken: str) -> None:
     with pytest.raises(BadRequest) as caught:
         read(data)
     assert str(caught.value) == f"this port speaks plain HTTP, not {spoken}"
@@ -168,7 +168,7 @@ def test_a_connection_is_kept_as_the_version_says(version: str, connection: str 
         (431, HELLO + b"a: " + b"b" * 70_000 + b"\r\n\r\n"),
     ],
 )
-def test_what_is_no_request_is_refused(status: int, data: bytes) -> None:
+def test_bytes_that_are_not_a_request_are_refused(status: int, data: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         read(data)
     assert caught.value.status == status

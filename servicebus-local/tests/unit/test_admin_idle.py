@@ -93,7 +93,7 @@ def test_use_begins_the_time_again(use: Callable[[IdleFixture], object]) -> None
 
 @pytest.mark.parametrize("sends", [True, False])
 @pytest.mark.parametrize("path", ["q", "q/$DeadLetterQueue"])
-def test_whoever_is_attached_keeps_it_and_its_time_begins_when_they_leave(path: str, sends: bool) -> None:
+def test_an_attached_link_keeps_an_idle_entity_and_its_time_begins_at_detach(path: str, sends: bool) -> None:
     fixture, link = IdleFixture(), FakeLink(sends=sends)
     entity = fixture.namespace.find(path)
     entity.join(link)
@@ -132,7 +132,7 @@ def test_an_update_changes_how_long_it_takes(idle: float, left: bool) -> None:
     assert fixture.has_queue() is left
 
 
-def test_a_copy_from_a_topic_is_no_use_of_a_subscription() -> None:
+def test_a_copy_from_a_topic_does_not_count_as_use_of_a_subscription() -> None:
     """Azure's list of what idle means has receiving, updates, rules and peeking for subscriptions."""
     fixture = IdleFixture()
     fixture.wait(200)

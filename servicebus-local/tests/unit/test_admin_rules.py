@@ -129,7 +129,7 @@ def test_names_of_subscriptions_and_rules_are_short_and_plain(admin: AdminFixtur
         ("DELETE", f"{AT}/rules/none"),
     ],
 )
-def test_what_is_not_there_is_not_found(admin: AdminFixture, method: str, path: str) -> None:
+def test_a_missing_entity_is_not_found(admin: AdminFixture, method: str, path: str) -> None:
     assert refused(admin.ask(method, path)) == (404, "40400")
 
 
@@ -309,7 +309,7 @@ def test_rules_that_came_another_way_are_shown_too(admin: AdminFixture) -> None:
     assert kinds == ["d6p1:int", "d6p1:dateTime", "d6p1:string"]
 
 
-def test_a_topic_has_only_so_many_filters(admin: AdminFixture) -> None:
+def test_the_number_of_filters_of_a_topic_is_limited(admin: AdminFixture) -> None:
     for number in range(SQL_FILTER_LIMIT - 1):
         of(admin).rules[f"r{number}"] = Rule(f"r{number}", TrueFilter())
     assert refused(admin.put(f"{AT}/rules/more", rule())) == (403, "40300")

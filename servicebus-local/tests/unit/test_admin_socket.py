@@ -91,7 +91,7 @@ async def test_rubbish_is_answered_once_and_hung_up_on(server: Server) -> None:
     assert heard.count(b"HTTP/1.1 400") == 1
 
 
-async def test_who_begins_a_tls_handshake_is_told_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_tls_handshake_is_refused_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     outgoing = ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -109,7 +109,7 @@ async def test_the_answer_to_head_is_that_to_get_without_its_body(server: Server
     assert heard.endswith(b"\r\n\r\n")
 
 
-async def test_who_sends_too_much_still_hears_why(server: Server) -> None:
+async def test_a_client_that_sends_too_much_can_read_why_it_is_closed(server: Server) -> None:
     head = b"PUT /b HTTP/1.1\r\nHost: h\r\ncontent-length: 8000000\r\n\r\n"
     heard = await server.talk(head + b"x" * 8_000_000)
     assert heard.startswith(b"HTTP/1.1 413 ")
@@ -138,7 +138,7 @@ class Wire(asyncio.Transport):
         self.reading = True
 
 
-async def test_who_does_not_read_is_not_read_from() -> None:
+async def test_the_broker_does_not_read_from_a_client_that_does_not_read() -> None:
     protocol, wire = HttpProtocol(answer, set()), Wire()
     protocol.connection_made(wire)
     protocol.pause_writing()

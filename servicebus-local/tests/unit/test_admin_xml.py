@@ -87,6 +87,6 @@ def test_text_is_read_back_as_it_was_written(text: str) -> None:
 
 
 @given(st.text())
-def test_whatever_is_written_can_be_read(text: str) -> None:
+def test_every_written_value_can_be_read(text: str) -> None:
     assert fromstring(tag("a", text)).tag == "a"
     assert fromstring(f"<a b={quoted(text)}/>").get("b") is not None

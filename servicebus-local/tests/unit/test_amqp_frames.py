@@ -164,7 +164,7 @@ def test_a_terminus_is_read_with_what_it_asks_for(dynamic: bool | None) -> None:
     assert read_terminus(source) == Terminus(None, {"f": 1}, dynamic is True, *[late[0], *late[2:]])
 
 
-def test_what_is_no_outcome_or_terminus_is_none() -> None:
+def test_an_unknown_outcome_or_terminus_reads_as_none() -> None:
     for value in (None, 1, Described(Ulong(0x23), []), Described(Ulong(0x24), "x")):
         assert read_outcome(value) is None
         assert read_terminus(value) is None

@@ -149,7 +149,7 @@ def test_a_peer_that_does_not_read_gets_neither_messages_nor_credit_nor_a_window
     assert receiver.ready
 
 
-def test_a_range_of_four_billion_outcomes_is_no_work() -> None:
+def test_a_disposition_of_four_billion_deliveries_costs_no_work() -> None:
     peer = Peer()
     link = peer.attach_receiver(credit=2)
     link.send(b"t", b"x", "token")

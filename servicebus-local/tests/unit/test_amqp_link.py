@@ -111,7 +111,7 @@ def test_a_refused_link_is_attached_to_nothing_and_detached_with_the_error(role:
         ({"unsettled": {b"tag": ACCEPTED}, "incomplete_unsettled": True}, "amqp:not-implemented"),
     ],
 )
-def test_an_attach_nobody_could_grant_is_refused(fields: dict[str, Any], condition: str) -> None:
+def test_an_attach_with_impossible_terms_is_refused(fields: dict[str, Any], condition: str) -> None:
     peer = Peer()
     events = peer.say(1, Attach("r", Uint(2), True, source=Terminus("q").as_source(), **fields))
     assert not [event for event in events if isinstance(event, LinkAsked)]

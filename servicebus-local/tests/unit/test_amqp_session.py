@@ -78,7 +78,7 @@ def test_a_session_that_was_ended_for_an_error_discards_what_follows() -> None:
     ],
     ids=["flow", "transfer", "detach"],
 )
-def test_a_handle_nobody_attached_ends_the_session(frame: Flow | Transfer | Detach) -> None:
+def test_an_unattached_handle_ends_the_session(frame: Flow | Transfer | Detach) -> None:
     peer = Peer()
     peer.say(1, frame)
     assert peer.last_error() == (End, "amqp:session:unattached-handle")
@@ -198,7 +198,7 @@ def test_numbers_are_given_when_a_message_leaves_so_that_none_is_skipped() -> No
     assert (transfer.delivery_id, payload) == (FIRST_DELIVERY_ID, b"now")
 
 
-def test_links_that_were_held_back_are_told_when_there_is_room() -> None:
+def test_links_that_were_held_back_resume_when_there_is_room() -> None:
     peer = Peer()
     one, other = peer.attach_receiver(), peer.attach_receiver("other", 3)
     peer.give(5, window=0)

@@ -50,7 +50,7 @@ def test_a_peer_that_does_not_open_is_given_up(said: bytes) -> None:
     assert isinstance(closed, Closed)
 
 
-def test_a_peer_that_got_as_far_as_a_header_is_told_why() -> None:
+def test_a_peer_that_sent_a_header_learns_why_it_is_closed() -> None:
     connection = Connection(limits=LIMITS)
     connection.tick(START)
     list(connection.receive(frames.AMQP_HEADER))

@@ -173,7 +173,7 @@ def test_a_damaged_value_is_a_value_or_a_decode_error(value: Any, data: st.DataO
         (b"\xf0\x00\x00\x10\x00\x00\x00\x00\x01" * 2000, "nested too deeply"),
     ],
 )
-def test_what_is_wrong_is_told(data: bytes, reason: str) -> None:
+def test_invalid_bytes_are_reported_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         decode(data)
 
@@ -221,7 +221,7 @@ def test_descriptors_and_what_they_describe_may_be_described(data: bytes) -> Non
     assert encode(value) == data
 
 
-def test_a_depth_that_somebody_could_mean_is_read() -> None:
+def test_a_plausible_depth_of_nesting_is_read() -> None:
     value: Any = "deep"
     for _ in range(30):
         value = [value]

@@ -77,7 +77,7 @@ def test_an_alarm_may_set_another_on_the_way() -> None:
     assert seen == [1, 3, 5]
 
 
-def test_who_drives_the_clock_is_told_when_the_first_alarm_changes() -> None:
+def test_on_change_is_called_when_the_first_alarm_changes() -> None:
     changes: list[float | None] = []
     timers = Timers(ManualClock(0))
     timers.on_change = lambda: changes.append(timers.next_due())

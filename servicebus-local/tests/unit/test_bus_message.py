@@ -186,7 +186,7 @@ def test_a_copy_has_the_content_and_not_the_life() -> None:
         section(0x72, [1]),
     ],
 )
-def test_what_is_no_message_is_a_decode_error(payload: bytes) -> None:
+def test_bytes_that_are_not_a_message_raise_a_decode_error(payload: bytes) -> None:
     with pytest.raises(DecodeError):
         read(payload)
 

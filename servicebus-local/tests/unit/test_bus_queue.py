@@ -161,7 +161,7 @@ def test_a_forwarded_message_knows_the_number_it_had_first() -> None:
     assert [(m.sequence, m.enqueued_sequence) for m in namespace["room"].messages.values()] == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_locks_end_in_the_order_they_were_taken_whatever_is_redelivered(namespace: NamespaceFixture) -> None:
+def test_locks_end_in_the_order_they_were_taken_even_when_messages_are_redelivered(namespace: NamespaceFixture) -> None:
     queue, hand = namespace["q"], FakeReceiver()
     queue.subscribe(hand)
     queue.send(map(message, "ab"))

@@ -265,7 +265,7 @@ def test_other_durations_are_not(text: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(given: Any, complaint: str) -> None:
+def test_a_mistake_is_reported_with_its_place(given: Any, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(given)
     assert complaint in str(caught.value)
@@ -320,7 +320,7 @@ def test_a_file_may_have_comments_and_trailing_commas_as_microsofts_own_has(tmp_
     assert list(load(written(tmp_path, text)).queues) == ["a/b", "d"]
 
 
-def test_what_looks_like_a_comment_in_a_text_is_none(tmp_path: Path) -> None:
+def test_a_comment_mark_within_a_text_is_text(tmp_path: Path) -> None:
     expression = r"a = 'x // y /* z */ ,]' OR b = '\"//'"
     given = with_rule(FilterType="Sql", SqlFilter={"SqlExpression": expression})
     [definition] = load(written(tmp_path, json.dumps(given))).topics["t"].subscriptions.values()

@@ -56,7 +56,7 @@ def test_policies_are_read_by_the_entity_they_are_for() -> None:
         ({f"p{n}": "k" for n in range(13)}, "p12: the namespace has more than 12 policies"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(given: Any, complaint: str) -> None:
+def test_a_mistake_is_reported_with_its_place(given: Any, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_policies(given)
     assert complaint in str(caught.value)

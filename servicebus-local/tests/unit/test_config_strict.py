@@ -59,7 +59,7 @@ VIOLATIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("given", "complaint"), VIOLATIONS)
-def test_what_the_emulator_refuses_is_complained_of(given: dict[str, Any], complaint: str) -> None:
+def test_a_configuration_that_the_emulator_refuses_is_refused(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(given, strict=True)
     assert complaint in str(caught.value)
@@ -85,7 +85,7 @@ def test_a_namespace_too_many_and_lists_too_few_are_complained_of() -> None:
     ]
 
 
-def test_everything_is_told_at_once_and_each_line_names_the_file(tmp_path: Path) -> None:
+def test_all_violations_are_reported_together_each_line_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "Config.json"
     path.write_text('{"UserConfig": {"Namespaces": [{"Name": "x", "Queues": [], "Topics": []}]}}')
     with pytest.raises(ConfigError) as caught:

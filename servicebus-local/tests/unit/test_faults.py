@@ -72,7 +72,7 @@ LOCK = 10.0
         ({"at": "attach", "do": "drop", "link": "both"}, "'link' is one of sender, receiver, management, not 'both'"),
     ],
 )
-def test_what_is_no_fault_is_refused_with_a_sentence(given: Any, complaint: str) -> None:
+def test_an_invalid_fault_is_refused_with_the_reason(given: Any, complaint: str) -> None:
     with pytest.raises(FaultError) as refused:
         read_fault(given)
     assert str(refused.value).startswith(complaint)
@@ -82,7 +82,7 @@ def occasion(entity: str = "orders", container: str = "SBSender-1", **more: Any)
     return Occasion(more.pop("at", "send"), entity, container, more.pop("link", "sender"), **more)
 
 
-def test_a_fault_strikes_as_often_as_it_should_and_lets_pass_what_comes_first() -> None:
+def test_a_fault_skips_and_strikes_the_number_of_times_it_was_given() -> None:
     fault = Fault("send", "refuse", times=2, skip=1)
     assert [fault.strikes(occasion()) for _ in range(5)] == [False, True, True, False, False]
     assert (fault.struck, fault.over) == (2, True)
@@ -675,7 +675,7 @@ class World:
 
 @examples(60)
 @given(seed=st.integers(0, 2**32))
-def test_whatever_goes_wrong_no_message_is_lost_and_nobody_is_told_what_is_not_so(seed: int) -> None:
+def test_no_fault_loses_a_message_or_confirms_what_did_not_happen(seed: int) -> None:
     world = World(seed)
     for number in range(200):
         world.step()

@@ -239,7 +239,7 @@ def test_an_action_that_fails_is_a_filter_error(expression: str, reason: str) ->
     "expression",
     ["", "  ", "color = 'red'", "SET", "SET a", "SET a =", "SET a = b = c", "REMOVE", "REMOVE a = 1", "SET a = 1;;"],
 )
-def test_what_is_no_action_is_refused_at_once(expression: str) -> None:
+def test_an_invalid_action_is_refused_at_once(expression: str) -> None:
     with pytest.raises(InvalidArgument, match="SQL action, line 1, column"):
         SqlAction(expression)
 

@@ -163,7 +163,7 @@ def test_requests_that_are_none_are_refused(bus: Bus) -> None:
     assert [answer.status for answer in wire.peer.answers(answers)] == [501, 400, 400, 202]
 
 
-def test_what_is_no_message_is_rejected_and_disturbs_nothing(bus: Bus) -> None:
+def test_bytes_that_are_not_a_message_are_rejected_and_the_link_stays(bus: Bus) -> None:
     wire = bus.connect_for("q")
     cbs, management = wire.peer.send_to("$cbs"), wire.peer.send_to("q/$management")
     numbers = [wire.peer.send(handle, b"\x00\x53\x77\xff") for handle in (cbs, management)]
@@ -456,9 +456,7 @@ def test_without_a_name_the_newest_link_gets_the_answer(bus: Bus) -> None:
     assert [len(wire.peer.answers(name)) for name in (older, newer, elsewhere)] == [0, 1, 0]
 
 
-def test_an_answer_nobody_waits_for_is_dropped_with_a_line_in_the_log(
-    bus: Bus, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_answer_without_a_reply_link_is_dropped_and_logged(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     wire = bus.connect_for("q")
     number = wire.peer.request(wire.peer.send_to("q/$management"), "com.microsoft:peek-message", PEEK)
     with caplog.at_level(logging.WARNING, "servicebus_local"):

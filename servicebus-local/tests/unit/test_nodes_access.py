@@ -142,7 +142,7 @@ def test_a_token_that_none_of_our_keys_made_has_an_invalid_signature(keys: Keys,
         ("sb://host/NEWS/Subscriptions/ALL", "news/Subscriptions/all"),
     ],
 )
-def test_resources_are_read_whatever_their_scheme_case_and_slashes(keys: Keys, resource: str, path: str) -> None:
+def test_resources_are_read_regardless_of_scheme_case_and_slashes(keys: Keys, resource: str, path: str) -> None:
     assert keys.check(sign(resource), path).path == path
 
 
@@ -249,7 +249,7 @@ def test_a_newer_token_for_a_path_replaces_the_older() -> None:
     assert grants.next_expiry == 3000
 
 
-def test_what_has_expired_allows_nothing_once_it_is_swept_out() -> None:
+def test_an_expired_token_grants_nothing() -> None:
     clock = ManualClock(NOW)
     grants = Grants(clock)
     grants.add(Access("a", ANY, 1500))

@@ -391,7 +391,7 @@ def test_a_session_can_be_emptied(sessions: Queue) -> None:
     assert [message.session_id for message in sessions.messages.values()] == ["two"]
 
 
-def test_a_session_that_was_emptied_or_has_expired_is_nobodys_next(
+def test_an_emptied_or_expired_session_is_not_next_available(
     sessions: Queue, namespace: Namespace, clock: ManualClock
 ) -> None:
     holder = Consumer("mine")

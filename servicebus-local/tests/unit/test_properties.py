@@ -124,7 +124,7 @@ def test_properties_the_broker_knows_are_given_by_it() -> None:
     assert not is_system("Colour")
 
 
-def test_application_properties_are_found_whatever_the_case_of_their_names() -> None:
+def test_application_properties_are_found_regardless_of_case() -> None:
     properties = Properties.of(message(user={"Color": "red", "COLOR": "blue", "empty": None}))
     assert properties.get("color") == "red"  # of two spellings the first one
     assert properties.get("COLOR") == "blue"  # unless one is exact
@@ -272,7 +272,7 @@ def test_what_amqp_cannot_hold_is_refused(value: Any) -> None:
         rewrite(BODY, {}, {"v": value})
 
 
-def test_text_that_is_no_text_is_refused_everywhere() -> None:
+def test_text_that_utf_8_cannot_encode_is_refused_everywhere() -> None:
     for changes in ({"Label": "\ud800"}, {}):
         with pytest.raises(InvalidArgument, match="AMQP cannot hold"):
             rewrite(BODY, changes, {"\ud800": 1})

@@ -364,7 +364,7 @@ def story(*lines: str) -> list[Event]:
         ),
     ],
 )
-def test_a_broken_rule_is_told(lines: list[str], violation: str) -> None:
+def test_a_broken_rule_is_reported(lines: list[str], violation: str) -> None:
     [told] = check(story(*lines))
     assert told.startswith(violation)
 

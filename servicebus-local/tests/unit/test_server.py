@@ -42,7 +42,7 @@ async def connect(broker: Broker, opening: Open) -> tuple[asyncio.StreamReader, 
     return reader, writer
 
 
-async def test_whoever_does_not_speak_amqp_is_hung_up_on_at_once_and_named(
+async def test_a_client_that_does_not_speak_amqp_is_closed_at_once_and_logged(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = await broker.start("127.0.0.1", 0)

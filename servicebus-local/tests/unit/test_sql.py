@@ -340,7 +340,7 @@ def test_a_pattern_full_of_wildcards_does_not_try_all_combinations() -> None:
         ("color = 'red'\n  AND\n  size is", "line 3, column 10: found the end where 'NULL'"),
     ],
 )
-def test_what_is_no_filter_is_refused_with_its_place(expression: str, message: str) -> None:
+def test_an_invalid_filter_is_refused_with_line_and_column(expression: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=f"SQL filter.*{message}"):
         compile_filter(expression, {})
 

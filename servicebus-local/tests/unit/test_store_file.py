@@ -75,7 +75,7 @@ def test_a_file_that_was_cut_off_is_refused(path: Path) -> None:
     assert "is damaged" in refusal(path)
 
 
-def test_a_definition_nobody_can_read_is_damage(path: Path) -> None:
+def test_an_unreadable_definition_is_reported_as_damage(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("""UPDATE entity SET definition = '{"kind": "stack"}'""")
     connection.commit()

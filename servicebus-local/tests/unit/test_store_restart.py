@@ -317,7 +317,7 @@ def subscription(stored: StoredNamespace, name: str) -> Subscription:
 # --------------------------------------------------------------------------- definitions
 
 
-def test_what_was_created_changed_and_deleted_is_so_without_any_configuration(tmp_path: Path) -> None:
+def test_created_updated_and_deleted_entities_survive_without_a_configuration(tmp_path: Path) -> None:
     stored = StoredNamespace(tmp_path, Topology())
     namespace = stored.namespace
     keys = (AccessRule("sender", ("one", "two"), frozenset({Right.SEND}), 5.0, 6.0),)
@@ -356,7 +356,7 @@ def test_a_queue_that_is_used_before_it_is_created_survives_too(tmp_path: Path) 
     assert held(stored, "new") == [("a", State.ACTIVE, 0)]
 
 
-def test_the_configuration_wins_and_what_is_no_longer_in_it_stays(tmp_path: Path) -> None:
+def test_the_configuration_wins_and_entities_it_no_longer_has_are_kept(tmp_path: Path) -> None:
     access = (AccessRule("r", ("key",)),)
     stored = StoredNamespace(tmp_path, Topology({"q": PLAIN, "old": PLAIN}, {"news": NEWS}))
     stored.namespace.update_queue("q", replace(PLAIN, access=access))
@@ -415,7 +415,7 @@ SESSIONS = replace(PLAIN, requires_session=True)
         ),
     ],
 )
-def test_a_configuration_that_would_change_what_cannot_change_is_refused(
+def test_a_configuration_that_changes_a_fixed_property_of_a_stored_entity_is_refused(
     tmp_path: Path, before: Topology, configured: Topology, sentence: str
 ) -> None:
     stored = StoredNamespace(tmp_path, before)

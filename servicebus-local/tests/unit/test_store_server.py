@@ -145,7 +145,7 @@ async def test_a_message_that_becomes_due_is_not_delivered_when_that_cannot_be_s
     assert received == []
 
 
-async def test_everybody_is_told_and_nobody_is_let_in_any_more(server: ServerFixture) -> None:
+async def test_when_the_store_fails_all_connections_are_closed_and_none_accepted(server: ServerFixture) -> None:
     (one, handle), (other, _) = await server.sender("one"), await server.receiver()
     server.store.full = True
     one.peer.send(handle, message("hello"))
@@ -202,7 +202,7 @@ async def test_what_several_connections_send_in_one_turn_is_committed_together(s
     assert server.store.commits <= before + 10  # 2, but for a machine that pauses between the first ones
 
 
-async def test_whoever_writes_at_once_commits_at_once(server: ServerFixture) -> None:
+async def test_a_connection_that_writes_at_once_commits_at_once(server: ServerFixture) -> None:
     socket, received = await server.receiver()
     [there] = server.broker.connections.peers()
     before = server.store.commits
@@ -236,7 +236,7 @@ def of_session(session_id: str) -> Message:
     return made
 
 
-async def test_what_happens_by_itself_is_committed_though_nobody_is_told() -> None:
+async def test_changes_made_by_timers_are_committed_without_a_client() -> None:
     store = Cautious()
     broker = Broker(Topology({"q": QueueOptions(default_time_to_live=0.01)}), store=store)
     await broker.start("127.0.0.1", 0)

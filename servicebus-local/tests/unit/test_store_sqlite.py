@@ -319,7 +319,7 @@ def test_a_lock_that_was_taken_and_given_back_between_two_commits_is_never_writt
     assert fixture.written() == before
 
 
-def test_whatever_happens_is_pending_until_the_commit(fixture: StoreFixture) -> None:
+def test_every_change_is_pending_until_the_commit(fixture: StoreFixture) -> None:
     store = fixture.store
     store.add("q", message(1))
     store.commit()
@@ -375,7 +375,7 @@ def test_session_states_are_kept_changed_and_forgotten(fixture: StoreFixture) ->
     assert list(fixture.store.session_states(DEAD)) == []
 
 
-def test_ids_are_remembered_oldest_first_whatever_their_type(fixture: StoreFixture) -> None:
+def test_ids_of_any_type_are_remembered_oldest_first(fixture: StoreFixture) -> None:
     ids = ["text", 7, 2**64 - 1, b"bytes", Uuid(bytes(16))]
     for sequence, message_id in enumerate(ids, 1):
         fixture.store.remember("q", message_id, sequence, 10.0 * sequence, 100.0)
@@ -383,7 +383,7 @@ def test_ids_are_remembered_oldest_first_whatever_their_type(fixture: StoreFixtu
     assert remembered == [(message_id, at, 10.0 * at) for at, message_id in enumerate(ids, 1)]
 
 
-def test_ids_whose_time_is_over_do_not_pile_up(fixture: StoreFixture) -> None:
+def test_expired_message_ids_are_deleted(fixture: StoreFixture) -> None:
     for sequence in range(1, 20_001):
         fixture.store.remember("q", f"id{sequence}", sequence, float(sequence), sequence + 100.0)
         if sequence % 50 == 0:
@@ -404,7 +404,7 @@ def test_definitions_are_kept_and_topics_come_before_their_subscriptions(fixture
     assert list(fixture.reopened().entities()) == [queue, topic, subscription]
 
 
-def test_an_entity_that_is_deleted_takes_all_of_its_own_along_and_nothing_else(fixture: StoreFixture) -> None:
+def test_deleting_an_entity_deletes_its_messages_and_subscriptions_only(fixture: StoreFixture) -> None:
     for path in ("a", "a/b", "a/Subscriptions/s", "ab"):
         fixture.store.save(Entity(path, QueueOptions(), (), 0.0, 0.0))
         fill(fixture.store, path)
@@ -472,7 +472,7 @@ def test_many_entities_may_come_and_go(fixture: StoreFixture) -> None:
     assert highest < 10  # numbers are used again: there are two million of them
 
 
-def test_what_a_deleted_entity_left_to_be_done_is_not_done(fixture: StoreFixture) -> None:
+def test_pending_row_deletions_of_a_deleted_entity_are_dropped(fixture: StoreFixture) -> None:
     fixture.store.save(Entity("r", QueueOptions(), (), 0.0, 0.0))
     fill(fixture.store, "r")
     fixture.store.commit()
@@ -500,7 +500,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_commit_that_fails_says_so_for_ever_and_leaves_what_was_there(fixture: StoreFixture) -> None:
+def test_after_a_failed_commit_every_commit_fails_and_the_file_is_unchanged(fixture: StoreFixture) -> None:
     fixture.store.add("q", message(1))
     fixture.store.commit()
     for sequence in range(2, 200):  # more than the cache holds, so that some of it is written before the end

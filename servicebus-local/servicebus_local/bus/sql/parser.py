@@ -9,7 +9,8 @@
     property    [sys. | user.] name
     action      statement {[;] statement}  statement   SET property = value | REMOVE property
 
-The grammar is that of Microsoft's pages on the SQL filter syntax and the SQL action syntax.
+The grammar is that of learn.microsoft.com/azure/service-bus-messaging/service-bus-messaging-sql-filter
+and service-bus-messaging-sql-rule-action.
 """
 
 from collections.abc import Callable, Mapping

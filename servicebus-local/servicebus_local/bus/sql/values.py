@@ -151,7 +151,7 @@ def negative(value: Any) -> Any:
 
 
 def positive(value: Any) -> Any:
-    """Keep the sign, of what has one; raises `FilterError`."""
+    """Return a number or a duration as it is; raises `FilterError` for anything else."""
     if value is None or type(value) in (int, float, timedelta):
         return value
     raise FilterError(f"{_described(value)} has no sign")
