@@ -8,11 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from shared.errors import Reason, Unprocessable
 from shared.text import visible
 
-# The broker's own limit is 256 KiB with headers; a JSON deeper than this is an attack or a mistake.
+# Levels of arrays and objects; our messages have seven at most.
 MAX_DEPTH = 64
 TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels"
 
-# For texts by people: invisible characters are removed first, then limits apply.
+# For texts that people write: invisible characters are removed first, then limits apply.
 AS_SEEN = BeforeValidator(lambda value: visible(value) if isinstance(value, str) else value)
 
 
@@ -20,6 +20,16 @@ class MessagePart(BaseModel):
     """A frozen piece of a message; fields that a reader does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def replaced(self, **changes: object) -> Self:
+        """A copy with other values in the fields `changes`, which are validated; `model_copy` would take any.
+
+        Raises `TypeError` for a field that there is not, `ValidationError` for a value of another type.
+        """
+        unknown = changes.keys() - self.__dict__.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return type(self).model_validate(self.__dict__ | changes)
 
 
 class Message(MessagePart):
@@ -58,7 +68,10 @@ class Message(MessagePart):
 
 
 def read_json(body: bytes) -> Any:
-    """Parse UTF-8 JSON strictly (RFC 8259); raises `Unprocessable` if it is not valid.
+    """Parse UTF-8 JSON strictly (RFC 8259).
+
+    Raises `Unprocessable`: `SchemaInvalid` if it is not JSON, `PoisonContent` if it is not UTF-8, nested deeper than
+    `MAX_DEPTH` or has a lone surrogate.
 
     A byte order mark, which .NET's default encoding writes, is ignored, as section 8.1 allows.
     """
@@ -72,7 +85,7 @@ def read_json(body: bytes) -> Any:
         raise Unprocessable(Reason.SCHEMA_INVALID, f"the body is not JSON: {broken}") from broken
     except RecursionError as broken:
         raise Unprocessable(Reason.POISON_CONTENT, TOO_DEEP) from broken
-    # Fewer brackets than the limit cannot nest deeper than it; the scan is for the suspicious only.
+    # Fewer brackets than the limit cannot nest deeper than it, so most bodies are not scanned.
     if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
         raise Unprocessable(Reason.POISON_CONTENT, TOO_DEEP)
     if _has_lone_surrogates(text):
@@ -104,22 +117,14 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _too_deep(value: object) -> bool:
-    level = [value]
+    """Whether a JSON value is nested deeper than `MAX_DEPTH`; level by level, because recursion would meet its own."""
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _children(outer)]
+        nested = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
         if not level:
             return False
     return True
-
-
-def _children(value: object) -> list[Any]:
-    match value:
-        case dict():
-            return list(value.values())
-        case list():
-            return value
-        case _:
-            return []
 
 
 def _has_lone_surrogates(text: str) -> bool:

@@ -41,7 +41,7 @@ class Envelope:
         """The same; work for the retriever then carries the sequence number of its request's sentinel."""
         if self.request is None or not isinstance(self.message, RetrievePassages):
             return self
-        request = self.request.model_copy(update={"sentinel": number})
+        request = self.request.watched_by(number)
         return replace(self, request=request, message=RetrievePassages(request=request))
 
 
@@ -57,9 +57,11 @@ def to_generator(task: GenerateAnswer) -> Envelope:
 
 def to_caller(request: Request, answer: RequestOutcome, now: datetime) -> Envelope:
     """Send the outcome to the caller's reply queue (the gateway's own for HTTP)."""
+    # The reply queue has seen `{request}/reply` at the first admission; a rerun has an outcome of its own.
+    branch = request.run if request.rerun else request.token if request.admission else ""
     return Envelope(
         queue=request.reply_to.queue,
-        message_id=stage_id(request.request_id, "reply", _reply_branch(request)),
+        message_id=stage_id(request.request_id, "reply", branch),
         message=answer,
         correlation_id=request.correlation_id,
         # `outcomes` has no sessions; a session id there has no effect.
@@ -97,13 +99,6 @@ def to_archive(expired: ExpiredRequest) -> Envelope:
         message=expired,
         correlation_id=request.correlation_id,
     )
-
-
-def _reply_branch(request: Request) -> str:
-    if request.rerun:
-        return request.run
-    # The reply queue has seen `{request}/reply` at the first admission.
-    return request.token if request.admission else ""
 
 
 def _work(queue: str, message: Message, request: Request) -> Envelope:

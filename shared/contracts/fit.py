@@ -10,7 +10,7 @@ from bisect import bisect_right
 from pydantic_core import to_json
 
 from shared.contracts.generate import MAX_BODY
-from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome
+from shared.contracts.outcome import Code, Outcome, RequestOutcome
 from shared.contracts.request import Request
 
 # Service Bus takes messages of 256 KiB on Standard and on the emulator, properties and headers included:
@@ -37,12 +37,11 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
     if _size(answer) <= most:
         return answer
     shorter = _with_short_words(answer, most // 2)
-    room = most - _size(shorter.model_copy(update={"text": "", "message": TOO_LARGE, "truncated": True}))
     if _size(shorter) > most:
+        room = most - _size(shorter.replaced(text="", message=TOO_LARGE, truncated=True))
         text = _HALF_A_MARKER.sub("", clipped(shorter.text, room - 2 * len(MARK.encode()))) + MARK
         left = tuple(citation for citation in shorter.citations if f"[{citation.marker}]" in text)
-        changes = {"text": text, "citations": left, "truncated": True, "message": shorter.message or TOO_LARGE}
-        shorter = shorter.model_copy(update=changes)
+        shorter = shorter.replaced(text=text, citations=left, truncated=True, message=shorter.message or TOO_LARGE)
     lost_its_ground = bool(answer.citations) and not shorter.citations
     return too_large(answer) if lost_its_ground or _size(shorter) > most else shorter
 
@@ -77,21 +76,19 @@ def clipped(text: str, most: int) -> str:
 
 
 def _with_short_words(answer: RequestOutcome, room: int) -> RequestOutcome:
-    """`answer` with its sentences, quotes and titles cut so that they take up about `room` bytes at the most."""
-    # Title, section and quote share what there is for a citation with its document's path and its numbers.
+    """`answer` with its sentences, quotes and titles cut to about `room` bytes together."""
+    # Title, section, quote, and the path with the numbers get a quarter each of what there is for a citation.
     share = room // max(1, len(answer.citations)) // 4
-    plan = answer.plan and answer.plan.model_copy(update={"why": _cut(answer.plan.why, SENTENCE)})
-    citations = tuple(_with_short_quote(citation, share) for citation in answer.citations)
-    changes = {"message": _cut(answer.message, SENTENCE), "plan": plan, "citations": citations}
-    return answer.model_copy(update=changes)
-
-
-def _with_short_quote(citation: Citation, share: int) -> Citation:
-    words = {name: _cut(getattr(citation, name), share) for name in ("title", "section", "quote")}
-    return citation.model_copy(update=words)
+    citations = tuple(
+        each.replaced(title=_cut(each.title, share), section=_cut(each.section, share), quote=_cut(each.quote, share))
+        for each in answer.citations
+    )
+    plan = answer.plan and answer.plan.replaced(why=_cut(answer.plan.why, SENTENCE))
+    return answer.replaced(message=_cut(answer.message, SENTENCE), plan=plan, citations=citations)
 
 
 def _cut(text: str, most: int) -> str:
+    """`text` in `most` bytes of JSON, and a mark if that is not all of it."""
     return text if (kept := clipped(text, most)) == text else kept + MARK
 
 

@@ -170,7 +170,7 @@ def repeated(answer: RequestOutcome, now: datetime) -> RequestOutcome:
     if answer.retry_after is None or answer.finished_at is None:
         return answer
     left = answer.retry_after - (now - answer.finished_at).total_seconds()
-    return answer.model_copy(update={"retry_after": max(0.0, round(left, 3))})
+    return answer.replaced(retry_after=max(0.0, round(left, 3)))
 
 
 def ending(

@@ -66,32 +66,43 @@ class Request(MessagePart):
 
     def without_question(self) -> Self:
         """The request without the question: enough to tell the caller how it ended."""
-        return self.model_copy(update={"question": "", "conversation": ()})
+        return self.replaced(question="", conversation=())
 
     def ask_only(self) -> Self:
         """The request as it was asked, without what admission added."""
-        noted = {"cache_key": None, "use_case_version": "", "reserved_tokens": 0, "sentinel": None, "recorded": False}
-        return self.model_copy(update={**noted, "ask_digest": "", "token": ""})
+        return self.replaced(
+            cache_key=None,
+            use_case_version="",
+            reserved_tokens=0,
+            sentinel=None,
+            recorded=False,
+            ask_digest="",
+            token="",
+        )
 
     def in_admission(self, admission: int, token: str) -> Self:
         """The same request as the ledger's `admission` of its id, opened by the ask with `token`."""
-        return self.model_copy(update={"admission": admission, "token": token})
+        return self.replaced(admission=admission, token=token)
 
     def asking(self, question: str, conversation: tuple[Turn, ...]) -> Self:
         """The same with the question, which `without_question` took away."""
-        return self.model_copy(update={"question": question, "conversation": conversation})
+        return self.replaced(question=question, conversation=conversation)
 
     def cached_under(self, key: str, use_case_version: str) -> Self:
         """The same with the place where its answer may be cached."""
-        return self.model_copy(update={"cache_key": key, "use_case_version": use_case_version})
+        return self.replaced(cache_key=key, use_case_version=use_case_version)
 
     def reserving(self, tokens: int) -> Self:
         """The same, admitted: with `tokens` reserved for it, and about to be recorded in the ledger."""
-        return self.model_copy(update={"reserved_tokens": tokens, "recorded": True})
+        return self.replaced(reserved_tokens=tokens, recorded=True)
+
+    def watched_by(self, sentinel: int) -> Self:
+        """The same with the sequence number of its scheduled deadline.v1."""
+        return self.replaced(sentinel=sentinel)
 
     def due(self, answer_by: datetime) -> Self:
         """The same with another deadline."""
-        return self.model_copy(update={"answer_by": answer_by})
+        return self.replaced(answer_by=answer_by)
 
     def is_late(self, now: datetime) -> bool:
         """Whether the deadline has passed."""

@@ -267,7 +267,7 @@ class Ledger:
         caller has it.
         """
         if not answer.trace_id:
-            answer = answer.model_copy(update={"trace_id": traces.trace_id()})
+            answer = answer.replaced(trace_id=traces.trace_id())
         answer = fitted(answer)
         args = [*_of_admission(request), answer.encode(), _again(answer), int(delivered), int(request.recorded)]
         return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args))

@@ -97,11 +97,11 @@ class Deployment(_Strict):
         return f"{self.model}/{self.dimensions}"
 
     def at(self, environment: Mapping[str, str]) -> Self:
-        """The same with `${…}` in the endpoint replaced."""
+        """The same with `${…}` in the endpoint replaced; raises `SettingsError` if that is not an HTTP address."""
         endpoint = _VARIABLE.sub(lambda found: _value(found, environment, self.name), self.endpoint)
         if urlsplit(endpoint).scheme not in ("http", "https"):
             raise SettingsError(f"{self.name}: endpoint: {endpoint!r} is not an http(s) address")
-        return self.model_copy(update={"endpoint": endpoint})
+        return type(self).model_validate(dict(self) | {"endpoint": endpoint})
 
 
 class Deployments(_Strict):
