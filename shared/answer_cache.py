@@ -1,14 +1,14 @@
-"""The cache of answers, which knows what each answer was made of.
+"""The cache of answers, each with the versions of the documents that it used.
 
 An entry names the `path@version` of every passage that its answer used. The indexer raises the *minimum version*
 of a document before it commits a new version and again after: entries below the minimum are evicted,
 refused when they are stored late, and never served. An answer of "not in the documents" depends on
-everything, so it lives only as long as the collection's *epoch*, which every commit advances.
+every document, so it lives only as long as the collection's *epoch*, which every commit advances.
 
-    ragbus:{tenant/collection}:answer:<key>    the entry
-    ragbus:{tenant/collection}:uses:<path>     which entries used it, by when they end
-    ragbus:{tenant/collection}:minimum         path -> the lowest version that may be served
-    ragbus:{tenant/collection}:epoch           how many commits there were
+    ragbus:{tenant/collection}:answer:<key>    string: the entry, as JSON
+    ragbus:{tenant/collection}:uses:<path>     sorted set: the keys of entries that used it, scored by when they end
+    ragbus:{tenant/collection}:minimum         hash: path -> the lowest version that may be served
+    ragbus:{tenant/collection}:epoch           number of commits
 
 The braces keep a collection's keys in one slot of a Redis cluster. Tenant and collection are written `escaped`.
 """
@@ -27,8 +27,9 @@ from shared.redis import FailFastRedis
 # Raise it when cached entries are made in another way; earlier entries are then not found.
 FORM = 3
 
-# KEYS: entry, minimum, epoch, a uses-set per document
-# ARGV: body, seconds to live, epoch the search saw, 1 if bound to the epoch, then path, version …
+# KEYS: entry, minimum, epoch, then `uses` of each document
+# ARGV: entry, seconds to live, epoch before the search, 1 if it depends on the epoch, then path and version of each
+# Returns 1 if it was stored, 0 if a document or the epoch has changed since the search.
 _STORE = """
 local epoch = redis.call('GET', KEYS[3]) or '0'
 if ARGV[4] == '1' and epoch ~= ARGV[3] then return 0 end
@@ -47,6 +48,7 @@ return 1
 """
 
 # KEYS: entry, minimum, epoch
+# Returns the entry; nil if there is none, or it is outdated and was deleted.
 _FIND = """
 local body = redis.call('GET', KEYS[1])
 if not body then return nil end
@@ -61,7 +63,8 @@ redis.call('DEL', KEYS[1])
 return nil
 """
 
-# KEYS: uses, minimum, epoch   ARGV: path, version
+# KEYS: `uses` of the document, minimum, epoch   ARGV: path, version
+# Returns the number of evicted entries.
 _INVALIDATE = """
 local minimum = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if tonumber(ARGV[2]) > minimum then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
@@ -92,7 +95,7 @@ class AnswerCache:
         self._redis = redis
 
     async def find(self, partition: CachePartition, key: str) -> RequestOutcome | None:
-        """The answer under `key`, if every document it used is still at that version."""
+        """The answer under `key`; None if there is none, or a document that it used has a newer version."""
         body = await self._redis.script(_FIND, [*self._keys(partition, key)], [])
         return RequestOutcome.model_validate(json.loads(body)["answer"]) if body else None
 
@@ -106,9 +109,9 @@ class AnswerCache:
         ttl: int,
         uses: Collection[tuple[str, int]] | None = None,
     ) -> bool:
-        """Keep `answer` for `ttl` seconds, unless a document it used has changed since the search.
+        """Keep `answer` for `ttl` seconds; False if a document that it used has changed since the search.
 
-        `epoch`: the result of `epoch()` before the search. `uses`: the documents and their versions; None: as cited.
+        `epoch`: the result of `epoch()` before the search. `uses`: (path, version) of each document; None: as cited.
         """
         cited = {(citation.path, citation.version) for citation in answer.citations}
         uses = sorted(cited if uses is None else uses)
@@ -119,12 +122,14 @@ class AnswerCache:
         return bool(await self._redis.script(_STORE, keys, [body, ttl, epoch, int(bound), *pairs]))
 
     async def epoch(self, tenant: str, collection: str) -> int:
-        """How many commits the collection has seen."""
+        """The number of commits to the collection so far."""
         return int(await self._redis.run(lambda redis: redis.get(CachePartition(tenant, collection).key("epoch"))) or 0)
 
     async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> int:
-        """Evict what used `path` below `version`, and refuse such answers from now on; returns how many were
-        evicted."""
+        """Evict answers that used `path`, and refuse those of a version below `version` from now on.
+
+        Returns how many were evicted.
+        """
         partition = CachePartition(tenant, collection)
         keys = [partition.key("uses", path), partition.key("minimum"), partition.key("epoch")]
         return int(await self._redis.script(_INVALIDATE, keys, [path, version]))

@@ -1,4 +1,4 @@
-"""A token bucket, pure: facts in, decision out. Redis runs the same rule as a script (`tenant.py`)."""
+"""A token bucket. Pure; Redis runs the same rule as a script (`tenant.py`)."""
 
 from dataclasses import dataclass
 

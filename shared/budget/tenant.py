@@ -19,8 +19,8 @@ FALLBACK_SHARE = 0.25
 # A reservation is forgotten after this long without being corrected; its tokens stay spent.
 FORGET = 3600
 
-# KEYS: bucket, reservation   ARGV: tokens per minute, tokens, seconds to keep the reservation
-# Answers -1 when reserved (now or before), else the milliseconds until there are enough.
+# KEYS: bucket (hash: level, at), reservation   ARGV: tokens per minute, tokens, seconds to keep the reservation
+# Returns -1 when they are reserved, now or before; else the milliseconds until there are enough.
 _RESERVE = """
 if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
 local time = redis.call('TIME')
@@ -42,6 +42,7 @@ return wait
 """
 
 # KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent, 1 if they count without a reservation too
+# Returns 1 if the bucket was corrected, else 0.
 _CORRECT = """
 local reserved = redis.call('GET', KEYS[2])
 if not reserved and ARGV[3] == '0' then return 0 end
@@ -54,7 +55,7 @@ redis.call('EXPIRE', KEYS[1], 3600)
 return 1
 """
 
-# KEYS: bucket   ARGV: tokens per minute, tokens
+# KEYS: bucket   ARGV: tokens per minute, tokens   Returns 1. The level may become negative.
 _CHARGE = """
 local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
 redis.call('HSET', KEYS[1], 'level', tostring(level - tonumber(ARGV[2])))
@@ -65,13 +66,14 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """There are not enough tokens; enough in `retry_after` seconds, or never (None)."""
+    """There are not enough tokens."""
 
     retry_after: float | None
+    """Seconds until there are enough; None: never, because the tenant's limit is lower."""
 
 
 class TenantBudget:
-    """Reserve before, correct after; both are idempotent per request, so tokens are given back once."""
+    """Reserve before a call, correct after it; both are idempotent per request. No method raises `RedisUnavailable`."""
 
     def __init__(
         self, redis: FailFastRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
@@ -90,7 +92,7 @@ class TenantBudget:
         try:
             wait = await self._redis.script(_RESERVE, _keys(tenant, request), [limit, tokens, FORGET])
         except RedisUnavailable:
-            return self._reserve_here(tenant, limit, tokens)
+            return self._reserve_locally(tenant, limit, tokens)
         return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
 
     async def correct(self, tenant: str, request: str, spent: int) -> None:
@@ -118,11 +120,12 @@ class TenantBudget:
         except RedisUnavailable:
             return  # stays reserved: over-counted, never under-counted
 
-    def _reserve_here(self, tenant: str, limit: int, tokens: int) -> Refusal | None:
+    def _reserve_locally(self, tenant: str, limit: int, tokens: int) -> Refusal | None:
+        """Reserve in this process's own bucket, while Redis is unavailable."""
         now, share = self._clock(), limit * FALLBACK_SHARE
         bucket = self._fallback.get(tenant) or Bucket(share, share, now)
         if tokens > share:
-            # One request at a time must still be possible for a tenant with a small budget.
+            # A tenant with a small budget must still get one request at a time.
             bucket = bucket.refilled(now)
             if bucket.level < share:
                 return Refusal((share - bucket.level) * 60 / share)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The vectors of some texts, in their order, and what they cost."""
+    """The vectors of n texts, in their order, and what they cost."""
 
     vectors: list[list[float]]
     tokens: int | None
@@ -15,8 +15,10 @@ class Embedded:
 
 
 class Embedder(Protocol):
-    """Turns n texts into n vectors of one length. Raises `TryLater` when the model is busy, `DependencyDown` when it is
-    down."""
+    """Turns texts into vectors."""
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """One vector per text, in order. An empty text is a mistake of the caller: `ValueError`."""
+        """n texts → n vectors of `dimensions` floats each, in the order of the texts.
+
+        Raises `TryLater` when the model is busy, `DependencyDown` when it is down, `ValueError` for a blank text.
+        """

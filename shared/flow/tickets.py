@@ -21,17 +21,22 @@ from shared.redis import FailFastRedis, RedisUnavailable
 
 # A ticket lapses this long after the deadline; by then the sentinel has arrived.
 LAPSE = timedelta(seconds=5)
-# How long an announcement of slots, and the word that a tenant waits, count.
+# How long an announcement of slots is valid, and how long a tenant counts as waiting after it asked in vain.
 ANNOUNCED, WAITS = timedelta(seconds=10), timedelta(seconds=2)
-# What is known of times is forgotten after a day without requests.
+# Times are forgotten after a day without requests.
 KEEP = timedelta(days=1)
 
-# Seconds after which an unreturned ticket has lapsed, or Redis has lost it.
+# Seconds between attempts to return a ticket, and in all; by then it has lapsed, or Redis has lost it.
 TRY_EVERY, TRIED_FOR = 0.5, 600.0
 
 _PREFIX = "ragbus:{flow}:"
-# expiry by request · "tenant use_case granted-at" by request · tickets by tenant · expiry by "slots replica" ·
-# expiry by tenant · "mean deviation at" by "tenant use_case"
+# tickets  sorted set: request, scored by when its ticket lapses
+# holders  hash: request -> "tenant use_case granted-at"
+# held     hash: tenant -> number of its tickets
+# slots    sorted set: "slots replica", scored by when the announcement lapses
+# waiting  sorted set: tenant, scored by until when it counts as waiting
+# times    hash: "tenant use_case" -> "mean deviation observed-at"
+# All times are seconds of Redis's clock.
 _KEYS = [_PREFIX + name for name in ("tickets", "holders", "held", "slots", "waiting", "times")]
 
 _COMMON = """
@@ -39,7 +44,7 @@ local tickets, holders, held, slots, waiting, times = KEYS[1], KEYS[2], KEYS[3],
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
--- The holder of a ticket that is given back: tenant, use case, when it was granted; nothing if there is none.
+-- Removes the ticket of a request; returns its tenant, its use case and when it was granted, or nothing.
 local function give_back(request)
   local holder = redis.call('HGET', holders, request)
   if not holder then return end
@@ -51,9 +56,10 @@ local function give_back(request)
 end
 """
 
-# ARGV: tenant, seconds that its waiting counts, slots if unknown, tickets per slot, spare, most,
-# then for each ask, the longest waiting first: request, use case, seconds until its ticket lapses.
-# Returns how many of the first were granted, the time, and what is known of each use case.
+# KEYS: `_KEYS`
+# ARGV: tenant, seconds that it counts as waiting, `SLOTS_UNKNOWN`, `PER_SLOT`, `SPARE`, `MOST`; then for each ask, the
+#       longest waiting first: request, use case, seconds until its ticket lapses
+# Returns {number of asks from the front that have a ticket, now, {for each ask "mean deviation observed-at" or ""}}.
 _TAKE = (
     _COMMON
     + """
@@ -99,7 +105,9 @@ return {granted, tostring(now), known}
 """
 )
 
-# ARGV: request, what its outcome says ('took', 'late' or ''), weights of mean and deviation, seconds to keep
+# KEYS: `_KEYS`
+# ARGV: request, what its outcome shows ('took', 'late' or ''), `MEAN_WEIGHT`, `DEVIATION_WEIGHT`, seconds to keep times
+# Returns 1 if the time of the request was counted, else 0. The rule is that of `Estimate`.
 _RELEASE = (
     _COMMON
     + """
@@ -130,15 +138,31 @@ class Taken:
     """The result of asking for tickets."""
 
     granted: int
-    """How many of the first asks got a ticket."""
+    """How many asks from the front have a ticket."""
     now: float
     """Redis's clock, as in `usual`."""
     usual: Sequence[Estimate]
     """For each ask: how long requests like it take from ticket to outcome."""
 
 
+# KEYS: slots   ARGV: "slots replica", seconds that it is valid   Returns 1.
+_ANNOUNCE = """
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], tonumber(time[1]) + tonumber(ARGV[2]), ARGV[1])
+return 1
+"""
+
+# KEYS: slots   ARGV: replica   Returns 1.
+_LEAVE = """
+for _, said in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.match(said, '^%d+ (.*)$') == ARGV[1] then redis.call('ZREM', KEYS[1], said) end
+end
+return 1
+"""
+
+
 class Tickets:
-    """Every method but `give_back` raises `RedisUnavailable`."""
+    """Takes and returns tickets. Every method but `give_back` raises `RedisUnavailable`."""
 
     def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
@@ -151,17 +175,19 @@ class Tickets:
             left = (request.answer_by - now + LAPSE).total_seconds()
             args += [request.spending, _word(request.use_case), max(1.0, left)]
         granted, at, known = await self._redis.script(_TAKE, _KEYS, args)
-        return Taken(int(granted), float(at), [_estimate(said) for said in known])
+        usual = [Estimate(*map(float, each.split())) if each else Estimate() for each in known]
+        return Taken(int(granted), float(at), usual)
 
     async def release(self, request: Request, answer: RequestOutcome | None = None) -> None:
-        """Return the ticket, if there is one; `answer` shows how the request ended, and so how long such requests
-        take."""
-        args = [request.spending, _said(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
+        """Return the ticket, if there is one; `answer`: how the request ended, which shows how long such ones take."""
+        args = [request.spending, _shown(answer), MEAN_WEIGHT, DEVIATION_WEIGHT, int(KEEP.total_seconds())]
         await self._redis.script(_RELEASE, _KEYS, args)
 
     async def give_back(self, request: Request, answer: RequestOutcome | None = None) -> None:
-        """Release it; while Redis is unavailable, retry in the background, so that finished requests do not keep all
-        tickets."""
+        """`release`; while Redis is unavailable it is retried in the background. Raises nothing.
+
+        Otherwise the tickets of finished requests would be missing until they lapse.
+        """
         try:
             await self.release(request, answer)
         except RedisUnavailable:
@@ -179,7 +205,7 @@ class Tickets:
                 return
 
     async def announce(self, replica: str, slots: int) -> None:
-        """Announce the slots of `replica` for the next seconds; 0: it stops."""
+        """Announce that `replica` has `slots`, for the next `ANNOUNCED`; 0: it stops."""
         key = _KEYS[3]
         if not slots:
             await self._redis.script(_LEAVE, [key], [replica])
@@ -187,21 +213,8 @@ class Tickets:
             await self._redis.script(_ANNOUNCE, [key], [f"{slots} {replica}", ANNOUNCED.total_seconds()])
 
 
-_ANNOUNCE = """
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[1], tonumber(time[1]) + tonumber(ARGV[2]), ARGV[1])
-return 1
-"""
-_LEAVE = """
-for _, said in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if string.match(said, '^%d+ (.*)$') == ARGV[1] then redis.call('ZREM', KEYS[1], said) end
-end
-return 1
-"""
-
-
-def _said(answer: RequestOutcome | None) -> str:
-    """What an outcome shows about durations: only those of requests that called a model, and late ones, count."""
+def _shown(answer: RequestOutcome | None) -> str:
+    """What an outcome shows about durations: `took` for one that called a model, `late`, or nothing."""
     if answer is None:
         return ""
     if answer.outcome is Outcome.EXPIRED:
@@ -210,9 +223,5 @@ def _said(answer: RequestOutcome | None) -> str:
 
 
 def _word(name: str) -> str:
-    """A name without blanks, which separate the fields of what is kept."""
+    """`name` without blanks, which separate the fields of a value; different names stay different."""
     return "".join(f"%{ord(sign):x};" if sign.isspace() or sign == "%" else sign for sign in name) or "-"
-
-
-def _estimate(said: str) -> Estimate:
-    return Estimate(*map(float, said.split())) if said else Estimate()

@@ -7,9 +7,9 @@
 
 An id belongs to the question that binds it first, and to the message (token) that asked it. The first outcome decides
 the request; it is stored before it is sent, so every later sender sends *that* one or nothing. To cancel is to decide
-`cancelled`; where nothing was accepted yet, a tombstone makes the worker that meets the request later decide it. What
-an earlier admission left behind can decide nothing. Redis is the second guard, never the only one: the reply queue
-detects duplicates of `{request}/reply` by itself. While Redis is unavailable, no method has an answer.
+`cancelled`; where nothing was accepted yet, a tombstone makes the worker that receives the request later decide it.
+Messages of an earlier admission decide nothing. Redis is the second guard, never the only one: the reply queue detects
+duplicates of `{request}/reply` by itself.
 
 Every step is one script on one key, so it is atomic, on a cluster too.
 """
@@ -29,7 +29,14 @@ from shared.telemetry import traces
 # How long an outcome can be fetched with GET, and a repeated ask is recognised.
 KEEP = timedelta(days=1)
 _SECONDS = int(KEEP.total_seconds())
-# Of an entry, in the order of `_entry`.
+# The fields of an entry's hash, in the order of `_entry`:
+#   tenant, caller   whose request it is
+#   answer           the outcome, as JSON         delivered   '1' once it was sent
+#   answer_by        the deadline, ISO 8601       request     what was accepted, as JSON
+#   ask              digest of the ask            token       of the ask that the current admission belongs to
+#   admission        number of later admissions   past        tokens of earlier ones, the last first
+#   cancelled        '1' for a tombstone          unread      the outcome of an ask that could not be read
+# and `again_at`, which only scripts read: seconds since the epoch from which the same ask is admitted again.
 _FIELDS = (
     *("tenant", "caller", "answer", "delivered", "answer_by", "ask", "token", "admission", "request", "cancelled"),
     *("unread", "past"),
@@ -37,11 +44,15 @@ _FIELDS = (
 _KNOWN = "redis.call('HMGET', KEYS[1], " + ", ".join(f"'{name}'" for name in _FIELDS) + ")"
 # Fields that a new admission of the same ask clears.
 _ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'delivered', 'again_at', 'answer_by', 'request', 'cancelled')"
-# How many earlier admissions' tokens are kept: their asks may be delivered again, and have been answered.
+# Characters of `past`: sixteen tokens of 26, each with a blank. The asks of earlier admissions may be delivered again.
 _PAST = 16 * 27
 
-# KEYS: the request   ARGV: digest of the ask, token, seconds since the epoch, seconds to keep, 0 for a replay
-# A replay neither takes the id from an ask that could not be read, nor begins a new admission.
+# Every script: KEYS: the request's hash. All but `_UNREAD`, `_DELIVERED`, `_REPLACE` and `_FORGET`, which return 0,
+# return the entry after the step: the values of `_FIELDS`.
+
+# ARGV: digest of the ask, token, now in seconds since the epoch, seconds to keep, '0' for a replay else '1'
+# Binds the id to the question; begins the next admission for the same question in another message after a retryable
+# outcome. A replay neither takes the id from an ask that could not be read, nor begins a new admission.
 _BIND = f"""
 local k = redis.call('HMGET', KEYS[1], 'ask', 'token', 'answer', 'delivered', 'again_at', 'unread', 'past', 'cancelled')
 local ask, token, past = k[1], k[2], k[7] or ''
@@ -63,8 +74,8 @@ end
 return {_KNOWN}
 """
 
-# Of every step that belongs to an admission, first: what an earlier one left behind changes nothing, and neither does
-# another question; a later admission than is known (Redis lost it) begins anew.
+# The beginning of every step that belongs to an admission. A step of an earlier one or of another question returns the
+# entry as it is; a later admission than the known one (Redis lost it) clears the entry.
 # ARGV: 1 seconds to keep, 2 admission, 3 digest of the ask or '', 4 token or '', 5 tenant, 6 caller
 _ADMISSION = f"""
 local known = tonumber(redis.call('HGET', KEYS[1], 'admission') or 0)
@@ -82,16 +93,16 @@ if ARGV[4] ~= '' then redis.call('HSETNX', KEYS[1], 'token', ARGV[4]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 
-# ARGV: …, 7 when the answer is due, 8 the request without its question
+# ARGV: 1–6 as in `_ADMISSION`, 7 deadline (ISO 8601), 8 the request without its question (JSON)
 _ACCEPT = f"""{_ADMISSION}
 redis.call('HSETNX', KEYS[1], 'answer_by', ARGV[7])
 redis.call('HSETNX', KEYS[1], 'request', ARGV[8])
 return {_KNOWN}
 """
 
-# An admission that was recorded and is not known has been lost, with its outcome perhaps: nothing is decided for it.
-# ARGV: …, 7 answer, 8 from when on the same ask is admitted anew or '', 9 '1' if its caller has it with that,
-# 10 '1' if the admission was recorded
+# An admission that was recorded and is not known was lost, perhaps with its outcome: nothing is decided for it.
+# ARGV: 1–6 as in `_ADMISSION`, 7 outcome (JSON), 8 `again_at` or '', 9 '1' if its caller has it by this step,
+#       10 '1' if the admission was recorded
 _DECIDE = f"""
 local there = redis.call('HMGET', KEYS[1], 'admission', 'answer', 'request', 'token')
 local remembered = there[2] or there[3] or (there[4] and there[4] == ARGV[4])
@@ -106,7 +117,7 @@ if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'delivered', '1') end
 return {_KNOWN}
 """
 
-# KEYS: the request   ARGV: tenant, caller, seconds to keep. What was accepted is decided by the canceller.
+# ARGV: tenant, caller, seconds to keep. Of an accepted request the entry stays; the canceller then decides `cancelled`.
 _CANCEL = f"""
 local known = redis.call('HMGET', KEYS[1], 'answer', 'request')
 if not known[1] and not known[2] then
@@ -117,7 +128,7 @@ end
 return {_KNOWN}
 """
 
-# KEYS: the request   ARGV: answer, tenant, caller, seconds to keep. Only where nothing else is known.
+# ARGV: outcome (JSON), tenant, caller, seconds to keep. Changes nothing if there is an entry.
 _UNREAD = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'unread', ARGV[1], 'tenant', ARGV[2], 'caller', ARGV[3])
@@ -126,15 +137,14 @@ end
 return 0
 """
 
-# KEYS: the request   ARGV: admission. What a flush took away meanwhile does not come back as half an entry without an
-# end.
+# ARGV: admission. Changes nothing without an outcome: after a flush there would be half an entry that never expires.
 _DELIVERED = """
 local known = redis.call('HMGET', KEYS[1], 'answer', 'admission')
 if known[1] and (known[2] or '0') == ARGV[1] then redis.call('HSET', KEYS[1], 'delivered', '1') end
 return 0
 """
 
-# KEYS: the request   ARGV: admission, answer, from when on the same ask is admitted anew or ''. What was sent stays.
+# ARGV: admission, outcome (JSON), `again_at` or ''. Changes nothing if the outcome was sent.
 _REPLACE = """
 local known = redis.call('HMGET', KEYS[1], 'answer', 'delivered', 'admission')
 if known[1] and not known[2] and (known[3] or '0') == ARGV[1] then
@@ -145,8 +155,8 @@ end
 return 0
 """
 
-# KEYS: the request   ARGV: token. An outcome is never forgotten, nor which question the id belongs to: the broker may
-# have taken the work all the same. The next ask of it takes the admission over.
+# ARGV: token. Outcome and question stay, because the broker may have accepted the work nevertheless; the next ask with
+# the same question continues the admission.
 _FORGET = """
 local known = redis.call('HMGET', KEYS[1], 'answer', 'cancelled', 'token')
 if not known[1] and not known[2] and (known[3] or '') == ARGV[1] then
@@ -158,14 +168,14 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known about a request: its caller, its outcome if it has one, and whether that was sent."""
+    """What the ledger knows about a request: its caller, its outcome if it has one, and whether that was sent."""
 
     tenant: str
     caller: str
     answer: RequestOutcome | None
     delivered: bool
     answer_by: datetime | None = None
-    """When the answer is due, as the first admission said."""
+    """The deadline of the first admission."""
     ask: str | None = None
     """The digest of the ask that the id belongs to."""
     token: str | None = None
@@ -173,9 +183,9 @@ class Entry:
     admission: int = 0
     """How often the same ask was admitted again."""
     request: Request | None = None
-    """What was accepted, without the question: whom to answer, and where."""
+    """What was accepted, without the question: enough to answer the caller."""
     cancelled: bool = False
-    """Whether it was cancelled before it was accepted, as far as this ledger knew."""
+    """Whether it was cancelled before it was accepted."""
     unread: RequestOutcome | None = None
     """The outcome of an ask with this id that could not be read; it binds nothing."""
     past: Sequence[str] = ()
@@ -183,7 +193,7 @@ class Entry:
 
     @property
     def state(self) -> LedgerState:
-        """Where the request stands."""
+        """The state of the request."""
         if self.answer is not None:
             return LedgerState.DELIVERED if self.delivered else LedgerState.DECIDED
         if self.cancelled:
@@ -202,7 +212,7 @@ class Entry:
         return not self.ask or not request.ask_digest or self.ask == request.ask_digest
 
     def is_lost(self, request: Request) -> bool:
-        """Whether nothing could be decided for `request`: it was recorded here, and is not known any more."""
+        """Whether nothing could be decided for `request`: it was recorded, but Redis has lost the entry."""
         return self.answer is None or self.admission < request.admission
 
     def is_past(self, request: Request) -> bool:
@@ -215,7 +225,7 @@ class Entry:
 
 
 class Ledger:
-    """Every method raises `RedisUnavailable`."""
+    """The ledger of all requests. Every method raises `RedisUnavailable`."""
 
     def __init__(self, redis: FailFastRedis) -> None:
         self._redis = redis
@@ -231,7 +241,7 @@ class Ledger:
         return _entry(await self._redis.script(_BIND, [_key(key_of(request))], args))
 
     async def accept(self, request: Request) -> Entry:
-        """Record that `request` was admitted, so that `GET` answers "not yet".
+        """Record that `request` was admitted, so that `GET` finds it before it has an outcome.
 
         Returns the entry: that of the first admission when the same request comes again; it also shows a cancellation.
         """
@@ -252,7 +262,7 @@ class Ledger:
         return _entry(await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, _SECONDS]))
 
     async def is_open(self, request: Request) -> bool:
-        """Whether `request` has no outcome yet and was not cancelled; one cheap look, for long work."""
+        """Whether `request` has no outcome yet and was not cancelled. One HMGET, so that long work can ask often."""
         key = _key(key_of(request))
         names = ("answer", "cancelled", "admission", "token")
         answer, gone, admission, token = await self._redis.run(lambda redis: redis.hmget(key, *names))
@@ -263,8 +273,8 @@ class Ledger:
     async def decide(self, request: Request, answer: RequestOutcome, *, delivered: bool = False) -> Entry:
         """Make `answer` the outcome of `request` if it has none; returns the entry with its outcome.
 
-        An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `delivered`: with that its
-        caller has it.
+        An entry that `is_past`, `is_lost`, or does not ask the same, was left as it is. `delivered`: the caller has the
+        outcome by this call. An answer that is too large for a message is cut (`fitted`).
         """
         if not answer.trace_id:
             answer = answer.replaced(trace_id=traces.trace_id())
@@ -281,7 +291,10 @@ class Ledger:
     async def store(
         self, answer: RequestOutcome, tenant: str, caller: str, *, ask: str = "", admission: int = 0
     ) -> None:
-        """Store an outcome that arrived for an HTTP caller, if its sender could not."""
+        """Store an outcome that arrived on `outcomes` for an HTTP caller, in case its sender could not reach Redis.
+
+        `ask`: the digest of the ask, if known.
+        """
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
         answer = fitted(answer)
         args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
@@ -297,7 +310,7 @@ class Ledger:
         await self._redis.script(_DELIVERED, [_key(key_of(request))], [request.admission])
 
     async def find(self, key: str) -> Entry | None:
-        """What is known under a request id (or `{request}/p{n}` for a rerun)."""
+        """The entry of a request id (or `{request}/p{n}` for a rerun); None if there is none."""
         found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *_FIELDS))
         return _entry(found) if any(value is not None for value in found) else None
 
@@ -322,20 +335,22 @@ def _entry(fields: Sequence[str | None]) -> Entry:
 
 
 def _outcome(body: str | None) -> RequestOutcome | None:
-    # Of a version that did not know how large an outcome may be, perhaps.
+    # An earlier version may have stored one that is too large for a message.
     return fitted(RequestOutcome.decode(body.encode())) if body else None
 
 
 def key_of(request: Request) -> str:
-    """A rerun has an outcome of its own; every other replay shares the request's."""
+    """The ledger's key of `request`: a rerun has an outcome of its own; every other replay shares the request's."""
     return f"{request.request_id}/{request.run}" if request.rerun else request.request_id
 
 
 def _of_admission(request: Request) -> list[Any]:
+    """ARGV 1 to 6 of `_ADMISSION`."""
     return [_SECONDS, request.admission, request.ask_digest, request.token, request.tenant, request.caller]
 
 
 def _again(answer: RequestOutcome) -> float | str:
+    """`again_at` as an argument of a script."""
     again = again_at(answer)
     return "" if again is None else again
 

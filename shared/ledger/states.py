@@ -14,14 +14,14 @@ class LedgerState(StrEnum):
     UNREAD = "unread"
     """An ask with this id could not be read, and its sender was told; the id is still free."""
     BOUND = "bound"
-    """Its id belongs to a question, which was not admitted yet, or could not be enqueued."""
+    """The id belongs to a question that is not admitted yet, or could not be enqueued."""
     ACCEPTED = "accepted"
     CANCELLED = "cancelled"
     """Cancelled before it was accepted: a tombstone."""
     DECIDED = "decided"
-    """The outcome was sent. Only a repeat after a retryable outcome begins a new admission."""
+    """The outcome is stored, but not known to be sent."""
     DELIVERED = "delivered"
-    """The outcome was sent, or filed for an HTTP caller."""
+    """The outcome was sent, or stored for an HTTP caller. A repeat after a retryable one begins a new admission."""
 
 
 class Step(StrEnum):
@@ -42,7 +42,7 @@ class Step(StrEnum):
 _ANY_TIME = {Step.DECIDE: LedgerState.DECIDED, Step.STORE: LedgerState.DELIVERED}
 _BINDING = {Step.BIND: LedgerState.BOUND, Step.REPEAT: LedgerState.BOUND}
 
-# What is not named here changes nothing. Of a final outcome `REPEAT` changes nothing either.
+# Steps that are not listed change nothing. After a final outcome `REPEAT` changes nothing either.
 NEXT: Mapping[LedgerState, Mapping[Step, LedgerState]] = {
     LedgerState.UNKNOWN: {
         **_BINDING,

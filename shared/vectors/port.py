@@ -1,18 +1,18 @@
-"""The index: passages to search, and a registry that says which of them are current.
+"""The index: passages to search, and a registry of the documents whose current build they belong to.
 
     indexer ──put──▶ passages of build b2 ┐            ┌─ search ─▶ hits of b1 and b2
                      (b1 still answers)   │            │
-            ──commit─▶ registry: version 2 is b2 ──────┴─ get ────▶ only hits of b2 count
+            ──commit─▶ registry: version 2 is b2 ──────┴─ get ────▶ only hits of b2 are kept
             ──collect▶ passages of b1 are gone
 
 A passage belongs to one *build* of one version of a document and is never changed afterwards; a build is one attempt
-to index the document, and `build_id` its unique name. The registry names the build that counts, in one
+to index the document, and `build_id` its unique name. The registry names the current build, in one
 compare-and-set on the document's version. So a reader keeps a hit when its build is the registry's and drops it
 otherwise: whatever writers do meanwhile, in whatever order they crash, it never sees half a document or two
 versions of one.
 
-(Stamping passages with their first and last version in place was tried on paper and given up: two writers that
-prepare the same next version stamp each other's passages before either knows who wins.)
+(Not passages that carry their first and last version: two writers that prepare the same next version would change each
+other's passages before either has won.)
 """
 
 import json
@@ -33,7 +33,10 @@ def stable_id(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document as one build of it has it. The identity of `id` is its words, not its build."""
+    """A piece of a document in one build. `id` is made from the words, so it is the same in every build.
+
+    `start` and `end` count characters of the document's text; `tokens` is estimated (`count_tokens`).
+    """
 
     id: str
     document_id: str
@@ -53,7 +56,7 @@ class Passage:
     tokens: int
     ordinal: int
     digest: str
-    """Stands for the embedded text and the model that embedded it: equal digests, equal vectors."""
+    """Of the embedded text and the model that embedded it: equal digests, equal vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Hit:
 
 
 class DocumentState(StrEnum):
-    """Whether the document exists. A deleted one stays as a tombstone, so that versions only grow."""
+    """Whether the document exists. A deleted one remains as a tombstone, so that versions only grow."""
 
     LIVE = "live"
     DELETED = "deleted"
@@ -98,7 +101,7 @@ class DocumentState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The registry's entry: which build of a document counts, and what it was made from."""
+    """The registry's entry: the current build of a document, and what it was made from."""
 
     tenant: str
     collection: str
@@ -124,7 +127,7 @@ class Document:
 
     @property
     def is_live(self) -> bool:
-        """Whether its passages may be read at all."""
+        """Whether the document exists, so that its passages may be read."""
         return self.state is DocumentState.LIVE
 
     @classmethod
@@ -157,7 +160,10 @@ class Passages(Protocol):
     """
 
     async def put(self, collection: str, passages: Sequence[Embedded]) -> None:
-        """Store passages durably; putting one again changes nothing."""
+        """Store passages durably; putting one again changes nothing.
+
+        Raises `SettingsError` for vectors of another length than the collection's.
+        """
 
     async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
         """The best `limit` readable passages by meaning and by words, fused, best first; of *any* build.
@@ -166,20 +172,23 @@ class Passages(Protocol):
         """
 
     async def vectors(self, collection: str, tenant: str, digests: Collection[str]) -> dict[str, list[float]]:
-        """The dense vectors that `tenant` already has, by digest, so that the same words are not paid twice."""
+        """The dense vectors (`dimensions` floats) that `tenant` already has, by digest; unknown digests are left out.
+
+        So the same words are not paid twice.
+        """
 
     async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
         """Remove the document's passages of versions up to `upto`, except those of the build `keep`."""
 
     async def discard(self, collection: str, document_id: str, build_id: str) -> None:
-        """Remove what an attempt that lost has put."""
+        """Remove the passages of one build: that of an attempt whose commit failed."""
 
 
 class Registry(Protocol):
     """The documents. Raises `TryLater` when the store is busy, `DependencyDown` when it is down."""
 
     async def get(self, ids: Collection[str]) -> dict[str, Document]:
-        """The entries with these ids, as far as there are any."""
+        """The entries with these ids, by id; ids without an entry are left out."""
 
     async def at(self, container: str, path: str) -> list[Document]:
         """Every entry for a blob: more than one when the blob was given to another tenant or collection."""
@@ -192,7 +201,7 @@ class Registry(Protocol):
         collection: str | None = None,
         folder: str = "",
     ) -> AsyncIterator[Document]:
-        """All entries that match; `folder` is a whole directory (`a/b/`) with everything below it."""
+        """All entries that match, in no order; `folder` is a whole directory (`a/b/`) with everything below it."""
 
     async def commit(self, document: Document, expected: int | None) -> bool:
         """Store the entry if the document is at version `expected` (None: not registered); returns whether it is

@@ -14,7 +14,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from shared.errors import DependencyDown, SettingsError, TryLater
 
-# Searches take milliseconds; a store that needs longer than this is not well, and the work is retried.
+# Searches take milliseconds; a store that needs longer than this is overloaded, and the work is retried.
 PATIENCE = timedelta(seconds=10)
 # Read by one request; enough to page a large document, small enough to hold in memory.
 PAGE = 256
@@ -97,13 +97,23 @@ class Collections:
         self._lock = asyncio.Lock()
 
     async def ensure(self, name: str, create: Callable[[], Awaitable[object]], indexes: Mapping[str, Schema]) -> bool:
-        """Create the collection and its indexes; False if this process knows that they exist."""
+        """Create the collection and its payload indexes if they do not exist; False if this process knew that they do.
+
+        `create` makes the collection; `indexes` are its payload fields. Raises `TryLater`, `DependencyDown`.
+        """
         if name in self._known:
             return False
         async with self._lock:
-            await self._create(name, create)
+            with translated():
+                if not await self._client.collection_exists(name):
+                    try:
+                        await create()
+                    except (UnexpectedResponse, ValueError):
+                        # Another process may have created it; otherwise the refusal stands.
+                        if not await self._client.collection_exists(name):
+                            raise
             for field, schema in indexes.items():
-                # Asked for again it changes nothing; so a creator that died half-way is helped out.
+                # An index that exists stays as it is, so this also completes what a creator that died left out.
                 with translated():
                     await self._client.create_payload_index(name, field, field_schema=schema, wait=True)
             self._known.add(name)
@@ -112,17 +122,6 @@ class Collections:
     def forget(self, name: str) -> None:
         """Check again next time, because it was removed."""
         self._known.discard(name)
-
-    async def _create(self, name: str, create: Callable[[], Awaitable[object]]) -> None:
-        with translated():
-            if await self._client.collection_exists(name):
-                return
-            try:
-                await create()
-            except (UnexpectedResponse, ValueError):
-                # Another process may have created it; otherwise the refusal stands.
-                if not await self._client.collection_exists(name):
-                    raise
 
 
 def equals(field: str, value: str | int) -> models.FieldCondition:

@@ -1,7 +1,7 @@
 """`Passages` in Qdrant: one collection per knowledge collection, hybrid search through the Query API."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
@@ -37,16 +37,22 @@ class QdrantPassages:
         self._collections = Collections(client)
 
     async def put(self, collection: str, passages: Sequence[Embedded]) -> None:
-        """See `Passages`."""
+        """See `Passages`. Raises `SettingsError` when the collection has vectors of another length."""
         name = PREFIX + collection
         if await self._collections.ensure(name, lambda: self._create(name), _INDEXES):
             await self._check_dimensions(name)
         for start in range(0, len(passages), _BATCH):
-            await self._upsert(name, [_to_point(each) for each in passages[start : start + _BATCH]])
+            points = [_to_point(each) for each in passages[start : start + _BATCH]]
+            try:
+                with translated():
+                    await self._client.upsert(name, points, wait=True)
+            except Missing as removed:
+                self._collections.forget(name)
+                raise TryLater(f"the collection {name} was removed a moment ago") from removed
 
     async def search(self, collection: str, query: Query, readable: Readable, limit: int) -> list[Hit]:
         """See `Passages`."""
-        allowed = _readable(readable)
+        allowed = models.Filter(must=[equals("tenant", readable.tenant), any_of("groups", sorted(readable.groups))])
         legs = [models.Prefetch(query=list(query.dense), using=DENSE, filter=allowed, limit=limit)]
         if query.sparse:
             legs.append(models.Prefetch(query=_to_sparse(query.sparse), using=SPARSE, filter=allowed, limit=limit))
@@ -70,7 +76,9 @@ class QdrantPassages:
         wanted = sorted(set(digests))
         for start in range(0, len(wanted), PAGE):
             same = models.Filter(must=[equals("tenant", tenant), any_of("digest", wanted[start : start + PAGE])])
-            known.update(await self._vectors(PREFIX + collection, same))
+            async for point in self._scroll(PREFIX + collection, same):
+                vectors = point.vector if isinstance(point.vector, dict) else {}
+                known[str((point.payload or {})["digest"])] = list(vectors[DENSE])  # type: ignore[arg-type]
         return known
 
     async def collect(self, collection: str, document_id: str, *, upto: int, keep: str) -> None:
@@ -84,14 +92,6 @@ class QdrantPassages:
         mine = models.Filter(must=[equals("document_id", document_id), equals("build_id", build_id)])
         await self._delete(PREFIX + collection, mine)
 
-    async def _upsert(self, name: str, points: list[models.PointStruct]) -> None:
-        try:
-            with translated():
-                await self._client.upsert(name, points, wait=True)
-        except Missing as removed:
-            self._collections.forget(name)
-            raise TryLater(f"the collection {name} was removed a moment ago") from removed
-
     async def _delete(self, name: str, which: models.Filter) -> None:
         try:
             with translated():
@@ -99,8 +99,8 @@ class QdrantPassages:
         except Missing:
             return
 
-    async def _vectors(self, name: str, which: models.Filter) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {}
+    async def _scroll(self, name: str, which: models.Filter) -> AsyncIterator[models.Record]:
+        """The points that match, each with its digest and its dense vector."""
         offset: Any = None
         while True:
             try:
@@ -109,10 +109,11 @@ class QdrantPassages:
                         name, which, limit=PAGE, offset=offset, with_payload=["digest"], with_vectors=[DENSE]
                     )
             except Missing:
-                return {}
-            found.update((_digest(point), _dense(point)) for point in points)
+                return
+            for point in points:
+                yield point
             if offset is None:
-                return found
+                return
 
     async def _create(self, name: str) -> None:
         await self._client.create_collection(
@@ -138,22 +139,15 @@ class QdrantPassages:
             )
 
 
-def _readable(readable: Readable) -> models.Filter:
-    return models.Filter(must=[equals("tenant", readable.tenant), any_of("groups", sorted(readable.groups))])
-
-
 def _to_point(each: Embedded) -> models.PointStruct:
     passage = each.passage
+    fields = {field.name: getattr(passage, field.name) for field in dataclasses.fields(passage)}
     # The build is part of the point's identity: no build can overwrite another's passage.
     return models.PointStruct(
         id=stable_id("point", passage.build_id, passage.id),
         vector={DENSE: list(each.dense), SPARSE: _to_sparse(each.sparse)},
-        payload={**_fields(passage), "groups": sorted(passage.groups)},
+        payload={**fields, "groups": sorted(passage.groups)},
     )
-
-
-def _fields(passage: Passage) -> dict[str, Any]:
-    return {field.name: getattr(passage, field.name) for field in dataclasses.fields(passage)}
 
 
 def _to_passage(payload: dict[str, Any]) -> Passage:
@@ -161,15 +155,6 @@ def _to_passage(payload: dict[str, Any]) -> Passage:
     return Passage(**{**known, "groups": frozenset(payload["groups"])})
 
 
-def _to_sparse(terms: Any) -> models.SparseVector:
+def _to_sparse(terms: Mapping[int, float]) -> models.SparseVector:
     ordered = sorted(terms.items())
     return models.SparseVector(indices=[term for term, _ in ordered], values=[weight for _, weight in ordered])
-
-
-def _digest(point: models.Record) -> str:
-    return str((point.payload or {})["digest"])
-
-
-def _dense(point: models.Record) -> list[float]:
-    named = point.vector if isinstance(point.vector, dict) else {}
-    return list(named[DENSE])  # type: ignore[arg-type]

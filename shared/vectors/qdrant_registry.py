@@ -66,7 +66,9 @@ class QdrantRegistry:
 
     async def commit(self, document: Document, expected: int | None) -> bool:
         """See `Registry`."""
-        await self._collections.ensure(self._name, self._create, _INDEXES)
+        await self._collections.ensure(
+            self._name, lambda: self._client.create_collection(self._name, vectors_config={}), _INDEXES
+        )
         condition: dict[str, Any] = (
             {"update_mode": models.UpdateMode.INSERT_ONLY}
             if expected is None
@@ -75,13 +77,6 @@ class QdrantRegistry:
                 "update_mode": models.UpdateMode.UPDATE_ONLY,
             }
         )
-        await self._upsert(document, condition)
-        # The upsert answers "completed" whether or not its condition held; only the stored build shows which writer
-        # won.
-        stored = (await self.get([document.id])).get(document.id)
-        return stored is not None and stored.build_id == document.build_id
-
-    async def _upsert(self, document: Document, condition: dict[str, Any]) -> None:
         point = models.PointStruct(id=document.id, vector={}, payload=document.payload())
         try:
             with translated():
@@ -89,6 +84,10 @@ class QdrantRegistry:
         except Missing as removed:
             self._collections.forget(self._name)
             raise TryLater(f"the collection {self._name} was removed a moment ago") from removed
+        # The upsert answers "completed" whether or not its condition held; only the stored build shows which writer
+        # won.
+        stored = (await self.get([document.id])).get(document.id)
+        return stored is not None and stored.build_id == document.build_id
 
     async def _scroll(self, which: models.Filter) -> AsyncIterator[Document]:
         offset: Any = None
@@ -104,6 +103,3 @@ class QdrantRegistry:
                 yield Document.from_payload(point.payload or {})
             if offset is None:
                 return
-
-    async def _create(self) -> None:
-        await self._client.create_collection(self._name, vectors_config={})
