@@ -44,24 +44,24 @@ BRIEF = 500
 
 
 def visible(text: str) -> str:
-    """`text` as people see it, with line feeds between its lines."""
+    """`text` without invisible characters, and with a line feed for every line break."""
     seen = _HIDDEN.sub("", _BREAK.sub("\n", text.replace("\r\n", "\n")))
     return _HIDDEN_BEYOND.sub("", seen) if _IS_BEYOND.search(seen) else seen
 
 
 def escaped(text: str) -> str:
     """`text` with invisible characters written as `\\u202e`: for names, which must not change."""
-    return _UNSEEN.sub(lambda found: _code(ord(found[0])), text)
+    return _UNSEEN.sub(lambda found: _json_escape(ord(found[0])), text)
 
 
 def brief(text: str, most: int = BRIEF) -> str:
-    """`text` in one line, without the end of a long one."""
+    """The visible words of `text` in one line of at most `most` characters, and " …" if that is not all."""
     words = " ".join(visible(text[: 4 * most]).split())
     return words if len(words) <= most and len(text) <= 4 * most else words[:most] + " …"
 
 
-def _code(point: int) -> str:
-    # As JSON has it, so that a JSON text is one still.
+def _json_escape(point: int) -> str:
+    """A code point as JSON writes it, so that a JSON text remains one."""
     if point > 0xFFFF:
         return f"\\u{0xD7C0 + (point >> 10):04x}\\u{0xDC00 + (point & 0x3FF):04x}"
     return f"\\u{point:04x}"

@@ -1,1 +1,1 @@
-"""Who may see what. Deny by default; the one place where tenant and group filters are made."""
+"""Who may read and ask what; deny by default."""

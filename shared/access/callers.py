@@ -1,4 +1,4 @@
-"""`callers.yaml`: which door belongs to whom. A message carries no proof of its sender; its queue does.
+"""`callers.yaml`: the callers and their rights. A message does not prove who sent it; the queue it came by does.
 
 tenants:
   larkfield: {tokens_per_minute: 60000}
@@ -29,12 +29,12 @@ KEY_PREFIX = "sha256:"
 _HASHED = re.compile(KEY_PREFIX + "[0-9a-f]{64}")
 
 
-# What Service Bus calls a queue. Nothing that leads into one: `…/$DeadLetterQueue` is not a queue of its own.
+# A valid name of a Service Bus queue; not a path to a subqueue such as `…/$DeadLetterQueue`.
 QueueName = Annotated[str, Field(max_length=260, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/~-]*[A-Za-z0-9])?$")]
 
 
 class _Strict(BaseModel):
-    # A misspelt right must not be read as "no restriction": unknown fields are errors here.
+    # Unknown fields are errors: a misspelt right must not be read as "no restriction".
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -56,7 +56,7 @@ class Caller(_Strict):
     api_keys: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _has_a_way_back(self) -> Self:
+    def _can_be_answered(self) -> Self:
         if self.queue and not self.reply_queues:
             raise ValueError(f"caller {self.name} has a queue but no reply_queues: name at least one")
         if any(not _HASHED.fullmatch(key) for key in self.api_keys):
@@ -69,15 +69,15 @@ class Caller(_Strict):
 
 
 class Callers(_Strict):
-    """All doors of an installation."""
+    """All callers and tenants of an installation."""
 
     tenants: dict[str, Tenant] = {}
     callers: tuple[Caller, ...] = ()
 
     @model_validator(mode="after")
-    def _doors_belong_to_one(self) -> Self:
+    def _each_queue_and_key_has_one_caller(self) -> Self:
         _once("name", [caller.name for caller in self.callers])
-        # Service Bus does not tell `Ask` from `ask`, and a queue is either asked at or answered on.
+        # Service Bus does not distinguish `Ask` from `ask`; and an ingress queue is never a reply queue.
         _once("queue", [queue.lower() for caller in self.callers for queue in _own(caller)])
         _once("api key", [key for caller in self.callers for key in caller.api_keys])
         ours = {queue.name for queue in CORE}
@@ -102,12 +102,12 @@ class Callers(_Strict):
         return (queue for caller in self.callers for queue in caller.reply_queues)
 
     def tokens_per_minute(self, tenant: str) -> int:
-        """What `tenant` may spend; 0 for a tenant that was removed."""
+        """The tokens per minute of `tenant`; 0 for a tenant that was removed."""
         known = self.tenants.get(tenant)
         return known.tokens_per_minute if known is not None else 0
 
     def at_queue(self, queue: str) -> Caller | None:
-        """The caller whose door `queue` is."""
+        """The caller whose ingress queue is `queue`, or None."""
         return next((caller for caller in self.callers if caller.queue == queue), None)
 
     def with_key(self, key: str) -> Caller | None:
@@ -122,7 +122,7 @@ class Callers(_Strict):
 
 
 def hash_key(key: str) -> str:
-    """How an API key is stored. Keys are 256 random bits, so a plain hash is enough."""
+    """The form in which an API key is stored. Keys are 256 random bits, so a plain hash is enough."""
     return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The tenant scope: what one caller may read. Every search goes through it."""
+"""The tenant scope: which documents one caller may read. Every search applies it."""
 
 import json
 from dataclasses import dataclass
@@ -23,10 +23,12 @@ class TenantScope:
         return cls(request.tenant, frozenset(request.groups))
 
     def may_read(self, tenant: str, groups: frozenset[str]) -> bool:
-        """Whether a document of `tenant`, readable by `groups`, is visible; no common group: it is not."""
+        """Whether this scope may read a document of `tenant` that `groups` may read; without a common group, no."""
         return tenant == self.tenant and not self.groups.isdisjoint(groups)
 
     def acl_class(self) -> str:
-        """Callers of one class see the same documents; part of every cache key. A group's name may contain any
-        character."""
+        """The groups as text: callers with equal classes read the same documents. Part of every cache key.
+
+        As JSON, because a group's name may contain any character.
+        """
         return json.dumps(sorted(self.groups))

@@ -26,20 +26,20 @@ class Deadline(_Strict):
     longest: float = Field(default=300, gt=0)
 
     def allowed(self, asked: timedelta | None) -> timedelta:
-        """The deadline that the caller gets, in seconds: the one it asked for, up to `longest`; else `default`."""
+        """The time that the caller gets: what it asked for, up to `longest`; `default` if it asked for none."""
         longest = timedelta(seconds=self.longest)
         return min(asked, longest) if asked is not None else min(timedelta(seconds=self.default), longest)
 
 
 class Retrieval(_Strict):
-    """How passages are looked for."""
+    """How passages are searched."""
 
     candidates: int = Field(default=16, ge=1, le=100, description="ranked passages handed to the generator")
     overfetch: int = Field(default=3, ge=1, le=10, description="times as many are fetched, for the version filter")
 
 
 class CachePolicy(_Strict):
-    """Whether and how long answers are kept, in seconds; 0: never."""
+    """How long answers are kept, in seconds; 0: not at all."""
 
     ttl: int = Field(default=3600, ge=0)
 

@@ -1,4 +1,4 @@
-"""An HTTP client that reads the beginning of an error only: the SDK reads all of it, and some have no end."""
+"""An HTTP client that reads only the beginning of an error: the SDK reads all of it, and some have no end."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ MOST_OF_AN_ERROR = 64 * 1024
 
 
 class Beginning(httpx2.AsyncByteStream):
-    """The first bytes of a body. Unread rest closes the connection."""
+    """The first `most` bytes of a body. If bytes remain unread, the connection is closed."""
 
     def __init__(self, body: httpx2.AsyncByteStream, most: int) -> None:
         self._body = body
@@ -29,7 +29,7 @@ class Beginning(httpx2.AsyncByteStream):
 
 
 def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
-    """The SDK's own client otherwise."""
+    """The SDK's HTTP client, with errors cut to `MOST_OF_AN_ERROR` bytes."""
     return DefaultAsyncHttpxClient(timeout=timeout, transport=transport, event_hooks={"response": [_bound]})
 
 

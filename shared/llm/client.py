@@ -1,7 +1,7 @@
-"""The OpenAI client of a deployment, and what its errors mean. The SDK is imported when the first is made.
+"""The OpenAI client of a deployment, and the translation of its errors. The SDK is imported with the first client.
 
-`max_retries=0`: the SDK would wait up to two minutes inside the process, with the message's lock ticking and
-no budget watching. When to try again is decided by the worker.
+`max_retries=0`: the SDK would wait up to two minutes inside the process, while the message's lock runs out and no
+budget is checked. The worker decides when to try again.
 """
 
 import json
@@ -17,8 +17,6 @@ from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.text import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import httpx2
     from openai import APIStatusError, AsyncOpenAI
 
@@ -44,7 +42,9 @@ def make_client(
     from shared.llm.bounded import bounded_client
 
     limits = Timeout(timeout.total_seconds(), connect=min(CONNECT, timeout).total_seconds())
-    key = _key(deployment, environment)
+    key = environment.get(deployment.key_env) if deployment.key_env else None
+    if deployment.key_env and not key:
+        raise SettingsError(f"{deployment.key_env} is not set; it must have the key of deployment {deployment.name}")
     if deployment.provider is not Provider.AZURE:
         return AsyncOpenAI(
             # Servers that need no key still require the header.
@@ -54,11 +54,16 @@ def make_client(
             max_retries=0,
             http_client=bounded_client(limits, transport),
         )
+    token = None
+    if not key:
+        from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+
+        token = get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)
     return AsyncAzureOpenAI(
         azure_endpoint=deployment.endpoint,
         api_version=deployment.api_version,
         api_key=key,
-        azure_ad_token_provider=None if key else _entra_token(),
+        azure_ad_token_provider=token,
         timeout=limits,
         max_retries=0,
         http_client=bounded_client(limits, transport),
@@ -103,29 +108,15 @@ def _from_status(error: "APIStatusError") -> Exception:
         return Unprocessable(
             Reason.UNAUTHORIZED, f"the model refused our credentials ({status}); check key_env in models.yaml"
         )
-    # Not the caller's message: the request is ours, made from the use case and models.yaml.
+    # Not the caller's fault: our request is made from the use case and models.yaml.
     return Unprocessable(Reason.MISCONFIGURED, f"the model refused the request ({status}): {brief(error.message)}")
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> timedelta:
+    """The wait in `Retry-After-Ms` or `Retry-After`; 0 without either."""
     for name, unit in (("retry-after-ms", timedelta(milliseconds=1)), ("retry-after", timedelta(seconds=1))):
         try:
             return max(timedelta(0), float(headers[name]) * unit)
         except (KeyError, ValueError, OverflowError):
-            continue  # absent, or a date: the worker's own pace is as good
+            continue  # absent, or a date: then the worker's own wait applies
     return timedelta(0)
-
-
-def _key(deployment: Deployment, environment: Mapping[str, str]) -> str | None:
-    if deployment.key_env is None:
-        return None
-    key = environment.get(deployment.key_env)
-    if not key:
-        raise SettingsError(f"{deployment.key_env} is not set; it must have the key of deployment {deployment.name}")
-    return key
-
-
-def _entra_token() -> "Callable[[], Awaitable[str]]":
-    from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
-
-    return get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)

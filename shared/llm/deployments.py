@@ -1,4 +1,4 @@
-"""`models.yaml`: every deployment that may be called, its price and its limits.
+"""`models.yaml`: the deployments that may be called, with prices and limits.
 
 deployments:
   - name: small-4k                 # what use cases and settings refer to
@@ -135,7 +135,7 @@ class Deployments(_Strict):
         raise SettingsError(f"no {kind} deployment is called {name!r} in the models file (there: {known})")
 
     def chats(self) -> tuple[Deployment, ...]:
-        """The chat deployments, those to be tried first at the front."""
+        """The chat deployments by priority, then by name."""
         return tuple(
             sorted((d for d in self.deployments if d.kind is ModelKind.CHAT), key=lambda d: (d.priority, d.name))
         )

@@ -1,4 +1,4 @@
-"""How many tokens a text is, without a vocabulary (those are downloaded, and a laptop may be offline).
+"""How many tokens a text has, without a vocabulary (those are downloaded, and a laptop may be offline).
 
 An estimate that errs upwards: what we plan with must not overflow a window. Budgets are corrected to the provider's own
 count.
@@ -22,7 +22,7 @@ PER_MESSAGE = 4
 
 
 def count_tokens(text: str) -> int:
-    """An upper-leaning estimate of the tokens in `text`."""
+    """An estimate of the tokens in `text` that errs upwards; the sum over parts may be lower than that of the whole."""
     tokens = 0
     # One loop, because it runs over every word of the lake several times.
     for capitals, word, number, blank, other in _PIECE.findall(text):

@@ -19,30 +19,26 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; raises `SettingsError`."""
+        """Read the environment; raises `SettingsError` with one line that names the first wrong variable."""
         try:
             return cls()
         except ValidationError as invalid:
-            raise SettingsError(_first_wrong(invalid, cls)) from invalid
-
-
-def _first_wrong(invalid: ValidationError, settings: type[Settings]) -> str:
-    error = invalid.errors(include_url=False, include_input=False)[0]
-    where = "__".join(str(step) for step in error["loc"]).upper()
-    said = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        said = f"is not set; it {settings.model_fields[str(error['loc'][0])].description}"
-    return f"{PREFIX}{where}: {said}" if where else said
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            name = "__".join(str(step) for step in first["loc"]).upper()
+            said = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "missing":
+                said = f"is not set; it {cls.model_fields[str(first['loc'][0])].description}"
+            raise SettingsError(f"{PREFIX}{name}: {said}" if name else said) from invalid
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`, if it exists; raises `SettingsError` that names the missing file."""
+    """`path`, if it exists; raises `SettingsError` that names it and `what` it is."""
     if not path.exists():
         raise SettingsError(f"{what} not found: {path} (set the variable to its location)")
     return path
 
 
 def stop(error: SettingsError, worker: str) -> None:
-    """Print in one line what is wrong and exit with status 2."""
+    """Print `error` in one line and exit with status 2."""
     sys.stderr.write(f"{worker}: {error}\n")
     raise SystemExit(2)

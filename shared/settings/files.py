@@ -13,13 +13,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_yaml(path: Path, model: type[Model], what: str) -> Model:
-    """The file as `model`; raises `SettingsError` naming file, field and fault."""
+    """The file as `model`; raises `SettingsError` that names file, field and fault. `what`: the file, in the error."""
     try:
-        return model.model_validate(_parse(existing(path, what)))
+        content = yaml.load(existing(path, what).read_text("utf-8"), _Loader) or {}  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as broken:
+        raise SettingsError(f"{path}: not readable as YAML: {broken}") from broken
+    try:
+        return model.model_validate(content)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the file"
-        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        said = "this setting does not exist" if first["type"] == "extra_forbidden" else first["msg"]
         said = said.removeprefix("Value error, ")
         raise SettingsError(f"{path}: {where}: {said}") from invalid
 
@@ -33,10 +37,3 @@ class _Loader(yaml.SafeLoader):
             if names.count(name) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
-
-
-def _parse(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text("utf-8"), _Loader) or {}  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as broken:
-        raise SettingsError(f"{path}: not readable as YAML: {broken}") from broken
