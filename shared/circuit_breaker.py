@@ -1,11 +1,11 @@
 """When workers stop receiving from a queue because a dependency is down. Pure: state in, state out.
 
-               failure × threshold                 its time has come
+               failure × threshold                 the wait is over
     ┌──────────┐ ───────────────▶ ┌──────┐ ───────────────────────▶ ┌───────────┐
-    │  closed  │                  │ open │                          │ half-open │ ──┐ the prober died: another one
+    │  closed  │                  │ open │                          │ half-open │ ──┐ the lease of its probe ended
     └──────────┘ ◀─────────────── └──────┘ ◀─────────────────────── └───────────┘ ◀─┘
          ▲         any success               the probe failed             │
-         └────────────────────────────────────────────────────────────────┘ it succeeded
+         └────────────────────────────────────────────────────────────────┘ the probe succeeded
 
 A circuit breaker (Nygard, "Release It!", ch. 5) whose only probe is one delivery of one replica. Otherwise a scaler
 that reads the backlog would send every new replica against a dead model. The waits double, with jitter.
@@ -23,25 +23,26 @@ class BreakerPolicy:
     first: float = 1.0
     longest: float = 15.0
     lease: float = 10.0
-    """How long a silent prober keeps the probe."""
+    """How long a worker keeps the probe without a result."""
 
     def wait(self, times: int, chance: float) -> float:
-        """How long to stay open for the `times`-th time (from 1); `chance` in 0..1 shortens it by up to half."""
+        """Seconds to stay open, for the `times`-th time in a row (from 1); `chance` in 0..1 takes off up to half."""
         longest: float = min(self.longest, self.first * (1 << min(times - 1, 20)))
         return longest * (1 - chance / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
-    """Of one breaker; times in seconds since the epoch."""
+    """The state of one breaker; times are seconds of the caller's clock."""
 
     failures: int = 0
     """In a row, while closed."""
     opened: int = 0
     """How often in a row it opened; 0: it is closed."""
     until: float = 0.0
-    """Open: when the probe may start. Half-open: until when the prober is believed to live."""
+    """Open: when the probe may start. Half-open: when another worker may take the probe."""
     prober: str = ""
+    """The worker that has the probe; empty unless half-open."""
 
     @property
     def is_closed(self) -> bool:
@@ -53,7 +54,7 @@ CLOSED = BreakerState()
 
 
 def failed(state: BreakerState, who: str, now: float, chance: float, rules: BreakerPolicy) -> BreakerState:
-    """After a failure that `who` met."""
+    """The state after a failure at worker `who`; `chance` in 0..1 spreads the wait."""
     if state.is_closed:
         failures = state.failures + 1
         if failures < rules.threshold:
@@ -61,24 +62,24 @@ def failed(state: BreakerState, who: str, now: float, chance: float, rules: Brea
         return _open(1, now, chance, rules)
     if state.prober == who:
         return _open(state.opened + 1, now, chance, rules)
-    # Work that had been received before it opened: known already.
+    # Work that was received before the breaker opened says nothing new.
     return state
 
 
 def succeeded(_state: BreakerState) -> BreakerState:
-    """After a success of any worker, whenever it began: the dependency is up."""
+    """The state after a success at any worker: closed, because the dependency is up."""
     return CLOSED
 
 
 def asked_to_receive(state: BreakerState, who: str, now: float, rules: BreakerPolicy) -> BreakerState:
-    """`who` wants to receive: it gets the probe when the time has come and no other worker has it."""
+    """The state after `who` asks to receive: it gets the probe when the wait is over and no other worker has it."""
     if state.is_closed or (state.prober != who and now < state.until):
         return state
     return replace(state, prober=who, until=now + rules.lease)
 
 
 def may_receive(state: BreakerState, who: str) -> bool:
-    """Whether `who` may receive: any number when closed, else one delivery as the probe."""
+    """Whether `who` may receive: deliveries without a limit when closed, one delivery when it has the probe."""
     return state.is_closed or state.prober == who
 
 

@@ -1,7 +1,7 @@
 """Failures, named for what the worker does next.
 
 Exception
-├── TryLater        the work is good, the moment is bad      -> a scheduled copy
+├── TryLater        another attempt may succeed              -> a scheduled copy
 │   └── DependencyDown  a dependency of the queue is down        -> and the breaker counts it
 ├── Unprocessable   no redelivery can help                   -> the dead-letter queue
 └── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
@@ -23,13 +23,13 @@ class Reason(StrEnum):
     POISON_CONTENT = "PoisonContent"
     MISCONFIGURED = "Misconfigured"
     CRASHED = "Crashed"
-    # The broker's own two.
+    # Set by the broker.
     TTL_EXPIRED = "TTLExpiredException"
     MAX_DELIVERY_COUNT = "MaxDeliveryCountExceeded"
 
 
 class TryLater(Exception):
-    """Good work at a bad moment; `after` is the minimum wait that the other side asked for."""
+    """Another attempt may succeed; `after`: the minimum wait that the other side asked for."""
 
     def __init__(self, why: str, *, after: timedelta = timedelta(0)) -> None:
         super().__init__(why)

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = get_logger()
 
-# A request meets up to three processes, each of which may be the first in it to find Redis hung: together they
-# stay below the 0.3 s that Redis may cost a request (docs/explanation/delivery.md).
+# A request passes through up to three processes, and each may wait this long when Redis hangs: together they stay below
+# the 0.3 s that Redis may cost a request (docs/explanation/delivery.md).
 TIMEOUT = 0.08
 # Seconds between two attempts during an outage.
 PAUSE = 1.0
-# A burst waits for one of these rather than opening hundreds at once, which a busy server would refuse.
+# Commands in progress at once, each on a connection: a busy server would refuse hundreds of new connections.
 CONNECTIONS = 16
 # How many of these are opened to each node in advance: at the start, and after an outage.
 _OPENED_AHEAD = 4
@@ -52,7 +52,7 @@ class RedisUnavailable(Exception):
 
 
 class FailFastRedis:
-    """Runs commands against one server; raises `RedisUnavailable` at once or within `timeout` seconds."""
+    """Runs commands on one server or cluster; raises `RedisUnavailable` at once or within `timeout` seconds."""
 
     def __init__(
         self,
@@ -63,11 +63,10 @@ class FailFastRedis:
         patience: float = PATIENCE,
         changed: Callable[[bool], None] = lambda _up: None,
     ) -> None:
-        """`timeout`: of one command, including a new connection; `patience`: of one attempt during an outage.
+        """`url`: of the server, or of any node of the cluster; `changed`: called with whether Redis accepts commands.
 
-        All in seconds.
-
-        `changed`: called with whether Redis accepts commands, after each check.
+        In seconds: `timeout` of one command, including a new connection; `pause` between attempts during an outage;
+        `patience` with one such attempt.
         """
         self._url = url
         self._timeout = timeout
@@ -110,13 +109,14 @@ class FailFastRedis:
         return self._connected().count
 
     async def run(self, command: "Callable[[RedisNodes], Awaitable[T]]") -> T:
-        """The result of `command`, which must concern one key; raises `RedisUnavailable`."""
+        """The result of `command`, which is given the client and must use one key; raises `RedisUnavailable`."""
         return await self._guard(lambda: command(self._connected()))
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
-        """The result of a Lua script, run as one atomic step; raises `RedisUnavailable`.
+        """The result of the Lua script `source`, run as one atomic step; raises `RedisUnavailable`.
 
-        At least one key, and all of them in one hash slot of a Redis Cluster: equal in what stands in braces.
+        There is at least one key, and all are in one hash slot of a Redis Cluster: the parts in braces are the same.
+        Otherwise it raises `ValueError`.
         """
         return await self._guard(lambda: self._evaluate(source, keys, args))
 
@@ -140,7 +140,7 @@ class FailFastRedis:
                 # Some keys are between two nodes of the cluster; all others can be used.
                 raise RedisUnavailable(f"Redis: {moving}") from moving
             except _failures() as error:
-                # Also a Redis that answers, but with an error (full, read-only, loading): it is of no use now.
+                # Also when Redis answers with an error (full, read-only, loading): it cannot be used now.
                 self._open(error)
                 raise RedisUnavailable(f"Redis: {error}") from error
 
@@ -201,7 +201,7 @@ class FailFastRedis:
                 else:
                     self._circuit = succeeded(self._circuit)
         finally:
-            self._circuit = CLOSED  # also after a bug here: the next command finds out for itself
+            self._circuit = CLOSED  # also after a bug here: then the next command opens it again
         log.info("redis.available", seconds=round(time.monotonic() - since, 1))
         self._changed(True)
 
@@ -225,7 +225,7 @@ class FailFastRedis:
                 raise error
 
     async def _forget_idle_connections(self) -> None:
-        """They may be as dead as the one that failed, and would cost a timeout each."""
+        """Close idle connections: they may be as broken as the one that failed, and would cost a time-out each."""
         for _ in range(CONNECTIONS):  # so that no command takes one while it is closed
             await self._slots.acquire()
         try:

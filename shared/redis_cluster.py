@@ -23,9 +23,9 @@ from redis.exceptions import AskError, MovedError, RedisError, ResponseError, Tr
 
 Address = tuple[str, int]
 
-# While slots move, a node may send us on to one that sends us back; after this many turns the slot counts as moving.
+# While slots move, two nodes may redirect to each other; after this many redirections the slot counts as moving.
 _REDIRECTIONS = 5
-# Keys to try until every node has one of them. A node with one slot in a thousand is found in nearly all cases.
+# Keys to try until every node has one of them. A node that has one slot in a thousand is found in nearly all cases.
 _TRIED_KEYS = 8192
 
 
@@ -81,7 +81,10 @@ class RedisNodes(AsyncCoreCommands):
         raise TryAgainError(f"slot {slot} is moving between nodes")
 
     async def learn(self) -> None:
-        """Ask a node that answers which node has which slot. A server that stands alone refuses the question."""
+        """Ask the nodes in turn which node has which slot, until one answers; a single server refuses the command.
+
+        Raises the last `RedisError` or `OSError` when no node answers.
+        """
         async with self._learning:
             known = list(self._clients)
             # Start with another node each time, because a silent one uses up the caller's time.
@@ -112,7 +115,7 @@ class RedisNodes(AsyncCoreCommands):
 
     @property
     def count(self) -> int:
-        """How many nodes have slots; 1 for a server that stands alone."""
+        """The number of nodes that have slots; 1 for a single server."""
         return len(set(self._owners)) or 1
 
     async def forget_idle_connections(self) -> None:
@@ -124,7 +127,7 @@ class RedisNodes(AsyncCoreCommands):
         """Close all connections."""
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
-    # -- who has what
+    # -- the node of a slot
 
     def _owner(self, slot: int) -> Address:
         return self._owners[slot] if self._owners else self._entrance
@@ -149,9 +152,9 @@ class RedisNodes(AsyncCoreCommands):
 
     async def _learn_that(self, moved: MovedError, teller: Address, learned: int) -> None:
         async with self._learning:
-            if self._learned == learned:  # of many that were sent on at once, one asks
+            if self._learned == learned:  # of many commands that are redirected at once, the first one asks
                 self._take(await self._slots_as_told_by(teller), teller)
-            # The others may not have heard of it yet.
+            # The node that answered may not know of the move yet.
             self._owners[moved.slot_id] = self._reached(moved.host, moved.port, teller)
 
     async def _slots_as_told_by(self, address: Address) -> list[Any]:
@@ -172,7 +175,7 @@ class RedisNodes(AsyncCoreCommands):
         self._learned += 1
 
     def _reached(self, host: str | None, port: int, teller: Address) -> Address:
-        """Where a node is reached that was announced as `host` and `port`; without a host it is where its teller is."""
+        """The address of a node that `teller` announced as `host` and `port`; no host means the teller's."""
         if not host or host == "?":
             return teller[0], port
         if self._by_name and _is_ip(host):
@@ -181,7 +184,7 @@ class RedisNodes(AsyncCoreCommands):
 
 
 def _slot_of(args: tuple[Any, ...]) -> int:
-    """The slot that decides on the node; raises `ValueError` for keys in several, on any server.
+    """The hash slot of a command's keys; raises `ValueError` for keys in several slots, on a single server as well.
 
     A command without arguments may be answered by any node.
     """

@@ -1,4 +1,4 @@
-"""Where a message goes, under which id, and how long it is good for. Pure: handlers return these."""
+"""The address of a message: its queue, id, correlation and expiry. Pure: handlers return envelopes."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from shared.contracts.retrieve import RetrievePassages
 # The sentinel comes this long after the deadline, so that an answer sent at the last moment wins; the
 # promise is `expired` at most 15 s after the deadline.
 SENTINEL_DELAY = timedelta(seconds=2)
-# How long an outcome waits on its queue to be fetched.
+# How long an outcome remains on its queue.
 KEEP_REPLY = timedelta(hours=1)
 
 
@@ -33,12 +33,12 @@ class Envelope:
     expires_at: datetime | None = None
     request: Request | None = None
     decide: bool = True
-    """For an outcome: whether it is decided for `request` before it is sent. If not, only one ask gets it."""
+    """For an outcome: whether the ledger decides it for `request` before it is sent. If not, it is for one ask only."""
     again: bool = False
-    """For an outcome that only one ask gets: whether it is the request's outcome, which was sent before."""
+    """For an outcome that is for one ask only: whether it repeats the request's outcome."""
 
     def guarded_by(self, number: int) -> "Envelope":
-        """The same; work for the retriever then carries the sequence number of its request's sentinel."""
+        """The same with `number`, the sequence number of the request's sentinel, if it is work for the retriever."""
         if self.request is None or not isinstance(self.message, RetrievePassages):
             return self
         request = self.request.watched_by(number)
@@ -78,7 +78,7 @@ def to_one_ask(request: Request, answer: RequestOutcome, token: str, now: dateti
 
 
 def at_deadline(request: Request) -> Envelope:
-    """Wake the gateway shortly after the deadline. The question is left out, because that does not need it."""
+    """Wake the gateway shortly after the deadline. The question is left out, because nothing needs it then."""
     due = f"deadline.{int(request.answer_by.timestamp())}"
     return Envelope(
         queue=OUTCOMES,

@@ -20,9 +20,9 @@ LARGEST_MESSAGE = 256 * 1024
 # are under 4 KiB. A caller's `tracestate` is passed on: 32 members of 513 characters (W3C Trace Context, 3.3.1).
 PROPERTIES = 32 * 1024
 LARGEST_OUTCOME = LARGEST_MESSAGE - PROPERTIES
-# Of a question with its conversation. `retrieve.v1` fits then, and `generate.v1` has room for passages.
+# Of a question with its conversation: `retrieve.v1` then fits into a message, and `generate.v1` has room for passages.
 LARGEST_REQUEST = MAX_BODY - PROPERTIES
-# Of the sentences in it, which are for people.
+# Bytes of `message` and `plan.why`, which are sentences for people.
 SENTENCE = 4_000
 MARK = " …"
 TOO_LARGE = "the answer was cut: it was too large for a message"
@@ -30,9 +30,10 @@ _HALF_A_MARKER = re.compile(r"\s*\[[\d\s,]*$")
 
 
 def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcome:
-    """`answer` in at most `most` bytes; the same one when it is small enough.
+    """`answer` in at most `most` bytes; the same object when it is small enough.
 
-    Everything but the text is cut first, to half of `most`, then the text; a citation goes with its mark.
+    Everything but the text is cut first, to half of `most`, then the text; a citation whose mark is cut off is dropped.
+    Becomes `too_large(answer)` when that drops all citations, or is not enough.
     """
     if _size(answer) <= most:
         return answer
@@ -47,7 +48,7 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
 
 
 def too_large(answer: RequestOutcome) -> RequestOutcome:
-    """`failed (PayloadTooLarge)` in the place of `answer`, with what that cost."""
+    """`failed (PayloadTooLarge)` in the place of `answer`, with its usage and cost."""
     return RequestOutcome(
         request_id=answer.request_id,
         correlation_id=answer.correlation_id,
@@ -70,7 +71,7 @@ def weight(request: Request) -> int:
 
 
 def clipped(text: str, most: int) -> str:
-    """The beginning of `text` that takes at most `most` bytes as a JSON string, without its quotation marks."""
+    """The longest beginning of `text` with at most `most` bytes as JSON, quotation marks not counted."""
     fits = bisect_right(range(1, len(text) + 1), most, key=lambda end: len(to_json(text[:end])) - 2)
     return text[:fits]
 

@@ -1,4 +1,4 @@
-"""Ids: request ids that cannot collide, message ids that are never taken for duplicates by mistake.
+"""Ids: request ids that cannot collide, and message ids that duplicate detection never drops by mistake.
 
     {request}/{stage}              the first send of a stage
     {request}/{stage}/r{n}         its n-th retry
@@ -7,8 +7,8 @@
     {request}/{stage}/a{n}         its n-th later admission, after a retryable outcome; then …/a{n}/p{m}, …/a{n}/r{m}
     {request}/ask/{token}/r{n}     the n-th retry of an ask on its own queue
     {request}/reply                the outcome; a rerun's is {request}/reply/p{n}
-    {request}/reply/{token}        what one ask alone is told: the outcome once more for a repeat, that it could not be
-                                   read, that its id belongs to another question; and the outcome of admission n > 0
+    {request}/reply/{token}        a reply to one ask alone: the outcome again for a repeat, that it could not be read,
+                                   that its id belongs to another question; and the outcome of admission n > 0
 
 A token identifies one sending of an ask: its redeliveries and retries share it, a repeat has another.
 
@@ -23,12 +23,15 @@ from urllib.parse import quote
 
 # Service Bus refuses a longer message id (quotas: message/session ID, 128 characters).
 MAX_ID = 128
-# Also what a worker that was stopped handed back: `/r0.17`.
+# Also the copy that a worker hands back when it stops: `/r0.17`.
 _RETRY = re.compile(r"/r\d+(\.\d+)?$")
 
 
 def digest(*parts: str) -> str:
-    """26 letters and digits that stand for `parts`; the lengths are hashed too, so `ab|c` is not `a|bc`."""
+    """A hash of `parts` as 26 lower-case letters and digits (BLAKE2b, 128 bits, base 32).
+
+    The lengths are hashed too, so that `ab|c` is not `a|bc`.
+    """
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")
@@ -45,10 +48,10 @@ def request_id(tenant: str, caller: str, message_id: str, protocol: str = "") ->
 
 
 def escaped(name: str) -> str:
-    """A name as one part of a key: different names stay different, and none contains a separator or a brace.
+    """`name` as one part of a Redis key: different names stay different, and none contains a separator or a brace.
 
-    Unchanged are ASCII letters and digits, `_`, `.`, `-` and `~`. The empty name has a sign of its own, because a hash
-    tag of Redis Cluster (`{…}`) must not be empty.
+    ASCII letters and digits, `_`, `.`, `-` and `~` are unchanged. The empty name becomes `%`, because a hash tag of a
+    Redis Cluster (`{…}`) must not be empty.
     """
     return quote(name, safe="", errors="surrogatepass") or "%"
 

@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 class Code(StrEnum):
-    """Why, in one stable word; `docs/reference/outcomes.md` explains each."""
+    """The reason, as one stable word; `docs/reference/outcomes.md` explains each."""
 
     OK = "Ok"
     NOT_IN_DOCUMENTS = "NotInDocuments"
@@ -137,8 +137,8 @@ def cancelled(request: Request, now: datetime) -> RequestOutcome:
 def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -> RequestOutcome:
     """The outcome of a request that cannot finish in time because of overload.
 
-    `wait`: seconds until another attempt makes sense. It is spread by half to either side (`chance` in 0..1), so that
-    callers that were refused together do not come back together.
+    `wait`: seconds until another attempt makes sense. `chance` in 0..1 spreads it from half to one and a half, so that
+    callers that were refused together do not return together.
     """
     return ending(
         request,
@@ -166,7 +166,7 @@ def again_at(answer: RequestOutcome) -> float | None:
 
 
 def repeated(answer: RequestOutcome, now: datetime) -> RequestOutcome:
-    """A stored outcome for a repeat: with the rest of `retry_after`."""
+    """A stored outcome for a repeat at `now`: `retry_after` is what is left of it."""
     if answer.retry_after is None or answer.finished_at is None:
         return answer
     left = answer.retry_after - (now - answer.finished_at).total_seconds()

@@ -1,5 +1,8 @@
-"""The topology, written once. The emulator's configuration, the local broker's, AsyncAPI and the KEDA triggers
-are generated from it or checked against it."""
+"""The topology, written once.
+
+The configurations of the emulator and the local broker, AsyncAPI and the KEDA triggers are generated from it or checked
+against it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,12 +14,12 @@ OUTCOMES = "outcomes"
 DEAD = "dead"
 BLOB_EVENTS = "blob-events"
 
-# The start-up check demands: window >= longest deadline + lock + clock skew.
+# The start-up check requires: window >= longest deadline + lock + clock skew.
 LOCK = timedelta(seconds=60)
 SKEW = timedelta(seconds=30)
 DUPLICATE_WINDOW = timedelta(minutes=10)
-# On an ingress queue, which drops duplicates silently. Long enough for what an SDK sends again by itself; later repeats
-# reach the gateway, which sends the outcome again.
+# Of an ingress queue, which drops duplicates silently. Long enough for an SDK's own retries; later repeats reach the
+# gateway, which sends the outcome again.
 INGRESS_WINDOW = timedelta(minutes=1)
 # The longest time to live that the queues allow.
 KEEP = timedelta(days=14)
@@ -24,7 +27,7 @@ KEEP = timedelta(days=14)
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """One queue and the properties that matter to us; all are peek-lock and unpartitioned."""
+    """One queue and the properties that ragbus sets; all are peek-lock and unpartitioned."""
 
     name: str
     consumer: str
@@ -40,13 +43,13 @@ class Queue:
 
 
 def ingress(name: str) -> Queue:
-    """A caller's door; its rights are bound to the queue by `callers.yaml`."""
+    """A caller's ingress queue; `callers.yaml` binds the caller's rights to it."""
     carries = ("ask.v1", "cancel.v1")
     return Queue(name, consumer="gateway", carries=carries, duplicate_window=INGRESS_WINDOW, is_ingress=True)
 
 
 def replies(name: str) -> Queue:
-    """A caller's own reply queue, with sessions. An answer that is not fetched in time is dropped."""
+    """A caller's own reply queue, with sessions. An outcome that is not fetched in time is dropped."""
     return Queue(
         name,
         consumer="caller",
@@ -63,8 +66,8 @@ CORE = (
     Queue(OUTCOMES, consumer="gateway", carries=("answer.v1", "deadline.v1", "replay.v1")),
     Queue(BLOB_EVENTS, consumer="indexer", carries=("storage event",), forward_dead_letters_to=None),
     # Its handler dead-letters in place: dead/$DeadLetterQueue is the one archive for triage and replay. Work that was
-    # only late it replaces by an `expired.v1` of its own, without the passages. Duplicate detection stays off,
-    # because it would drop the second dead letter of a replayed message.
+    # only late is replaced by an `expired.v1`, without the passages. Duplicate detection is off, because it would drop
+    # the second dead letter of a replayed message.
     Queue(
         DEAD,
         consumer="gateway",

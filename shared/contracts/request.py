@@ -1,4 +1,4 @@
-"""What the gateway knows about an admitted request; every later message carries all of it."""
+"""An admitted request; every later message carries all of it."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -16,7 +16,7 @@ class Turn(MessagePart):
 
 
 class ReplyTo(MessagePart):
-    """Where the outcome goes: a queue the caller is allowed to name, and a session on it."""
+    """Where the outcome goes: a reply queue of the caller, and a session on it."""
 
     queue: str
     session: str
@@ -61,7 +61,7 @@ class Request(MessagePart):
 
     @property
     def spending(self) -> str:
-        """Under which name its tokens are reserved and corrected: every admission and replay pays for itself."""
+        """The name under which its tokens are reserved and corrected: every admission and replay pays for itself."""
         return f"{self.request_id}/{self.branch}" if self.branch else self.request_id
 
     def without_question(self) -> Self:
@@ -85,11 +85,11 @@ class Request(MessagePart):
         return self.replaced(admission=admission, token=token)
 
     def asking(self, question: str, conversation: tuple[Turn, ...]) -> Self:
-        """The same with the question, which `without_question` took away."""
+        """The same with the question that `without_question` left out."""
         return self.replaced(question=question, conversation=conversation)
 
     def cached_under(self, key: str, use_case_version: str) -> Self:
-        """The same with the place where its answer may be cached."""
+        """The same with the cache key of its answer."""
         return self.replaced(cache_key=key, use_case_version=use_case_version)
 
     def reserving(self, tokens: int) -> Self:

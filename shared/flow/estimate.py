@@ -1,8 +1,8 @@
-"""How long something usually takes, from earlier times. Pure: numbers in, numbers out; all are seconds.
+"""Estimates how long something takes from earlier durations. Pure; all numbers are seconds.
 
 Estimate   mean and mean deviation, each moved a little by every observation, as TCP estimates its round trips
-           (RFC 6298); four numbers, so that it can be kept in Redis. What was cut off doubles the mean, as TCP doubles
-           its time-out: it took longer, by an unknown time.
+           (RFC 6298); few numbers, so that it can be kept in Redis. A call that was cut off up to doubles the mean, as
+           TCP doubles its time-out: it would have taken longer, by an unknown time.
 Recent     three of four of the last observations took no longer. One call that took ten times as long says little,
            and is forgotten soon; for that a few observations have to be kept.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 MEAN_WEIGHT, DEVIATION_WEIGHT = 1 / 8, 1 / 4
 # Without news an estimate halves in this time; each probe begins a new one.
 HALF_LIFE = 10.0
-# How many observations are kept, and for how many seconds; the last one always.
+# How many observations are kept, and for how many seconds they count; the last one always counts.
 KEPT, YOUNG = 16, 30.0
 # A call that was cut off counts as this many times its duration.
 LONGER = 1.5
@@ -30,18 +30,18 @@ class Estimate:
 
     @property
     def usual(self) -> float:
-        """Most take no longer than this."""
+        """Mean plus mean deviation: most take no longer."""
         return self.mean + self.deviation
 
     def after(self, took: float, now: float) -> "Estimate":
-        """The estimate once something took so long from beginning to end."""
+        """The estimate after something took `took` from beginning to end."""
         if not self.mean:
             return Estimate(took, took / 2, now)
         deviation = self.deviation + DEVIATION_WEIGHT * (abs(took - self.mean) - self.deviation)
         return Estimate(self.mean + MEAN_WEIGHT * (took - self.mean), deviation, now)
 
     def after_cut_off(self, lasted: float, now: float) -> "Estimate":
-        """The estimate once something was not over after `lasted`."""
+        """The estimate after something was cut off at `lasted`."""
         if not self.mean:
             return Estimate(lasted, lasted / 2, now)
         return Estimate(max(self.mean, min(2 * self.mean, LONGER * lasted)), self.deviation, now)
@@ -54,12 +54,12 @@ class Recent:
     took: tuple[tuple[float, float], ...] = field(default=())
     """Each with the moment when it was observed, the oldest first."""
     probed: float = 0.0
-    """When one that was begun although it usually takes too long was last begun, or over."""
+    """When the last probe (a call that was begun although it usually takes too long) was begun, or ended."""
     waits: float | None = None
     """The time of the last news when the first since the last probe was refused: the next probe counts from it."""
 
     def usual(self, now: float) -> float:
-        """Three of four took no longer; 0: nothing is known."""
+        """The third quartile of the recent observations; 0: there is none."""
         if not self.took:
             return 0.0
         young = sorted(took for took, at in self.took if now - at <= YOUNG) or [self.took[-1][0]]

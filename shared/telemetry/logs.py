@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or something pleasant on a terminal.
+"""Structured logs: one JSON object a line, or coloured text on a terminal.
 
 Events are short facts with fields. Only the fields listed here leave the process: a question, a passage or a
 secret put into a log call by mistake is replaced by its length.
@@ -22,7 +22,7 @@ ALLOWED = frozenset(
 
 
 def configure(service: str, form: Literal["auto", "json", "pretty"] = "auto", level: str = "info") -> None:
-    """Set up logging for this process; call it once, first."""
+    """Set up logging for this process; call it once, before anything logs. `auto`: pretty on a terminal, else JSON."""
     pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -48,7 +48,7 @@ def get_logger() -> Any:
 
 
 def only_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Replace the value of every field that is not in `ALLOWED` by its length; what is read first comes first."""
+    """A structlog processor: replaces values of fields not in `ALLOWED` by their length, and puts `FIRST` first."""
     ordered = {key: event[key] for key in FIRST if key in event} | dict(event)
     return {key: value if key in ALLOWED else f"<{len(str(value))} characters>" for key, value in ordered.items()}
 

@@ -35,7 +35,7 @@ class Metrics:
 
 
 def make(provider: MeterProvider | None = None) -> Metrics:
-    """The instruments; without a provider they count nowhere."""
+    """The instruments; without a provider they record nothing."""
     meter = (provider or NoOpMeterProvider()).get_meter("ragbus")
 
     def seconds(name: str, what: str) -> Histogram:
