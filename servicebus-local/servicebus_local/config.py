@@ -187,17 +187,15 @@ class _Reader:
                 raise ConfigError(f"{where}: {name!r} cannot forward to itself")
             if target.lower() not in self._names:
                 raise ConfigError(f"{where}: there is no queue or topic called {target!r}")
-        for where, name, _ in self._targets:
-            if where.endswith(".ForwardTo"):
-                self._check_circle(where, name)
-
-    def _check_circle(self, where: str, name: str) -> None:
-        way = [name]
         targets = {queue.lower(): options.forward_to for queue, options in self.queues.items()}
-        while (target := targets.get(way[-1].lower())) is not None:
-            if target.lower() in map(str.lower, way):
-                raise ConfigError(f"{where}: messages would go in a circle: {' → '.join((*way, target))}")
-            way.append(target)
+        for where, name, _ in self._targets:
+            if not where.endswith(".ForwardTo"):
+                continue
+            way = [name]
+            while (next_one := targets.get(way[-1].lower())) is not None:
+                if next_one.lower() in map(str.lower, way):
+                    raise ConfigError(f"{where}: messages would go in a circle: {' → '.join((*way, next_one))}")
+                way.append(next_one)
 
 
 def _each(fields: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, Any]]:

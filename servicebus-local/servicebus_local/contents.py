@@ -39,6 +39,7 @@ def contents(entity: MessagingEntity) -> list[StoredMessage]:
 
 
 def _stored(message: Message) -> StoredMessage:
+    """Decode one message; a body that cannot be read is shown as its bytes."""
     try:
         properties, body = dict(Properties.of(message.bare).user), read_body(message.bare)[2]
     except DecodeError:  # only the receiver has to understand it

@@ -27,10 +27,8 @@ class Targets:
             ("ForwardTo", options.forward_to, headers.get(_OF_MESSAGES)),
             ("ForwardDeadLetteredMessagesTo", options.forward_dead_letters_to, headers.get(_OF_DEAD_LETTERS)),
         ):
-            if name is not None:
-                self._check_there(element, name)
-                self._authorize(token or call.token, name)
-
-    def _check_there(self, element: str, name: str) -> None:
-        if self._namespace.get(name) is None and self._namespace.default_options is None:
-            raise TargetMissing(f"{element}: there is no queue or topic '{name}'.")
+            if name is None:
+                continue
+            if self._namespace.get(name) is None and self._namespace.default_options is None:
+                raise TargetMissing(f"{element}: there is no queue or topic '{name}'.")
+            self._authorize(token or call.token, name)

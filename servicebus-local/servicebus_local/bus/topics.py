@@ -81,30 +81,28 @@ class Subscription(Queue):
             for copy in self._chosen(message, properties):
                 self.take_copy(copy)
         except FilterError as error:
-            self._on_filter_error(message, error)
+            if self.options.dead_lettering_on_filter_errors:
+                copy = message.copy()
+                self._number(copy)
+                copy.enqueued_at = message.enqueued_at
+                self._pass_to_dead_letters(copy, error.reason, error.description)
 
     def _chosen(self, message: Message, properties: Properties) -> list[Message]:
+        """Return one copy for all plain rules that match, then one for each that has an action.
+
+        A copy that an action has changed has the name of its rule in the property `RuleName`. Raises `FilterError`.
+        """
         matching = [rule for rule in self.rules.values() if rule.filter.matches(properties)]
-        copies = [self._annotated(message, rule) for rule in matching if rule.action is not None]
-        if len(copies) < len(matching):
-            copies.insert(0, message.copy())
+        copies: list[Message] = []
+        if any(rule.action is None for rule in matching):
+            copies.append(message.copy())
+        for rule in matching:
+            if rule.action is not None:
+                changed = rule.action.apply(message.bare, _broker_properties(message))
+                copy = message.copy()
+                copy.rewrite(with_application_properties(changed, {"RuleName": rule.name}))
+                copies.append(copy)
         return copies
-
-    @staticmethod
-    def _annotated(message: Message, rule: Rule) -> Message:
-        """Copy a message as the rule's action changes it; the copy says whose it is."""
-        copy = message.copy()
-        broker = _broker_properties(message)
-        changed = rule.action.apply(message.bare, broker) if rule.action is not None else message.bare
-        copy.rewrite(with_application_properties(changed, {"RuleName": rule.name}))
-        return copy
-
-    def _on_filter_error(self, message: Message, error: FilterError) -> None:
-        if self.options.dead_lettering_on_filter_errors:
-            copy = message.copy()
-            self._number(copy)
-            copy.enqueued_at = message.enqueued_at
-            self._pass_to_dead_letters(copy, error.reason, error.description)
 
 
 class Topic(MessagingEntity):
@@ -163,7 +161,7 @@ class Topic(MessagingEntity):
         self._tell(Kind.PUBLISHED, message)
 
     def _take_up(self, message: Message, *, locked: bool) -> None:
-        """Publish what was taken in and not published, which takes a file of other hands."""
+        """Publish a message that was stored and not published, which happens only if the file was edited."""
         self._drop(message)
         self._place(message)
 
