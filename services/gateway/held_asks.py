@@ -139,14 +139,15 @@ class HeldAsks:
         for held, usual in zip(first, taken.usual, strict=True):
             self._usual[held.request.tenant, held.request.use_case] = usual
         admitted, others = first[: taken.granted], first[taken.granted :]
-        for held in admitted:
-            if held.turn.cancelled():
-                await self.release(held.request)
         _decide(admitted, Verdict.ADMITTED)
         self._refuse_late(first, behind)
         for held in others:
             held.refused = True
         self._send_away(others)
+        # Last: while a ticket is returned, other callers may give up, and `ticket` returns those of decided asks.
+        for held in admitted:
+            if held.turn.cancelled():
+                await self.release(held.request)
 
     def _refuse_late(self, first: list[_Held], behind: list[_Held]) -> None:
         """Refuse late ones among the waiting asks; asks behind `first` get tickets only after all of `first`."""
