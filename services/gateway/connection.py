@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse `data`; after a `Problem` of its callbacks, or an invalid request, count and discard what follows."""
         if self._refusal is not None:
             self._spare -= len(data)
             if self._spare < 0:
@@ -112,6 +113,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(cause if isinstance(cause, Problem) else broken)
 
     def pause_writing(self) -> None:
+        """The peer does not read its response: close after `write_seconds`."""
         super().pause_writing()
         self._unread = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
 
@@ -127,6 +129,7 @@ class Connection(HttpToolsProtocol):
     # -- called by the parser
 
     def on_message_begin(self) -> None:
+        """The first byte of a request has come: its headers have `header_seconds`."""
         super().on_message_begin()
         self._begin(_Reading.HEADERS)
         self._wait(self._limits.header_seconds, self._late)
@@ -142,6 +145,7 @@ class Connection(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
+        """Check framing, key, target and the caller's share before the body is read; raises `Problem`."""
         self._check_framing()
         caller = self._caller = self._guard.authenticate(self.headers)
         if not self.url.startswith(b"/") or b"#" in self.url:
@@ -163,6 +167,7 @@ class Connection(HttpToolsProtocol):
         self._wait(self._limits.body_seconds, self._late)
 
     def on_body(self, body: bytes) -> None:
+        """Pass a piece of the body on; raises `Problem` 413."""
         self._size += len(body)
         if self._size > self._limits.body:
             raise self._too_large()
@@ -178,6 +183,7 @@ class Connection(HttpToolsProtocol):
     # -- called by the application
 
     def on_response_complete(self) -> None:
+        """After the last response in progress: answer a refusal that waited for it, or wait for the next request."""
         super().on_response_complete()
         self._unanswered -= 1
         if self.transport.is_closing() or self._unanswered:
@@ -222,7 +228,7 @@ class Connection(HttpToolsProtocol):
             raise _too_many_headers()
 
     def _check_framing(self) -> None:
-        """Refuse what another server on the way may have read as another request (RFC 9112 3.2, 6.1)."""
+        """Raise `Problem` 400 for what a server on the way may have read differently (RFC 9112, 3.2 and 6.1)."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise Problem(HTTPStatus.BAD_REQUEST, "this server speaks HTTP/1.1 and HTTP/1.0")

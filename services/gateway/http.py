@@ -120,12 +120,14 @@ def make_app(endpoint: HttpEndpoint, at_once: int = Limits.per_caller) -> FastAP
 
 
 def _json_only(content_type: Annotated[str | None, Header()] = None) -> None:
+    """Raise `Problem` 415 for another type than JSON; without a Content-Type the body is read as JSON."""
     essence = ("application/json" if content_type is None else content_type).partition(";")[0].strip().lower()
     if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the question as Content-Type: application/json")
 
 
 def _as_ask(body: AskBody, use_case: str) -> Ask:
+    """The ask in `body`, with the limits of `ask.v1`; raises `Problem` 422."""
     try:
         return Ask.model_validate({**body.model_dump(), "use_case": use_case})
     except ValidationError as invalid:

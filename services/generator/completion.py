@@ -100,6 +100,10 @@ class CompletionBuffer:
             return
 
     def _add(self, completion: dict[str, Any], where: str) -> None:
+        """Add the text and usage of a chunk or a completion, whose text is in `where`: `delta` or `message`.
+
+        Raises `DependencyDown` for an error of the provider, `Overlong`, and `STRANGE` for another shape.
+        """
         if error := completion.get("error"):
             raise DependencyDown(f"the model's stream ended with an error: {brief(str(error))}")
         # First, because it has the paid tokens, also of an answer that is too long.

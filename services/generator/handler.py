@@ -215,7 +215,10 @@ class Generator:
         return outcome_of(task, choice, prompt, reply, self._clock())
 
     async def _call(self, choice: Choice, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
-        """Call the model if there is time for it; a call that is cut off by the deadline is charged."""
+        """Call the model if there is time for it; a call that is cut off by the deadline is charged.
+
+        Raises `DeadlineMissed`, `Cancelled` and `TooLate`, and what `Model.complete` raises.
+        """
         within = request.answer_by - self._clock() - MARGIN
         if within <= timedelta(0):
             raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
