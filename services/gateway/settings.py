@@ -22,7 +22,7 @@ class GatewaySettings(WorkerSettings):
     http_idle_timeout: float = Field(
         default=75,
         gt=0,
-        description="seconds between two requests on a connection; set it longer than a proxy in front does",
+        description="seconds between two requests on a connection; longer than the idle timeout of a proxy in front",
     )
     http_unauthenticated_connections: int = Field(
         default=256, ge=1, description="maximum connections without a valid key; the oldest is dropped for a new one"

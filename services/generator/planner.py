@@ -24,12 +24,12 @@ class Need:
     fixed: int
     """System prompt, question and the marks around them: the fixed part of every call."""
     passages: int
-    """All candidates with their labels."""
+    """All candidates, with their labels and marks."""
     answer: int
 
     @property
     def least(self) -> int:
-        """The smallest useful window: the fixed part and one short passage."""
+        """What every call needs besides passages; a window must be larger."""
         return self.fixed + self.answer
 
     @property
