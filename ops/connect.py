@@ -122,4 +122,9 @@ def fetch_json(request: urllib.request.Request, timeout: float) -> dict[str, Any
             detail = refused.reason
         raise CommandError(f"{request.full_url} answered {refused.code}: {detail}") from refused
     except (OSError, ValueError) as away:
-        raise CommandError(f"{request.full_url} does not answer ({away}); is the gateway running?") from away
+        raise CommandError(f"{request.full_url} does not answer ({why(away)}); is the gateway running?") from away
+
+
+def why(error: Exception) -> str:
+    """The cause in an error of urllib, which wraps it."""
+    return str(getattr(error, "reason", error))

@@ -79,6 +79,8 @@ def _target(folder: Path, config: Path | None = None) -> "Target":
     console.err(f"target: {found}")
     for line in found.differences():
         console.err(line)
+    for wrong in found.wrong_addresses():
+        raise CommandError(wrong)
     return found
 
 
@@ -119,7 +121,7 @@ def demo(
 @app.command()
 @plainly
 def ask(
-    question: str,
+    question: Annotated[str, typer.Argument(help="The question.")],
     use_case: Annotated[str | None, typer.Option(help="The use case; optional for a caller with one.")] = None,
     caller: Annotated[str | None, typer.Option("--as", help="A caller in callers.yaml; default: the first.")] = None,
     http: Annotated[bool, typer.Option("--http", help="Ask over HTTP instead of the queue.")] = False,
@@ -239,7 +241,7 @@ def dlq_show(
 @app.command()
 @plainly
 def capture(
-    queue: str,
+    queue: Annotated[str, typer.Argument(help="The queue.")],
     dead: Annotated[bool, typer.Option("--dead", help="Capture its dead letters.")] = False,
     out: Annotated[Path, typer.Option(help="The folder for the files.")] = Path("captured"),
     after: After = 0,
@@ -263,7 +265,7 @@ def capture(
 @app.command()
 @plainly
 def replay(
-    files: list[Path],
+    files: Annotated[list[Path], typer.Argument(help="Files that `ragbus capture` wrote.")],
     to: Annotated[str, typer.Option(help="The target: `local`, or the name of the namespace.")] = "local",
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Repeat the work even if the request has its outcome.")
@@ -292,7 +294,7 @@ app.add_typer(index, name="index")
 @index.command("put")
 @plainly
 def index_put(
-    files: list[Path],
+    files: Annotated[list[Path], typer.Argument(help="The documents.")],
     to: Annotated[str, typer.Option(help="The folder in the lake; default: its root.")] = "",
     folder: Folder = Path(".ragbus"),
 ) -> None:
@@ -305,7 +307,10 @@ def index_put(
 
 @index.command("rm")
 @plainly
-def index_rm(paths: list[str], folder: Folder = Path(".ragbus")) -> None:
+def index_rm(
+    paths: Annotated[list[str], typer.Argument(help="Paths in the lake, as `ragbus index status` lists them.")],
+    folder: Folder = Path(".ragbus"),
+) -> None:
     """Remove documents from the lake; the indexer follows."""
     from ops.commands import index
 

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from ops.connect import why
 from ops.errors import CommandError
 from ops.target import Target
 from shared.vectors.port import Document
@@ -44,7 +45,7 @@ def _documents(target: Target) -> list[Document]:
             ) from refused
         except (OSError, ValueError, KeyError) as error:
             raise CommandError(
-                f"Qdrant at {target.qdrant_url} does not answer ({error}); run `ragbus doctor`"
+                f"Qdrant at {target.qdrant_url} does not answer ({why(error)}); run `ragbus doctor`"
             ) from error
         offset = page.get("next_page_offset")
         if offset is None:

@@ -22,6 +22,13 @@ _NAMESPACE = "RAGBUS_SERVICEBUS_NAMESPACE"
 _CONFIG = "RAGBUS_CONFIG"
 _GATEWAY = "http://127.0.0.1:8080"
 _EMULATOR_ADMIN_PORT = 5300
+_WEB = ("http://", "https://")
+_BEGINNINGS = {
+    "RAGBUS_ADMIN_URL": _WEB,
+    "RAGBUS_GATEWAY_URL": _WEB,
+    "RAGBUS_QDRANT_URL": _WEB,
+    "RAGBUS_REDIS_URL": ("redis://", "rediss://", "unix://"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,14 @@ class Target:
         """The URL of Qdrant."""
         return self.variables.get("RAGBUS_QDRANT_URL") or "http://127.0.0.1:6333"
 
+    def wrong_addresses(self) -> list[str]:
+        """The variables that are not an address, one sentence each, without their values."""
+        return [
+            f"{name} must begin with {' or '.join(beginnings)}"
+            for name, beginnings in _BEGINNINGS.items()
+            if (value := self.variables.get(name)) and not value.startswith(beginnings)
+        ]
+
     def differences(self) -> list[str]:
         """The variables that override the running stack's, one line each, without their values."""
         return [
@@ -102,10 +117,13 @@ def find(environment: Mapping[str, str] = os.environ, folder: Path = FOLDER, con
     if _CONFIG in ours:
         ours[_CONFIG] = str(Path(ours[_CONFIG]).resolve())
     if _CONNECTION in ours or _NAMESPACE in ours:
-        return Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
+        found = Target(ours, "the environment", gateway=ours.get("RAGBUS_GATEWAY_URL", _GATEWAY))
+        if not found.host:
+            raise CommandError(f"{_CONNECTION} is not a connection string: it must contain Endpoint=sb://HOST")
+        return found
     running = read_stack(folder / "stack.json")
     if running is None and _is_held(folder / "lock"):
-        raise CommandError(f"the stack in {folder.resolve()} is still starting: try again in some seconds")
+        raise CommandError(f"the stack in {folder.resolve()} is still starting: try again in a few seconds")
     if running is None:
         raise CommandError(
             f"no stack runs in {folder.resolve()}: start one with `ragbus up` in another terminal, "

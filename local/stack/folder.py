@@ -40,9 +40,12 @@ class Folder:
         self._lock: TextIO | None = None
 
     def take(self) -> None:
-        """Lock the folder until `release` or our end; raises `CannotStart` if another stack uses it, or `OSError`."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.fdopen(os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
+        """Lock the folder until `release` or our end; raises `CannotStart` if another stack uses it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.fdopen(os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
+        except OSError as error:
+            raise CannotStart(f"cannot write to {self.path} ({error.strerror}): choose another folder") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -34,10 +34,5 @@ def get(url: str, headers: Mapping[str, str]) -> Page:
         return Page(refused.code, _lower(refused.headers), refused.read())
 
 
-def why(error: OSError) -> str:
-    """The cause in urllib's error."""
-    return str(getattr(error, "reason", error))
-
-
 def _lower(headers: Message) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}

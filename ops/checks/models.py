@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator
 
-from ops.checks.http import get, why
+from ops.checks.http import get
+from ops.connect import why
 from ops.findings import Finding, Level
 from ops.target import Target
 

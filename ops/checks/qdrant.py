@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 from ops import console
-from ops.checks.http import get, why
+from ops.checks.http import get
+from ops.connect import why
 from ops.findings import Finding, Level
 from ops.target import Target
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ops.commands.queues import administration, depths, properties
 from ops.connect import callers
+from ops.errors import CommandError
 from ops.findings import Finding, Level
 from ops.target import Target
 from shared.contracts.queues import Queue, topology
@@ -20,7 +21,10 @@ def queues(at: Target) -> Iterator[Finding]:
     expected = topology(known.ingresses(), known.reply_queues())
     with administration(at) as client:
         actual, held = properties(client), depths(client)
-    window = timedelta(seconds=float(at.variables.get("RAGBUS_DUPLICATE_WINDOW", "600")))
+    try:
+        window = timedelta(seconds=float(at.variables.get("RAGBUS_DUPLICATE_WINDOW", "600")))
+    except (ValueError, OverflowError) as error:
+        raise CommandError(f"RAGBUS_DUPLICATE_WINDOW: {error}; correct the variable") from error
     wrong = list(topology_faults(expected, actual, window))
     yield from wrong
     if not wrong:

@@ -46,6 +46,8 @@ def _findings(folder: Path, config: Path | None) -> Iterator[Finding]:
     yield Finding(Level.OK, "target", str(at))
     for line in at.differences():
         yield Finding(Level.OK, "target", line)
+    for wrong in at.wrong_addresses():
+        yield Finding(Level.FAIL, "target", wrong, "correct the variable")
     for what, check in checks.OF_A_TARGET.items():
         yield from _safely(what, check, at)
 

@@ -39,6 +39,8 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
     try:
         with _client(target) as client:
             yield client
+    except ValueError as wrong:
+        raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING or RAGBUS_ADMIN_URL: {wrong}") from wrong
     except ClientAuthenticationError as refused:
         raise CommandError(
             f"{target.host} refuses our credentials; counting messages needs the right to manage"

@@ -43,7 +43,7 @@ def read(files: Sequence[Path]) -> list[CapturedMessage]:
         except FileNotFoundError as missing:
             raise CommandError(f"no such file: {file}") from missing
         except (OSError, UnicodeDecodeError) as unreadable:
-            raise CommandError(f"{file}: {unreadable}") from unreadable
+            raise CommandError(f"{file}: {getattr(unreadable, 'strerror', None) or unreadable}") from unreadable
         except CommandError as problem:
             raise CommandError(f"{file}: {problem}") from problem
     return found

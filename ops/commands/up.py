@@ -98,7 +98,7 @@ def _explain(stack: Stack) -> None:
     else:
         print_plain(f"\nCallers, use cases and models: {stack.config}")
     out.print("\nOr in another terminal: [bold]ragbus ask[/bold] '…', [bold]ragbus queues[/bold] --watch")
-    out.print("Indexing may take some seconds more; [bold]ragbus index status[/bold] lists the finished documents.")
+    out.print("Indexing may take a few more seconds; [bold]ragbus index status[/bold] lists the finished documents.")
     out.print(f"Edit the documents in {stack.lake}: the index and the answers follow. Ctrl-C stops everything.")
 
 

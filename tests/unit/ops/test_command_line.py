@@ -1,12 +1,16 @@
 import subprocess
 import sys
 from bdb import BdbQuit
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import typer
 
+from ops import captured_message
+from ops.captured_message import CapturedMessage
 from ops.main import plainly
+from shared.bus.port import Received
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {
@@ -58,6 +62,40 @@ def test_without_a_target_every_command_says_what_to_do(tmp_path: Path, argument
     assert told.stderr.startswith("ragbus: no stack runs in ")
     assert f"no stack runs in {tmp_path.resolve() / '.ragbus'}" in told.stderr
     assert len(told.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "arguments"),
+    [
+        ("RAGBUS_SERVICEBUS_CONNECTION_STRING", ("queues",)),
+        ("RAGBUS_REDIS_URL", ("replay", "message.json")),
+        ("RAGBUS_QDRANT_URL", ("index", "status")),
+        ("RAGBUS_GATEWAY_URL", ("ask", "hello", "--http")),
+        ("RAGBUS_ADMIN_URL", ("queues",)),
+    ],
+)
+def test_a_variable_that_is_not_an_address_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, arguments: tuple[str, ...]
+) -> None:
+    emulator = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
+    message = Received("dead", b"{}", sequence_number=1)
+    text = captured_message.write(CapturedMessage(message, "somewhere", datetime.now(UTC), dead_letters=True))
+    (tmp_path / "message.json").write_text(text)
+    monkeypatch.setenv("RAGBUS_SERVICEBUS_CONNECTION_STRING", emulator)
+    monkeypatch.setenv(variable, "nonsense")
+    told = ragbus(*arguments, folder=tmp_path)
+    assert told.returncode == 2
+    *_, last = told.stderr.splitlines()
+    assert last.startswith(f"ragbus: {variable} ")
+
+
+@pytest.mark.parametrize("command", [("up", "--free-ports"), ("demo",)])
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").touch()
+    told = ragbus(*command, "--folder", "file", folder=tmp_path)
+    said = told.stdout + told.stderr
+    assert f"cannot write to {tmp_path.resolve() / 'file'} (File exists): choose another folder" in said
+    assert "unexpected" not in said
 
 
 def test_a_file_that_is_not_there_is_named_before_a_target_is_looked_for(tmp_path: Path) -> None:

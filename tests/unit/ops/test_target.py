@@ -30,13 +30,28 @@ def test_the_environment_wins_over_a_running_stack(tmp_path: Path) -> None:
     assert (found.host, found.source) == ("shop.servicebus.windows.net", "the environment")
 
 
+def test_a_connection_string_without_a_host_is_refused_by_its_variables_name(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"^RAGBUS_SERVICEBUS_CONNECTION_STRING is not a connection string"):
+        find({"RAGBUS_SERVICEBUS_CONNECTION_STRING": "very=secret"}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["RAGBUS_ADMIN_URL", "RAGBUS_GATEWAY_URL", "RAGBUS_QDRANT_URL", "RAGBUS_REDIS_URL"])
+def test_a_variable_that_is_not_an_address_is_named_without_its_value(name: str) -> None:
+    (wrong,) = target(LOCAL, **{name: "secret@host:1"}).wrong_addresses()
+    assert wrong.startswith(f"{name} must begin with ")
+    assert "secret" not in wrong
+    assert (
+        target(LOCAL, RAGBUS_REDIS_URL="rediss://:key@host", RAGBUS_QDRANT_URL="https://host").wrong_addresses() == []
+    )
+
+
 def test_a_running_stack_is_found(tmp_path: Path) -> None:
     stack_file(tmp_path, os.getpid())
     found = find({}, tmp_path)
     assert (found.host, found.gateway) == ("127.0.0.1:25672", "http://here:1")
 
 
-def test_what_the_terminal_says_wins_over_the_stack_and_is_told(tmp_path: Path) -> None:
+def test_a_variable_of_the_terminal_overrides_the_stack_and_is_listed(tmp_path: Path) -> None:
     stack_file(tmp_path, os.getpid(), RAGBUS_CONFIG="/stack", RAGBUS_REDIS_URL="redis://stack", RAGBUS_QDRANT_URL="q")
     given = {"RAGBUS_CONFIG": "/mine", "RAGBUS_REDIS_URL": "redis://:key@mine", "RAGBUS_QDRANT_URL": "q"}
     found = find(given, tmp_path)
@@ -74,7 +89,7 @@ def test_a_stack_that_is_starting_is_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 1, "environment": 5}'])
-def test_a_damaged_stack_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_stack_file_is_like_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_text(text)
     with pytest.raises(CommandError, match="ragbus up"):
         find({}, tmp_path)
