@@ -1,7 +1,7 @@
-"""Put a folder into the lake and tell `blob-events` what was put there, as Event Grid would.
+"""Upload a folder into the lake and send the events to `blob-events`, as Event Grid would.
 
-For `docker compose run --rm seed`: Azurite has no events of its own. Run again after a change; the indexer looks
-at what is there and only embeds what is new.
+For `docker compose run --rm seed`: Azurite sends no events. Run it again after a change; only new passages are
+embedded.
 """
 
 import json
@@ -22,7 +22,7 @@ QUEUE = "blob-events"
 
 
 def upload(folder: Path, container: ContainerClient) -> Iterator[dict[str, Any]]:
-    """Put every file there; yields an event for each."""
+    """Upload every file; yields an event for each."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         put = container.upload_blob(name, file.read_bytes(), overwrite=True)
@@ -51,7 +51,7 @@ def event(container: str, name: str, url: str, etag: str, size: int) -> dict[str
     }
 
 
-def tell(events: list[dict[str, Any]], connection_string: str) -> None:
+def send(events: list[dict[str, Any]], connection_string: str) -> None:
     """Send one message per event, over one connection, a hundred at a time (a batch has room for 256 KiB)."""
     messages = [ServiceBusMessage(json.dumps(each), message_id=each["id"]) for each in events]
     with ServiceBusClient.from_connection_string(connection_string) as client, client.get_queue_sender(QUEUE) as sender:
@@ -60,16 +60,16 @@ def tell(events: list[dict[str, Any]], connection_string: str) -> None:
 
 
 def main(folder: Path) -> None:
-    """Upload, then tell."""
+    """Upload, then send the events."""
     lake = BlobServiceClient.from_connection_string(os.environ["RAGBUS_LAKE_CONNECTION_STRING"])
     container = lake.get_container_client(os.environ["RAGBUS_LAKE_CONTAINER"])
     try:
         container.create_container()
     except ResourceExistsError:
-        sys.stdout.write("the container is there already\n")
+        sys.stdout.write("the container exists already\n")
     events = list(upload(folder, container))
-    tell(events, os.environ["RAGBUS_SERVICEBUS_CONNECTION_STRING"])
-    sys.stdout.write(f"{len(events)} documents uploaded and told to {QUEUE}\n")
+    send(events, os.environ["RAGBUS_SERVICEBUS_CONNECTION_STRING"])
+    sys.stdout.write(f"{len(events)} documents uploaded, their events sent to {QUEUE}\n")
 
 
 if __name__ == "__main__":

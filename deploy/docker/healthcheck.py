@@ -1,7 +1,7 @@
-"""Status 0 once an HTTP address answers 200; for containers, where there is no curl.
+"""Status 0 if an HTTP address answers 200; for containers, which have no curl.
 
 healthcheck.py                     this worker's /healthz, once
-healthcheck.py URL SECONDS         another service, asked every second for that long
+healthcheck.py URL SECONDS         another service, every second until it does, or the time is over
 """
 
 import os
@@ -11,7 +11,7 @@ import urllib.request
 
 
 def healthy(url: str) -> bool:
-    """Whether a GET of `url` is answered with 200, without any proxy in between."""
+    """Whether a GET of `url` is answered with 200; no proxy is used."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=3) as answer:
@@ -21,7 +21,7 @@ def healthy(url: str) -> bool:
 
 
 def becomes_healthy(url: str, patience: float) -> bool:
-    """Whether it does so within `patience` seconds; it is asked once at least."""
+    """Whether `url` is healthy within `patience` seconds; it is asked at least once."""
     give_up = time.monotonic() + patience
     while not healthy(url):
         if time.monotonic() >= give_up:

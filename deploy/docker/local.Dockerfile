@@ -1,5 +1,5 @@
-# What stands in for the cloud on one machine, for `docker compose`: Service Bus, Redis, Qdrant, a lake that tells of
-# changes, and a model that needs no key. It shares no code with the workers, and no place with production.
+# The stand-ins for the cloud, for `docker compose`: Service Bus, Redis, Qdrant, a lake that sends events, and a model
+# that needs no key. They share no code with the workers, and are not for production.
 ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
@@ -15,7 +15,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY deploy/docker/healthcheck.py /healthcheck.py
 COPY servicebus-local/servicebus_local /opt/ragbus/servicebus_local
 COPY local /opt/ragbus/local
-# A volume that is mounted here belongs to whom this folder belongs.
+# A volume that is mounted here gets the owner of this folder.
 RUN mkdir /data && chown 65532:65532 /data
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/ragbus

@@ -165,7 +165,7 @@ async def test_put_overwrite_rename_and_delete_arrive_as_azure_sends_them(bus: L
     assert properties[b"aeg-event-type"] == b"Notification"
 
 
-async def test_what_changed_while_it_was_down_is_told_by_the_next_and_it_stops_when_asked(
+async def test_changes_while_it_was_stopped_are_sent_by_the_next_run_and_sigterm_stops_it(
     bus: LocalBus, root: Path
 ) -> None:
     for name in ("a.md", "b.md"):
@@ -187,7 +187,7 @@ async def test_what_changed_while_it_was_down_is_told_by_the_next_and_it_stops_w
     assert messages[2].content_type == "application/cloudevents+json; charset=utf-8"
 
 
-async def test_a_kill_repeats_and_never_swallows(bus: LocalBus, root: Path) -> None:
+async def test_a_kill_repeats_events_and_loses_none(bus: LocalBus, root: Path) -> None:
     names = [f"{number:03d}.md" for number in range(150)]
     for name in names:
         put(root / name, name)
@@ -203,7 +203,7 @@ async def test_a_kill_repeats_and_never_swallows(bus: LocalBus, root: Path) -> N
     assert len(messages) == (before if remembered else before + len(names))
 
 
-async def test_a_queue_that_goes_away_and_comes_back_misses_nothing(bus: LocalBus, root: Path) -> None:
+async def test_a_queue_that_is_unavailable_for_a_while_misses_nothing(bus: LocalBus, root: Path) -> None:
     put(root / "a.md", "one")
     process = await Process.start(bus, root)
     await process.page_when(lambda page: page["files"] == 1)
@@ -230,7 +230,7 @@ async def test_a_queue_that_goes_away_and_comes_back_misses_nothing(bus: LocalBu
         (["--health-port", "99999"], "choose another --health-port"),
     ],
 )
-def test_what_cannot_work_is_one_line(
+def test_a_wrong_option_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, options: list[str], advice: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -86,7 +86,7 @@ def _fresh(http: httpx.Client) -> None:
 
 
 def plain() -> DefaultAsyncHttpxClient:
-    """The SDK's own transport, without the 0.1 s for certificates that nobody looks at here."""
+    """The SDK's own transport, without the 0.1 s for certificates that are not used here."""
     return DefaultAsyncHttpxClient(verify=False, timeout=60)
 
 
@@ -207,7 +207,7 @@ async def test_models_are_listed(client: AsyncOpenAI) -> None:
 # ------------------------------------------------------------------ refusals
 
 
-def test_a_key_is_wanted_and_any_will_do(http: httpx.Client) -> None:
+def test_any_key_is_accepted_and_none_is_refused(http: httpx.Client) -> None:
     answer = http.post("/v1/chat/completions", json={})
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
@@ -227,7 +227,7 @@ def test_azure_paths_want_an_api_version(http: httpx.Client) -> None:
     assert answer.status_code == 404
 
 
-async def test_what_does_not_fit_the_window_is_refused(client: AsyncOpenAI, http: httpx.Client) -> None:
+async def test_a_prompt_that_does_not_fit_the_window_is_refused(client: AsyncOpenAI, http: httpx.Client) -> None:
     for extra in ({}, {"max_tokens": 150}):
         text = "word " * (100 if extra else 300)
         with pytest.raises(openai.BadRequestError, match="maximum context length is 200 tokens") as error:
@@ -325,7 +325,7 @@ async def test_a_stream_may_break_off(client: AsyncOpenAI, http: httpx.Client) -
     assert seen == ["", "Employees", " in"]
 
 
-async def test_a_slow_stream_stops_when_its_reader_leaves(client: AsyncOpenAI, http: httpx.Client) -> None:
+async def test_a_slow_stream_stops_when_its_reader_hangs_up(client: AsyncOpenAI, http: httpx.Client) -> None:
     faults(http, {"chunk_latency": 1.5})
     stream = await client.chat.completions.create(model="chat", messages=conversation(), stream=True)
     async for chunk in stream:

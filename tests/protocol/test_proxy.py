@@ -58,7 +58,7 @@ async def test_without_faults_bytes_and_ends_are_carried_both_ways(two: Pair) ->
     await until(lambda: two.proxy.connected == 0)
 
 
-async def test_an_end_that_does_not_read_stops_the_other_at_last(two: Pair) -> None:
+async def test_an_end_that_does_not_read_blocks_the_other(two: Pair) -> None:
     client, _ = await two.joined()
     writing = asyncio.create_task(client.say(bytes(MUCH)))
     for _ in range(30):
@@ -67,10 +67,10 @@ async def test_an_end_that_does_not_read_stops_the_other_at_last(two: Pair) -> N
     writing.cancel()
 
 
-async def test_a_target_that_is_not_there_is_a_reset() -> None:
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        async with Proxy("127.0.0.1", nobody.getsockname()[1]) as proxy:
+async def test_an_unreachable_target_is_a_reset() -> None:
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with Proxy("127.0.0.1", unused.getsockname()[1]) as proxy:
             client = End(*await asyncio.open_connection("127.0.0.1", proxy.port))
             assert await client.is_reset()
             client.leave()
@@ -131,7 +131,7 @@ async def test_a_reset_ends_open_connections_and_new_ones_at_once(two: Pair) -> 
     await two.still_carries()
 
 
-async def test_a_reset_comes_after_so_many_bytes_of_one_direction(two: Pair) -> None:
+async def test_a_reset_comes_after_a_number_of_bytes_in_one_direction(two: Pair) -> None:
     client, target = await two.joined()
     await target.say(b"what has passed before does not count")
     assert await client.hear(37)
@@ -144,7 +144,7 @@ async def test_a_reset_comes_after_so_many_bytes_of_one_direction(two: Pair) -> 
     assert await client.is_reset()
 
 
-async def test_truncate_cuts_in_the_middle_and_closes_in_good_order(two: Pair) -> None:
+async def test_truncate_cuts_in_the_middle_and_sends_a_fin(two: Pair) -> None:
     two.proxy.set(Truncate(after=7, direction=Direction.UP))
     client, target = await two.joined()
     await client.say(b"0123")
@@ -163,10 +163,10 @@ async def test_a_reset_by_one_end_reaches_the_other(two: Pair) -> None:
 # -- silence
 
 
-async def test_a_black_hole_swallows_everything_and_tells_nobody(two: Pair) -> None:
+async def test_a_black_hole_loses_everything_without_an_error(two: Pair) -> None:
     client, target = await two.joined()
     two.proxy.set(BlackHole())
-    await client.say(bytes(MUCH))  # would stop half-way if nobody took it
+    await client.say(bytes(MUCH))  # would block half-way if the bytes were kept
     await target.say(bytes(MUCH))
     late, behind = await two.joined()  # connections are accepted
     await late.say(b"anybody?")
@@ -179,7 +179,7 @@ async def test_a_black_hole_swallows_everything_and_tells_nobody(two: Pair) -> N
     assert not target.has_heard  # what lost bytes stays silent: there is no TCP with gaps
 
 
-async def test_a_request_that_was_written_and_whose_reply_nobody_reads_can_be_waited_for(two: Pair) -> None:
+async def test_a_reply_that_the_client_never_reads_can_be_waited_for(two: Pair) -> None:
     client, target = await two.joined()
     two.proxy.set(BlackHole(direction=Direction.DOWN))
     await client.say(b"request")
@@ -200,19 +200,19 @@ async def test_a_connection_that_said_nothing_in_the_black_hole_goes_on_after_it
     assert await target.hear(5) == b"hello"
 
 
-async def test_half_open_the_target_does_not_hear_that_its_client_left(two: Pair) -> None:
+async def test_half_open_up_hides_from_the_target_that_its_client_closed(two: Pair) -> None:
     client, target = await two.joined()
     two.proxy.set(HalfOpen(direction=Direction.UP))
     await client.say(b"last")
     client.leave()
     assert await target.hear(4) == b"last"
-    await target.say(bytes(MUCH))  # to nobody, and without an error
+    await target.say(bytes(MUCH))  # lost, and without an error
     two.proxy.set()
     await two.still_carries()
     assert not target.has_heard
 
 
-async def test_half_open_the_client_does_not_hear_that_the_target_left(two: Pair) -> None:
+async def test_half_open_down_hides_from_the_client_that_the_target_closed(two: Pair) -> None:
     client, target = await two.joined()
     two.proxy.set(HalfOpen(direction=Direction.DOWN))
     target.leave()
@@ -220,7 +220,7 @@ async def test_half_open_the_client_does_not_hear_that_the_target_left(two: Pair
     assert not client.has_heard
 
 
-async def test_refused_means_that_nobody_listens(two: Pair) -> None:
+async def test_a_refused_connection_finds_no_listener(two: Pair) -> None:
     client, target = await two.joined()
     port = two.proxy.port
     two.proxy.set(Refuse())
@@ -257,7 +257,7 @@ def test_every_fault_is_read_as_it_is_written(fault: Fault) -> None:
         ({"fault": "black-hole", "direction": "left"}, "direction is one of up, down, both"),
     ],
 )
-def test_what_is_no_fault_is_refused_with_a_sentence(wrong: object, said: str) -> None:
+def test_a_malformed_fault_is_refused(wrong: object, said: str) -> None:
     with pytest.raises(FaultError, match=said):
         read_faults(wrong)
 

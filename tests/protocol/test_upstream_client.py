@@ -108,7 +108,7 @@ async def test_an_answer_that_comes_twice_is_handed_over_once(app: Upstream, ser
     assert service.bus.messages(DEAD) == []
 
 
-async def test_a_reply_that_nobody_waits_for_is_kept_and_said(
+async def test_a_reply_without_a_waiting_ask_is_logged_and_dead_lettered(
     app: Upstream, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     asking = ask(app, "mine?")
@@ -125,7 +125,7 @@ async def test_a_reply_that_nobody_waits_for_is_kept_and_said(
     service.bus.purge(DEAD)
 
 
-async def test_a_reply_that_nobody_waits_for_goes_to_what_the_app_names(
+async def test_a_reply_without_a_waiting_ask_goes_to_the_apps_function(
     client: ServiceBusClient, service: Service
 ) -> None:
     found: list[dict[str, Any]] = []

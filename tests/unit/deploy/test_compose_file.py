@@ -41,7 +41,7 @@ def host_path(volume: str) -> str:
 
 @pytest.mark.parametrize("services", [SERVICES, WITH_MICROSOFT], ids=["ours", "microsoft"])
 @pytest.mark.parametrize("worker", WORKERS)
-def test_what_a_worker_is_told_it_reads(worker: str, services: dict[str, Any]) -> None:
+def test_a_worker_reads_every_variable_that_compose_sets(worker: str, services: dict[str, Any]) -> None:
     assert set(environment(worker, services)) <= known_to(worker)
 
 
@@ -53,7 +53,7 @@ def test_the_whole_system_is_made_of_our_own_images() -> None:
 
 
 @pytest.mark.parametrize("service", STAND_INS)
-def test_a_stand_in_is_started_by_a_command_that_there_is(service: str) -> None:
+def test_the_command_of_a_stand_in_exists(service: str) -> None:
     spec = SERVICES[service]
     words = [*spec.get("entrypoint", ["python", "-m"]), *spec.get("command", [])]
     if words[:2] == ["python", "-m"]:
@@ -87,17 +87,17 @@ def test_together_the_workers_leave_the_emulator_two_connections_for_an_app() ->
     assert "MaxConnections" not in environment("seed")["RAGBUS_SERVICEBUS_CONNECTION_STRING"]
 
 
-def test_what_microsofts_files_take_the_place_of_does_not_run() -> None:
+def test_the_stand_ins_that_microsofts_file_replaces_do_not_run() -> None:
     gone = {name for name, spec in WITH_MICROSOFT.items() if spec.get("deploy", {}).get("replicas") == 0}
     assert gone == {"lake", "servicebus", "vectors"}
     assert set(microsoft()["services"]) - set(SERVICES) == {"seed", "emulator", "mssql", "azurite", "qdrant"}
 
 
-def test_nothing_is_scaled_or_named_so_that_it_could_not_be_two() -> None:
+def test_no_worker_is_scaled() -> None:
     assert not [name for name in WORKERS if "deploy" in WITH_MICROSOFT[name] or "scale" in WITH_MICROSOFT[name]]
 
 
-def test_the_gateway_knows_how_long_the_emulator_remembers() -> None:
+def test_the_gateway_has_the_emulators_duplicate_window() -> None:
     callers = Callers.read(ROOT / "deploy/compose/callers.yaml")
     queues = map(within_emulator, topology(callers.ingresses(), callers.reply_queues()))
     window = shortest_window(queues)
@@ -175,7 +175,7 @@ def test_the_configuration_is_where_the_worker_looks(worker: str) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_worker_is_not_killed_while_it_keeps_its_promise(worker: str) -> None:
+def test_compose_waits_for_a_workers_grace_period(worker: str) -> None:
     grace = float(environment(worker).get("RAGBUS_GRACE") or default(worker, "RAGBUS_GRACE"))
     assert seconds(SERVICES[worker]["stop_grace_period"]) >= grace + 50
 
@@ -198,14 +198,14 @@ def test_a_service_that_others_wait_for_has_a_health_check_or_ends() -> None:
                     assert (service, condition) == ("servicebus-ready", "service_started")
 
 
-def test_images_of_others_are_pinned_where_their_makers_pin() -> None:
+def test_images_of_others_are_pinned_where_their_makers_publish_versions() -> None:
     """Microsoft publishes the emulator and SQL Server 2022 under moving tags."""
     moving = {name for name, spec in WITH_MICROSOFT.items() if spec["image"].endswith(("latest", ":2022-latest"))}
     assert moving == {"emulator", "mssql"}
     assert all(":" in spec["image"].rpartition("/")[2] for spec in WITH_MICROSOFT.values())
 
 
-def test_seed_and_indexer_mean_the_same_lake() -> None:
+def test_seed_and_indexer_use_the_same_lake() -> None:
     assert (
         environment("seed")["RAGBUS_LAKE_CONNECTION_STRING"] == environment("indexer")["RAGBUS_LAKE_CONNECTION_STRING"]
     )

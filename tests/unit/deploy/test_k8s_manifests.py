@@ -98,8 +98,8 @@ def test_a_replica_is_added_when_the_ones_there_are_full(worker: str) -> None:
         assert int(trigger["metadata"]["messageCount"]) >= concurrency
 
 
-def test_asks_that_are_held_add_no_gateways() -> None:
-    """A gateway holds so many of each queue until there is a generator for them."""
+def test_held_asks_add_no_gateways() -> None:
+    """A gateway holds this many asks of each queue until there is a generator for them."""
     ingresses = set(Callers.read(config_folder() / "callers.yaml").ingresses())
     for trigger in of_kind("ScaledObject")["gateway"]["spec"]["triggers"]:
         if trigger["metadata"]["queueName"] in ingresses:
@@ -107,7 +107,7 @@ def test_asks_that_are_held_add_no_gateways() -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_only_the_http_door_is_never_closed(worker: str) -> None:
+def test_only_the_gateway_keeps_a_replica(worker: str) -> None:
     spec = of_kind("ScaledObject")[worker]["spec"]
     assert spec["minReplicaCount"] == (1 if worker == "gateway" else 0)
     assert spec["maxReplicaCount"] > spec["minReplicaCount"]
@@ -116,7 +116,7 @@ def test_only_the_http_door_is_never_closed(worker: str) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_no_worker_goes_away_while_retries_are_scheduled(worker: str) -> None:
+def test_no_worker_scales_to_zero_while_retries_are_scheduled(worker: str) -> None:
     """KEDA does not see scheduled messages."""
     spec = of_kind("ScaledObject")[worker]["spec"]
     longest_pause = RetryPolicy().longest.total_seconds()
@@ -130,11 +130,11 @@ def test_no_worker_goes_away_while_retries_are_scheduled(worker: str) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_what_a_worker_is_told_by_name_it_reads(worker: str) -> None:
+def test_a_worker_reads_every_variable_of_its_manifest(worker: str) -> None:
     assert set(own_environment(worker)) <= known_to(worker)
 
 
-def test_what_all_are_told_somebody_reads() -> None:
+def test_every_common_setting_is_read_by_a_worker() -> None:
     anybody = set().union(*map(known_to, WORKERS))
     assert set(literals("ragbus-settings")) <= anybody
     assert {name for name in image_environment() if name.startswith("RAGBUS_")} <= anybody
@@ -151,7 +151,7 @@ def test_a_worker_has_the_settings_it_cannot_start_without(worker: str) -> None:
         assert {"RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_KEY"} <= told
 
 
-def test_the_settings_are_of_the_values_their_classes_take() -> None:
+def test_the_values_of_the_settings_are_valid() -> None:
     assert not literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].startswith("sb://")
     assert literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].endswith(".servicebus.windows.net")
     for trigger in of_kind("ScaledObject")["generator"]["spec"]["triggers"]:
@@ -232,7 +232,7 @@ def test_probes_ask_the_health_port(worker: str) -> None:
         assert container(worker)[probe]["httpGet"] == {"path": path, "port": "health"}
 
 
-def test_the_http_door_is_where_the_service_looks() -> None:
+def test_the_service_points_to_the_http_endpoint() -> None:
     ports = {port["name"]: port["containerPort"] for port in container("gateway")["ports"]}
     assert ports["http"] == default("gateway", "RAGBUS_HTTP_PORT")
     (port,) = of_kind("Service")["gateway"]["spec"]["ports"]
@@ -240,7 +240,7 @@ def test_the_http_door_is_where_the_service_looks() -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_pod_is_not_killed_while_it_keeps_its_promise(worker: str) -> None:
+def test_kubernetes_waits_for_a_workers_grace_period(worker: str) -> None:
     grace = float(own_environment(worker).get("RAGBUS_GRACE") or default(worker, "RAGBUS_GRACE"))
     first = container(worker).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     assert pod(worker)["terminationGracePeriodSeconds"] >= first + grace + AFTER_GRACE
@@ -274,7 +274,7 @@ def test_the_namespace_enforces_it() -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_worker_is_itself_in_azure_and_nobody_in_kubernetes(worker: str) -> None:
+def test_a_worker_has_an_identity_in_azure_and_no_rights_in_kubernetes(worker: str) -> None:
     account = of_kind("ServiceAccount")[worker]
     template = of_kind("Deployment")[worker]["spec"]["template"]
     assert pod(worker)["serviceAccountName"] == worker
@@ -292,7 +292,7 @@ def test_no_services_variable_is_read_as_a_setting(worker: str) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_resources_are_asked_for_and_memory_is_bounded(worker: str) -> None:
+def test_resources_are_requested_and_memory_is_limited(worker: str) -> None:
     resources = container(worker)["resources"]
     assert set(resources["requests"]) == {"cpu", "memory"}
     assert "memory" in resources["limits"]
@@ -335,7 +335,7 @@ def test_azure_is_reached_on_its_ports_and_the_metadata_service_on_none(port: in
     assert not reachable("169.254.169.254", port)
 
 
-def test_the_network_is_shut_but_for_what_is_listed() -> None:
+def test_the_network_is_closed_except_for_what_is_listed() -> None:
     policies = of_kind("NetworkPolicy")
     shut = policies["default-deny"]["spec"]
     assert shut == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}

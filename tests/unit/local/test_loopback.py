@@ -15,7 +15,7 @@ async def status(host: str, *headers: tuple[str, str], kind: str = "http") -> in
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def receive() -> Any:
-        raise AssertionError("the body is nobody's business")
+        raise AssertionError("the body must not be read")
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -77,7 +77,7 @@ def test_json_that_would_be_written_differently_keeps_its_bytes(body: bytes) -> 
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"\xff\x00", b'{"a":NaN}', b'"\\ud800"', b"[" * 5000])
-def test_what_is_no_json_keeps_its_bytes(body: bytes) -> None:
+def test_a_body_that_is_not_json_keeps_its_bytes(body: bytes) -> None:
     content = json.loads(write(captured(body)))
     assert "body" not in content
     assert read(write(captured(body))).message.body == body
@@ -100,7 +100,7 @@ def test_an_edited_body_wins(body: bytes) -> None:
         write(CapturedMessage(Received("q", b"x"), "n", NOW)).replace("eA==", "?"),
     ],
 )
-def test_a_file_that_is_none_of_ours_is_refused_with_a_sentence(text: str) -> None:
+def test_a_file_that_is_not_a_captured_message_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match="not a captured message"):
         read(text)
 

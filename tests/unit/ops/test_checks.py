@@ -69,14 +69,14 @@ def test_a_missing_queue_is_named() -> None:
         ({"max_delivery_count": 3}, Level.WARN, "max delivery count 3, should be 10"),
     ],
 )
-def test_a_queue_that_is_set_up_otherwise_is_named(changed: dict[str, Any], level: Level, said: str) -> None:
+def test_a_queue_with_other_settings_is_named(changed: dict[str, Any], level: Level, said: str) -> None:
     queue = QUEUES["retrieve"]
     [fault] = topology_faults([queue], {"retrieve": deployed(queue, **changed)}, WINDOW)
     assert fault.level is level
     assert fault.said.startswith(f"retrieve: {said}")
 
 
-def test_a_door_that_drops_repeats_for_long_is_named() -> None:
+def test_an_ingress_queue_with_a_long_duplicate_window_is_named() -> None:
     long = deployed(QUEUES["ask"], duplicate_detection_history_time_window=timedelta(minutes=10))
     [fault] = topology_faults([QUEUES["ask"]], {"ask": long}, WINDOW)
     assert (fault.level, fault.said[:31]) == (Level.WARN, "ask: duplicate window 0:10:00, ")
@@ -118,13 +118,13 @@ def test_an_address_ends_in_its_queue(address: str | None, name: str) -> None:
     assert entity(address) == name
 
 
-def test_what_is_wrong_and_the_fix_are_told_apart() -> None:
+def test_a_fault_and_its_fix_are_separated() -> None:
     assert _split("it is gone; start it: now", "; ") == ("it is gone", "start it: now")
     assert _split("it is gone: start it", ": ") == ("it is gone", "start it")
     assert _split("it is gone", "; ") == ("it is gone", "")
 
 
-def test_another_programs_words_are_no_fix() -> None:
+def test_the_text_of_another_program_is_not_a_fix() -> None:
     assert _split("it does not answer: OSError(111, 'refused')", "; ")[1] == ""
     assert _split("it said: no; never; start it", "; ") == ("it said: no; never", "start it")
 
@@ -138,7 +138,7 @@ def test_a_deployment_that_no_chat_model_has_is_named() -> None:
     assert list(unknown_deployments([use_case], ["a", "b"])) == []
 
 
-def test_where_nothing_tells_the_time_the_clock_is_not_judged() -> None:
+def test_without_a_date_header_there_is_no_finding_about_the_clock() -> None:
     dead = "http://127.0.0.1:1"
     connection = "Endpoint=sb://127.0.0.1:1;SharedAccessKey=x;UseDevelopmentEmulator=true"
     variables = {
@@ -159,7 +159,7 @@ def test_where_nothing_tells_the_time_the_clock_is_not_judged() -> None:
         ("Error 111 connecting to 127.0.0.1:9. Connection refused.", "start it"),
     ],
 )
-def test_what_a_redis_says_that_refuses_comes_with_what_to_do(said: str, fix: str) -> None:
+def test_a_refusal_of_redis_has_a_fix(said: str, fix: str) -> None:
     found = redis_refusal(said)
     assert found.level is Level.FAIL
     assert said in found.said

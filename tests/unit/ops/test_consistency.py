@@ -119,6 +119,6 @@ def test_the_example_goes_together() -> None:
 
 
 @pytest.mark.parametrize("hashed", ["z" * 64, "A" * 64, "12", "a" * 65, "a" * 64 + "\n"])
-def test_a_key_that_is_no_hash_is_refused(hashed: str) -> None:
+def test_a_key_that_is_not_a_hash_is_refused(hashed: str) -> None:
     with pytest.raises(ValueError, match="write api_keys as sha256:<64 hex digits in lower case>"):
         a_configuration(caller={"api_keys": [f"sha256:{hashed}"]})

@@ -46,7 +46,7 @@ async def test_the_limit_counts_what_passes_the_filter_and_one_can_go_on_from_th
     assert [message.sequence_number for message in found] == [2, 4, 6, 8, 10]
 
 
-async def test_what_is_left_is_said_with_the_way_to_it() -> None:
+async def test_what_a_limit_leaves_is_printed_with_how_to_continue() -> None:
     left = await each(Shelf(3_000), Place("dead"), Selection(lambda _: True, limit=10), lambda _: None)
     assert str(left) == "2500 or more are left: continue with --after 10, or leave out --limit"
     assert str(Left(6, after=4)) == "6 more are left: continue with --after 4, or leave out --limit"

@@ -45,12 +45,12 @@ def test_a_document_is_named_by_its_own_path(tmp_path: Path) -> None:
     assert (lake / "managers" / "x.md").exists()
 
 
-def test_removing_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_removing_a_missing_document_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"the lake has no gone\.md"):
         remove(target(RAGBUS_LAKE_FOLDER=str(tmp_path)), ["gone.md"])
 
 
-def test_a_lake_that_is_a_storage_account_is_told(tmp_path: Path) -> None:
+def test_a_lake_that_is_a_storage_account_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="az storage blob upload"):
         lake_of(target())
     with pytest.raises(CommandError, match="is not a folder"):
@@ -60,5 +60,5 @@ def test_a_lake_that_is_a_storage_account_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (7200, "2 h"), (90_000, "1 d")]
 )
-def test_an_age_is_told_in_its_largest_unit(seconds: int, said: str) -> None:
+def test_an_age_is_printed_in_its_largest_unit(seconds: int, said: str) -> None:
     assert age(timedelta(seconds=seconds)) == said

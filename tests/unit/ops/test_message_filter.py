@@ -47,7 +47,7 @@ def test_a_filter_passes_what_fits(text: str | None, passes: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["reason", "reason=Crashed", "==x", "reason==a and tenant", "reason==a or tenant==b"])
-def test_what_is_no_filter_is_refused_with_a_sentence(text: str) -> None:
+def test_a_malformed_filter_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match="is not FIELD==VALUE"):
         message_filter.parse(text)
 

@@ -106,7 +106,7 @@ def test_a_stage_is_replayed_on_its_own_queue_under_an_id_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", ["expired.v1", "replay.v1"])
-def test_what_was_late_goes_to_the_gateway_which_admits_it_anew(kind: str) -> None:
+def test_an_expired_request_is_replayed_from_the_gateway(kind: str) -> None:
     sent = replay(late(kind), 2, rerun=True)
     assert (sent.queue, sent.subject, sent.message_id) == ("outcomes", "replay.v1", "r1/replay/p2")
     assert sent.time_to_live == timedelta(seconds=90)
@@ -153,7 +153,7 @@ def test_the_replay_of_a_replay_is_still_the_same_request() -> None:
     assert second.properties[port.ORIGIN] == "mine-1"
 
 
-def test_a_replay_starts_afresh_and_tells_where_it_comes_from() -> None:
+def test_a_replay_starts_again_and_records_its_original() -> None:
     properties = replay(stage()).properties
     assert properties["colour"] == "blue"
     assert properties.keys().isdisjoint({port.ATTEMPT, port.ANSWER_BY, port.ENQUEUED_AT, "DeadLetterReason"})
@@ -171,7 +171,7 @@ def test_a_replay_has_as_long_as_the_original_had_and_at_least_a_minute(life: ti
     assert replay(ask(time_to_live=life)).time_to_live == timedelta(seconds=expected)
 
 
-def test_a_storage_event_is_looked_at_again() -> None:
+def test_a_storage_event_is_sent_again() -> None:
     event = CapturedMessage(Received("blob-events", b"{}", message_id="e" * 128), "bus.example", NOW)
     assert replay(event).queue == "blob-events"
     assert len(replay(event).message_id or "") <= MAX_ID
@@ -189,7 +189,7 @@ def test_a_storage_event_is_looked_at_again() -> None:
         ({"subject": "retrieve.v1"}, "cannot be replayed: not a valid retrieve.v1"),
     ],
 )
-def test_what_is_no_work_is_refused_with_a_sentence(more: dict[str, Any], told: str) -> None:
+def test_a_message_that_is_not_work_is_refused(more: dict[str, Any], told: str) -> None:
     with pytest.raises(CommandError, match=told):
         work_of(ask(**more), CALLERS)
 

@@ -72,7 +72,7 @@ async def test_put_overwrite_rename_delete(lake: Lake) -> None:
     assert await lake.look() == ["Deleted leave.md"]
 
 
-async def test_a_folder_moves_and_goes_file_by_file(lake: Lake) -> None:
+async def test_a_folder_is_renamed_and_removed_file_by_file(lake: Lake) -> None:
     lake.put("a/1.md", "one")
     lake.put("a/b/2.md", "two")
     await lake.look()
@@ -89,7 +89,7 @@ async def test_hidden_and_temporary_files_are_ignored(lake: Lake) -> None:
     assert await lake.look() == []
 
 
-async def test_a_file_still_being_written_is_told_when_it_is_done(lake: Lake) -> None:
+async def test_a_file_that_is_being_written_is_sent_when_it_is_finished(lake: Lake) -> None:
     lake.put("a.md", "hal", age=-1)
     assert await lake.look() == []
     lake.put("a.md", "half", age=-1)
@@ -100,7 +100,7 @@ async def test_a_file_still_being_written_is_told_when_it_is_done(lake: Lake) ->
     assert await lake.look() == ["Created a.md"]
 
 
-async def test_changes_made_while_it_was_down_are_told(lake: Lake) -> None:
+async def test_changes_made_while_it_was_stopped_are_sent(lake: Lake) -> None:
     lake.put("old.md")
     lake.put("gone.md", "gone")
     await lake.look()
@@ -110,7 +110,7 @@ async def test_changes_made_while_it_was_down_are_told(lake: Lake) -> None:
     assert await lake.look() == ["Deleted gone.md", "Created new.md"]
 
 
-async def test_nothing_is_remembered_before_all_of_it_is_told(lake: Lake) -> None:
+async def test_the_checkpoint_moves_after_every_event_was_sent(lake: Lake) -> None:
     for name in ("a.md", "b.md"):
         lake.put(name, name)
     lake.down = 1
@@ -120,7 +120,7 @@ async def test_nothing_is_remembered_before_all_of_it_is_told(lake: Lake) -> Non
     assert await lake.look() == ["Created a.md", "Created b.md"]
 
 
-async def test_a_root_that_went_away_is_not_an_emptied_lake(lake: Lake) -> None:
+async def test_a_root_that_disappeared_is_not_an_empty_lake(lake: Lake) -> None:
     lake.put("a.md")
     await lake.look()
     lake.root.rename(lake.root.with_name("unplugged"))
@@ -156,7 +156,7 @@ async def test_links_are_not_followed(lake: Lake, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-async def test_odd_names_are_told_and_impossible_ones_are_counted(lake: Lake) -> None:
+async def test_odd_names_are_sent_and_impossible_ones_are_counted(lake: Lake) -> None:
     for name in ("a b#c%d?.md", "ünïcode 日本.md", "new\nline.md"):
         lake.put(name, name)
     lake.put(os.fsdecode(b"latin\xe9.md"))

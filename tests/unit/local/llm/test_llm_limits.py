@@ -67,7 +67,7 @@ def test_after_the_wait_it_fits_and_before_it_does_not(calls: list[tuple[float, 
 
 
 @given(st.floats(0, 100), st.floats(-100, 0))
-def test_a_clock_that_steps_back_gives_nothing_away(now: float, step: float) -> None:
+def test_a_clock_that_steps_back_refills_nothing(now: float, step: float) -> None:
     limits, _ = admit(Limits.of(rpm=None, tpm=100, now=now), 100, now)
     assert admit(limits, 1, now + step)[1] is not None
 

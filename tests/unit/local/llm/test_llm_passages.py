@@ -21,7 +21,7 @@ Question: How long is parental leave?
 And is it paid?"""
 
 
-def test_passages_and_question_are_told_apart() -> None:
+def test_passages_and_question_are_separated() -> None:
     assert read(PROMPT) == Prompt(
         (
             Passage(1, "Leave policy › Parental leave", "Parents receive 16 weeks.\n\nThey are paid."),
@@ -59,7 +59,7 @@ def test_an_unfinished_passage_is_plain_text() -> None:
 
 
 @given(st.text(max_size=200), st.text(alphabet="0123456789abcdef", min_size=8, max_size=8))
-def test_whatever_a_passage_says_it_stays_one_passage(text: str, boundary: str) -> None:
+def test_no_text_in_a_passage_ends_it(text: str, boundary: str) -> None:
     body = "\n".join(line for line in text.splitlines() if boundary not in line)
     prompt = read(f"[[passage 1 {boundary} | label]]\n{body}\n[[end 1 {boundary}]]\nQuestion: Who?")
     assert [passage.number for passage in prompt.passages] == [1]

@@ -25,7 +25,7 @@ HERE = Addresses(
 )
 
 
-def test_the_broker_is_told_of_exactly_the_queues_of_the_topology() -> None:
+def test_the_broker_gets_exactly_the_queues_of_the_topology() -> None:
     queues = topology(["ask", "ask-hr"], ["answers"])
     understood = read(json.loads(json.dumps(emulator_config(queues)))).queues
     assert list(understood) == [queue.name for queue in queues]
@@ -88,7 +88,7 @@ def test_state_is_written_whole_and_for_us_only(tmp_path: Path) -> None:
     assert not folder.state.exists()
 
 
-def test_a_copy_that_was_interrupted_does_not_pass_for_the_lake(tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_not_taken_for_the_lake(tmp_path: Path) -> None:
     documents = tmp_path / "documents"
     (documents / "deep").mkdir(parents=True)
     (documents / "deep" / "a.md").write_text("a")

@@ -44,7 +44,7 @@ def test_a_start_that_finds_its_port_taken_says_so_first_and_leaves_no_lock(
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_folder_that_was_let_go_of_can_be_taken_again(tmp_path: Path) -> None:
+def test_a_folder_that_was_released_can_be_taken_again(tmp_path: Path) -> None:
     first, second = Folder(tmp_path), Folder(tmp_path)
     first.take()
     with pytest.raises(CannotStart, match="already"):
@@ -86,7 +86,7 @@ def test_of_a_part_that_was_killed_only_the_log_is_named(tmp_path: Path, code: i
     assert ("worker.started" in said) is quoted
 
 
-def test_a_port_that_somebody_took_meanwhile_is_replaced_by_another(
+def test_a_port_that_another_program_takes_meanwhile_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server((ports.HOST, 0)) as server:

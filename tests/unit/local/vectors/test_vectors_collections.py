@@ -54,7 +54,7 @@ def test_a_name_qdrant_would_not_take_is_refused(tmp_path: Path, name: str) -> N
         collections.create(name, EMPTY)
 
 
-def test_deleting_what_is_not_there_says_so(tmp_path: Path) -> None:
+def test_deleting_a_missing_collection_returns_false(tmp_path: Path) -> None:
     with Collections(tmp_path) as collections:
         assert not collections.delete("nowhere")
 
