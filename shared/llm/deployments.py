@@ -101,7 +101,9 @@ class Deployment(_Strict):
         endpoint = _VARIABLE.sub(lambda found: _value(found, environment, self.name), self.endpoint)
         if urlsplit(endpoint).scheme not in ("http", "https"):
             raise SettingsError(f"{self.name}: endpoint: {endpoint!r} is not an http(s) address")
-        return type(self).model_validate(dict(self) | {"endpoint": endpoint})
+        # Only the fields that the file names: `ragbus doctor` warns of those without effect.
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate(given | {"endpoint": endpoint})
 
 
 class Deployments(_Strict):
