@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from services.gateway.admission import NOT_A_DEADLINE, Arrival
 from services.gateway.cancellation import Cancellation
-from services.gateway.intake import Answered, Done, Intake, Standing, Underway
+from services.gateway.intake import Answered, Done, InProgress, Intake, Standing
 from shared.access.callers import Caller, Callers
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, RERUN, RUN, Received
 from shared.contracts.ask import Ask
@@ -125,7 +125,7 @@ class AskConsumer:
             return await self._cancelling.take(incoming.said, incoming.arrival.caller, attempt)
         taken = await self._intake.take(incoming.said, incoming.arrival)
         match taken:
-            case Underway():
+            case InProgress():
                 raise TryLater(
                     "another message with this id is in progress; its outcome is also the outcome of this one"
                 )

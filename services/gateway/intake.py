@@ -59,7 +59,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Underway:
+class InProgress:
     """Another ask with this id is in progress; its outcome will be this one's, too."""
 
     request: Request
@@ -72,7 +72,7 @@ class Done:
     request: Request
 
 
-Known = Answered | Underway | Done
+Known = Answered | InProgress | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Intake:
         """
         taken = await self._decide(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
-        event = {Enqueued: "request.accepted", Underway: "request.in_progress", Done: "request.done"}
+        event = {Enqueued: "request.accepted", InProgress: "request.in_progress", Done: "request.done"}
         log.info(
             event.get(type(taken), "request.answered_at_once"),
             request_id=request.request_id,
@@ -188,7 +188,7 @@ class Intake:
             return Answered(request, repeated(entry.answer, now), Standing.AGAIN)
         if is_repeat and not arrival.over_http:
             if not request.is_late(now):
-                return Underway(request)
+                return InProgress(request)
             # Its own deadline has passed; that of the first ask may not have.
             late = "the first ask with this id had no outcome before this one's deadline"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, late, retryable=True, finished_at=now)
@@ -237,7 +237,7 @@ class Intake:
             known = self._from_ledger(request, arrival, entry)
             if known is not None:
                 # It was cancelled during admission, or the ledger was unavailable before.
-                if not isinstance(known, Underway):
+                if not isinstance(known, InProgress):
                     await self._give_back(request)
                 return known
             request = request.due(entry.answer_by or request.answer_by)

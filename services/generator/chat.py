@@ -165,7 +165,7 @@ class Chat:
             if buffer.finish is None:
                 raise translate(error) from error
         if buffer.finish is None:
-            raise DependencyDown("the model's stream ended in the middle of the answer")
+            raise DependencyDown("the model's reply ended in the middle of the answer")
 
     async def _read_stream(self, asked: _Asked, buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create

@@ -105,7 +105,7 @@ class CompletionBuffer:
         Raises `DependencyDown` for an error of the provider, `Overlong`, and `STRANGE` for another shape.
         """
         if error := completion.get("error"):
-            raise DependencyDown(f"the model's stream ended with an error: {brief(str(error))}")
+            raise DependencyDown(f"the model sent an error instead of the rest of its answer: {brief(str(error))}")
         # First, because it has the paid tokens, also of an answer that is too long.
         usage = completion.get("usage") or {}
         if usage.get("prompt_tokens") is not None and usage.get("completion_tokens") is not None:
