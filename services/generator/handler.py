@@ -149,6 +149,7 @@ class Generator:
             now, spent = self._clock(), refused.used
             outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail, finished_at=now)
         except ContextTooLong as long:
+            log.warning("model.none_fits", use_case=use_case.name, detail=long.detail)
             now, spent = self._clock(), 0
             outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail, finished_at=now)
         except TooLate as late:
