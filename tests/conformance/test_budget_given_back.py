@@ -1,10 +1,10 @@
-"""Tokens are given back once, whoever says so how often; on a real Redis."""
+"""Reserved tokens are returned once, however often they are corrected; on a real Redis."""
 
 from shared.budget.tenant import TenantBudget
 from shared.redis import FailFastRedis
 
 
-async def test_a_reservation_that_is_settled_again_and_again_is_given_back_once(redis: FailFastRedis) -> None:
+async def test_a_reservation_that_is_corrected_repeatedly_is_returned_once(redis: FailFastRedis) -> None:
     """In a bucket that is not full: a full one would hide what is given back too often."""
     budget = TenantBudget(redis, lambda _tenant: 10_000)
     assert await budget.reserve("t", "r1", 900) is None

@@ -1,4 +1,4 @@
-"""What `ragbus doctor` says of a real Redis: it writes, as the workers do, to every node."""
+"""`ragbus doctor` on a real Redis: it writes to every node, as the workers do."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.redis_cluster import Node, running_cluster
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[str]:
-    """A Redis that nobody else uses."""
+    """A Redis for this test alone."""
     with running_redis(tmp_path) as url:
         yield url
 
@@ -25,7 +25,7 @@ def doctor(url: str) -> Finding:
     return found
 
 
-def test_a_redis_that_takes_writes_is_well(own_redis: str) -> None:
+def test_a_redis_that_accepts_writes_passes(own_redis: str) -> None:
     found = doctor(own_redis)
     assert (found.level, found.fix) == (Level.OK, "")
     assert "alkey" in found.said or "Redis" in found.said
@@ -41,7 +41,7 @@ def test_a_redis_that_takes_writes_is_well(own_redis: str) -> None:
     ],
     ids=["replica", "full", "no password", "no scripts"],
 )
-def test_a_redis_that_refuses_to_write_is_not(own_redis: str, refuses: tuple[str, ...], fix: str) -> None:
+def test_a_redis_that_refuses_writes_fails(own_redis: str, refuses: tuple[str, ...], fix: str) -> None:
     with Redis.from_url(own_redis) as operator:
         operator.execute_command(*refuses)
     found = doctor(own_redis)
@@ -49,14 +49,14 @@ def test_a_redis_that_refuses_to_write_is_not(own_redis: str, refuses: tuple[str
     assert fix in found.fix
 
 
-def test_a_cluster_is_well_when_every_node_takes_writes(tmp_path: Path) -> None:
+def test_a_cluster_passes_when_every_node_accepts_writes(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as cluster:
         assert "a cluster of 2 nodes" in doctor(cluster.url).said
         cluster.nodes[1].kill()
         assert doctor(cluster.url).level is Level.FAIL
 
 
-def test_a_cluster_without_its_slots_is_not(tmp_path: Path) -> None:
+def test_a_cluster_without_all_slots_fails(tmp_path: Path) -> None:
     node = Node(tmp_path / "node")
     try:
         node.start()

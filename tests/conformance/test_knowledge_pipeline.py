@@ -146,7 +146,7 @@ class TestEmbedder:
             ({"malformed": True}, 0),
         ],
     )
-    async def test_a_bad_moment_means_try_later(
+    async def test_a_busy_or_failing_model_means_try_later(
         self, embedder: OpenAIEmbedder, models: str, fault: dict[str, object], after: float
     ) -> None:
         with _fault(models, kind="embeddings", times=1, **fault), pytest.raises(TryLater) as raised:
@@ -154,7 +154,7 @@ class TestEmbedder:
         assert raised.value.after == timedelta(seconds=after)
         assert len((await embedder.embed(["leave"])).vectors) == 1
 
-    async def test_a_model_that_hangs_is_given_up(self, models: str) -> None:
+    async def test_a_call_to_a_model_that_hangs_times_out(self, models: str) -> None:
         async with _embedder(models, "azure", seconds=0.3) as impatient:
             with _fault(models, kind="embeddings", hang=True), pytest.raises(TryLater):
                 await impatient.embed(["leave"])
@@ -242,7 +242,7 @@ async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 class TestPipeline:
-    async def test_what_is_in_the_lake_can_be_asked_for(self, knowing: Knowing) -> None:
+    async def test_documents_of_the_lake_are_found(self, knowing: Knowing) -> None:
         paths = ["remote-work.md", "travel-policy.pdf", "expenses-2026.docx", "it-onboarding.html", "glossary.txt"]
         for path in paths:
             shutil.copy(EXAMPLE / "handbook" / path, knowing.lake / path)
@@ -257,7 +257,7 @@ class TestPipeline:
         receipts, *_ = await knowing.ask("From which amount is a receipt required?")
         assert receipts.path == "expenses-2026.docx"
 
-    async def test_an_edit_counts_at_once_and_a_deletion_too(self, knowing: Knowing) -> None:
+    async def test_an_edit_and_a_deletion_take_effect_at_once(self, knowing: Knowing) -> None:
         file = knowing.lake / "a.md"
         file.write_text("# Parking\n\nParking costs 10 euro.")
         await knowing.index("a.md")

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
 DIMENSIONS = 3
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-EVERYBODY = frozenset({"employees"})
+EMPLOYEES = frozenset({"employees"})
 MANAGERS = frozenset({"managers"})
 NORTH, EAST, UP = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
 
@@ -105,7 +105,7 @@ def collection() -> str:
 
 
 def passage(collection: str, text: str, **changes: object) -> Passage:
-    """Make a passage of `a/leave.md` with its first edition, unless said otherwise."""
+    """Make a passage of `a/leave.md` in its first version, unless the arguments differ."""
     base = Passage(
         id=stable_id("passage", text),
         document_id=document_id("larkfield", collection, "handbook", "a/leave.md"),
@@ -115,7 +115,7 @@ def passage(collection: str, text: str, **changes: object) -> Passage:
         collection=collection,
         container="handbook",
         path="a/leave.md",
-        groups=EVERYBODY,
+        groups=EMPLOYEES,
         title="Leave",
         section="Leave > Sick days",
         page=None,
@@ -139,7 +139,7 @@ def document(collection: str, version: int = 1, **changes: object) -> Document:
         version=version,
         build_id=f"e{version}",
         state=DocumentState.LIVE,
-        groups=EVERYBODY,
+        groups=EMPLOYEES,
         etag='"1"',
         content_hash="h1",
         pipeline="p1",
@@ -152,13 +152,13 @@ def document(collection: str, version: int = 1, **changes: object) -> Document:
 
 async def found(store: Store, collection: str, query: Query, readable: Readable | None = None) -> list[str]:
     """Search and return the texts."""
-    hits = await store.passages.search(collection, query, readable or Readable("larkfield", EVERYBODY), 10)
+    hits = await store.passages.search(collection, query, readable or Readable("larkfield", EMPLOYEES), 10)
     return [hit.passage.text for hit in hits]
 
 
 class TestPassages:
     async def test_a_passage_comes_back_as_it_was_put(self, store: Store, collection: str) -> None:
-        one = passage(collection, "Ten days", page=4, groups=EVERYBODY | MANAGERS)
+        one = passage(collection, "Ten days", page=4, groups=EMPLOYEES | MANAGERS)
         await store.passages.put(collection, [Embedded(one, NORTH, {7: 1.5})])
         [hit] = await store.passages.search(collection, Query(NORTH, {7: 1.0}), Readable("larkfield", MANAGERS), 5)
         assert hit.passage == one
@@ -170,7 +170,7 @@ class TestPassages:
             await store.passages.put(collection, [one])
         assert await found(store, collection, Query(NORTH, {7: 1.0})) == ["Ten days"]
 
-    async def test_meaning_and_words_both_count(self, store: Store, collection: str) -> None:
+    async def test_a_search_uses_meaning_and_words(self, store: Store, collection: str) -> None:
         await store.passages.put(
             collection,
             [
@@ -198,8 +198,8 @@ class TestPassages:
             ],
         )
         assert await found(store, collection, Query(NORTH, {7: 1.0})) == ["ours"]
-        nobody = Readable("larkfield", frozenset())
-        assert await found(store, collection, Query(NORTH, {7: 1.0}), nobody) == []
+        no_groups = Readable("larkfield", frozenset())
+        assert await found(store, collection, Query(NORTH, {7: 1.0}), no_groups) == []
 
     async def test_names_of_tenants_and_groups_are_compared_letter_by_letter(
         self, store: Store, collection: str
@@ -229,20 +229,20 @@ class TestPassages:
             readable = Readable(tenant, frozenset({group}))
             assert await found(store, collection, Query(NORTH, {7: 1.0}), readable) == [repr((tenant, group))]
 
-    async def test_a_collection_that_is_not_there_holds_nothing(self, store: Store, collection: str) -> None:
+    async def test_a_missing_collection_is_empty(self, store: Store, collection: str) -> None:
         assert await found(store, collection, Query(NORTH, {7: 1.0})) == []
         assert await store.passages.vectors(collection, "larkfield", ["x"]) == {}
         await store.passages.collect(collection, "d", upto=9, keep="")
         await store.passages.discard(collection, "d", "e1")
 
-    async def test_editions_do_not_overwrite_each_other(self, store: Store, collection: str) -> None:
+    async def test_builds_do_not_overwrite_each_other(self, store: Store, collection: str) -> None:
         old = passage(collection, "same words", section="old")
         new = replace(old, build_id="e2", version=2, section="new")
         await store.passages.put(collection, [Embedded(old, NORTH, {}), Embedded(new, NORTH, {})])
-        hits = await store.passages.search(collection, Query(NORTH, {}), Readable("larkfield", EVERYBODY), 5)
+        hits = await store.passages.search(collection, Query(NORTH, {}), Readable("larkfield", EMPLOYEES), 5)
         assert {hit.passage.section for hit in hits} == {"old", "new"}
 
-    async def test_collect_keeps_the_edition_and_what_is_being_prepared(self, store: Store, collection: str) -> None:
+    async def test_collect_keeps_the_current_build_and_newer_versions(self, store: Store, collection: str) -> None:
         each = [
             passage(collection, "retired"),
             passage(collection, "lost the race", build_id="e2b", version=2),
@@ -255,7 +255,7 @@ class TestPassages:
         texts = await found(store, collection, Query(NORTH, {}))
         assert set(texts) == {"counts", "being prepared", "another document"}
 
-    async def test_discard_removes_one_attempt(self, store: Store, collection: str) -> None:
+    async def test_discard_removes_one_build(self, store: Store, collection: str) -> None:
         mine, theirs = passage(collection, "mine"), passage(collection, "theirs", build_id="e2")
         await store.passages.put(collection, [Embedded(mine, NORTH, {}), Embedded(theirs, NORTH, {})])
         await store.passages.discard(collection, mine.document_id, "e1")
@@ -281,7 +281,7 @@ class TestRegistry:
         assert await store.registry.commit(entry, None)
         assert await store.elsewhere.get([entry.id, stable_id("unknown")]) == {entry.id: entry}
 
-    async def test_a_commit_needs_the_expected_generation(self, store: Store, collection: str) -> None:
+    async def test_a_commit_needs_the_expected_version(self, store: Store, collection: str) -> None:
         await store.registry.commit(document(collection), None)
         assert not await store.registry.commit(document(collection, 1, build_id="late"), None)
         assert not await store.registry.commit(document(collection, 6), 5)
@@ -299,22 +299,24 @@ class TestRegistry:
             await store.registry.commit(document(collection), None)
         rivals = [document(collection, 2, build_id=f"rival {n}") for n in range(8)]
         sides = itertools.cycle([store.registry, store.elsewhere])
-        told = await asyncio.gather(*(side.commit(each, expected) for side, each in zip(sides, rivals, strict=False)))
+        committed = await asyncio.gather(
+            *(side.commit(each, expected) for side, each in zip(sides, rivals, strict=False))
+        )
         [entry] = (await store.registry.get([rivals[0].id])).values()
-        assert [each.build_id for each, won in zip(rivals, told, strict=True) if won] == [entry.build_id]
+        assert [each.build_id for each, won in zip(rivals, committed, strict=True) if won] == [entry.build_id]
 
-    async def test_committing_again_after_a_lost_answer_is_told_yes(self, store: Store, collection: str) -> None:
+    async def test_committing_again_after_a_lost_reply_succeeds(self, store: Store, collection: str) -> None:
         entry = document(collection)
         assert await store.registry.commit(entry, None)
         assert await store.registry.commit(entry, None)
 
-    async def test_an_entry_is_refreshed_within_its_generation(self, store: Store, collection: str) -> None:
+    async def test_an_entry_is_refreshed_within_its_version(self, store: Store, collection: str) -> None:
         await store.registry.commit(document(collection), None)
         refreshed = document(collection, etag='"2"').as_finished()
         assert await store.registry.commit(refreshed, 1)
         assert await store.registry.get([refreshed.id]) == {refreshed.id: refreshed}
 
-    async def test_a_blob_is_found_whosever_it_was(self, store: Store, collection: str) -> None:
+    async def test_a_blob_is_found_under_every_tenant_and_collection(self, store: Store, collection: str) -> None:
         entries = [document(collection), document(collection, tenant="other")]
         for each in entries:
             await store.registry.commit(each, None)
@@ -323,7 +325,7 @@ class TestRegistry:
         assert sorted(each.tenant for each in at) == ["larkfield", "other"]
         assert await store.registry.at("handbook", "nowhere.md") == []
 
-    async def test_entries_are_listed_by_whose_they_are_and_by_folder(self, store: Store, collection: str) -> None:
+    async def test_entries_are_listed_by_owner_and_by_folder(self, store: Store, collection: str) -> None:
         for path in ("a/1.md", "a/b/2.md", "ab/3.md", "4.md"):
             await store.registry.commit(document(collection, path=path), None)
         await store.registry.commit(document(collection, path="a/5.md", container="elsewhere"), None)
@@ -331,7 +333,7 @@ class TestRegistry:
         assert {each.path async for each in listed} == {"a/1.md", "a/b/2.md"}
         mine = store.registry.entries(tenant="larkfield", collection=collection)
         assert len([each async for each in mine]) == 5
-        assert [each async for each in store.registry.entries(tenant="nobody")] == []
+        assert [each async for each in store.registry.entries(tenant="unknown")] == []
 
 
 class TestQdrant:
@@ -352,7 +354,7 @@ class TestQdrant:
             await found(store, collection, Query([1.0, 0.0], {}))
         await client.close()
 
-    async def test_a_store_that_is_away_means_try_later(self) -> None:
+    async def test_an_unavailable_store_means_try_later(self) -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             client = connect(f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -362,7 +364,7 @@ class TestQdrant:
             await found(Store(QdrantPassages(client, 3), MemoryRegistry(), MemoryRegistry()), "c", Query(NORTH, {}))
         await client.close()
 
-    async def test_a_collection_removed_meanwhile_is_made_again(self, server: str, collection: str) -> None:
+    async def test_a_collection_that_was_removed_is_created_again(self, server: str, collection: str) -> None:
         client = connect(server, patience=timedelta(minutes=5))
         passages = QdrantPassages(client, DIMENSIONS)
         one = Embedded(passage(collection, "Ten days"), NORTH, {})

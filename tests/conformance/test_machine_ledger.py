@@ -150,8 +150,8 @@ class LedgerLaw(RuleBasedStateMachine):
         assert_is(entry, self.known(request), request)
 
     @rule(name=REQUESTS, run=RUNS, question=QUESTIONS, admission=ADMISSIONS, text=TEXTS, which=st.integers(0, 1))
-    def claim(self, name: str, run: tuple[str, bool], question: str, admission: int, text: str, which: int) -> None:
-        """The first one wins, whoever it is; an earlier admission and another question claim nothing."""
+    def decide(self, name: str, run: tuple[str, bool], question: str, admission: int, text: str, which: int) -> None:
+        """The first outcome wins; an earlier admission and another question decide nothing."""
         request = the_request(name, run, ask_digest=question, admission=admission)
         entry = self.wait(self.ledgers[which].decide(request, an_answer(request, text)))
         model = self.admitted(request)
@@ -161,7 +161,7 @@ class LedgerLaw(RuleBasedStateMachine):
         assert (model is None) == (entry.is_past(request) or not entry.asks_the_same(request))
 
     @rule(name=REQUESTS, run=RUNS, texts=st.lists(TEXTS, min_size=2, max_size=5))
-    def claim_at_once(self, name: str, run: tuple[str, bool], texts: list[str]) -> None:
+    def decide_at_once(self, name: str, run: tuple[str, bool], texts: list[str]) -> None:
         """Of several at the same moment one wins, and all agree on it."""
         request = the_request(name, run)
         request = the_request(
@@ -170,8 +170,8 @@ class LedgerLaw(RuleBasedStateMachine):
         before = self.known(request)
 
         async def all_together() -> list[Entry]:
-            claims = (self.ledgers[n % 2].decide(request, an_answer(request, text)) for n, text in enumerate(texts))
-            return await asyncio.gather(*claims)
+            calls = (self.ledgers[n % 2].decide(request, an_answer(request, text)) for n, text in enumerate(texts))
+            return await asyncio.gather(*calls)
 
         [winner] = {entry.answer.text for entry in self.wait(all_together()) if entry.answer is not None}
         assert winner == before.answer if before.answer else winner in texts
@@ -182,7 +182,7 @@ class LedgerLaw(RuleBasedStateMachine):
     @precondition(lambda self: any(known.answer for known in self.model.values()))
     @rule(data=st.data(), admission=ADMISSIONS, which=st.integers(0, 1))
     def sent(self, data: st.DataObject, admission: int, which: int) -> None:
-        """Noted by whoever sent it, which nobody does before it is claimed."""
+        """Noted by the sender, and only after the outcome is decided."""
         key = data.draw(st.sampled_from(sorted(key for key, known in self.model.items() if known.answer)))
         name, _, run = key.partition("/")
         request = the_request(name, (run, bool(run)), admission=admission)
@@ -192,7 +192,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
     @rule(name=REQUESTS, run=RUNS)
     def sent_after_everything_was_forgotten(self, name: str, run: tuple[str, bool]) -> None:
-        """Redis was flushed between the claim and this note: nobody may read an outcome into it."""
+        """Redis was flushed between the decision and this note, which must not look like an outcome."""
         request = the_request(name, run)
         if key_of(request) not in self.model:
             self.wait(self.ledgers[0].mark_delivered(request))
@@ -221,7 +221,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
     @rule(name=REQUESTS)
     def cancel(self, name: str) -> None:
-        """Before the ask it leaves a tombstone; after that whoever cancels claims the outcome."""
+        """Before the ask it leaves a tombstone; after that the canceller decides the outcome."""
         request = the_request(name, ("", False))
         entry = self.wait(self.ledgers[1].cancel(name, request.tenant, request.caller))
         known = self.known(request)
@@ -245,7 +245,7 @@ class LedgerLaw(RuleBasedStateMachine):
         self.model.clear()
 
     @invariant()
-    def everybody_finds_what_is_known(self) -> None:
+    def every_ledger_finds_what_is_known(self) -> None:
         requests = [
             the_request(name, run, admission=1)
             for name in ("r1", "r2")

@@ -1,4 +1,4 @@
-"""Who sends an outcome, and which: senders that overtake one another, die, and lose sight of Redis, in any order.
+"""Which outcome is sent, and by which sender: senders overtake one another, die and lose Redis, in any order.
 
 A Hypothesis state machine on a real Valkey and a queue that detects duplicates. A sender stops before and after
 its message reaches the queue, and dies there or goes on.
@@ -89,7 +89,7 @@ class OutcomeLaw(RuleBasedStateMachine):
         self.bus = MemoryBus("answers", clock=lambda: NOW)
         self.senders: list[Sender] = []
         self.begun: set[str] = set()
-        self.unsettled: set[str] = set()  # will be delivered again, within a lock's time
+        self.uncompleted: set[str] = set()  # will be delivered again, within a lock's time
         self.answers = 0
         self.redis_fails = False
         self.redis_was_whole = True
@@ -100,7 +100,7 @@ class OutcomeLaw(RuleBasedStateMachine):
 
     @initialize(redis_fails=st.booleans())
     def begin(self, redis_fails: bool) -> None:
-        """Half of the stories are told without a fault of Redis, or little would be promised in any of them."""
+        """Half of the runs have no fault of Redis, because little is promised in those that have one."""
         self.redis_fails = redis_fails
         self.redis.cut = False
         self.wait(self.redis.run(lambda connection: connection.flushall()))
@@ -125,7 +125,7 @@ class OutcomeLaw(RuleBasedStateMachine):
 
     @rule(target_name=TARGET)
     def deliver_again(self, target_name: str) -> None:
-        """A redelivery: whoever finds an outcome that was not sent, sends it."""
+        """A redelivery: the worker that finds an outcome that was not sent, sends it."""
         entry = self.wait(self.outcomes.known(TARGETS[target_name]))
         if entry is not None and entry.answer is not None and not entry.delivered:
             self._start(target_name, entry.answer)
@@ -173,7 +173,7 @@ class OutcomeLaw(RuleBasedStateMachine):
         if not self.redis.cut:
             self.wait(self.redis.run(lambda connection: connection.flushall()))
 
-    @precondition(lambda self: not self.senders and not self.unsettled)
+    @precondition(lambda self: not self.senders and not self.uncompleted)
     @rule()
     def the_window_passes(self) -> None:
         """The queue has forgotten which ids it saw; it is longer than any delivery and redelivery."""
@@ -183,7 +183,7 @@ class OutcomeLaw(RuleBasedStateMachine):
     # -- what is promised
 
     @invariant()
-    def nobody_hears_two_outcomes(self) -> None:
+    def no_caller_gets_two_outcomes(self) -> None:
         for name in TARGETS:
             heard = self._heard(name)
             assert len(heard) <= 1 or self._may_be_two(), f"{name}: {heard}"
@@ -198,7 +198,7 @@ class OutcomeLaw(RuleBasedStateMachine):
                 assert entry is None or not entry.delivered or self._heard(name)
 
     def teardown(self) -> None:
-        """Whoever lives goes on, and what was left behind is delivered again: now there is one outcome each."""
+        """The remaining workers continue, uncompleted messages are redelivered: then each request has one outcome."""
         self.redis.cut = False
         for sender in self.senders:
             self.wait(self._to_the_end(sender))
@@ -227,7 +227,7 @@ class OutcomeLaw(RuleBasedStateMachine):
 
     def _sender(self, name: str, answer: RequestOutcome) -> Sender:
         self.begun.add(name)
-        self.unsettled.add(name)
+        self.uncompleted.add(name)
 
         async def make() -> Sender:
             return Sender(self.bus, self.outcomes, name, to_caller(TARGETS[name], answer, NOW))
@@ -240,7 +240,7 @@ class OutcomeLaw(RuleBasedStateMachine):
             await sender.go_on()
 
     def _bury_the_done(self) -> None:
-        self.unsettled -= {sender.name for sender in self.senders if sender.succeeded}
+        self.uncompleted -= {sender.name for sender in self.senders if sender.succeeded}
         self.senders = [sender for sender in self.senders if not sender.done]
 
     def _heard(self, name: str) -> list[str]:

@@ -43,7 +43,7 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def redis(cluster: Cluster) -> AsyncIterator[FailFastRedis]:
-    """Our connection, which was told of one node."""
+    """Our client, which is given the address of one node."""
     async with quick(cluster.nodes[1].url) as made:
         yield made
 
@@ -128,7 +128,7 @@ async def test_work_goes_on_while_a_slot_moves(cluster: Cluster, redis: FailFast
     cluster.move("{x}")
 
 
-async def test_keys_between_two_nodes_are_away_and_no_others(cluster: Cluster, redis: FailFastRedis) -> None:
+async def test_only_keys_between_two_nodes_are_unavailable(cluster: Cluster, redis: FailFastRedis) -> None:
     await write(redis, "{y}:a", "a")
     source, target = cluster.begin_move("{y}")
     source.say("MIGRATE", "127.0.0.1", target.port, "{y}:a", 0, 5000)
@@ -178,7 +178,7 @@ async def test_a_node_that_fails_under_load_costs_no_answer_and_is_used_again_wh
     await asyncio.gather(*(write(redis, key) for key in KEYS))
 
 
-async def test_a_replica_that_takes_over_is_found_through_the_nodes_that_are_left(tmp_path: Path) -> None:
+async def test_a_replica_that_takes_over_is_found_through_the_remaining_nodes(tmp_path: Path) -> None:
     replica = Node(tmp_path / "replica")
     with running_cluster(tmp_path) as cluster:
         first, second = cluster.nodes
@@ -187,7 +187,7 @@ async def test_a_replica_that_takes_over_is_found_through_the_nodes_that_are_lef
             second.say("CONFIG", "SET", "repl-diskless-sync-delay", 0)
             replica.say("CLUSTER MEET", "127.0.0.1", second.port, second.bus)
             until(lambda: replica.say("CLUSTER REPLICATE", second.id))
-            until(lambda: len(first.say("CLUSTER SLOTS")[1]) == 4)  # it is told of
+            until(lambda: len(first.say("CLUSTER SLOTS")[1]) == 4)  # the cluster knows it
             async with quick(second.url) as redis:
                 await redis.check()
                 await asyncio.gather(*(write(redis, key) for key in KEYS))
@@ -202,7 +202,7 @@ async def test_a_replica_that_takes_over_is_found_through_the_nodes_that_are_lef
             replica.kill()
 
 
-async def test_a_cluster_without_its_slots_is_away_until_it_has_them(tmp_path: Path) -> None:
+async def test_a_cluster_without_all_slots_is_unavailable_until_it_has_them(tmp_path: Path) -> None:
     node = Node(tmp_path / "node")
     try:
         node.start()
@@ -223,7 +223,7 @@ async def test_a_cluster_without_its_slots_is_away_until_it_has_them(tmp_path: P
 # -- as Azure Managed Redis has it: TLS with a certificate for one name, nodes announced by address and port
 
 
-async def test_nodes_that_are_announced_by_address_are_reached_under_the_name_in_their_certificate(
+async def test_nodes_announced_by_address_are_reached_by_the_name_in_their_certificate(
     tmp_path: Path,
 ) -> None:
     authority, context = a_certificate(tmp_path)

@@ -89,7 +89,7 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["tessolund", "a}b{c", "{", "}", "tenant: with/marks"])
-async def test_every_script_stays_in_one_slot(redis_url: str, tenant: str) -> None:
+async def test_every_script_uses_one_slot(redis_url: str, tenant: str) -> None:
     redis = Recording(redis_url)
     await everything(redis, tenant)
     await redis.close()

@@ -16,7 +16,7 @@ from shared.redis import FailFastRedis
 from tests.support.builders import NOW, a_request
 from tests.support.redis_cluster import Cluster, running_cluster
 
-SHELF = CachePartition("tessolund", "handbook")
+PARTITION = CachePartition("tessolund", "handbook")
 
 
 @pytest.fixture(scope="module")
@@ -52,43 +52,43 @@ def an_answer(*uses: tuple[str, int], outcome: Outcome = Outcome.ANSWERED) -> Re
 
 async def test_an_answer_is_found_until_a_document_it_used_changes(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
-    await cache.store(SHELF, "k1", an_answer(("a.md", 1), ("b.md", 3)), epoch=0, ttl=60)
-    await cache.store(SHELF, "k2", an_answer(("c.md", 1)), epoch=0, ttl=60)
+    await cache.store(PARTITION, "k1", an_answer(("a.md", 1), ("b.md", 3)), epoch=0, ttl=60)
+    await cache.store(PARTITION, "k2", an_answer(("c.md", 1)), epoch=0, ttl=60)
     assert await cache.invalidate("tessolund", "handbook", "b.md", 4) == 1
-    assert await cache.find(SHELF, "k1") is None
-    assert await cache.find(SHELF, "k2") is not None  # exactly the dependent ones go
+    assert await cache.find(PARTITION, "k1") is None
+    assert await cache.find(PARTITION, "k2") is not None  # exactly the dependent ones go
 
 
 async def test_an_answer_that_was_made_before_a_change_is_not_stored_after_it(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
     await cache.invalidate("tessolund", "handbook", "a.md", 2)
-    assert not await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
-    assert await cache.store(SHELF, "k", an_answer(("a.md", 2)), epoch=1, ttl=60)
+    assert not await cache.store(PARTITION, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    assert await cache.store(PARTITION, "k", an_answer(("a.md", 2)), epoch=1, ttl=60)
 
 
-async def test_an_answer_below_the_floor_is_never_served(redis: FailFastRedis) -> None:
+async def test_an_answer_below_the_minimum_version_is_never_served(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
-    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    await cache.store(PARTITION, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     # As if the eviction had missed it.
-    await redis.run(lambda connection: connection.hset(SHELF.key("minimum"), "a.md", "2"))
-    assert await cache.find(SHELF, "k") is None
+    await redis.run(lambda connection: connection.hset(PARTITION.key("minimum"), "a.md", "2"))
+    assert await cache.find(PARTITION, "k") is None
 
 
-async def test_not_in_the_documents_holds_until_any_document_changes(redis: FailFastRedis) -> None:
+async def test_the_outcome_no_answer_is_cached_until_any_document_changes(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
-    await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
-    assert await cache.find(SHELF, "k") is not None
+    await cache.store(PARTITION, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
+    assert await cache.find(PARTITION, "k") is not None
     await cache.invalidate("tessolund", "handbook", "new.md", 1)
-    assert await cache.find(SHELF, "k") is None
-    assert not await cache.store(SHELF, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
+    assert await cache.find(PARTITION, "k") is None
+    assert not await cache.store(PARTITION, "k", an_answer(outcome=Outcome.NO_ANSWER), epoch=0, ttl=60)
 
 
-async def test_collections_and_tenants_do_not_share_a_shelf(redis: FailFastRedis) -> None:
+async def test_collections_and_tenants_do_not_share_a_cache_partition(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
-    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    await cache.store(PARTITION, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     assert await cache.find(CachePartition("other", "handbook"), "k") is None
     await cache.invalidate("other", "handbook", "a.md", 9)
-    assert await cache.find(SHELF, "k") is not None
+    assert await cache.find(PARTITION, "k") is not None
 
 
 SCOPE = {
@@ -113,7 +113,7 @@ def test_questions_that_differ_in_meaning_do_not_share_a_key(one: str, other: st
 
 
 @pytest.mark.parametrize("same", ["how many  days", "How many days?!", " HOW MANY DAYS "])
-def test_keys_do_not_differ_for_what_makes_no_difference(same: str) -> None:
+def test_spelling_differences_do_not_change_the_key(same: str) -> None:
     assert answer_key("s", turns=(), **SCOPE) == answer_key("s", turns=(), **{**SCOPE, "question": same})
 
 
@@ -128,7 +128,7 @@ async def test_concurrent_requests_never_overspend(redis: FailFastRedis) -> None
     assert all(wait is not None and 0 < wait < 6 for wait in waits)
 
 
-async def test_reserving_and_settling_twice_counts_once(redis: FailFastRedis) -> None:
+async def test_reserving_and_correcting_twice_counts_once(redis: FailFastRedis) -> None:
     budget = TenantBudget(redis, lambda _tenant: 1_000)
     for _ in range(5):
         assert await budget.reserve("t", "r1", 900) is None
@@ -157,7 +157,7 @@ async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: 
     assert float(level or 0) == 920
 
 
-async def test_searching_alone_uses_a_budget_up(redis: FailFastRedis) -> None:
+async def test_charges_alone_can_use_up_a_budget(redis: FailFastRedis) -> None:
     """Each ask is answered by the retriever: its reservation is given back, and what its search used is not."""
     budget, admitted = TenantBudget(redis, lambda _tenant: 1_000), 0
     while await budget.reserve("t", f"r{admitted}", 500) is None:
@@ -167,7 +167,7 @@ async def test_searching_alone_uses_a_budget_up(redis: FailFastRedis) -> None:
         assert admitted < 60  # a minute refills the whole budget, and no machine is that slow
 
 
-async def test_what_can_never_fit_is_refused_for_good(redis: FailFastRedis) -> None:
+async def test_a_reservation_above_the_limit_is_refused_for_good(redis: FailFastRedis) -> None:
     refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
     assert refusal is not None
     assert refusal.retry_after is None
@@ -191,7 +191,7 @@ async def test_of_many_outcomes_the_first_is_the_outcome(redis: FailFastRedis) -
     assert len({entry.answer.text for entry in entries if entry.answer is not None}) == 1
 
 
-async def test_a_request_is_known_from_its_admission_on(redis: FailFastRedis) -> None:
+async def test_a_request_is_found_from_its_admission_on(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     assert await ledger.find("r1") is None
     await ledger.accept(request)
@@ -210,16 +210,16 @@ async def test_a_rerun_has_an_outcome_of_its_own(redis: FailFastRedis) -> None:
     assert (first.answer.outcome, second.answer.outcome) == (Outcome.FAILED, Outcome.ANSWERED)
 
 
-async def test_the_index_of_dependent_answers_does_not_grow_for_ever(redis: FailFastRedis) -> None:
+async def test_the_index_of_dependent_answers_does_not_grow_without_limit(redis: FailFastRedis) -> None:
     cache = AnswerCache(redis)
-    key = SHELF.key("uses", "a.md")
+    key = PARTITION.key("uses", "a.md")
     await redis.run(lambda connection: connection.zadd(key, {f"old{n}": 1 for n in range(300)}))
-    await cache.store(SHELF, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
+    await cache.store(PARTITION, "k", an_answer(("a.md", 1)), epoch=0, ttl=60)
     assert await redis.run(lambda connection: connection.zcard(key)) == 1
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-async def test_what_was_cancelled_is_not_wanted_any_more(redis: FailFastRedis, accepted: bool) -> None:
+async def test_a_cancelled_request_is_not_open(redis: FailFastRedis, accepted: bool) -> None:
     ledger, request = Ledger(redis), a_request()
     if accepted:
         await ledger.accept(request)
@@ -230,7 +230,7 @@ async def test_what_was_cancelled_is_not_wanted_any_more(redis: FailFastRedis, a
     assert not await ledger.is_open(request)
 
 
-async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: FailFastRedis) -> None:
+async def test_a_tombstone_is_seen_by_its_ask_and_changes_no_outcome(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.cancel("r1", "tessolund", "welcome-app")
     assert not (await ledger.accept(request)).is_open
@@ -241,7 +241,7 @@ async def test_a_tombstone_is_met_by_its_ask_and_changes_no_outcome(redis: FailF
     assert (entry.answer.text, entry.cancelled) == ("x", False)
 
 
-async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: FailFastRedis) -> None:
+async def test_the_ledger_stores_the_reply_address_and_not_the_question(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.accept(request)
     await ledger.accept(a_request(reply_to=ReplyTo(queue="answers", session="another")))
@@ -251,7 +251,7 @@ async def test_the_ledger_keeps_where_to_answer_and_not_what_was_asked(redis: Fa
     assert entry.request.question == ""
 
 
-async def test_a_tombstone_does_not_stay_for_ever(redis: FailFastRedis) -> None:
+async def test_a_tombstone_expires(redis: FailFastRedis) -> None:
     await Ledger(redis).cancel("r1", "tessolund", "welcome-app")
     left = await redis.run(lambda connection: connection.ttl("ragbus:request:{r1}"))
     assert 0 < left <= KEEP.total_seconds()

@@ -1,4 +1,4 @@
-"""What a Redis that is away costs those who ask it: refused, hung, silent in the middle, flushed, back again.
+"""What an unavailable Redis costs a command: it refuses, hangs, falls silent, is flushed, returns.
 
 A real server behind a real proxy. Nothing here measures time: what is counted is who had to wait for an answer.
 """
@@ -25,7 +25,7 @@ LONG = 5.0
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[str]:
-    """A Redis that nobody else uses."""
+    """A Redis for this test alone."""
     with running_redis(tmp_path) as url:
         yield url
 
@@ -41,7 +41,7 @@ def quick(proxy: Proxy, *, timeout: float = TIMEOUT, pause: float = NEVER, patie
 
 
 async def ask(redis: FailFastRedis) -> str | None:
-    """Set and get; None when Redis is away."""
+    """Set and get; None when Redis is unavailable."""
     try:
         await redis.run(lambda connection: connection.set("key", "value"))
         return str(await redis.run(lambda connection: connection.get("key")))
@@ -62,7 +62,7 @@ async def until_back(redis: FailFastRedis) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_hung_redis_is_waited_for_once_and_nobody_after_that_waits(proxy: Proxy) -> None:
+async def test_only_the_first_command_waits_for_a_hung_redis(proxy: Proxy) -> None:
     redis = quick(proxy)
     proxy.set(BlackHole())
     assert await ask(redis) is None
@@ -74,16 +74,16 @@ async def test_a_hung_redis_is_waited_for_once_and_nobody_after_that_waits(proxy
     await redis.close()
 
 
-async def test_a_crowd_that_meets_a_hung_redis_waits_together_and_not_in_turn(proxy: Proxy) -> None:
+async def test_concurrent_commands_wait_for_a_hung_redis_together(proxy: Proxy) -> None:
     redis = quick(proxy)
     proxy.set(BlackHole())
     assert await asyncio.gather(*(ask(redis) for _ in range(10 * CONNECTIONS))) == [None] * (10 * CONNECTIONS)
-    # Those who had no connection yet were told, and opened none.
+    # Commands without a connection failed, and opened none.
     assert 1 <= proxy.accepted <= CONNECTIONS
     await redis.close()
 
 
-async def test_a_refused_redis_is_asked_once(proxy: Proxy) -> None:
+async def test_a_redis_that_refuses_connections_is_tried_once(proxy: Proxy) -> None:
     redis = quick(proxy, timeout=NEVER)  # it does not come to waiting
     proxy.set(Refuse())
     assert await ask(redis) is None
@@ -93,13 +93,13 @@ async def test_a_refused_redis_is_asked_once(proxy: Proxy) -> None:
     await redis.close()
 
 
-async def test_no_request_pays_for_finding_out_whether_it_is_back(proxy: Proxy) -> None:
+async def test_no_request_waits_for_the_probe(proxy: Proxy) -> None:
     redis = quick(proxy, pause=0.01)
     proxy.set(BlackHole())
     assert await ask(redis) is None
     async with asyncio.timeout(300):
         while proxy.accepted < 3:  # it looks again and again by itself
-            # Away all the while, so that no request is used to find out.
+            # Unavailable all the time, so that no request is used as the probe.
             assert redis.unavailable
             await asyncio.sleep(0)
     proxy.set()
@@ -108,7 +108,7 @@ async def test_no_request_pays_for_finding_out_whether_it_is_back(proxy: Proxy) 
 
 
 @pytest.mark.parametrize("fault", [BlackHole(), BlackHole(direction=Direction.DOWN), Reset(), Refuse(), Latency(1.0)])
-async def test_it_is_used_again_when_it_is_back(proxy: Proxy, fault: Fault) -> None:
+async def test_it_is_used_again_when_it_is_available(proxy: Proxy, fault: Fault) -> None:
     redis = quick(proxy, timeout=LONG, pause=0.01)
     assert await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS))) == ["value"] * CONNECTIONS
     proxy.set(fault)
@@ -120,7 +120,7 @@ async def test_it_is_used_again_when_it_is_back(proxy: Proxy, fault: Fault) -> N
     await slow.close()
 
 
-async def test_connections_that_lay_idle_when_it_failed_are_not_used_again(proxy: Proxy) -> None:
+async def test_connections_that_were_idle_when_it_failed_are_not_reused(proxy: Proxy) -> None:
     redis = quick(proxy, timeout=LONG)
     while proxy.connected < CONNECTIONS:
         await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS)))
@@ -131,7 +131,7 @@ async def test_connections_that_lay_idle_when_it_failed_are_not_used_again(proxy
     await redis.close()
 
 
-async def test_a_new_connection_says_nothing_before_the_first_command() -> None:
+async def test_a_new_connection_sends_nothing_before_the_first_command() -> None:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,13 +147,13 @@ async def test_a_new_connection_says_nothing_before_the_first_command() -> None:
         await redis.close()
 
 
-async def test_a_process_that_was_busy_does_not_blame_redis(redis_url: str) -> None:
+async def test_a_busy_process_does_not_count_as_an_outage(redis_url: str) -> None:
     timeout = 0.2
     redis = FailFastRedis(redis_url, timeout=timeout, pause=NEVER)
     await until_back(redis)
     asking = asyncio.create_task(ask(redis))
     await asyncio.sleep(0)  # it is sent now
-    time.sleep(3 * timeout)  # noqa: ASYNC251 - the answer comes while nobody looks
+    time.sleep(3 * timeout)  # noqa: ASYNC251 - the reply arrives while the event loop is blocked
     assert await asking == "value"
     await redis.close()
 
@@ -169,7 +169,7 @@ async def test_a_process_that_was_busy_does_not_blame_redis(redis_url: str) -> N
     ],
     ids=["replica", "full", "too few replicas", "no scripts", "no keys"],
 )
-async def test_a_redis_that_refuses_to_write_is_away_and_does_not_flap(
+async def test_a_redis_that_refuses_writes_is_unavailable_and_does_not_flap(
     own_redis: str, refuses: tuple[str, ...], heals: tuple[str, ...], says: str
 ) -> None:
     heard: list[bool] = []
@@ -202,7 +202,7 @@ async def looked(operator: Redis) -> int:
     return int((await operator.info("commandstats")).get("cmdstat_cluster|slots", {}).get("calls", 0))
 
 
-async def test_a_redis_that_wants_a_password_is_found_at_the_start(own_redis: str) -> None:
+async def test_a_missing_password_is_found_at_the_start(own_redis: str) -> None:
     operator = Redis.from_url(own_redis, decode_responses=True)
     await operator.config_set("requirepass", "secret")
     redis = FailFastRedis(own_redis, timeout=LONG, pause=NEVER, patience=LONG)
@@ -226,7 +226,7 @@ async def test_the_first_commands_find_open_connections(proxy: Proxy) -> None:
     await redis.close()
 
 
-async def test_a_redis_that_answers_with_errors_is_away_too(redis_url: str) -> None:
+async def test_a_redis_that_answers_with_errors_is_unavailable(redis_url: str) -> None:
     redis = FailFastRedis(redis_url, timeout=LONG, pause=0.01)
     await fail(redis)
     assert redis.unavailable
@@ -234,6 +234,6 @@ async def test_a_redis_that_answers_with_errors_is_away_too(redis_url: str) -> N
     await redis.close()
 
 
-def test_three_workers_that_find_out_one_after_the_other_cost_less_than_the_promised_third_of_a_second() -> None:
+def test_three_workers_that_find_redis_hung_in_turn_cost_less_than_the_promised_0_3_s() -> None:
     assert WorkerSettings.model_fields["redis_timeout"].default == TIMEOUT
     assert 3 * TIMEOUT < 0.3

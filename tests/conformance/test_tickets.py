@@ -55,7 +55,7 @@ async def fill(tickets: Tickets, tenant: str = "noisy", number: int = FULL) -> l
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(-12, 12)), max_size=25),
     st.sampled_from([0, 1, 4, 40]),
 )
-async def test_the_script_admits_as_the_rule_does(
+async def test_the_script_admits_as_rules_py_does(
     redis: FailFastRedis, steps: list[tuple[str, int]], slots: int
 ) -> None:
     """A positive number asks for as many tickets, a negative one gives as many back."""
@@ -83,7 +83,7 @@ async def test_the_script_admits_as_the_rule_does(
         assert sum(map(len, held.values())) <= MOST * limit(slots)
 
 
-async def test_a_ticket_that_is_taken_again_is_the_same_ticket(tickets: Tickets) -> None:
+async def test_taking_a_ticket_again_changes_nothing(tickets: Tickets) -> None:
     requests = await fill(tickets)
     assert (await tickets.take("noisy", requests[:3], NOW)).granted == 3
     await tickets.release(requests[0])
@@ -127,7 +127,7 @@ async def test_how_long_requests_take_is_learned_from_those_that_a_model_answere
     assert late.mean >= known.mean
 
 
-async def test_after_redis_lost_the_tickets_new_ones_are_given(tickets: Tickets, redis: FailFastRedis) -> None:
+async def test_after_redis_lost_the_tickets_new_ones_are_granted(tickets: Tickets, redis: FailFastRedis) -> None:
     await fill(tickets)
     await redis.run(lambda client: client.delete("ragbus:{flow}:tickets"))
     await fill(tickets)
@@ -135,7 +135,7 @@ async def test_after_redis_lost_the_tickets_new_ones_are_given(tickets: Tickets,
 
 
 class Hiccup(FailFastRedis):
-    """Away whenever a test says so."""
+    """Unavailable while a test wants it."""
 
     down = False
 
@@ -200,8 +200,8 @@ async def test_a_caller_that_waits_briefly_is_refused_after_that_time(tickets: T
     assert await asyncio.gather(*tasks) == [Verdict.OVERLOADED] * 2
 
 
-@pytest.mark.parametrize("away", [False, True])
-async def test_an_ask_behind_a_backlog_of_its_own_tenant_is_refused_in_time(redis_url: str, away: bool) -> None:
+@pytest.mark.parametrize("unavailable", [False, True])
+async def test_an_ask_behind_a_backlog_of_its_own_tenant_is_refused_in_time(redis_url: str, unavailable: bool) -> None:
     redis, clock = Hiccup(redis_url, timeout=10), Clock()
     tickets = Tickets(redis)
     held = HeldAsks(tickets, clock)
@@ -211,11 +211,11 @@ async def test_an_ask_behind_a_backlog_of_its_own_tenant_is_refused_in_time(redi
     hurried = asyncio.create_task(held.ticket(asked("hurried", answer_by=NOW + timedelta(seconds=5))))
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in [*patient, over_http, hurried])
-    redis.down = away
+    redis.down = unavailable
     clock.now += timedelta(seconds=5)
     async with asyncio.timeout(300):
         assert {await over_http, await hurried} == {Verdict.OVERLOADED}
-    if not away:  # without Redis all are admitted after a moment
+    if not unavailable:  # without Redis all are admitted after a moment
         assert not any(task.done() for task in patient)
     for task in patient:
         task.cancel()

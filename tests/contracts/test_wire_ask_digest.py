@@ -33,7 +33,7 @@ def digest(ask: Ask, readers: Any = ("employees",)) -> str:
 
 
 def test_every_field_is_classed() -> None:
-    """Whoever adds a field says whether an id is bound to it, and `ask_digest` does it."""
+    """Each field is listed as bound to the id or not, and `ask_digest` agrees."""
     assert set(Ask.model_fields) == IN | OUT
     assert set(Turn.model_fields) == IN_A_TURN
 
@@ -49,7 +49,7 @@ def test_another_reader_is_another_ask() -> None:
     assert digest(ASK, ["managers", "employees"]) == digest(ASK, ["employees", "managers"])
 
 
-def test_a_use_case_that_need_not_be_named_makes_no_difference() -> None:
+def test_naming_the_only_use_case_makes_no_difference() -> None:
     unnamed = ASK.model_copy(update={"use_case": None})
     assert ask_digest(unnamed, "onboarding", []) == ask_digest(ASK, "onboarding", [])
 

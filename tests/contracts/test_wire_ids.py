@@ -18,7 +18,7 @@ STAGES = ("ask", "reply", "deadline", *(queue.name for queue in CORE))
 
 
 def test_a_deadline_that_was_moved_has_a_sentinel_of_its_own() -> None:
-    """Under one id the broker would drop the second, and nobody would be woken for the later deadline."""
+    """Under one id the broker would drop the second, and nothing would wake the gateway at the later deadline."""
     first, later = a_request(), a_request(answer_by=NOW + timedelta(seconds=90))
     assert at_deadline(first).message_id == at_deadline(a_request()).message_id
     assert at_deadline(first).message_id != at_deadline(later).message_id
@@ -33,7 +33,7 @@ def test_different_requests_have_different_ids(one: tuple[str, str, str], other:
 def test_no_caller_reaches_anothers_request_by_moving_a_boundary(
     text: str, first: int, second: int, third: int
 ) -> None:
-    """`ab` + `c` is not `a` + `bc`: the same letters, cut elsewhere, are somebody else."""
+    """`ab` + `c` is not `a` + `bc`: the same letters, divided elsewhere, are another caller."""
 
     def cut(at: int, then: int) -> tuple[str, str, str]:
         low, high = sorted((at, then))

@@ -14,7 +14,7 @@ from services.indexer.events import read_events
 from services.indexer.storage_event import Change
 
 GOLDEN = Path(__file__).parent / "golden" / "storage"
-TOLD = {
+CHANGES = {
     "cloudevents-blob-created": (Change.WRITTEN, "remote-work.md", None),
     "cloudevents-blob-deleted": (Change.DELETED, "faq.md", None),
     "cloudevents-blob-renamed": (Change.RENAMED, "archive/expenses-2025.docx", "expenses-2025.docx"),
@@ -33,22 +33,22 @@ def body(name: str) -> bytes:
 
 
 def test_every_event_is_looked_at() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == set(TOLD)
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(CHANGES)
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", CHANGES)
 def test_an_event_says_where_to_look(name: str) -> None:
     (change,) = read_events(body(name))
-    assert (change.change, change.path, change.previous_path) == TOLD[name]
+    assert (change.change, change.path, change.previous_path) == CHANGES[name]
     assert change.container == "handbook"
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", CHANGES)
 def test_a_list_of_one_is_read_too(name: str) -> None:
     assert read_events(b"[" + body(name) + b"]") == read_events(body(name))
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", CHANGES)
 def test_the_sdk_reads_the_golden_as_its_own(name: str) -> None:
     event = json.loads(body(name))
     if name.startswith("cloudevents"):
@@ -58,7 +58,7 @@ def test_the_sdk_reads_the_golden_as_its_own(name: str) -> None:
         assert EventGridEvent.from_dict(event).subject == event["subject"]
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", CHANGES)
 def test_the_published_schema_takes_it(name: str) -> None:
     schemas = asyncapi.document((), {}, {}, "0")["components"]["schemas"]
     Draft202012Validator(schemas["StorageEvent"]).validate(json.loads(body(name)))

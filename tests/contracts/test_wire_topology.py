@@ -1,4 +1,4 @@
-"""The topology keeps the promises that are made of it."""
+"""The topology has the properties that the promises need."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -32,24 +32,24 @@ WORKERS = {"gateway", "retriever", "generator", "indexer"}
 ON_THE_WAY = [queue for queue in QUEUES.values() if queue.consumer in WORKERS and queue.name not in (DEAD, BLOB_EVENTS)]
 
 
-def test_every_queue_has_one_name_and_a_consumer_we_know() -> None:
+def test_every_queue_has_one_name_and_a_known_consumer() -> None:
     assert len(QUEUES) == len(examples.queues_of(CALLERS))
     assert {queue.consumer for queue in QUEUES.values()} == {*WORKERS, "caller"}
 
 
-def test_every_message_has_a_queue_and_every_queue_a_message_we_know() -> None:
+def test_every_message_has_a_queue_and_every_queue_known_messages() -> None:
     carried = {kind for queue in QUEUES.values() for kind in queue.carries}
     assert carried == {message.kind for message in MESSAGES} | {"storage event"}
 
 
 @pytest.mark.parametrize("queue", ON_THE_WAY, ids=lambda queue: queue.name)
-def test_a_death_on_the_way_of_a_request_is_always_told(queue: Queue) -> None:
+def test_a_dead_letter_of_a_request_is_always_forwarded(queue: Queue) -> None:
     assert queue.forward_dead_letters_to == DEAD
     assert queue.dead_letter_on_expiry
     assert set(queue.carries) <= set(QUEUES[DEAD].carries)
 
 
-def test_the_dead_are_archived_where_they_lie() -> None:
+def test_dead_letters_are_archived_in_place() -> None:
     assert QUEUES[DEAD].forward_dead_letters_to is None
     assert QUEUES[DEAD].duplicate_window is None
 
@@ -61,7 +61,7 @@ def test_event_grid_can_deliver_to_its_queue() -> None:
 
 
 @pytest.mark.parametrize("name", [name for caller in CALLERS.callers for name in caller.reply_queues])
-def test_an_answer_that_nobody_fetched_bothers_nobody(name: str) -> None:
+def test_an_outcome_that_is_not_fetched_is_dropped(name: str) -> None:
     queue = QUEUES[name]
     assert queue.sessions
     assert not queue.dead_letter_on_expiry
@@ -93,14 +93,14 @@ def test_a_second_outcome_meets_the_first_ones_id(queues: tuple[Queue, ...], fol
 
 
 @pytest.mark.parametrize("queue", [QUEUES[name] for name in CALLERS.ingresses()], ids=lambda queue: queue.name)
-def test_a_door_drops_what_a_sender_repeats_by_itself_and_nothing_that_it_repeats_on_purpose(queue: Queue) -> None:
+def test_an_ingress_queue_drops_an_sdk_s_own_retries_and_no_later_repeat(queue: Queue) -> None:
     """What it drops, it drops without a word; the windows behind it, which guard outcomes, stay as they are."""
     assert queue.duplicate_window is not None
     assert timedelta(seconds=20) <= queue.duplicate_window <= timedelta(minutes=1)
     assert shortest_window(QUEUES.values()) >= timedelta(minutes=10)
 
 
-def test_expired_is_said_in_time() -> None:
+def test_expired_is_sent_in_time() -> None:
     assert timedelta(0) < SENTINEL_DELAY <= timedelta(seconds=15)
 
 
@@ -109,7 +109,7 @@ def test_locks_can_be_renewed_before_they_end() -> None:
     assert all(queue.lock / 3 >= timedelta(seconds=10) for queue in QUEUES.values())
 
 
-def test_callers_bring_their_queues_once() -> None:
+def test_a_queue_that_is_named_twice_exists_once() -> None:
     doubled = topology(["ask", "ask"], ["answers", "answers", OUTCOMES])
     assert [queue.name for queue in doubled].count("ask") == 1
     assert [queue.name for queue in doubled].count("answers") == 1

@@ -711,8 +711,7 @@ async def budget_not_given_back(correct: Method, budget: TenantBudget, *spent: A
 @mutation(
     TenantBudget.correct,
     "A tenant that is told twice of one request may spend twice.",
-    "tests/conformance/test_budget_given_back.py::"
-    "test_a_reservation_that_is_settled_again_and_again_is_given_back_once",
+    "tests/conformance/test_budget_given_back.py::test_a_reservation_that_is_corrected_repeatedly_is_returned_once",
 )
 async def budget_given_back_twice(correct: Method, budget: TenantBudget, tenant: str, *rest: Any) -> None:
     await correct(budget, tenant, *rest)

@@ -25,11 +25,11 @@ from shared.vectors.port import Document, Passages, Query, Registry
 from tests.support.memory_vectors import MemoryPassages, MemoryRegistry
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-EVERYBODY = Source(container="handbook", tenant="larkfield", collection="handbook", groups=("employees",))
+EMPLOYEES = Source(container="handbook", tenant="larkfield", collection="handbook", groups=("employees",))
 MANAGERS = Source(
     container="handbook", prefix="managers/", tenant="larkfield", collection="handbook", groups=("managers",)
 )
-SOURCES = Sources(sources=(EVERYBODY, MANAGERS))
+SOURCES = Sources(sources=(EMPLOYEES, MANAGERS))
 EMPLOYEE = TenantScope("larkfield", frozenset({"employees"}))
 
 Hook = Callable[[str], Awaitable[None]]
@@ -113,17 +113,17 @@ class HashEmbedder:
 
 
 class Evictions:
-    """Remembers what the caches were told."""
+    """Records the evictions."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
         self.fails: Exception | None = None
         self.fails_after = 0
 
     async def invalidate(self, tenant: str, collection: str, path: str, version: int) -> None:
-        if self.fails and len(self.told) >= self.fails_after:
+        if self.fails and len(self.calls) >= self.fails_after:
             raise self.fails
-        self.told.append((path, version))
+        self.calls.append((path, version))
 
 
 @dataclass
@@ -136,10 +136,10 @@ class World:
     parser: DirectParser = field(default_factory=DirectParser)
     embedder: HashEmbedder = field(default_factory=HashEmbedder)
     evictions: Evictions = field(default_factory=Evictions)
-    _editions: "itertools.count[int]" = field(default_factory=itertools.count)
+    _builds: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def versions(self, pipeline: str = "p1") -> VersionFactory:
-        return VersionFactory(pipeline, "vectors/4", lambda: NOON, lambda: f"e{next(self._editions)}")
+        return VersionFactory(pipeline, "vectors/4", lambda: NOON, lambda: f"e{next(self._builds)}")
 
     def indexer(
         self,

@@ -68,7 +68,7 @@ class BreakerLaw(RuleBasedStateMachine):
     @precondition(lambda self: self.state.prober != "")
     @rule(part=st.floats(0.01, 0.99))
     def the_prober_says_that_it_lives(self, part: float) -> None:
-        """Within its time, so that nobody else begins."""
+        """Within its lease, so that no other worker begins."""
         self.now += part * max(0.0, self.state.until - self.now)
         self.ask(self.state.prober)
 
@@ -94,12 +94,12 @@ class BreakerLaw(RuleBasedStateMachine):
         assert self.state.failures == (self.in_a_row if self.state.is_closed else 0)
 
     @invariant()
-    def nobody_waits_for_ever(self) -> None:
+    def a_new_worker_gets_the_probe_in_the_end(self) -> None:
         """Whatever has happened, even a prober that died: the next probe is near, and its success is the end."""
         assert self.state.until <= self.now + max(RULES.longest, RULES.lease)
         later = max(self.now, self.state.until)
-        probing = asked_to_receive(self.state, "somebody new", later, RULES)
-        assert may_receive(probing, "somebody new")
+        probing = asked_to_receive(self.state, "a new worker", later, RULES)
+        assert may_receive(probing, "a new worker")
         assert succeeded(probing).is_closed
 
 

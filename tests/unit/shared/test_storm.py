@@ -1,4 +1,4 @@
-"""Ten minutes of a model in trouble, played on a virtual clock with the worker's own decisions.
+"""Ten minutes of a failing model, simulated on a virtual clock with the worker's own decisions.
 
 `after_failure` decides what becomes of a failed call and `breaker` whether anything is received; around them is the
 least that makes them matter: a queue, a number of handlers, and a model with a quota and with weather. An event is a
@@ -37,7 +37,7 @@ class Weather(StrEnum):
     """What the model is like at a moment."""
 
     FINE = "fine"
-    BUSY = "429 for everybody"
+    BUSY = "429 for every call"
     BROKEN = "5xx"
     SILENT = "timeouts"
 
@@ -94,7 +94,7 @@ class Storm:
         self._later(at, lambda: self._arrive(asked))
 
     def play(self) -> None:
-        """Until nothing happens any more."""
+        """Until no event is left."""
         while self._events:
             self.now, _, happens = heapq.heappop(self._events)
             happens()
@@ -203,7 +203,7 @@ LONG = 1_800.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_over_quota_work_is_spread_and_uses_the_quota(seed: int) -> None:
+def test_work_over_the_quota_is_spread_and_uses_the_quota(seed: int) -> None:
     world = storm(seed, per_minute=PER_MINUTE)
     for _ in range(CROWD):
         world.ask(0, LONG)
@@ -239,7 +239,7 @@ def test_twice_the_quota_for_ten_minutes_answers_what_the_quota_allows(seed: int
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_after_ten_minutes_of_bad_weather_everything_is_answered_that_can_wait_so_long(seed: int) -> None:
+def test_after_a_ten_minute_outage_everything_that_can_wait_is_answered(seed: int) -> None:
     world, chance = storm(seed, per_minute=600, weather=changing(seed)), random.Random(f"arrivals {seed}")
     for _ in range(1_500):
         world.ask(chance.uniform(0, STORM), within=STORM + 2 * MINUTE)
@@ -248,7 +248,7 @@ def test_after_ten_minutes_of_bad_weather_everything_is_answered_that_can_wait_s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_in_bad_weather_whatever_cannot_wait_expires_and_nothing_is_given_up_early(seed: int) -> None:
+def test_during_an_outage_what_cannot_wait_expires_and_nothing_fails_early(seed: int) -> None:
     world, chance = storm(seed, per_minute=600, weather=changing(seed)), random.Random(f"arrivals {seed}")
     for _ in range(1_500):
         world.ask(chance.uniform(0, STORM), within=chance.choice([20, 60, 120]))

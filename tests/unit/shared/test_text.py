@@ -1,4 +1,4 @@
-"""What people do not see is not in a text; what they see is what it was."""
+"""Hidden characters are removed from a text; visible ones are unchanged."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ SEEN = st.text(
 MIXED = st.lists(st.one_of(SEEN, st.sampled_from(SOME), st.sampled_from(BREAKS))).map("".join)
 
 
-def test_all_of_the_set_and_nothing_else_goes() -> None:
+def test_exactly_the_hidden_characters_are_removed() -> None:
     """Of every code point that there is."""
     wanted = ["\n" if c in BREAKS else "" if c in HIDDEN else c for c in EVERYTHING]
     assert visible("".join(EVERYTHING)) == "".join(wanted)
@@ -50,7 +50,7 @@ def test_all_of_the_set_and_nothing_else_goes() -> None:
 @given(MIXED)
 @example("\r\u200b\n")
 @example("\ud83d\u200b\ude42")
-def test_nothing_of_it_is_left_and_it_is_enough_to_do_it_once(text: str) -> None:
+def test_removal_is_complete_and_idempotent(text: str) -> None:
     shown = visible(text)
     assert not HIDDEN & set(shown)
     assert visible(shown) == shown
@@ -60,13 +60,13 @@ def test_nothing_of_it_is_left_and_it_is_enough_to_do_it_once(text: str) -> None
 @given(SEEN)
 @example("10⁵ isn't 105; ﬁ, ½, Å, é and é stay what they are")
 @example("नमस्ते ไทย 日本 🙂 ❤ \u00a0\u2003|\tcell")
-def test_what_is_seen_stays_what_it_is(text: str) -> None:
+def test_visible_characters_are_unchanged(text: str) -> None:
     assert visible(text) == text
     assert escaped(text) == text
 
 
 @pytest.mark.parametrize("line_break", BREAKS)
-def test_lines_stay_lines(line_break: str) -> None:
+def test_lines_remain_lines(line_break: str) -> None:
     assert visible(f"one{line_break}two") == "one\ntwo"
 
 
@@ -78,17 +78,17 @@ def test_a_name_shows_what_is_hidden_in_it(text: str) -> None:
 
 
 @given(MIXED)
-def test_what_is_written_out_is_json_still(text: str) -> None:
+def test_escaped_json_remains_json(text: str) -> None:
     assert json.loads(escaped(json.dumps([text], ensure_ascii=False))) == json.loads(json.dumps([text]))
 
 
 @given(MIXED)
-def test_in_brief_it_is_one_short_line_that_people_see(text: str) -> None:
+def test_brief_text_is_one_short_visible_line(text: str) -> None:
     shown = brief(text * 40)
     assert len(shown) <= BRIEF + 2
     assert not (HIDDEN | {"\n"}) & set(shown)
 
 
-def test_in_brief_a_short_text_is_itself() -> None:
+def test_brief_keeps_a_short_text() -> None:
     assert brief("a  short\n error") == "a short error"
     assert brief("x" * (BRIEF + 1)) == "x" * BRIEF + " …"

@@ -53,12 +53,12 @@ def test_a_long_table_is_cut_between_rows_and_each_part_has_the_header() -> None
     assert len(parts) > 3
     assert all(part.text.startswith("| City | Limit |\n| --- | --- |\n| City ") for part in parts)
     assert all(part.tokens <= MOST_TOKENS for part in parts)
-    told = [line for part in parts for line in part.text.splitlines()[2:]]
-    assert told == [f"| City {n} | EUR {n} |" for n in range(100)]
+    body_lines = [line for part in parts for line in part.text.splitlines()[2:]]
+    assert body_lines == [f"| City {n} | EUR {n} |" for n in range(100)]
     assert all(part.text.endswith(document.text[part.start : part.end].strip()) for part in parts)
 
 
-def test_pages_are_those_where_a_passage_begins() -> None:
+def test_the_page_of_a_passage_is_where_it_begins() -> None:
     writer = Writer()
     writer.block(BlockKind.PARAGRAPH, SENTENCE * 15, page=1)
     writer.block(BlockKind.PARAGRAPH, SENTENCE * 15, page=2)
@@ -86,7 +86,7 @@ BLOCKS = st.lists(
 @settings(deadline=None)
 @given(BLOCKS, st.integers(10, 60))
 @example(blocks=[(BlockKind.TABLE, "9a9a9a漢9\n-\n\n9a" * 3, 0)], most=47)
-def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[BlockKind, str, int]], most: int) -> None:
+def test_passages_of_any_text_fit_and_lose_nothing(blocks: list[tuple[BlockKind, str, int]], most: int) -> None:
     writer = Writer()
     for kind, text, level in blocks:
         if level:
@@ -102,7 +102,7 @@ def test_whatever_is_written_passages_fit_and_lose_nothing(blocks: list[tuple[Bl
         assert part.tokens == count_tokens(part.text) <= most
 
 
-def test_a_row_too_long_for_a_passage_is_cut_like_text() -> None:
+def test_a_row_that_is_too_long_for_a_passage_is_split_like_text() -> None:
     writer = Writer()
     writer.block(BlockKind.TABLE, table([["a", "b"], ["1", SENTENCE * 60], ["2", "short"]]))
     parts = chunk(writer.done())
@@ -111,5 +111,5 @@ def test_a_row_too_long_for_a_passage_is_cut_like_text() -> None:
 
 
 @pytest.mark.parametrize("document", [ParsedDocument("", "", ()), read_markdown("# Only a heading")])
-def test_nothing_to_say_makes_no_passage(document: ParsedDocument) -> None:
+def test_a_document_without_text_has_no_passages(document: ParsedDocument) -> None:
     assert chunk(document) == []

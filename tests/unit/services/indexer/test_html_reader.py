@@ -1,4 +1,4 @@
-"""HTML into blocks: the content stays, the site around it goes."""
+"""HTML into blocks: the content without the navigation."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def blocks(page: str) -> list[tuple[BlockKind, tuple[str, ...], str]]:
     return [(block.kind, block.headings, document.text[block.start : block.end]) for block in document.blocks]
 
 
-def test_a_page_is_read_without_what_is_around_it() -> None:
+def test_navigation_and_hidden_elements_are_left_out() -> None:
     assert blocks(PAGE) == [
         (BlockKind.PARAGRAPH, ("Leave",), "You have 30 days of leave."),
         (BlockKind.LIST, ("Leave", "Parents"), "- Six weeks\n- Paid in full\n  1. first\n  2. second"),
@@ -51,11 +51,11 @@ def test_a_page_is_read_without_what_is_around_it() -> None:
         ("", []),
     ],
 )
-def test_broken_pages_are_read_as_far_as_they_go(page: str, expected: list[str]) -> None:
+def test_broken_html_is_read_as_far_as_possible(page: str, expected: list[str]) -> None:
     assert [text for _, _, text in blocks(page)] == expected
 
 
-def test_a_page_without_headings_is_called_by_its_title() -> None:
+def test_a_page_without_headings_gets_its_title_element() -> None:
     assert read_html("<title>A &amp; B</title><p>text").title == "A & B"
 
 
@@ -65,7 +65,7 @@ TAGS = st.sampled_from(MARKUP.split())
 
 
 @given(st.lists(TAGS, max_size=40))
-def test_no_page_breaks_the_reader(tags: list[str]) -> None:
+def test_any_text_can_be_read_as_html(tags: list[str]) -> None:
     document = read_html("".join(tags))
     for block in document.blocks:
         assert document.text[block.start : block.end].strip()

@@ -1,4 +1,4 @@
-"""The indexer's story, one event at a time."""
+"""The indexer's handler, one event at a time."""
 
 import asyncio
 from dataclasses import replace
@@ -22,7 +22,7 @@ def world() -> World:
     return World()
 
 
-async def test_a_new_document_can_be_found_with_where_it_stands(world: World) -> None:
+async def test_a_new_document_is_found_with_its_location(world: World) -> None:
     world.lake.put("leave.md", LEAVE)
     await world.indexer().handle([changed("leave.md")])
     first, second = await world.found()
@@ -32,7 +32,7 @@ async def test_a_new_document_can_be_found_with_where_it_stands(world: World) ->
     assert second.tokens > 0
 
 
-async def test_an_edit_embeds_only_what_is_new(world: World) -> None:
+async def test_an_edit_embeds_only_new_passages(world: World) -> None:
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
@@ -86,7 +86,7 @@ async def test_a_late_created_event_does_not_bring_a_deleted_document_back(world
     assert await world.entry("leave.md") is None
 
 
-async def test_a_document_that_came_back_goes_on_counting(world: World) -> None:
+async def test_a_restored_document_gets_the_next_version(world: World) -> None:
     indexer = world.indexer()
     for _ in range(2):
         world.lake.put("leave.md", LEAVE)
@@ -132,14 +132,14 @@ async def test_one_bad_document_does_not_keep_a_directory_from_being_followed(wo
     assert {each.path for each in await world.found()} == {"new/b.md"}
 
 
-async def test_what_is_in_no_source_is_not_even_looked_at(world: World) -> None:
+async def test_a_blob_without_a_source_is_not_read(world: World) -> None:
     world.lake.blobs_of["secrets"] = {}
     world.lake.put("x.md", LEAVE, container="secrets")
     await world.indexer().handle([replace(changed("x.md"), container="secrets")])
     assert world.lake.looks == 0
 
 
-async def test_what_left_its_source_is_removed_and_what_changed_hands_moves(world: World) -> None:
+async def test_a_document_that_lost_its_source_is_removed_and_one_with_another_source_moves(world: World) -> None:
     world.lake.put("leave.md", LEAVE)
     await world.indexer().handle([changed("leave.md")])
     theirs = Source(container="handbook", tenant="heron", collection="handbook", groups=("employees",))
@@ -150,7 +150,7 @@ async def test_what_left_its_source_is_removed_and_what_changed_hands_moves(worl
     assert await world.texts(TenantScope("heron", frozenset({"employees"}))) == []
 
 
-async def test_other_readers_in_the_sources_file_reach_the_passages(world: World) -> None:
+async def test_changed_groups_in_the_sources_file_reach_the_passages(world: World) -> None:
     world.lake.put("managers/pay.md", LEAVE)
     await world.indexer().handle([changed("managers/pay.md")])
     assert await world.texts(EMPLOYEE) == []
@@ -169,7 +169,7 @@ async def test_a_new_pipeline_indexes_the_same_content_again(world: World) -> No
     assert {each.version for each in await world.found()} == {2}
 
 
-async def test_a_blob_that_changes_under_our_hands_is_looked_at_again(world: World) -> None:
+async def test_a_blob_that_changes_while_it_is_indexed_is_read_again(world: World) -> None:
     world.lake.put("leave.md", LEAVE)
     edits = iter(["# Leave\n\nSecond.", "# Leave\n\nThird."])
 
@@ -182,7 +182,7 @@ async def test_a_blob_that_changes_under_our_hands_is_looked_at_again(world: Wor
     assert await world.texts() == ["Third."]
 
 
-async def test_a_blob_that_vanishes_under_our_hands_is_removed(world: World) -> None:
+async def test_a_blob_that_is_deleted_while_it_is_indexed_is_removed(world: World) -> None:
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
@@ -197,7 +197,7 @@ async def test_a_blob_that_vanishes_under_our_hands_is_removed(world: World) -> 
     assert await world.texts() == []
 
 
-async def test_a_blob_that_never_rests_is_tried_later(world: World) -> None:
+async def test_a_blob_that_keeps_changing_is_retried_later(world: World) -> None:
     world.lake.put("leave.md", LEAVE)
 
     async def edit(step: str) -> None:
@@ -209,19 +209,19 @@ async def test_a_blob_that_never_rests_is_tried_later(world: World) -> None:
         await world.indexer().handle([changed("leave.md")])
 
 
-async def test_the_caches_are_told_before_and_after_every_commit(world: World) -> None:
+async def test_cached_answers_are_evicted_before_and_after_every_commit(world: World) -> None:
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
     world.lake.delete("leave.md")
     await indexer.handle([changed("leave.md")])
-    assert world.evictions.told == [("leave.md", 1), ("leave.md", 1), ("leave.md", 2), ("leave.md", 2)]
+    assert world.evictions.calls == [("leave.md", 1), ("leave.md", 1), ("leave.md", 2), ("leave.md", 2)]
 
 
-async def test_nothing_is_committed_while_the_caches_cannot_be_told(world: World) -> None:
+async def test_nothing_is_committed_while_cached_answers_cannot_be_evicted(world: World) -> None:
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
-    world.evictions.fails = TryLater("Redis is away")
+    world.evictions.fails = TryLater("Redis is unavailable")
     with pytest.raises(TryLater):
         await indexer.handle([changed("leave.md")])
     assert await world.entry("leave.md") is None
@@ -232,12 +232,12 @@ async def test_nothing_is_committed_while_the_caches_cannot_be_told(world: World
     assert len(world.embedder.embedded) == 2
 
 
-async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_look(world: World) -> None:
+async def test_the_next_event_finishes_what_a_crash_after_the_commit_left(world: World) -> None:
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
     world.lake.put("leave.md", "# Leave\n\nNew.")
-    calls = len(world.evictions.told)
+    calls = len(world.evictions.calls)
 
     world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), calls + 1
     with pytest.raises(KeyError):
@@ -248,7 +248,7 @@ async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_loo
     entry = await world.entry("leave.md")
     assert entry
     assert entry.finished
-    assert world.evictions.told[calls:] == [("leave.md", 2), ("leave.md", 2)]
+    assert world.evictions.calls[calls:] == [("leave.md", 2), ("leave.md", 2)]
     assert len(world.passages._stores["handbook"]) == 1
 
 
@@ -262,7 +262,7 @@ async def test_what_a_crash_after_the_commit_left_undone_is_done_at_the_next_loo
         ("binary.txt", b"\x00\x01\x02", "binary"),
     ],
 )
-async def test_what_cannot_be_read_is_dead_lettered_with_a_sentence(
+async def test_an_unreadable_document_is_dead_lettered_with_a_sentence(
     world: World, path: str, data: bytes, says: str
 ) -> None:
     world.lake.put(path, data)
@@ -315,7 +315,7 @@ async def test_two_events_on_one_document_at_once_are_worked_on_one_after_the_ot
     assert world.parser.parsed == 1
 
 
-async def test_an_outdated_look_cannot_undo_what_another_process_saw_later(world: World) -> None:
+async def test_an_outdated_read_of_the_lake_cannot_undo_a_newer_commit(world: World) -> None:
     slow, quick = world.indexer(), world.indexer()
     world.lake.put("leave.md", LEAVE)
     await slow.handle([changed("leave.md")])
@@ -332,14 +332,14 @@ async def test_an_outdated_look_cannot_undo_what_another_process_saw_later(world
     assert await world.texts() == ["Written after the deletion."]
 
 
-async def test_a_lake_that_is_away_is_waited_for(world: World) -> None:
-    async def away(_: str) -> None:
+async def test_an_unavailable_lake_is_retried_later(world: World) -> None:
+    async def unavailable(_: str) -> None:
         raise TryLater("the storage account cannot be reached")
 
     indexer = world.indexer()
     world.lake.put("leave.md", LEAVE)
     await indexer.handle([changed("leave.md")])
-    world.lake.hook = away
+    world.lake.hook = unavailable
     with pytest.raises(TryLater):
         await indexer.handle([changed("leave.md", Change.DELETED)])
     assert len(await world.texts()) == 2

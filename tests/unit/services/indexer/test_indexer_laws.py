@@ -1,4 +1,4 @@
-"""Laws of the index, searched for counterexamples: it converges, and nobody ever sees two versions at once."""
+"""Laws of the index, searched for counterexamples: it converges, and a reader never sees two versions at once."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ class Clockwork:
         self._moved = asyncio.Condition()
 
     async def step(self) -> None:
-        """Let everybody else who waits for this step go first."""
+        """Let the others that wait for this step go first."""
         self.now += 1
         if self.now == self.crash_at:
             raise Crash
@@ -52,7 +52,7 @@ class Clockwork:
             await self._moved.wait_for(lambda: self.now >= step)
 
     async def finish(self) -> None:
-        """Let everybody go who still waits."""
+        """Release all that still wait."""
         self.now = 10_000
         async with self._moved:
             self._moved.notify_all()
@@ -137,19 +137,19 @@ async def finish_all(world: World) -> None:
     await world.indexer().handle([changed(PATH)])
 
 
-def editions_seen(found: Sequence[Candidate]) -> set[str]:
+def versions_seen(found: Sequence[Candidate]) -> set[str]:
     return {candidate.text.split()[0] for candidate in found}
 
 
-async def test_at_every_step_of_an_update_a_reader_sees_one_whole_generation() -> None:
+async def test_at_every_step_of_an_update_a_reader_sees_one_whole_version() -> None:
     """Every pair of a search step and a registry step, while the writer goes from v1 to v2."""
     steps = await _steps_of_an_update()
     assert steps > 15
     for search_at in range(1, steps + 1):
         for ask_at in range(search_at, steps + 1):
             found = await _read_during_update(search_at, ask_at)
-            assert editions_seen(found) in ({"v1"}, {"v2"}), (search_at, ask_at)
-            assert len(found) == (3 if editions_seen(found) == {"v1"} else 5), (search_at, ask_at)
+            assert versions_seen(found) in ({"v1"}, {"v2"}), (search_at, ask_at)
+            assert len(found) == (3 if versions_seen(found) == {"v1"} else 5), (search_at, ask_at)
 
 
 async def _steps_of_an_update() -> int:
@@ -185,17 +185,17 @@ async def test_at_every_step_of_a_deletion_a_reader_sees_all_or_nothing() -> Non
         assert len(await reader) in (0, 3)
 
 
-async def test_a_crash_at_any_step_leaves_one_whole_generation_and_the_next_look_finishes() -> None:
+async def test_a_crash_at_any_step_leaves_one_whole_version_and_the_next_event_finishes() -> None:
     for crash_at in range(1, 40):
         world, clockwork = World(), Clockwork()
         clockwork.crash_at = crash_at
         try:
             await _update(world, clockwork)
         except Crash:
-            assert editions_seen(await world.found()) in ({"v1"}, {"v2"}), crash_at
+            assert versions_seen(await world.found()) in ({"v1"}, {"v2"}), crash_at
         await finish_all(world)
         assert len(await world.texts()) == 5
-        assert editions_seen(await world.found()) == {"v2"}
+        assert versions_seen(await world.found()) == {"v2"}
         entry = await world.entry(PATH)
         assert entry
         assert entry.finished
@@ -244,13 +244,13 @@ async def test_writers_of_several_processes_that_crash_anywhere_converge(rounds:
         for pauses, content in changes:
             for _ in range(pauses):
                 await asyncio.sleep(0)
-            assert len(editions_seen(await world.found())) <= 1
+            assert len(versions_seen(await world.found())) <= 1
             if content is None:
                 world.lake.delete(PATH)
             else:
                 world.lake.put(PATH, version(content))
         await asyncio.gather(*tasks)
-        assert len(editions_seen(await world.found())) <= 1
+        assert len(versions_seen(await world.found())) <= 1
     await finish_all(world)
     await _equals_the_lake(world, crashed=True)
 

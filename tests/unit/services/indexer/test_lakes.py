@@ -1,4 +1,4 @@
-"""The lake's adapters: what is there, and nothing beyond."""
+"""The adapters of the lake: they show the documents of their containers and nothing else."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -43,7 +43,7 @@ async def test_a_folder_is_listed_without_what_is_hidden_unfinished_or_elsewhere
     assert [blob async for blob in lake.blobs("other")] == []
 
 
-async def test_a_file_is_read_only_as_it_was_looked_at(root: Path) -> None:
+async def test_a_file_is_read_only_at_the_etag_of_its_head(root: Path) -> None:
     lake = FolderLake({"handbook": root})
     blob = await lake.head("handbook", "leave.md")
     assert blob
@@ -58,12 +58,12 @@ async def test_a_file_is_read_only_as_it_was_looked_at(root: Path) -> None:
     assert await lake.head("handbook", "leave.md") is None
 
 
-async def test_a_name_that_no_file_can_have_is_no_document(root: Path) -> None:
+async def test_a_name_that_no_file_can_have_is_not_a_document(root: Path) -> None:
     # A blob's may have 1,024 characters, a file's 255 bytes; as a failure it would be tried again for a day.
     assert await FolderLake({"handbook": root}).head("handbook", "x" * 1_024) is None
 
 
-async def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another(root: Path) -> None:
+async def test_a_file_replaced_by_one_of_the_same_size_and_time_has_another_etag(root: Path) -> None:
     lake = FolderLake({"handbook": root})
     before = await lake.head("handbook", "leave.md")
     status = (root / "leave.md").stat()
@@ -80,7 +80,7 @@ async def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another(root:
     "path",
     ["../secret.md", "a/../../secret.md", "/etc/passwd", "link.md", "a", "", ".", ".git/config", "a/\0", "draft.md~"],
 )
-async def test_nothing_outside_of_the_folder_is_ever_read(root: Path, path: str) -> None:
+async def test_nothing_outside_of_the_folder_is_read(root: Path, path: str) -> None:
     lake = FolderLake({"handbook": root})
     assert await lake.head("handbook", path) is None
     with pytest.raises((Vanished, Changed, TryLater)):
@@ -118,14 +118,14 @@ async def test_a_file_has_one_name(root: Path, path: str) -> None:
     assert await paths(lake) == ["a/b c.md", "caf\u00e9.md", "leave.md"]
 
 
-def test_a_step_is_spelled_as_its_folder_spells_it(root: Path) -> None:
+def test_a_path_in_another_spelling_than_the_file_system_s_is_not_a_document(root: Path) -> None:
     """Where a file system knows no case, the other spellings lead to the same file; here they lead nowhere."""
     assert _is_spelled(root, "a/b c.md")
     for path in ("A/b c.md", "a/B c.md", "LEAVE.md", "a /b c.md"):
         assert not _is_spelled(root, path)
 
 
-async def test_a_file_that_becomes_a_link_is_not_read_any_more(root: Path) -> None:
+async def test_a_file_that_becomes_a_link_is_no_longer_read(root: Path) -> None:
     lake = FolderLake({"handbook": root})
     blob = await lake.head("handbook", "leave.md")
     assert blob
@@ -144,7 +144,7 @@ def test_no_path_leads_out_of_the_folder(steps: list[str]) -> None:
     assert lake._file("other", "/".join(steps)) is None
 
 
-async def test_a_folder_that_is_not_mounted_is_no_empty_folder(root: Path) -> None:
+async def test_a_folder_that_is_not_mounted_is_not_an_empty_folder(root: Path) -> None:
     lake = FolderLake({"handbook": root / "missing"})
     with pytest.raises(TryLater, match="does not exist"):
         await lake.head("handbook", "leave.md")
@@ -170,7 +170,7 @@ def test_noise(path: str, noise: bool) -> None:
 
 
 class Account:
-    """What we use of BlobServiceClient: answers or fails as it is told."""
+    """What we use of BlobServiceClient: answers or fails as a test wants."""
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self.answer = answer
@@ -224,21 +224,21 @@ def not_found(code: str) -> ResourceNotFoundError:
     return error
 
 
-async def test_a_blob_is_looked_at_and_read_under_its_etag() -> None:
+async def test_a_blob_is_read_at_its_etag() -> None:
     lake, account = azure(properties)
     assert await lake.head("handbook", "a.md") == Blob("a.md", '"0x8D"', 7, "text/markdown")
     assert await lake.read("handbook", "a.md", '"0x8D"') == b"content"
     assert account.asked[-1] == '"0x8D"'
 
 
-async def test_a_listing_gives_the_same_etags_as_a_look() -> None:
+async def test_a_listing_has_the_same_etags_as_head() -> None:
     # The service writes them without quotation marks in listings.
     listed = [properties(etag="0x8D"), properties("dir", hdi_isfolder="true"), properties(".hidden")]
     lake, _ = azure(lambda: listed)
     assert [blob async for blob in lake.blobs("handbook")] == [Blob("a.md", '"0x8D"', 7, "text/markdown")]
 
 
-async def test_containers_that_are_not_ours_are_never_asked_for() -> None:
+async def test_containers_that_are_not_in_the_settings_are_not_requested() -> None:
     lake, account = azure(properties)
     assert await lake.head("elsewhere", "a.md") is None
     assert [blob async for blob in lake.blobs("elsewhere")] == []
@@ -247,12 +247,12 @@ async def test_containers_that_are_not_ours_are_never_asked_for() -> None:
     assert account.asked == []
 
 
-async def test_directories_are_no_documents() -> None:
+async def test_directories_are_not_documents() -> None:
     lake, _ = azure(lambda: properties(hdi_isfolder="true"))
     assert await lake.head("handbook", "a") is None
 
 
-async def test_a_blob_that_is_gone_is_none_but_a_container_that_is_gone_is_waited_for() -> None:
+async def test_a_missing_blob_is_none_but_a_missing_container_is_retried_later() -> None:
     lake, _ = azure(failing(not_found("BlobNotFound")))
     assert await lake.head("handbook", "a.md") is None
     with pytest.raises(Vanished):
@@ -271,7 +271,7 @@ async def test_a_blob_that_is_gone_is_none_but_a_container_that_is_gone_is_waite
         (ServiceRequestError("refused"), TryLater),
     ],
 )
-async def test_what_the_account_says_is_translated(error: Exception, means: type[Exception]) -> None:
+async def test_errors_of_the_storage_account_are_translated(error: Exception, means: type[Exception]) -> None:
     lake, _ = azure(failing(error))
     with pytest.raises(means) as raised:
         await lake.read("handbook", "a.md", "x")

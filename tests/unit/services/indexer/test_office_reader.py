@@ -1,4 +1,4 @@
-"""What is made of kreuzberg's tree of a PDF: no running headers, no false headings, no paragraph cut in two."""
+"""The blocks of kreuzberg's tree of a PDF: no running headers, no false headings, no paragraph cut in two."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_a_line_in_larger_type_is_a_heading_only_if_it_reads_like_one(text: str,
     assert kept.text == text
 
 
-def test_what_stands_at_the_edge_of_most_pages_is_not_text() -> None:
+def test_a_line_at_the_edge_of_most_pages_is_not_text() -> None:
     pages = [
         [paragraph("Policy | 3.0", n), paragraph(f"text {n}", n), paragraph(f"Page {n} of 3", n)] for n in (1, 2, 3)
     ]
@@ -37,7 +37,7 @@ def test_what_stands_at_the_edge_of_most_pages_is_not_text() -> None:
     assert [node.text for node in kept] == ["text 1", "text 2", "text 3"]
 
 
-def test_what_repeats_in_the_middle_stays() -> None:
+def test_a_line_that_repeats_inside_pages_remains() -> None:
     pages = [
         [paragraph(f"first {'abc'[n]}", n), paragraph("repeated", n), paragraph(f"last {'abc'[n]}", n)]
         for n in (0, 1, 2)
@@ -46,7 +46,7 @@ def test_what_repeats_in_the_middle_stays() -> None:
     assert _without_running_lines(nodes) == nodes
 
 
-def test_numbered_headings_that_begin_their_pages_stay() -> None:
+def test_numbered_headings_at_the_top_of_pages_remain() -> None:
     nodes = [_Node("heading", f"Section {n}", n, level=1) for n in (1, 2, 3)]
     assert _without_running_lines(nodes) == nodes
 
@@ -73,7 +73,7 @@ def test_a_document_of_one_page_has_no_running_header() -> None:
         (_Node("heading", "a heading", 1, level=1), paragraph("text", 2), False),
     ],
 )
-def test_paragraphs_cut_by_a_page_or_a_guess_are_mended(before: _Node, after: _Node, joined: bool) -> None:
+def test_paragraphs_cut_by_a_page_or_a_guess_are_joined(before: _Node, after: _Node, joined: bool) -> None:
     mended = list(_rejoin([before, after]))
     assert len(mended) == (1 if joined else 2)
     if joined:
@@ -118,5 +118,5 @@ def test_the_tree_becomes_blocks() -> None:
     ]
 
 
-def test_without_a_heading_the_metadata_give_the_title() -> None:
+def test_without_a_heading_the_title_comes_from_the_metadata() -> None:
     assert _write(iter([paragraph("text")]), "  From the\nmetadata ").title == "From the metadata"

@@ -92,7 +92,7 @@ async def test_every_format_is_read(parser: SandboxedParser, handbook_pdf: bytes
         ("Größe €".encode("cp1252"), "Größe €"),
     ],
 )
-async def test_text_is_decoded_whatever_wrote_it(parser: SandboxedParser, data: bytes, text: str) -> None:
+async def test_text_in_any_usual_encoding_is_decoded(parser: SandboxedParser, data: bytes, text: str) -> None:
     assert (await parser.parse(data, "a.txt", "")).text == text
 
 
@@ -204,7 +204,7 @@ async def test_several_documents_are_parsed_at_once_by_several_processes() -> No
     await parser.close()
 
 
-async def test_a_process_that_cannot_start_is_not_the_document_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_document_is_retried_later_when_no_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     parser = SandboxedParser(Limits())
     with pytest.raises(TryLater, match="does not start"):
@@ -212,7 +212,7 @@ async def test_a_process_that_cannot_start_is_not_the_document_s_fault(monkeypat
     await parser.close()
 
 
-async def test_the_process_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_process_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGBUS_MODEL_KEY", "sk-secret")
     parser = SandboxedParser(Limits())
     await parser.parse(b"text", "a.txt", "")
@@ -224,7 +224,7 @@ async def test_the_process_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPa
     await parser.close()
 
 
-async def test_a_machine_that_has_never_read_a_pdf_reads_its_first(
+async def test_the_first_pdf_on_a_machine_is_read(
     handbook_pdf: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the PDF library is unpacked, before the process is confined

@@ -1,4 +1,4 @@
-"""Reconcile finds what differs, and only that; its events bring the index in step."""
+"""Reconcile finds the differences of lake and index; its events make the index match."""
 
 import json
 
@@ -29,7 +29,7 @@ async def indexed(*paths: str) -> World:
     return world
 
 
-async def test_an_index_in_step_needs_nothing() -> None:
+async def test_an_index_that_matches_the_lake_needs_no_events() -> None:
     world = await indexed("a.md", "managers/b.md")
     assert await differences(world) == {}
 
@@ -47,7 +47,7 @@ async def test_every_difference_is_found_and_named() -> None:
     }
 
 
-async def test_changed_rules_make_everything_they_touch_stale() -> None:
+async def test_changed_rules_make_their_documents_stale() -> None:
     world = await indexed("a.md", "managers/b.md")
     assert await differences(world, pipeline="p2") == {"a.md": Difference.RULES, "managers/b.md": Difference.RULES}
     assert await differences(world, Sources(sources=(MANAGERS,))) == {"a.md": Difference.ORPHANED}
@@ -57,22 +57,22 @@ async def test_changed_rules_make_everything_they_touch_stale() -> None:
     }
 
 
-async def test_a_container_that_no_source_names_any_more_is_emptied() -> None:
+async def test_a_container_that_no_source_names_is_emptied() -> None:
     world = await indexed("a.md")
     moved = Sources(sources=(SOURCES.sources[0].model_copy(update={"container": "elsewhere"}),))
     assert await differences(world, moved) == {"a.md": Difference.ORPHANED}
 
 
-async def test_what_a_crash_left_unsettled_is_finished() -> None:
+async def test_what_a_crash_left_unfinished_is_finished() -> None:
     world = await indexed("a.md")
     world.lake.delete("a.md")
-    world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), len(world.evictions.told) + 1
+    world.evictions.fails, world.evictions.fails_after = KeyError("a crash"), len(world.evictions.calls) + 1
     with pytest.raises(KeyError):
         await world.indexer().handle([changed("a.md")])
     assert await differences(world) == {"a.md": Difference.UNFINISHED}
 
 
-async def test_its_events_bring_the_index_in_step() -> None:
+async def test_its_events_make_the_index_match_the_lake() -> None:
     world = await indexed("same.md", "edited.md", "deleted.md")
     world.lake.put("edited.md", "# Edited\n\nOther words.")
     world.lake.delete("deleted.md")
@@ -83,15 +83,15 @@ async def test_its_events_bring_the_index_in_step() -> None:
     assert {each.path for each in await world.found()} == {"same.md", "edited.md", "new äöü %20.md"}
 
 
-def test_an_event_says_who_sent_it_and_why() -> None:
+def test_an_event_names_its_sender_and_reason() -> None:
     body = event_of(Mismatch(Difference.ORPHANED, "handbook", "a.md"), now=NOON, event_id="7")
-    [told] = read_events(body)
-    assert told.change is Change.DELETED
+    [change] = read_events(body)
+    assert change.change is Change.DELETED
     event = json.loads(body)
     assert (event["id"], event["data"]) == ("7", {"api": "Reconcile", "clientRequestId": "orphaned"})
 
 
-def test_findings_come_in_the_order_of_the_paths() -> None:
+def test_findings_are_ordered_by_path() -> None:
     blobs = [Blob(path, '"1"', 1) for path in ("b.md", "a.md", "c.md")]
     found = compare("handbook", blobs, [], SOURCES, World().versions())
     assert [finding.path for finding in found] == ["a.md", "b.md", "c.md"]
@@ -101,9 +101,9 @@ def test_findings_come_in_the_order_of_the_paths() -> None:
 async def test_what_was_indexed_under_a_second_name_is_removed(path: str) -> None:
     """As an earlier version did it: under the wider rule, for a file that has another name."""
     world = await indexed("managers/b.md", "a.md")
-    everybody = SOURCES.sources[0]
+    employees = SOURCES.sources[0]
     old, passages = world.versions().version(
-        everybody, Blob(path, '"1"', 5), "hash", "B", [Chunk("", None, 0, 6, "secret", 1)], None
+        employees, Blob(path, '"1"', 5), "hash", "B", [Chunk("", None, 0, 6, "secret", 1)], None
     )
     assert await world.writer().write(old, passages, before=None)
     assert "secret" in await world.texts()

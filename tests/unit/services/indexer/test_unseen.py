@@ -1,4 +1,4 @@
-"""Of no format does anything reach the index that people cannot see."""
+"""In every format, only text that people can see reaches the index."""
 
 import io
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def indexed(document: ParsedDocument) -> list[str]:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_what_is_hidden_in_a_document_is_not_indexed(ending: str) -> None:
+def test_hidden_text_of_a_document_is_not_indexed(ending: str) -> None:
     data = FORMATS[ending](f"Ti{UNSEEN}tle", f"Head{UNSEEN}ing", f"Twenty{UNSEEN} four days of leave.")
     document = read(data, f"leave.{ending}", "", Limits())
     assert "Twenty four days of leave." in document.text
@@ -88,18 +88,18 @@ ANYTHING = st.text(
 @pytest.mark.parametrize("ending", ["md", "txt", "html"])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(words=ANYTHING)
-def test_whatever_stands_in_a_file_the_index_has_what_people_see(ending: str, words: str) -> None:
+def test_the_index_has_the_visible_text_of_any_file(ending: str, words: str) -> None:
     document = read(FORMATS[ending](words, words, words), f"a.{ending}", "", Limits())
     assert all(visible(each) == each for each in indexed(document))
 
 
 @pytest.mark.parametrize("name", [f"leave{UNSEEN}-policy.txt", "a/\u202eleave-policy.txt"])
-def test_a_title_made_of_a_files_name_shows_all_that_is_in_it(name: str) -> None:
+def test_a_title_made_from_a_file_name_is_visible_text(name: str) -> None:
     assert read(b"words", name, "", Limits()).title == "leave policy"
 
 
 @pytest.mark.parametrize("text", ["10⁵ is not 105", "ﬁ ½ Å", "e\u0301", "日本語 ไทย हिन्दी", "a\u00a0b", "🙂", "a\tb"])
-def test_what_is_seen_is_indexed_as_it_is(text: str) -> None:
+def test_visible_text_is_indexed_unchanged(text: str) -> None:
     assert read(text.encode(), "a.txt", "", Limits()).text == text
 
 

@@ -1,4 +1,4 @@
-"""Which candidates travel on."""
+"""Which candidates go to the generator."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -41,7 +41,7 @@ def candidate(text: str) -> Candidate:
         ([], []),
     ],
 )
-def test_what_says_the_same_is_kept_once(texts: list[str], kept: list[str]) -> None:
+def test_a_duplicate_of_a_better_candidate_is_dropped(texts: list[str], kept: list[str]) -> None:
     assert [each.text for each in distinct(map(candidate, texts))] == kept
 
 
@@ -62,13 +62,13 @@ def test_the_body_never_exceeds_the_limit_and_the_best_stay(texts: list[str], li
         assert len(task.model_copy(update={"candidates": (*better, dropped)}).encode()) > limit - 40
 
 
-def test_one_passage_out_of_all_proportion_keeps_no_other_away() -> None:
+def test_a_passage_that_is_too_large_is_dropped_alone() -> None:
     huge = candidate("x").model_copy(update={"title": "x" * MAX_BODY})
     kept = fitting(GenerateAnswer(request=REQUEST, candidates=(huge, candidate("a"))))
     assert [each.text for each in kept.candidates] == ["a"]
 
 
-def test_nothing_is_dropped_from_what_fits() -> None:
+def test_candidates_that_fit_are_all_kept() -> None:
     task = GenerateAnswer(request=REQUEST, candidates=tuple(candidate("x" * 1000) for _ in range(100)))
     assert fitting(task) is not None
     assert len(fitting(task).candidates) == 100

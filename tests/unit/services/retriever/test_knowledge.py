@@ -1,4 +1,4 @@
-"""Knowledge through a scope: whose, of which build, and how deep it is looked for."""
+"""Searches through a scope: rights, builds, and how deep a search goes."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -84,24 +84,24 @@ async def search(
 EMPLOYEE = TenantScope("larkfield", frozenset({"employees"}))
 
 
-async def test_who_is_in_no_group_causes_no_search() -> None:
+async def test_a_caller_without_groups_causes_no_search() -> None:
     passages = Counting()
     assert await search(passages, MemoryRegistry(), TenantScope("larkfield", frozenset())) == []
     assert passages.limits == []
 
 
-async def test_the_registry_has_the_last_word_on_who_may_read() -> None:
+async def test_the_rights_in_the_registry_override_those_of_a_passage() -> None:
     passages, registry = MemoryPassages(), MemoryRegistry()
     entry = document()
     await passages.put("c", [passage(entry)])
     await registry.commit(entry, None)
     assert await search(passages, registry, EMPLOYEE) == ["text"]
-    # Rights were taken away, and the passages have not followed yet.
+    # Rights were removed, and the passages do not have that yet.
     await registry.commit(document(version=1, groups=frozenset({"managers"})), 1)
     assert await search(passages, registry, EMPLOYEE) == []
 
 
-async def test_passages_of_an_unregistered_or_deleted_document_do_not_count() -> None:
+async def test_passages_of_an_unregistered_or_deleted_document_are_dropped() -> None:
     passages, registry = MemoryPassages(), MemoryRegistry()
     entry = document()
     await passages.put("c", [passage(entry)])
@@ -110,7 +110,7 @@ async def test_passages_of_an_unregistered_or_deleted_document_do_not_count() ->
     assert await search(passages, registry, EMPLOYEE) == []
 
 
-async def test_it_looks_deeper_when_too_much_does_not_count() -> None:
+async def test_it_searches_deeper_when_too_many_hits_are_dropped() -> None:
     passages, registry = Counting(), MemoryRegistry()
     entry = document()
     await registry.commit(entry, None)
@@ -120,7 +120,7 @@ async def test_it_looks_deeper_when_too_much_does_not_count() -> None:
     assert passages.limits == [6, 24]
 
 
-async def test_it_does_not_look_deeper_than_there_is_anything() -> None:
+async def test_it_does_not_search_deeper_than_the_collection() -> None:
     passages, registry = Counting(), MemoryRegistry()
     entry = document()
     await registry.commit(entry, None)
@@ -129,7 +129,7 @@ async def test_it_does_not_look_deeper_than_there_is_anything() -> None:
     assert passages.limits == [30]
 
 
-async def test_leftovers_that_nobody_collects_cost_one_look_and_no_more() -> None:
+async def test_retired_passages_that_are_not_collected_cost_one_more_search() -> None:
     passages, registry = Counting(), MemoryRegistry()
     entry = document(version=2)
     await registry.commit(entry, None)
@@ -139,7 +139,7 @@ async def test_leftovers_that_nobody_collects_cost_one_look_and_no_more() -> Non
 
 
 class Committing(MemoryRegistry):
-    """A registry in which another process commits while somebody searches."""
+    """A registry in which another process commits during a search."""
 
     def __init__(self, passages: MemoryPassages) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Committing(MemoryRegistry):
         return await super().get(ids)
 
 
-async def test_a_document_that_changes_during_the_search_is_found_as_it_is_now() -> None:
+async def test_a_document_that_changes_during_the_search_is_found_in_its_new_version() -> None:
     passages = Counting()
     registry = Committing(passages)
     await passages.put("c", [passage(document(), "old")])
@@ -173,7 +173,7 @@ GROUP_SETS = st.frozensets(st.sampled_from(GROUPS), max_size=3)
     st.sampled_from([tenant for tenant in TENANTS if tenant]),
     GROUP_SETS,
 )
-async def test_nobody_ever_finds_what_is_not_theirs(
+async def test_a_search_never_returns_what_the_scope_may_not_read(
     owned: list[tuple[str, frozenset[str], frozenset[str], bool]], tenant: str, groups: frozenset[str]
 ) -> None:
     """Whatever tenants, groups and half-updated rights there are: only passages with a group in common."""

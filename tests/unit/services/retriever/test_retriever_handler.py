@@ -1,4 +1,4 @@
-"""The retriever's story: candidates for the generator, or an honest "nothing" for the caller."""
+"""The retriever's handler: candidates for the generator, or `no_answer` for the caller."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -141,14 +141,16 @@ async def test_the_best_candidates_go_to_the_generator_with_the_epoch_before_the
     assert len(query.sparse) == 2
 
 
-async def test_an_unknown_epoch_is_handed_on_as_unknown() -> None:
+async def test_an_unknown_epoch_is_passed_on_as_unknown() -> None:
     [out] = await retriever(Known("one"), epoch=None).handle(RetrievePassages(request=request()))
     assert isinstance(out.message, GenerateAnswer)
     assert out.message.index_epoch is None
 
 
 @pytest.mark.parametrize(("key", "cache"), [("k", CacheState.MISS), (None, CacheState.OFF)])
-async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str | None, cache: CacheState) -> None:
+async def test_without_passages_the_caller_gets_no_answer_and_no_model_is_called(
+    key: str | None, cache: CacheState
+) -> None:
     asked = request(cache_key=key)
     [out] = await retriever(Known()).handle(RetrievePassages(request=asked))
     assert (out.queue, out.session_id, out.message_id) == ("answers", "s1", "r1/reply")
@@ -160,7 +162,7 @@ async def test_nothing_found_is_told_to_the_caller_and_costs_no_model(key: str |
 
 @pytest.mark.parametrize("texts", [(), ("one",)])
 @pytest.mark.parametrize(("counted", "charged"), [(9, 9), (None, count_tokens("How long is leave?"))])
-async def test_the_tokens_of_the_search_are_charged_whatever_it_finds(
+async def test_the_tokens_of_the_search_are_charged_whether_or_not_it_finds_passages(
     texts: tuple[str, ...], counted: int | None, charged: int
 ) -> None:
     budget = Charged()
@@ -177,7 +179,7 @@ async def test_tokens_stay_reserved_only_while_a_model_may_be_called(
     assert budget.corrected == given_back
 
 
-async def test_a_late_question_is_not_even_embedded() -> None:
+async def test_a_late_question_is_not_embedded() -> None:
     embeds = Embeds()
     with pytest.raises(Unprocessable) as raised:
         await retriever(Known("one"), embeds, now=NOON + timedelta(minutes=2)).handle(
@@ -187,12 +189,12 @@ async def test_a_late_question_is_not_even_embedded() -> None:
     assert embeds.texts == []
 
 
-async def test_a_use_case_that_is_not_here_is_named() -> None:
+async def test_an_unknown_use_case_is_named() -> None:
     with pytest.raises(Unprocessable, match=r"'other'.*known: onboarding"):
         await retriever(Known()).handle(RetrievePassages(request=request(use_case="other")))
 
 
-async def test_a_busy_model_is_left_to_the_worker() -> None:
+async def test_errors_of_the_model_reach_the_worker() -> None:
     class Busy(Embeds):
         async def embed(self, texts: Sequence[str]) -> Embedded:
             raise TryLater("429", after=timedelta(seconds=3))
@@ -217,5 +219,5 @@ def turn(role: Any, text: str) -> Turn:
         ((turn("assistant", "Hello"), turn("user", " ")), "And for part-timers?"),
     ],
 )
-def test_a_question_is_asked_together_with_the_one_before(conversation: tuple[Turn, ...], words: str) -> None:
+def test_the_previous_question_is_part_of_the_query(conversation: tuple[Turn, ...], words: str) -> None:
     assert as_asked(request(question="And for part-timers?", conversation=conversation)) == words

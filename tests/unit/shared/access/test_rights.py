@@ -95,7 +95,7 @@ def test_an_escaped_name_is_another_for_every_name(one: str, other: str) -> None
 
 
 @given(odd, odd, odd, odd)
-def test_a_key_of_http_is_never_the_id_of_a_message(tenant: str, caller: str, key: str, message_id: str) -> None:
+def test_an_idempotency_key_is_never_a_message_id(tenant: str, caller: str, key: str, message_id: str) -> None:
     over_http = request_id(tenant, caller, f"http/{key}", "http")
     for named in (f"http/{key}", key, message_id, f"{key}http"):
         assert over_http != request_id(tenant, caller, named)
@@ -133,7 +133,7 @@ SOURCES = Sources(sources=(EMPLOYEES, HR, MANAGERS))
         ("hr/S\u00e9cret", HR),
     ],
 )
-def test_the_longest_folder_decides(path: str, expected: Source) -> None:
+def test_the_source_with_the_longest_prefix_applies(path: str, expected: Source) -> None:
     assert SOURCES.of("docs", path) is expected
     assert SOURCES.of("other", path) is None
 
@@ -172,7 +172,7 @@ def test_a_path_has_one_spelling(steps: list[str]) -> None:
         ("hr\n/", "control"),
     ],
 )
-def test_a_prefix_that_is_no_folder_is_refused_with_what_to_write(prefix: str, said: str) -> None:
+def test_a_prefix_that_is_not_a_folder_is_refused_with_the_correction(prefix: str, said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         source(prefix, "g")
 
@@ -193,16 +193,16 @@ def test_a_source_without_a_name_is_refused(change: dict[str, Any]) -> None:
 # --------------------------------------------------------------------------- callers
 
 
-def callers(*doors: tuple[str, str]) -> Callers:
+def callers(*queues: tuple[str, str]) -> Callers:
     listed = [
         {"name": f"c{number}", "tenant": "t", "groups": ["g"], "queue": queue, "reply_queues": [replies]}
-        for number, (queue, replies) in enumerate(doors)
+        for number, (queue, replies) in enumerate(queues)
     ]
     return Callers.model_validate({"tenants": {"t": {"tokens_per_minute": 1}}, "callers": listed})
 
 
 @pytest.mark.parametrize(
-    "doors",
+    "queues",
     [
         [("ask", "answers"), ("Ask", "other")],
         [("ask", "answers"), ("other", "ANSWERS")],
@@ -216,12 +216,12 @@ def callers(*doors: tuple[str, str]) -> Callers:
         [("\u0430sk", "answers")],
     ],
 )
-def test_a_queue_is_one_callers_door_however_it_is_written(doors: list[tuple[str, str]]) -> None:
+def test_an_ingress_queue_has_one_caller_in_any_case(queues: list[tuple[str, str]]) -> None:
     with pytest.raises(ValidationError):
-        callers(*doors)
+        callers(*queues)
 
 
-def test_queues_with_ordinary_names_are_taken() -> None:
+def test_ordinary_queue_names_are_accepted() -> None:
     assert [*callers(("ask", "answers"), ("apps/hr.v2_x-1", "apps/hr/replies")).ingresses()] == [
         "ask",
         "apps/hr.v2_x-1",

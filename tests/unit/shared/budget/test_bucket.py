@@ -16,11 +16,11 @@ def test_it_refills_evenly(now: float, level: float, at: float) -> None:
     assert Bucket(600, 20, 100).refilled(now) == Bucket(600, level, at)
 
 
-def test_what_there_is_can_be_reserved_to_the_last_token() -> None:
+def test_the_whole_level_can_be_reserved() -> None:
     assert Bucket(600, 20, 100).reserve(20, 100) == (Bucket(600, 0, 100), None)
 
 
-def test_what_cannot_be_reserved_is_told_how_long_to_wait_and_takes_nothing() -> None:
+def test_a_refused_reservation_says_how_long_to_wait_and_takes_nothing() -> None:
     bucket, wait = Bucket(600, 20, 100).reserve(80, 101)
     assert (bucket, wait) == (Bucket(600, 30, 101), 5.0)
     assert bucket.reserve(80, 106) == (Bucket(600, 0, 106), None)
@@ -38,7 +38,9 @@ def test_what_was_reserved_is_corrected_to_what_was_spent(reserved: int, spent: 
 @given(
     steps=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 1_500), st.none() | st.integers(0, 1_500)), max_size=30)
 )
-def test_it_never_lends_and_never_overflows(steps: list[tuple[float, int, int | None]]) -> None:
+def test_the_level_is_never_negative_after_a_reservation_and_never_above_full(
+    steps: list[tuple[float, int, int | None]],
+) -> None:
     bucket, now, spent = Bucket(1_000, 1_000, 0), 0.0, 0.0
     for gap, tokens, actual in steps:
         now += gap

@@ -45,7 +45,7 @@ def answers(draw: st.DrawFn) -> RequestOutcome:
 
 @settings(max_examples=100)
 @given(answers(), st.integers(SMALL, 20_000))
-def test_whatever_is_in_it_an_outcome_fits(answer: RequestOutcome, most: int) -> None:
+def test_an_outcome_with_any_content_fits(answer: RequestOutcome, most: int) -> None:
     found = fitted(answer, most)
     body = found.encode()
     assert len(body) <= most
@@ -81,7 +81,7 @@ def test_the_end_of_a_long_text_goes_first_and_its_citations_with_it() -> None:
     assert found.message
 
 
-def test_no_half_of_a_marker_stays() -> None:
+def test_a_marker_is_not_cut_in_half() -> None:
     answer = an_answer("a [1] " + "word [1] [12] " * 400, a_citation(1, "q"))
     for most in range(SMALL, SMALL + 40):
         found = fitted(answer, most)
@@ -96,12 +96,12 @@ def test_long_quotes_are_cut_and_the_text_is_whole() -> None:
     assert all(citation.quote.endswith(MARK) for citation in found.citations)
 
 
-def test_an_answer_is_not_left_without_what_it_rests_on() -> None:
+def test_an_answer_that_would_lose_all_citations_fails() -> None:
     found = fitted(an_answer("x" * LARGEST_OUTCOME + " [1].", a_citation(1, "q")))
     assert (found.outcome, found.code) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE)
 
 
-def test_what_cannot_be_cut_fails_and_keeps_what_it_cost() -> None:
+def test_an_outcome_that_cannot_be_cut_fails_and_keeps_its_cost() -> None:
     answer = an_answer("Said [1].", a_citation(1, "q", path="p" * LARGEST_MESSAGE))
     answer = answer.model_copy(update={"trace_id": "t", "finished_at": NOW, "correlation_id": "c9"})
     found = fitted(answer)
@@ -111,7 +111,7 @@ def test_what_cannot_be_cut_fails_and_keeps_what_it_cost() -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "🙂", "\x01", '"'])
-def test_sizes_are_bytes_and_no_characters(character: str) -> None:
+def test_sizes_are_bytes_not_characters(character: str) -> None:
     found = fitted(an_answer(character * 300_000))
     assert LARGEST_OUTCOME - 100 < len(found.encode()) <= LARGEST_OUTCOME
 

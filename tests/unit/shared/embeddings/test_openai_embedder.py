@@ -46,7 +46,7 @@ async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -
     assert [len(call["input"]) for call in service.calls] == [BATCH, BATCH, 1]
 
 
-async def test_the_length_is_asked_for_unless_the_model_cannot_choose() -> None:
+async def test_dimensions_are_requested_unless_the_model_cannot_choose() -> None:
     able, unable = Service(), Service()
     await embedder(able).embed(["1"])
     await embedder(unable, ask_for_dimensions=False).embed(["1"])
@@ -69,22 +69,22 @@ async def test_errors_of_the_sdk_are_translated_and_kept_as_the_cause() -> None:
     assert raised.value.__cause__ is cause
 
 
-async def test_an_answer_with_vectors_missing_is_tried_again() -> None:
+async def test_a_reply_without_all_vectors_is_retried() -> None:
     with pytest.raises(DependencyDown, match="1 vectors for 2 texts"):
         await embedder(Service(lose=1)).embed(["1", "2"])
 
 
-async def test_vectors_of_another_length_than_configured_are_a_wrong_setting() -> None:
+async def test_vectors_of_another_length_than_configured_are_a_settings_error() -> None:
     with pytest.raises(SettingsError, match="3 dimensions"):
         await embedder(Service(length=3)).embed(["1"])
 
 
-async def test_an_answer_that_the_sdk_cannot_read_is_tried_again() -> None:
+async def test_a_reply_that_the_sdk_cannot_read_is_retried() -> None:
     with pytest.raises(DependencyDown, match="No embedding data received"):
         await embedder(Service(error=ValueError("No embedding data received"))).embed(["1"])
 
 
-async def test_nothing_to_embed_calls_nobody() -> None:
+async def test_without_texts_no_call_is_made() -> None:
     service = Service()
     assert (await embedder(service).embed([])).vectors == []
     assert not service.calls
@@ -99,8 +99,6 @@ async def test_nothing_to_embed_calls_nobody() -> None:
         (None, None),
     ],
 )
-async def test_what_the_provider_counted_is_told_and_a_provider_that_does_not_count_is_not_believed(
-    usage: Any, tokens: int | None
-) -> None:
+async def test_the_provider_s_token_count_is_returned_and_none_without_one(usage: Any, tokens: int | None) -> None:
     embedded = await embedder(Service(usage=usage)).embed(["1"] * (BATCH + 1))
     assert embedded.tokens == tokens

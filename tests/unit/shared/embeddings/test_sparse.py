@@ -24,12 +24,12 @@ def test_terms_are_lower_case_stemmed_words_without_stop_words(text: str, expect
     assert terms(text) == expected
 
 
-def test_the_place_of_a_term_never_changes() -> None:
+def test_the_index_of_a_term_never_changes() -> None:
     # Stored vectors depend on it: another number here means that every document must be indexed again.
     assert of_question("leave") == {2709293332: 1.0}
 
 
-def test_question_and_passage_meet_in_the_same_place() -> None:
+def test_a_term_has_the_same_index_in_question_and_passage() -> None:
     assert of_question("holiday").keys() <= of_passage("All holidays are paid.").keys()
 
 
@@ -47,6 +47,6 @@ def test_a_term_weighs_less_in_a_longer_passage(words: list[str]) -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_gives_a_vector_that_qdrant_takes(text: str) -> None:
+def test_any_text_gives_a_vector_that_qdrant_accepts(text: str) -> None:
     for vector in (of_passage(text), of_question(text)):
         assert all(0 <= term < 2**32 and weight > 0 for term, weight in vector.items())

@@ -1,4 +1,4 @@
-"""What is known of how long something takes, and whether it is worth beginning."""
+"""Estimates of durations, and whether a call is begun."""
 
 import math
 
@@ -31,19 +31,19 @@ def observed(*took: float) -> Recent:
 
 
 @given(durations, st.integers(min_value=30, max_value=60))
-def test_what_always_takes_the_same_is_known_to_a_hundredth(took: float, times: int) -> None:
+def test_a_constant_duration_is_estimated_to_a_hundredth(took: float, times: int) -> None:
     assert estimated(*[took] * times).usual == pytest.approx(took, rel=0.01)
 
 
 @given(st.lists(durations, min_size=1))
-def test_the_estimate_stays_within_what_was_seen(took: list[float]) -> None:
+def test_the_estimate_stays_within_the_observed_range(took: list[float]) -> None:
     estimate = estimated(*took)
     assert min(took) * 0.999 <= estimate.mean <= max(took) * 1.001
     assert estimate.usual <= 2 * max(took) * 1.001
 
 
 @given(durations, durations)
-def test_what_is_too_late_makes_the_estimate_grow_but_not_beyond_half_more_than_it_lasted(
+def test_a_cut_off_call_raises_the_estimate_to_one_and_a_half_times_its_duration_at_most(
     took: float, lasted: float
 ) -> None:
     late = estimated(took).after_cut_off(lasted, 1.0)
@@ -65,7 +65,7 @@ def test_a_held_ask_needs_more_than_requests_take_and_next_to_nothing_when_that_
 
 
 @given(durations)
-def test_what_was_never_seen_is_begun(left: float) -> None:
+def test_without_observations_a_call_is_begun(left: float) -> None:
     assert Recent().begun(left, 0.0) == (Recent(), False)
 
 
@@ -77,14 +77,16 @@ def test_three_of_four_took_no_longer_than_usual(took: list[float]) -> None:
 
 
 @given(st.lists(durations, min_size=1), durations, durations)
-def test_what_usually_takes_longer_than_is_left_is_not_begun(took: list[float], left: float, more: float) -> None:
+def test_a_call_that_usually_takes_longer_than_is_left_is_not_begun(
+    took: list[float], left: float, more: float
+) -> None:
     recent = observed(*took)
     usual = recent.usual(0.0)
     assert (recent.begun(left, 0.0) is None) == (left < usual)
     assert recent.begun(usual + more, 0.0) == (recent, False)
 
 
-def test_what_is_cut_off_again_and_again_is_soon_not_begun_any_more() -> None:
+def test_calls_that_are_cut_off_repeatedly_are_soon_not_begun() -> None:
     recent = observed(3, 3, 3, 3)
     for _ in range(4):
         recent = recent.after_cut_off(29, 0.0)
@@ -92,17 +94,17 @@ def test_what_is_cut_off_again_and_again_is_soon_not_begun_any_more() -> None:
 
 
 @pytest.mark.parametrize("outlier", [observed(30, 0.1, 0.1, 0.1), observed(*[0.1] * 20).after_cut_off(29, 0.0)])
-def test_one_that_took_long_does_not_stop_the_others(outlier: Recent) -> None:
+def test_one_slow_call_does_not_stop_the_others(outlier: Recent) -> None:
     assert outlier.begun(5, 0.0) == (outlier, False)
 
 
-def test_what_is_long_ago_counts_no_more_than_what_is_new() -> None:
+def test_old_observations_stop_counting_when_there_are_new_ones() -> None:
     recent = observed(*[40.0] * KEPT).after(0.1, 2 * YOUNG)
     assert recent.usual(2 * YOUNG) == 0.1
 
 
 @given(st.floats(min_value=1.01, max_value=30))
-def test_what_others_take_does_not_put_off_the_probe_of_what_was_refused(times: float) -> None:
+def test_durations_of_other_calls_do_not_postpone_the_probe(times: float) -> None:
     recent, left, waited = observed(*[30.0] * KEPT), 30 / times, HALF_LIFE * math.log2(times)
     assert recent.begun(left, 0.0) is None
     recent = recent.refused()

@@ -1,4 +1,4 @@
-"""A minute of more work than can be done, played on a virtual clock with the rules that the workers use.
+"""A minute of overload, simulated on a virtual clock with the rules that the workers use.
 
 Asks wait on their tenant's queue for a ticket, then in a generator's hand for a slot, then the model answers or their
 deadline cuts the call off. `without` leaves one rule out, to show what it is for.

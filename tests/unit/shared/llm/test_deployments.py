@@ -65,13 +65,13 @@ def test_endpoints_are_completed_from_the_environment(
         (" []", "deployments"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, body: str, says: str) -> None:
+def test_an_error_names_the_file_and_the_field(tmp_path: Path, body: str, says: str) -> None:
     with pytest.raises(SettingsError, match=r"models\.yaml") as raised:
         read(tmp_path, body)
     assert says in str(raised.value)
 
 
-def test_a_date_is_a_version_too(tmp_path: Path) -> None:
+def test_an_api_version_may_be_a_yaml_date(tmp_path: Path) -> None:
     [only] = read(tmp_path, chat(provider="azure") + "    api_version: 2024-10-21\n").deployments
     assert only.api_version == "2024-10-21"
 

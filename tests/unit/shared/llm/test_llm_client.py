@@ -84,19 +84,19 @@ def test_a_model_that_fails_is_down(error: Exception, after: float) -> None:
         (status(401), Unprocessable, Reason.UNAUTHORIZED),
     ],
 )
-def test_what_no_retry_can_mend_is_named(error: Exception, kind: type[Unprocessable], reason: Reason) -> None:
+def test_errors_that_no_retry_can_fix_are_named(error: Exception, kind: type[Unprocessable], reason: Reason) -> None:
     meant = translate(error)
     assert type(meant) is kind
     assert meant.reason is reason
 
 
-def test_a_bug_stays_a_bug() -> None:
+def test_an_unknown_error_is_not_translated() -> None:
     bug = KeyError("x")
     assert translate(bug) is bug
 
 
 @pytest.mark.parametrize("provider", list(Provider))
-async def test_no_client_retries_by_itself(provider: Provider) -> None:
+async def test_clients_do_not_retry(provider: Provider) -> None:
     client = make_client(deployment(provider, key_env="KEY"), timeout=TEN_SECONDS, environment={"KEY": "k"})
     assert client.max_retries == 0
     assert client.api_key == "k"
@@ -104,7 +104,7 @@ async def test_no_client_retries_by_itself(provider: Provider) -> None:
     await client.close()
 
 
-async def test_a_server_without_keys_needs_none() -> None:
+async def test_a_server_that_needs_no_key_gets_none() -> None:
     client = make_client(deployment(Provider.COMPATIBLE), timeout=TEN_SECONDS, environment={})
     assert str(client.base_url).rstrip("/") == "https://x.example"
     await client.close()

@@ -1,4 +1,4 @@
-"""Logs say what may be said; traces cross queues in both dialects."""
+"""Logs contain allowed fields only; traces cross queues in both formats."""
 
 import pytest
 from opentelemetry import trace
@@ -10,7 +10,7 @@ from shared.telemetry.logs import only_allowed
 PARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
-def test_a_field_that_is_not_on_the_list_leaves_as_its_length() -> None:
+def test_a_field_that_is_not_allowed_is_logged_as_its_length() -> None:
     said = only_allowed(None, "", {"question": "What is my salary?", "queue": "ask", "event": "x", "level": "info"})
     assert said == {"level": "info", "event": "x", "question": "<18 characters>", "queue": "ask"}
     assert list(said)[:2] == ["level", "event"]
@@ -29,6 +29,6 @@ def test_a_sender_of_either_dialect_is_the_parent(name: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["", "00-xyz-1-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
-def test_a_broken_parent_starts_a_trace_of_its_own(broken: str) -> None:
+def test_an_invalid_parent_starts_a_new_trace(broken: str) -> None:
     with traces.consuming("process ask", {"traceparent": broken}, {}):
         assert traces.trace_id() != "0" * 32

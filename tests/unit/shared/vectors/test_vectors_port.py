@@ -8,7 +8,7 @@ import pytest
 from shared.vectors.port import Document, DocumentState, document_id, folders_of, stable_id
 
 
-def test_ids_are_the_same_in_every_process_and_for_ever() -> None:
+def test_ids_are_the_same_in_every_process_and_release() -> None:
     assert document_id("larkfield", "handbook", "docs", "a/b.md") == "eb375e72-3649-55bd-9f2e-39e4fa995c70"
 
 
