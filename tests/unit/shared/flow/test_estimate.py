@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.flow.estimate import HALF_LIFE, KEPT, YOUNG, Estimate, Recent
-from shared.flow.rules import MARGIN, needs
+from shared.flow.rules import MARGIN, SAFETY, needs
 
 durations = st.floats(min_value=0.01, max_value=100)
 
@@ -59,6 +59,13 @@ def test_a_held_ask_needs_more_than_requests_take_and_next_to_nothing_when_that_
     assert needs(estimate, estimate.at) >= MARGIN + estimate.usual
     assert MARGIN <= needs(estimate, estimate.at + later) <= needs(estimate, estimate.at)
     assert needs(estimate, estimate.at + 20 * HALF_LIFE) < MARGIN + 0.01
+
+
+def test_what_requests_took_counts_half_after_a_while() -> None:
+    usual = Estimate(mean=4, deviation=0.5, at=100)
+    beyond = SAFETY * 4 + 2 * 0.5
+    assert needs(usual, 99) == needs(usual, 100) == MARGIN + beyond
+    assert needs(usual, 100 + HALF_LIFE) == MARGIN + beyond / 2
 
 
 # -- the last ones
