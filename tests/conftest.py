@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from local.stack.redis import command
 from shared.redis import FailFastRedis
+from tests.support.ports import wired
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,7 +46,7 @@ async def redis(redis_url: str) -> AsyncIterator[FailFastRedis]:
     """Our connection to an empty Redis."""
     # A busy machine must not look like a Redis that is away; tests that mean that have one of their own.
     connection = FailFastRedis(redis_url, timeout=60)
-    yield connection
+    yield wired(connection)
     await connection.close()
 
 

@@ -13,6 +13,7 @@ from shared.bus.port import Bus, BusUnavailable, Delivery, LockLost, MessageTooL
 from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.queues import Queue
 from tests.support.memory_bus import MemoryBus
+from tests.support.ports import wired
 
 WAIT = timedelta(seconds=5)
 QUEUES = ("work", "dead")
@@ -21,13 +22,13 @@ QUEUES = ("work", "dead")
 @pytest.fixture(params=["memory", "service bus"])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     if request.param == "memory":
-        yield MemoryBus(*QUEUES, forward_dead_to="dead")
+        yield wired(MemoryBus(*QUEUES, forward_dead_to="dead"))
         return
     queues = [Queue("work", "", ()), Queue("dead", "", (), forward_dead_letters_to=None, duplicate_window=None)]
     async with LocalBus(emulator_config(queues)) as broker:
         connected = ServiceBus(ServiceBusAddress(broker.connection_string))
         try:
-            yield connected
+            yield wired(connected)
         finally:
             await connected.close()
 

@@ -14,6 +14,7 @@ from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
 from shared.redis import FailFastRedis
 from tests.support.builders import NOW, a_request
+from tests.support.ports import wired
 from tests.support.redis_cluster import Cluster, running_cluster
 
 PARTITION = CachePartition("tessolund", "handbook")
@@ -35,7 +36,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[FailFastRedis]:
     else:
         url = request.getfixturevalue("redis_url")
     connection = FailFastRedis(url, timeout=10)
-    yield connection
+    yield wired(connection)
     await connection.close()
 
 

@@ -17,6 +17,7 @@ from servicebus_local.testing import LocalBus
 from local.proxy import BlackHole, Proxy
 from shared.bus.port import BusUnavailable, Delivery, Inbox, LockLost, Outgoing
 from shared.bus.servicebus import Patience, ServiceBus, ServiceBusAddress
+from tests.support.ports import wired
 
 pytestmark = [
     # The SDK never closes the socket of a sender that was cut off, and the collector complains of it.
@@ -49,7 +50,7 @@ async def broker() -> AsyncIterator[LocalBus]:
 @pytest.fixture
 async def bus(broker: LocalBus) -> AsyncIterator[ServiceBus]:
     connected = ServiceBus(ServiceBusAddress(broker.connection_string), patience=LONG)
-    yield connected
+    yield wired(connected)
     await connected.close()
 
 

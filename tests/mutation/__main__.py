@@ -1,7 +1,8 @@
 """`python -m tests.mutation`: breaks the code in many small ways and says which of them no test notices.
 
-Two kinds: `behaviours`, where a port does otherwise than it promises, and mutants by mutmut of the modules that only
-decide. Exit status 1: a behaviour was not noticed, or of all mutants fewer than `FLOOR`.
+Three kinds: faults of effects at a port (`effects`), decisions made otherwise (`behaviours`), and mutants by mutmut of
+the modules that only decide (`modules`). Exit status 1: one of the first two was not noticed, or of the mutants of a
+module fewer than before.
 """
 
 import argparse
@@ -13,14 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutation.behaviours import BEHAVIOURS
 from tests.mutation.modules import MODULES
-from tests.mutation.mutants import MutationFailed, Score, copy_of_the_tree, sample, try_module
-from tests.mutation.trial import Fate, green_without, try_behaviours
+from tests.mutation.mutants import ROOT, MutationFailed, Score, copy_of_the_tree, sample, try_module
+from tests.mutation.page import PAGE, page
+from tests.mutation.trial import BY_NAME, Fate, green_without, try_each
 
-# Of all mutants that change more than the wording of a text, so many must be noticed. Below it, tests were lost. A
-# sample is not judged by it: its modules differ too much.
-FLOOR = 0.70
 # In a sample of N mutants, N / 5 behaviours.
 MUTANTS_PER_BEHAVIOUR = 5
 
@@ -28,7 +26,7 @@ MUTANTS_PER_BEHAVIOUR = 5
 def main(argv: list[str] | None = None) -> int:
     """Try what was asked for; says how it went."""
     options = _options(argv)
-    started, names, modules = time.monotonic(), sorted(BEHAVIOURS), [(module, options.sample) for module in MODULES]
+    started, names, modules = time.monotonic(), sorted(BY_NAME), [(module, options.sample) for module in MODULES]
     if options.only:
         names = [name for name in names if name in options.only]
         modules = [(module, None) for module in options.only if module in MODULES]
@@ -49,12 +47,12 @@ def _behaviours(names: Sequence[str], jobs: int) -> bool:
         _print(f"mutation: red before anything was changed, which proves nothing:\n{clean.detail}")
         return False
     unnoticed = []
-    for trial in try_behaviours(names, jobs):
+    for trial in try_each(names, jobs):
         _print(f"{trial.fate.value:9} {trial.name:34} {trial.detail}")
         if trial.fate is not Fate.NOTICED:
             unnoticed.append(trial.name)
     for name in unnoticed:
-        _print(f"mutation: no test noticed {name}: {BEHAVIOURS[name].breaks}")
+        _print(f"mutation: no test noticed {name}: {_broken_by(name)}")
     _print(f"mutation: {len(names) - len(unnoticed)} of {len(names)} behaviours were noticed")
     return not unnoticed
 
@@ -73,7 +71,11 @@ def _mutants(modules: Sequence[tuple[str, int | None]], options: argparse.Namesp
                 failed = True
                 continue
             scores.append(score)
-            _print(f"{score.noticed:4} of {score.tried:4} noticed  {module}")
+            floor = MODULES[module].floor
+            _print(f"{score.noticed:4} of {score.tried:4} noticed, {score.share:4.0%} (floor {floor:.0%})  {module}")
+            if most is None and score.share < floor:
+                _print(f"mutation: {module}: fewer mutants are noticed than before, write tests for those below")
+                failed = True
             for name, change in score.survivors.items():
                 _print(f"     {name.rpartition('.')[2]}\n         " + change.replace("\n", "\n         "))
     noticed, tried = sum(score.noticed for score in scores), sum(score.tried for score in scores)
@@ -84,7 +86,11 @@ def _mutants(modules: Sequence[tuple[str, int | None]], options: argparse.Namesp
         f"mutation: {noticed} of {tried} mutants in {len(scores)} modules were noticed, a score of "
         f"{noticed / tried:.0%} ({wording} more change only the wording of a text and are not counted)"
     )
-    return not failed and (bool(options.sample or options.only) or noticed / tried >= FLOOR)
+    return not failed
+
+
+def _broken_by(name: str) -> str:
+    return " ".join(promise.without for promise in BY_NAME[name].promises)
 
 
 def _print(line: str) -> None:
@@ -96,18 +102,22 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.mutation", description="Do the tests notice broken code?")
     parser.add_argument("--sample", type=int, metavar="N", help="about N mutants and a fifth as many behaviours")
     parser.add_argument("--seed", type=int, help="which sample (default: another one each time)")
-    everything = [*sorted(BEHAVIOURS), *MODULES]
+    everything = [*sorted(BY_NAME), *MODULES]
     parser.add_argument("--only", action="append", metavar="NAME", choices=everything, help="this behaviour or module")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (%(default)s)")
     parser.add_argument("--list", action="store_true", help="list what there is, and try nothing")
+    parser.add_argument("--write-promises", action="store_true", help=f"write {PAGE.relative_to(ROOT)}; try nothing")
     options = parser.parse_args(argv)
     if options.jobs < 1 or (options.sample is not None and options.sample < 1):
         parser.error("--jobs and --sample must be above 0")
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(10_000)
+    if options.write_promises:
+        PAGE.write_text(page())
+        parser.exit()
     if options.list:
         width = max(map(len, everything))
-        lines = [f"{behaviour.name:{width}}  {behaviour.breaks}" for behaviour in BEHAVIOURS.values()]
+        lines = [f"{name:{width}}  {_broken_by(name)}" for name in BY_NAME]
         parser.exit(0, "\n".join((*lines, *MODULES, "")))
     return options
 

@@ -58,6 +58,11 @@ class Score:
         """How many of the mutants turned a test red."""
         return self.tried - len(self.survivors)
 
+    @property
+    def share(self) -> float:
+        """Those of all that were tried."""
+        return self.noticed / self.tried
+
 
 def copy_of_the_tree(folder: Path) -> None:
     """Copy what git tracks, and what it would track, as it is now."""
@@ -119,7 +124,7 @@ def _configure(folder: Path, module: str) -> None:
         "also_copy": list(_ALSO),
         "track_dependencies": False,
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-n", "0", "--hypothesis-profile=mutation"],
-        "pytest_add_cli_args_test_selection": list(MODULES[module]),
+        "pytest_add_cli_args_test_selection": list(MODULES[module].tests),
         "use_git_change_detection": False,
     }
     lines = (f"{name} = {json.dumps(value)}" for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""Try a behavioural mutation on its tests, in a fork of this process that has imported everything already."""
+"""Try a mutation by hand on its tests, in a fork of this process that has imported everything already."""
 
 import contextlib
 import multiprocessing
@@ -7,11 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.mutation.behaviours import BEHAVIOURS
+from tests.mutation.behaviours import BEHAVIOURS, Behaviour
+from tests.mutation.effects import EFFECTS, Effect
+from tests.mutation.faults import Fault, lost
+from tests.mutation.promises import tests_of
+from tests.support.ports import Wiring
+
+BY_NAME: Final[dict[str, Effect | Behaviour]] = {**EFFECTS, **BEHAVIOURS}
 
 # Of one test, in seconds: a guard against hanging. A test that a mutation keeps waiting ends by its own time-out.
 TIMEOUT = 120
@@ -29,7 +36,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How the tests of one behavioural mutation ended."""
+    """How the tests of one mutation ended."""
 
     name: str
     fate: Fate
@@ -37,24 +44,29 @@ class Trial:
     """The test that noticed it and the first line of why, or the end of what pytest printed."""
 
 
-def try_behaviours(names: Sequence[str], jobs: int) -> Iterator[Trial]:
+def try_each(names: Sequence[str], jobs: int) -> Iterator[Trial]:
     """Try each in a process of its own, `jobs` at once; yields them as they end."""
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
         yield from pool.imap_unordered(_try, names, chunksize=1)
 
 
 def green_without(names: Sequence[str], jobs: int) -> Trial:
-    """Run the tests of all `names` with nothing mutated: what is red before proves nothing."""
-    tests = dict.fromkeys(test for name in names for test in BEHAVIOURS[name].red)
+    """Run the tests of all `names` behind the wrappers, with nothing wrong: what is red then proves nothing."""
+    tests = dict.fromkeys(promise.test for name in names for promise in BY_NAME[name].promises)
     parts = [list(tests)[start::jobs] for start in range(min(jobs, len(tests)))]
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        trials = pool.map(run_tests, parts, chunksize=1)
+        trials = pool.map(_try_nothing, parts, chunksize=1)
     return next((trial for trial in trials if trial.fate is not Fate.SURVIVED), trials[0])
 
 
 def _try(name: str) -> Trial:
-    BEHAVIOURS[name].apply()
-    return run_tests(BEHAVIOURS[name].red, name)
+    BY_NAME[name].apply()
+    return run_tests(tests_of(BY_NAME[name].promises), name)
+
+
+def _try_nothing(tests: Sequence[str]) -> Trial:
+    Wiring.around = Fault("", lost()).wire
+    return run_tests(tests)
 
 
 def run_tests(tests: Sequence[str], name: str = "nothing") -> Trial:

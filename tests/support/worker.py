@@ -17,6 +17,7 @@ from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.worker import Worker
 from tests.support.builders import NOW, a_request
 from tests.support.memory_bus import MemoryBus, MemoryDelivery
+from tests.support.ports import wired
 from tests.support.virtual_time import virtual_clock
 
 REDIS = "redis://127.0.0.1:1/0"
@@ -61,8 +62,9 @@ class WorkerFixture:
             identify=internal_identity,
             request=lambda task: task.request,
         )
-        given = {"bus": self.bus, "outcomes": OutcomeGuard(self.ledger), **changes}
-        return Worker(consumer=consumer, clock=self.clock, chance=lambda: 0.5, **given)
+        given = {"outcomes": OutcomeGuard(self.ledger), **changes}
+        bus = wired(given.pop("bus", self.bus))
+        return Worker(consumer=consumer, bus=bus, clock=wired(self.clock), chance=lambda: 0.5, **given)
 
     async def deliver(self, request: Request | None = None, body: bytes | None = None) -> MemoryDelivery:
         request = request or a_request()
@@ -75,7 +77,7 @@ class WorkerFixture:
     async def take(self, queue: str) -> MemoryDelivery:
         delivery = await self.bus.inbox(queue).receive(timedelta(seconds=1))
         assert delivery is not None
-        return delivery
+        return wired(delivery)
 
     async def queued(self, queue: str) -> list[Received]:
         return list(await self.bus.peek(queue))
@@ -108,7 +110,7 @@ def a_worker(bus: MemoryBus, handle: Handle, **consumer: Any) -> Worker[Retrieve
         lambda task: task.request,
         **consumer,
     )
-    return Worker(whole, bus, NoLedger(), clock=virtual_clock, chance=lambda: 0.5)
+    return Worker(whole, wired(bus), NoLedger(), clock=wired(virtual_clock), chance=lambda: 0.5)
 
 
 async def post(bus: MemoryBus, **changes: Any) -> None:

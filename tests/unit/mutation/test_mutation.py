@@ -2,49 +2,33 @@
 
 import multiprocessing
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.mutation.behaviours import BEHAVIOURS
 from tests.mutation.modules import MODULES
 from tests.mutation.mutants import ROOT, is_wording, sample
+from tests.mutation.page import PAGE, guarded, page
 from tests.mutation.trial import Fate, Trial, run_tests
-
-PROMISES = ROOT / "docs/explanation/promises.md"
 
 
 def names_of_tests(file: Path) -> set[str]:
     return set(re.findall(r"def (test_\w+)\(", file.read_text()))
 
 
-def missing() -> Iterator[str]:
-    for behaviour in BEHAVIOURS.values():
-        for test in behaviour.red:
-            file, _, name = test.partition("::")
-            if name not in names_of_tests(ROOT / file):
-                yield f"{behaviour.name}: {test}"
-    for module, files in MODULES.items():
-        yield from (f"{module}: {file}" for file in (module, *files) if not (ROOT / file).is_file())
+def test_every_promise_names_a_test_that_there_is() -> None:
+    named = [(name, *promise.test.split("::")) for promise, name in guarded()]
+    assert [each for each in named if each[2] not in names_of_tests(ROOT / each[1])] == []
 
 
-def test_every_mutation_finds_its_tests() -> None:
-    assert list(missing()) == []
+def test_every_module_has_its_tests_and_those_of_its_promises() -> None:
+    for file, module in MODULES.items():
+        assert [each for each in (file, *module.tests) if not (ROOT / each).is_file()] == []
+        assert {promise.test.partition("::")[0] for promise in module.promises} <= {*module.tests}
 
 
-def test_the_list_of_promises_names_what_there_is() -> None:
-    files = {file.stem: file for file in (ROOT / "tests").rglob("test_*.py")}
-    rows = re.findall(r"^\| .+ \| `(\w+)::(\w+)` \| (by hand|`[\w./-]+`) \|$", PROMISES.read_text(), re.MULTILINE)
-    assert len(rows) == PROMISES.read_text().count("\n| ") - 2  # the heads of two tables
-    wrong = [
-        (file, test, broken_by)
-        for file, test, broken_by in rows
-        if file not in files
-        or test not in names_of_tests(files[file])
-        or (broken_by != "by hand" and broken_by.strip("`") not in {*BEHAVIOURS, *MODULES})
-    ]
-    assert wrong == []
+def test_the_page_of_promises_is_that_of_the_tables() -> None:
+    assert PAGE.read_text() == page(), "python -m tests.mutation --write-promises"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from shared.worker.publisher import Publisher, Send
 from tests.support.builders import NOW, a_request
 from tests.support.gateway import Gateway, a_dead, an_ask
 from tests.support.memory_bus import MemoryBus
+from tests.support.ports import wired
 
 
 class Archive:
@@ -45,7 +46,7 @@ class ArchiveFixture:
     def __init__(self, redis: FailFastRedis) -> None:
         self.redis, self.gateway, self.archive = redis, Gateway(redis), Archive()
         self.bus = MemoryBus("answers")
-        self.publisher = Publisher(self.bus, OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
+        self.publisher = Publisher(wired(self.bus), OutcomeGuard(self.gateway.ledger), make(), lambda: NOW)
         self.scan = self.scan_that_sends_by(self.publisher.send)
 
     def scan_that_sends_by(self, send: Send) -> ExpiredDeadLetterScan:

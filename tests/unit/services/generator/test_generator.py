@@ -23,6 +23,7 @@ from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.redis import FailFastRedis
 from shared.text import visible
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
+from tests.support.ports import wired
 
 SILENCE = "says nothing until it is stopped"
 GOOD = "New employees receive 21 days of annual leave per year [1]."
@@ -101,7 +102,7 @@ class GeneratorFixture:
             ledger=self.ledger,
             budget=self.budget,
             cache=self.cache,
-            clock=lambda: self.now,
+            clock=wired(lambda: self.now),
             poll_interval=timedelta(milliseconds=10),
             call_times=self.call_times,
         )

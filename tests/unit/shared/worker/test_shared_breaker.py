@@ -20,6 +20,7 @@ from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
 from shared.worker.worker import Worker
 from tests.support.builders import a_request
 from tests.support.memory_bus import MemoryBus, MemoryInbox
+from tests.support.ports import wired
 
 RULES = BreakerPolicy(threshold=3, first=4, longest=10, lease=6)
 AWAY = "redis://127.0.0.1:1/0"
@@ -169,13 +170,23 @@ class Listening(MemoryBus):
         return Inbox(self, queue)
 
 
+class Asked(SharedBreaker):
+    """Counts how often the worker asked it."""
+
+    asked = 0
+
+    async def ask(self) -> Circuit:
+        self.asked += 1
+        return await super().ask()
+
+
 async def test_while_it_is_open_nothing_is_received_and_then_one(redis: FailFastRedis, seconds: Seconds) -> None:
     """Ten messages, three failures: seven are never looked at; then one is, and when that works the rest."""
     bus = Listening("generate")
     for number in range(10):
         envelope = to_retriever(a_request(request_id=f"r{number}"))
         await bus.send(Outgoing("generate", envelope.message.encode(), "retrieve.v1", message_id=f"m{number}"))
-    down, handled = True, 0
+    down, handled, breaker = True, 0, Asked(redis, "generate", rules=RULES, clock=seconds, chance=lambda: 0.0)
 
     async def handle(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         nonlocal handled
@@ -186,19 +197,20 @@ async def test_while_it_is_open_nothing_is_received_and_then_one(redis: FailFast
 
     worker = Worker(
         consumer=Consumer("generate", lambda message: RetrievePassages.decode(message.body), handle, internal_identity),
-        bus=bus,
+        bus=wired(bus),
         outcomes=OutcomeGuard(Ledger(redis)),
         concurrency=1,
-        breaker=a_breaker(redis, seconds),
+        breaker=breaker,
     )
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
     try:
         while await a_breaker(redis, seconds).ask() is not Circuit.OPEN:
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(300):
-            while not bus.closed:
-                await asyncio.sleep(0.01)
+        asked = breaker.asked
+        while breaker.asked < asked + 2:  # the worker has heard that it is open, and has gone on
+            await asyncio.sleep(0.01)
+        assert bus.closed
         assert handled == 3
         seconds.now += 5
         while handled < 4:

@@ -16,6 +16,7 @@ from shared.worker.publisher import FULL
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.support.builders import NOW, a_request
 from tests.support.memory_bus import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from tests.support.ports import wired
 from tests.support.virtual_time import VirtualTime, in_no_time, virtual_clock
 from tests.support.worker import REDIS, WorkerFixture, a_bus, a_worker, an_answer, post
 
@@ -24,7 +25,7 @@ async def take(bus: MemoryBus, **changes: Any) -> MemoryDelivery:
     await post(bus, **changes)
     delivery = await bus.inbox("retrieve").receive(timedelta(0))
     assert delivery is not None
-    return delivery
+    return wired(delivery)
 
 
 async def seconds_pass(seconds: float) -> list[Envelope]:

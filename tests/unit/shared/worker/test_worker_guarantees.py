@@ -25,6 +25,7 @@ from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.worker import Worker
 from tests.support.builders import NOW, a_request
 from tests.support.memory_bus import LOCK, MemoryBus, MemoryDelivery, MemoryInbox
+from tests.support.ports import wired
 from tests.support.virtual_time import in_no_time, virtual_clock
 from tests.support.worker import WorkerFixture, an_answer
 
@@ -34,7 +35,7 @@ async def a_delivery(bus: MemoryBus) -> MemoryDelivery:
     await bus.send(Outgoing("retrieve", envelope.message.encode(), "retrieve.v1", message_id=envelope.message_id))
     delivery = await bus.inbox("retrieve").receive(timedelta(0))
     assert delivery is not None
-    return delivery
+    return wired(delivery)
 
 
 # -- the lock
@@ -69,7 +70,7 @@ class Stuttering(MemoryDelivery):
 def test_a_renewal_that_fails_is_tried_again() -> None:
     async def life() -> None:
         bus = MemoryBus("retrieve", clock=virtual_clock)
-        delivery = Stuttering(bus, "retrieve", (await a_delivery(bus))._held)
+        delivery = wired(Stuttering(bus, "retrieve", (await a_delivery(bus))._held))
         await holding(delivery, lambda _: asyncio.sleep(3 * LOCK.total_seconds()), virtual_clock)
         await delivery.complete()
 
@@ -86,7 +87,7 @@ def test_within_a_second_of_hearing_that_the_lock_is_lost_the_work_has_stopped()
 
     async def life() -> None:
         bus = MemoryBus("retrieve", clock=virtual_clock)
-        delivery = Lost(bus, "retrieve", (await a_delivery(bus))._held)
+        delivery = wired(Lost(bus, "retrieve", (await a_delivery(bus))._held))
 
         async def work(_lease: Lease) -> None:
             nonlocal stopped

@@ -20,6 +20,7 @@ from shared.worker.outbox import internal_identity, life
 from shared.worker.outcome_guard import OutcomeGuard
 from tests.support.builders import NOW, a_request
 from tests.support.memory_bus import MemoryBus, MemoryDelivery
+from tests.support.ports import wired
 from tests.support.worker import WorkerFixture, an_answer
 
 
@@ -194,6 +195,9 @@ async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(setup:
         def locked_until(self) -> datetime:
             return setup.clock() + timedelta(milliseconds=500)
 
+        async def renew(self) -> datetime:
+            return self.locked_until
+
     async def paused(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         time.sleep(0.6)  # noqa: ASYNC251 - the whole process stands still
         return [to_caller(task.request, an_answer(task.request), setup.clock())]
@@ -320,7 +324,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(set
     while not begun:
         await asyncio.sleep(0.01)
     setup.clock.now += timedelta(seconds=21)  # the third lock ends, and r2's does not
-    while worker.in_flight < 2:
+    while worker.in_flight < 2 and len(begun) < 2:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)  # for whoever would not wait
     assert begun == ["r2"]
@@ -332,7 +336,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(set
 
 
 async def test_without_redis_the_outcome_is_sent_all_the_same(setup: WorkerFixture) -> None:
-    setup.ledger = Ledger(FailFastRedis("redis://127.0.0.1:1/0"))
+    setup.ledger = Ledger(wired(FailFastRedis("redis://127.0.0.1:1/0")))
     delivery = await setup.deliver()
     await setup.worker().process(delivery)
     assert len(await setup.queued("answers")) == 1
