@@ -124,7 +124,7 @@ SCHEDULED = "x-opt-scheduled-enqueue-time"
 POISON = Reason.POISON_CONTENT
 UNSUPPORTED = Reason.SCHEMA_UNSUPPORTED
 BROKEN = b'{"question": "How?"'
-# Read and refused, so that it costs nobody a token.
+# Read and refused, so that no tokens are spent.
 REFUSED = ask(use_case="payroll")
 BOMB = b"\0" * 10_000_000
 
@@ -228,7 +228,7 @@ SUBJECTS = [
     )
 ]
 CANCELS = [
-    # A cancellation has no outcome of its own, so nobody is told when it cannot be read.
+    # A cancellation has no outcome of its own, so no caller is told when it cannot be read.
     Poison(f"cancel: {name}", body, frozenset(), reason, {"subject": subject})
     for name, body, reason, subject in (
         ("truncated", b'{"message_id": "', Reason.SCHEMA_INVALID, "cancel.v1"),

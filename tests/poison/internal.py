@@ -34,7 +34,7 @@ class Stray:
     reason: str | None
     """Why it is dead-lettered; None: it is not."""
     told: Code | None = None
-    """What the caller in it is told; None: nothing, for nobody knows whom."""
+    """What the caller in it is told; None: nothing, because the caller is unknown."""
     properties: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,13 +139,13 @@ CANDIDATES = [
 ]
 NO_TEXT = Typed("BINARY", b"\xff")
 _SPOKEN: RequestOutcome = ending(
-    a_request(request_id=request_of(OUTCOMES, "nobody's outcome")), Outcome.FAILED, Code.CRASHED
+    a_request(request_id=request_of(OUTCOMES, "outcome of an unknown request")), Outcome.FAILED, Code.CRASHED
 )
 OUTCOME_STRAYS = [
     Stray(OUTCOMES, "no subject", b"{}", None, UNSUPPORTED),
     Stray(OUTCOMES, "an outcome that is none", b'{"outcome": "perhaps"}', "answer.v1", INVALID),
     Stray(OUTCOMES, "an unknown code", _SPOKEN.encode().replace(b"Crashed", b"Perhaps"), "answer.v1", INVALID),
-    Stray(OUTCOMES, "nobody's outcome", _SPOKEN.encode(), "answer.v1", None),
+    Stray(OUTCOMES, "outcome of an unknown request", _SPOKEN.encode(), "answer.v1", None),
     Stray(OUTCOMES, "an outcome whose owner is a number", _SPOKEN.encode(), "answer.v1", None,
           properties={"ragbus-tenant": 7, "ragbus-caller": NO_TEXT}),
 ]  # fmt: skip
@@ -246,7 +246,7 @@ DEAD_STRAYS = [
     Stray(DEAD, "a reason that is a number", b"{}", "ask.v1", UNKNOWN, properties={"DeadLetterReason": 7}),
     Stray(DEAD, "a long description", b"{}", "ask.v1", UNKNOWN, properties={"DeadLetterErrorDescription": "ä" * 6_000}),
     Stray(DEAD, "a trace that is no text", b"{}", "ask.v1", UNKNOWN, properties={"traceparent": "größe"}),
-    with_request(DEAD, "somebody's request", UNKNOWN, subject="retrieve.v1"),
+    with_request(DEAD, "another's request", UNKNOWN, subject="retrieve.v1"),
 ]  # fmt: skip
 
 STRAYS: list[Stray] = [*GARBAGE, *REQUESTS, *CANDIDATES, *OUTCOME_STRAYS, *EVENTS, *DEAD_STRAYS]

@@ -65,7 +65,7 @@ async def arrived(broker: LocalBus, bus: ServiceBus) -> Mapping[str, Received]:
 
 @pytest.fixture(scope="module")
 def ask_consumer() -> AskConsumer:
-    """The gateway's ask consumer, which asks nobody until something is handled."""
+    """The gateway's ask consumer, which needs no Redis until it handles a message."""
     return Gateway(FailFastRedis("redis://127.0.0.1:1/0")).ask_consumer
 
 

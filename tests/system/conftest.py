@@ -126,7 +126,7 @@ class App:
         return [{**json.loads(str(message)), "message_id": message.message_id} for message in found]
 
     async def answers_waiting(self, session: str, queue: str = "answers") -> int:
-        """How many answers wait in a session that nobody receives from."""
+        """How many answers wait in a session that no client receives from."""
         async with self._client.get_queue_receiver(queue, session_id=session) as receiver:
             return len(await receiver.peek_messages(max_message_count=10))
 

@@ -10,9 +10,9 @@ import httpx
 from local.stack import Stack
 
 GONE: tuple[dict[str, Any], ...] = ({"fault": "reset"}, {"fault": "refuse"})
-"""What is open breaks, and nobody listens."""
+"""Open connections break, and new ones are refused."""
 HUNG: dict[str, Any] = {"fault": "black-hole"}
-"""Silence: nobody is told anything."""
+"""Connections stay open, and no data passes."""
 
 
 class Link:

@@ -152,7 +152,7 @@ async def test_http_callers_hear_it_where_they_wait(app: App) -> None:
     assert (told.status_code, told.json()["outcome"], told.json()["code"]) == (200, "cancelled", "Cancelled")
 
 
-async def test_nobody_cancels_what_another_asked(app: App) -> None:
+async def test_a_caller_cannot_cancel_a_request_of_another(app: App) -> None:
     await app.fail({**SLOW, "chunk_latency": 0.5})
     asked = await Asked(app).post()
     await until(asked.is_being_answered)
@@ -193,7 +193,7 @@ async def test_without_redis_a_request_cannot_be_cancelled_and_is_answered(app: 
         await app.stack.start_one("redis")
 
 
-async def test_nobody_heard_a_second_outcome(app: App) -> None:
+async def test_no_caller_got_a_second_outcome_after_cancelling(app: App) -> None:
     """When everything under way has ended and no queue of ours holds anything, no caller has a second outcome."""
 
     async def still() -> bool:

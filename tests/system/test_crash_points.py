@@ -1,4 +1,4 @@
-"""One worker of each service dies at an effect of its own, and nobody is told too little or too much.
+"""One worker of each service dies at an effect of its own, and every caller gets exactly its outcome.
 
 All effects, and how a crash at each of them ends, are the matter of `make crash-points`.
 """
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(900)
 
 WORK = ("question", "document")
 PAID = {
-    # The model was paid, and nobody but the process that dies knows.
+    # The model was paid, and only the process that dies knows it.
     ("models POST", Moment.AFTER): 2,
     # Its answer is the outcome in the ledger: the next delivery finds it there.
     ("redis ledger.DECIDE", Moment.AFTER): 1,

@@ -53,7 +53,7 @@ async def way(app: App, links: Links) -> AsyncIterator[Links]:
 
 
 class Asked:
-    """Questions that nobody has asked before, and what became of them."""
+    """New questions and their outcomes."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -95,7 +95,7 @@ class Asked:
 
 
 async def retried(app: App, worker: str, times: int = FEW) -> None:
-    """Wait until `worker` has rescheduled so many deliveries from now on."""
+    """Wait until `worker` has rescheduled this many deliveries from now on."""
     before = await _retries(app, worker)
 
     async def more() -> bool:

@@ -65,7 +65,7 @@ async def test_a_key_whose_first_answer_was_cached_or_refused_belongs_to_its_que
         assert (other.status_code, other.json()["code"]) == (422, "IdReused")
 
 
-async def test_an_app_that_comes_back_hears_its_outcome_again_and_another_question_does_not(app: App) -> None:
+async def test_an_app_that_comes_back_gets_its_outcome_again_and_another_question_does_not(app: App) -> None:
     name = uuid.uuid4().hex
     question = {"question": f"What are the core hours for remote workers? ({name})", "use_case": "onboarding"}
     first = await ask(app, name, question)

@@ -1,4 +1,4 @@
-"""SIGTERM under load, one worker after the other: nothing is repeated, and nobody is late."""
+"""SIGTERM under load, one worker after the other: nothing is repeated or late."""
 
 import asyncio
 import json

@@ -78,7 +78,7 @@ async def test_a_rolling_restart_under_load_loses_and_repeats_nothing(app: App) 
 
 
 @pytest.mark.parametrize("stage", [pytest.param("retriever", marks=LONG), "generator"])
-async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(app: App, stage: str) -> None:
+async def test_when_a_stage_is_stopped_the_caller_gets_expired_in_time(app: App, stage: str) -> None:
     await app.stack.stop_one(stage)
     session = await ask_many(app, f"deadline-{stage}", 3, time_to_live=timedelta(seconds=10))
     try:
@@ -89,7 +89,7 @@ async def test_when_a_stage_is_stopped_the_caller_hears_of_the_deadline_in_time(
 
 @LONG
 async def test_what_expired_while_the_gateway_was_away_is_told_when_it_is_back(app: App) -> None:
-    """Also when it expired a second time, in `dead`, where nobody looked at it meanwhile."""
+    """Also when it expired a second time, in `dead`, before the gateway read it."""
 
     async def archived() -> int:
         async with httpx.AsyncClient() as admin:
@@ -116,7 +116,7 @@ async def test_a_deadline_in_the_middle_of_a_model_call_ends_it(app: App) -> Non
 
 @LONG
 async def test_a_model_call_of_three_locks_is_one_call(app: App) -> None:
-    """The lock is renewed all the while, so nobody else begins the same work."""
+    """The lock is renewed all the time, so no other worker begins the same work."""
     await app.fail({"deployment": "*", "kind": "chat", "latency": 3 * LOCK.total_seconds()})
     session = await ask_many(app, "three-locks", 1)
     assert await outcomes_of(app, session, 1) == {"answered": 1}
@@ -185,7 +185,7 @@ async def test_without_vectors_a_question_waits_and_is_never_answered_from_nothi
     assert await outcomes_of(app, session, 2) == {"answered": 2}
 
 
-async def test_nobody_was_told_a_second_outcome(app: App) -> None:
+async def test_no_caller_got_a_second_outcome_after_the_outages(app: App) -> None:
     """Whatever was repeated after a kill has come back by now: locks have ended twice."""
     await asyncio.sleep(2 * LOCK.total_seconds())
     async with httpx.AsyncClient() as admin:
