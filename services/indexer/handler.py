@@ -82,7 +82,7 @@ class Indexer:
                 for _ in range(_ATTEMPTS):
                     if await self._converge_once(*place):
                         return
-            raise TryLater(f"{place[1]} changed again during each of {_ATTEMPTS} attempts to index it")
+            raise TryLater(f"{escaped(place[1])} changed again during each of {_ATTEMPTS} attempts to index it")
 
         for event in task:
             async for places in self._places(event):
@@ -117,7 +117,7 @@ class Indexer:
         source = self._sources.of(container, path)
         blob = await self._lake.head(container, path) if source else None
         if source is None:
-            log.info("document.in_no_source", path=path)
+            log.info("document.without_source", path=path)
         owner = (source.tenant, source.collection) if source else None
         mine = next((each for each in entries if (each.tenant, each.collection) == owner), None)
         unchanged = True

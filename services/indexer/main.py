@@ -39,8 +39,8 @@ class CacheEvictor:
         """Evict answers that used `path` below `version`; returns how many. Raises `TryLater`."""
         try:
             return await self._cache.invalidate(tenant, collection, path, version)
-        except RedisUnavailable as away:
-            raise TryLater(f"cached answers cannot be evicted: {away}", after=WAIT_FOR_REDIS) from away
+        except RedisUnavailable as unavailable:
+            raise TryLater(f"cached answers cannot be evicted: {unavailable}", after=WAIT_FOR_REDIS) from unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ async def compose(settings: IndexerSettings, ports: IndexerPorts) -> Service:
 
 
 def identify(message: Received) -> Identity:
-    """The identity of an event. Its message id is digested, because a retry's id adds to it and has 128 characters."""
+    """The identity of an event. Its message id is digested, because a retry's id adds to it and has at most 128."""
     origin = str(message.properties.get(ORIGIN) or message.message_id or message.sequence_number)
     return Identity("e" + digest(message.queue, origin), origin)
 

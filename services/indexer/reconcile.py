@@ -22,7 +22,7 @@ API = "Reconcile"
 
 
 class Difference(StrEnum):
-    """How index and lake differ at one place."""
+    """How index and lake differ at one path."""
 
     MISSING = "missing"
     CHANGED = "changed"
@@ -33,7 +33,7 @@ class Difference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A place where index and lake differ."""
+    """A path at which index and lake differ."""
 
     why: Difference
     container: str
@@ -43,10 +43,7 @@ class Mismatch:
 def compare(
     container: str, blobs: Iterable[Blob], entries: Iterable[Document], sources: Sources, versions: VersionFactory
 ) -> Iterator[Mismatch]:
-    """The differences in one container, by path.
-
-    Ignores blobs of unsupported types and blobs in no source.
-    """
+    """The differences in one container, ordered by path. Blobs of unsupported types or without a source are ignored."""
     indexed: dict[str, list[Document]] = {}
     for entry in entries:
         indexed.setdefault(entry.path, []).append(entry)
@@ -77,7 +74,7 @@ def _difference(
 
 
 def event_of(finding: Mismatch, *, now: datetime, event_id: str) -> bytes:
-    """A storage event for the place, as the body of a message to `blob-events`."""
+    """A storage event (Event Grid schema) for the path, as the body of a message to `blob-events`."""
     event: Mapping[str, object] = {
         "id": event_id,
         "topic": "",
@@ -117,5 +114,5 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> list[bytes]:
-        """The bodies of the messages to send."""
+        """One message body for `blob-events` per difference. Raises `TryLater`."""
         return [event_of(each, now=clock(), event_id=new_id()) for each in await self.findings()]

@@ -76,7 +76,10 @@ class Retriever:
         use_case = self._use_cases.get(request.use_case)
         if use_case is None:
             known = ", ".join(self._use_cases)
-            raise Unprocessable(Reason.MISCONFIGURED, f"no use case {request.use_case!r} here (known: {known})")
+            raise Unprocessable(
+                Reason.MISCONFIGURED,
+                f"the retriever has no use case {request.use_case!r} (it has: {known}); give it the gateway's files",
+            )
         # Before the search: an answer from older passages must never be cached under a newer epoch.
         epoch = await self._epochs.epoch(request.tenant, use_case.collection)
         candidates = await self._search(request, use_case)

@@ -133,4 +133,4 @@ def _own(caller: Caller) -> list[str]:
 def _once(what: str, values: list[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise ValueError(f"{what} given twice: {twice[0]}")
+        raise ValueError(f"two callers have the same {what}: {twice[0]}")

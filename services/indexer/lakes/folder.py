@@ -11,6 +11,7 @@ from pathlib import Path
 from services.indexer.lakes.port import Blob, Changed, Vanished, is_noise
 from services.indexer.sources import fault_of_path
 from shared.errors import TryLater
+from shared.text import escaped
 
 
 class FolderLake:
@@ -54,7 +55,7 @@ class FolderLake:
             if broken.errno == errno.ENAMETOOLONG:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
-            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
+            raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
         if not stat.S_ISREG(status.st_mode):
             return None
         return Blob(path, _etag(status), status.st_size, mimetypes.guess_type(path)[0] or "")
@@ -72,7 +73,7 @@ class FolderLake:
         except (FileNotFoundError, NotADirectoryError) as gone:
             raise Vanished(path) from gone
         except OSError as broken:
-            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
+            raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
         return data
 
     def _list(self, container: str, prefix: str) -> list[Blob]:
@@ -103,7 +104,7 @@ class FolderLake:
             if broken.errno == errno.ENAMETOOLONG:
                 # A blob may have it, a file may not, and no later look will find one.
                 return None
-            raise TryLater(f"{path} cannot be read: {broken.strerror}") from broken
+            raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
 
     def _root(self, container: str) -> Path | None:
         root = self._folders.get(container)

@@ -7,7 +7,7 @@ from shared.text import visible
 
 
 class BlockKind(StrEnum):
-    """What a block is, as far as splitting it makes a difference."""
+    """The kind of a block, which decides how a long one is split."""
 
     PARAGRAPH = "paragraph"
     LIST = "list"
@@ -28,7 +28,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """What a parser makes of a file. Every offset counts characters of `text`."""
+    """A file as its reader returns it. Every offset counts characters of `text`."""
 
     title: str
     text: str
@@ -42,7 +42,7 @@ class Outline:
     _open: list[tuple[int, str]] = field(default_factory=list)
 
     def enter(self, level: int, heading: str) -> None:
-        """A heading closes those of its own level and below."""
+        """Open a heading (`level` from 1); it closes those of its own level and below."""
         self._open = [(above, text) for above, text in self._open if above < level]
         self._open.append((level, heading))
 
@@ -72,14 +72,14 @@ class Writer:
             self._write(f"{'#' * level} {heading}")
 
     def block(self, kind: BlockKind, text: str, page: int | None = None) -> None:
-        """Add a block to the open section; an empty one is nothing."""
+        """Add a block to the open section, unless it is blank; `page` counts from 1, None: the format has no pages."""
         body = visible(text).strip()
         if body:
             start = self._write(body)
             self._blocks.append(Block(kind, self._outline.path(), page, start, start + len(body)))
 
     def done(self, title: str = "") -> ParsedDocument:
-        """The document; its first heading is its title, then what its metadata says."""
+        """The document; its title is the first heading, else `title`, which comes from the metadata."""
         named = self._first or " ".join(visible(title).split())
         return ParsedDocument(named, "\n\n".join(self._pieces), tuple(self._blocks))
 
@@ -91,10 +91,7 @@ class Writer:
 
 
 def table(rows: list[list[str]]) -> str:
-    """A table as Markdown; its first row is the header."""
-    lines = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    """A table as Markdown; its first row is the header. Empty for no rows."""
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) if lines else ""
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -198,15 +198,16 @@ async def test_a_blob_that_is_deleted_while_it_is_indexed_is_removed(world: Worl
 
 
 async def test_a_blob_that_keeps_changing_is_retried_later(world: World) -> None:
-    world.lake.put("leave.md", LEAVE)
+    """The reason becomes that of a dead letter, so a hidden character of the path is visible in it."""
+    world.lake.put("leave\u202e.md", LEAVE)
 
     async def edit(step: str) -> None:
         if step == "read":
-            world.lake.put("leave.md", LEAVE)
+            world.lake.put("leave\u202e.md", LEAVE)
 
     world.lake.hook = edit
-    with pytest.raises(TryLater, match="changed again during each of 5 attempts"):
-        await world.indexer().handle([changed("leave.md")])
+    with pytest.raises(TryLater, match=r"leave\\u202e\.md changed again during each of 5 attempts"):
+        await world.indexer().handle([changed("leave\u202e.md")])
 
 
 async def test_cached_answers_are_evicted_before_and_after_every_commit(world: World) -> None:

@@ -190,7 +190,7 @@ async def test_a_late_question_is_not_embedded() -> None:
 
 
 async def test_an_unknown_use_case_is_named() -> None:
-    with pytest.raises(Unprocessable, match=r"'other'.*known: onboarding"):
+    with pytest.raises(Unprocessable, match=r"'other' \(it has: onboarding\)"):
         await retriever(Known()).handle(RetrievePassages(request=request(use_case="other")))
 
 
