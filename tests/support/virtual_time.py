@@ -12,13 +12,15 @@ T = TypeVar("T")
 
 
 class Hourglass(selectors.DefaultSelector):
-    """Instead of waiting it lets the time pass."""
+    """Where a loop would wait for a socket, lets the time pass instead; none passes while a socket is ready."""
 
     passed = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        self.passed += timeout or 0.0
-        return super().select(0)
+        ready = super().select(0)
+        if not ready:
+            self.passed += timeout or 0.0
+        return ready
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
