@@ -137,6 +137,11 @@ class History:
     """Seconds before its deadline that a request may be given up, where another attempt would come too late."""
     takes: float = 60.0
     """Seconds from the model's answer to the end of the delivery it was for, at the most."""
+    copies: Mapping[str, int] = field(default_factory=dict)
+    """By question: how often a worker that sent a delivery's work anew was killed before it settled that delivery.
+
+    Then there are two messages, and each may cost a call.
+    """
     extra_calls: int | None = None
     """The most calls beyond one per request, where the run can count its crashes; None: it cannot."""
 
@@ -254,7 +259,7 @@ def _money(history: History) -> Iterator[str]:
         if question in askers:
             yield from _unexplained(askers[question], paid_for, history)
         else:
-            yield f"the model was paid for a question that nobody asked: {question!r}"
+            yield f"the model was paid for a question that was not asked: {question!r}"
     extra = extra_calls(history)
     if history.extra_calls is not None and extra > history.extra_calls:
         yield f"{extra} model calls beyond one per request, and {history.extra_calls} are explained by what broke"
@@ -265,7 +270,7 @@ def _unexplained(askers: Sequence[Asked], calls: Sequence[Paid], history: Histor
     if len(calls) <= len(askers):
         return
     hit = [call for call in calls if any(broken.hit(call, history.takes) for broken in history.interruptions)]
-    if len(calls) - len(askers) > len(hit):
+    if len(calls) - len(askers) > len(hit) + history.copies.get(askers[0].question, 0):
         who = " and ".join(map(_name, askers))
         yield f"{who}: the model was paid {len(calls)} times, and {len(hit)} of these calls were interrupted"
 

@@ -98,7 +98,7 @@ class Plugs:
 
     async def storms(self) -> None:
         """Let the models throttle everybody, a quarter of the time, until cancelled."""
-        async with httpx.AsyncClient(base_url=self._stack.llm_url, timeout=10) as control:
+        async with httpx.AsyncClient(base_url=self._stack.llm_url, timeout=300) as control:
             while True:
                 lasts = self._rng.uniform(*_STORM)
                 await asyncio.sleep(lasts * _CALM * self._rng.uniform(0.8, 1.2))

@@ -222,7 +222,7 @@ def _last_deadline(upstream: Upstream) -> float:
 
 
 async def _stats(stack: Stack) -> dict[str, dict[str, Any]]:
-    async with httpx.AsyncClient(base_url=stack.admin_url, timeout=10) as admin:
+    async with httpx.AsyncClient(base_url=stack.admin_url, timeout=300) as admin:
         found: dict[str, dict[str, Any]] = (await admin.get("/stats")).raise_for_status().json()
     return found
 

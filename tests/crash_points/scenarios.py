@@ -158,7 +158,7 @@ def _garbage(queue: str) -> Step:
 
 
 async def _dead_lettered(system: System, mark: str) -> None:
-    await until(lambda: any(DEAD_LETTER in effect.name for effect, _ in system.folder.seen(mark)))
+    await until(lambda: any(DEAD_LETTER in seen.effect.name for seen in system.folder.seen(mark)))
 
 
 ANSWERED = frozenset({"answered"})

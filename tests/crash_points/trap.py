@@ -13,6 +13,7 @@ In the folder that `RAGBUS_CRASH_POINTS` names:
     armed/{mark}    the one point where that work kills its process; taken away when it does
     marks/{id}      the mark of the work whose request has this id
     seen/{mark}     a line per effect of that work, from the moment on that the driver makes the file
+    died/{pid}      one for each process that a trap has killed; what it was at work on
 """
 
 import json
@@ -89,12 +90,21 @@ class Begun:
     effect: Effect
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An effect that some work came to, in which process, and what it was about."""
+
+    effect: Effect
+    pid: int
+    detail: str
+
+
 class Folder:
     """What the driver and its workers tell each other, on disk: it survives whoever is killed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        for part in ("armed", "marks", "seen"):
+        for part in ("armed", "marks", "seen", "died"):
             (path / part).mkdir(parents=True, exist_ok=True)
 
     def arm(self, mark: str, point: Point) -> None:
@@ -142,14 +152,24 @@ class Folder:
     def note(self, mark: str, effect: Effect, detail: str) -> None:
         """Write down that the work of `mark` has come to `effect`."""
         with (self.path / "seen" / mark).open("a") as seen:
-            seen.write(f"{effect.service}\t{effect.name}\t{effect.times}\t{detail}\n")
+            seen.write(f"{effect.service}\t{effect.name}\t{effect.times}\t{os.getpid()}\t{detail}\n")
 
-    def seen(self, mark: str) -> list[tuple[Effect, str]]:
-        """The effects of the work of `mark` since it is watched, in order, and what they were about."""
+    def seen(self, mark: str) -> list[Seen]:
+        """The effects of the work of `mark` since it is watched, in order."""
         with suppress(FileNotFoundError):
             lines = [line.split("\t") for line in (self.path / "seen" / mark).read_text().splitlines()]
-            return [(Effect(service, name, int(times)), detail) for service, name, times, detail in lines]
+            return [
+                Seen(Effect(service, name, int(times)), int(pid), detail) for service, name, times, pid, detail in lines
+            ]
         return []
+
+    def note_death(self, mark: str) -> None:
+        """Write down that this process is killed at the point of `mark`."""
+        (self.path / "died" / str(os.getpid())).write_text(mark)
+
+    def died(self) -> dict[int, str]:
+        """The processes that were killed by a trap, and the mark of the work that each was killed at."""
+        return {int(file.name): file.read_text() for file in (self.path / "died").iterdir()}
 
 
 class Trap:
@@ -196,17 +216,21 @@ class Trap:
         effect = Effect(self._service, name, self._times[mark, name])
         self._folder.note(mark, effect, detail)
         if self._folder.spring(mark, Point(effect, Moment.BEFORE)):
-            kill()
+            self._die(mark)
         if self._folder.spring(mark, Point(effect, Moment.UNANSWERED)):
-            self._swallow(effect.peer)
+            self._swallow(mark, effect.peer)
         return Begun(mark, effect)
 
     def end(self, begun: Begun | None) -> None:
         """The peer has confirmed it."""
         if begun is not None and self._folder.spring(begun.mark, Point(begun.effect, Moment.AFTER)):
-            kill()
+            self._die(begun.mark)
 
-    def _swallow(self, peer: str) -> None:
+    def _die(self, mark: str) -> None:
+        self._folder.note_death(mark)
+        kill()
+
+    def _swallow(self, mark: str, peer: str) -> None:
         """From now on nothing that `peer` says arrives, and when it has said something the process is killed."""
         control = f"{self._links[peer]}/control"
         before = _swallowed(control)
@@ -216,7 +240,7 @@ class Trap:
             give_up = time.monotonic() + _SILENT
             while _swallowed(control) == before and time.monotonic() < give_up:
                 time.sleep(0.01)
-            kill()
+            self._die(mark)
 
         threading.Thread(target=killing, daemon=True).start()
 

@@ -15,7 +15,8 @@ from tests.system.test_replay import ragbus
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SLOW = {"deployment": "*", "kind": "chat", "chunk_latency": 2}
+# Its answer begins and does not end: however long the test takes, what ends the request is what the test does.
+SLOW = {"deployment": "*", "kind": "chat", "chunk_latency": 600}
 DOORS = ["queue", "http"]
 
 
@@ -74,7 +75,7 @@ class Asked:
 
 async def waiting(app: App, queue: str) -> int:
     """How many messages a queue holds that are not scheduled for later."""
-    async with httpx.AsyncClient() as admin:
+    async with httpx.AsyncClient(timeout=300) as admin:
         told = (await admin.get(f"{app.stack.admin_url}/stats/{queue}")).raise_for_status().json()
     return int(told["active"]) + int(told["locked"])
 
@@ -119,8 +120,6 @@ async def test_an_answer_that_is_cancelled_is_broken_off(app: App, door: str) ->
     await asked.cancel(door)
     assert await asked.outcome() == "cancelled"
     await until(asked.is_broken_off)
-    [call] = await app.calls(asked.question)
-    assert call["chunks"] < 12
 
 
 @pytest.mark.long
@@ -130,8 +129,6 @@ async def test_an_answer_that_is_too_late_is_broken_off(app: App) -> None:
     await until(asked.is_being_answered)
     assert await asked.outcome() == "expired"
     await until(asked.is_broken_off)
-    [call] = await app.calls(asked.question)
-    assert call["chunks"] < 12
 
 
 async def test_an_answer_that_was_first_stays_the_outcome(app: App) -> None:

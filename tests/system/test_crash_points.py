@@ -1,6 +1,6 @@
-"""One worker of each service dies at an effect of its own, and every caller gets exactly its outcome.
+"""A worker of each service is killed at one of its effects; each question still has one outcome.
 
-All effects, and how a crash at each of them ends, are the matter of `make crash-points`.
+`make crash-points` kills a worker at every effect.
 """
 
 import logging
@@ -36,7 +36,7 @@ async def test_each_worker_dies_and_nothing_is_lost_told_twice_or_paid_more_ofte
     logging.getLogger("azure").setLevel(logging.CRITICAL)  # it tells of every connection that a kill has cut
     result = Result()
     async with running(tmp_path) as system:
-        crashes = Crashes(system, print)
+        crashes = Crashes(system, print, alone=True)
         found = await crashes.discover(WORK)
         chosen = [_the_first(found, *death) for death in DEATHS]
         for each in chosen:  # one after the other: a crash must not hit another's call

@@ -180,6 +180,15 @@ def test_a_crash_explains_one_more_call_and_not_two() -> None:
     assert check(a_history(paid=(*twice, Paid(LOCKER.question, BEGAN + 90)), interruptions=crash)) != []
 
 
+def test_a_crash_between_sending_work_anew_and_settling_the_old_explains_one_call_of_each_message() -> None:
+    crash = (Interruption("killed", BEGAN + 2),)
+    thrice = tuple(Paid(LOCKER.question, BEGAN + at) for at in (1, 80, 90))
+    copies = {LOCKER.question: 1}
+    assert check(a_history(paid=thrice, interruptions=crash, copies=copies)) == []
+    assert check(a_history(paid=(*thrice, thrice[2]), interruptions=crash, copies=copies)) != []
+    assert check(a_history(paid=thrice, interruptions=crash, copies={VAULT.question: 1})) != []
+
+
 def test_a_crash_of_another_worker_explains_nothing() -> None:
     paid = tuple(Paid(LOCKER.question, BEGAN + at, "generator-1") for at in (1, 8))
     assert check(a_history(paid=paid, interruptions=[Interruption("killed", BEGAN + 2, worker="generator-1")])) == []
@@ -211,8 +220,8 @@ def test_callers_that_ask_the_same_question_may_each_be_charged_for_it() -> None
     assert check(a_history(*replied, asked=(LOCKER, same), paid=(*twice, twice[0]))) != []
 
 
-def test_a_call_for_a_question_that_nobody_asked_is_found() -> None:
-    assert "a question that nobody asked" in the_violation(a_history(paid=(Paid("What?", BEGAN),)))
+def test_a_call_for_a_question_without_a_request_is_found() -> None:
+    assert "a question that was not asked" in the_violation(a_history(paid=(Paid("What?", BEGAN),)))
 
 
 def test_calls_beyond_what_the_crashes_allow_are_found_in_the_sum() -> None:
