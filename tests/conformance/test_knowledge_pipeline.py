@@ -85,17 +85,17 @@ def models(servers: tuple[str, str]) -> str:
 def store(servers: tuple[str, str]) -> str:
     """Name the laptop's vector store, emptied."""
     for collection in ("passages-handbook", "documents"):
-        httpx.delete(f"{servers[1]}/collections/{collection}")
+        httpx.delete(f"{servers[1]}/collections/{collection}", timeout=300)
     return servers[1]
 
 
 @contextlib.contextmanager
 def _fault(models: str, **rule: object) -> Iterator[None]:
-    httpx.post(f"{models}/control/faults", json=[rule]).raise_for_status()
+    httpx.post(f"{models}/control/faults", json=[rule], timeout=300).raise_for_status()
     try:
         yield
     finally:
-        httpx.delete(f"{models}/control/faults").raise_for_status()
+        httpx.delete(f"{models}/control/faults", timeout=300).raise_for_status()
 
 
 @contextlib.asynccontextmanager

@@ -286,7 +286,7 @@ def assert_is(entry: Entry, model: Known, request: Request) -> None:
 
 def test_the_ledger_keeps_its_law(redis_url: str) -> None:
     with asyncio.Runner() as runner:
-        redis = FailFastRedis(redis_url, timeout=10)
+        redis = FailFastRedis(redis_url, timeout=60)
         try:
             run_state_machine_as_test(
                 lambda: LedgerLaw(runner, redis),  # type: ignore[arg-type]  # it takes whatever makes one

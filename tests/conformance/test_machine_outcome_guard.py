@@ -262,7 +262,7 @@ def _late(request: Request) -> RequestOutcome:
 
 def test_one_outcome_is_sent_whichever_worker_dies_and_when(redis_url: str) -> None:
     with asyncio.Runner() as runner:
-        redis = Breakable(redis_url, timeout=10)
+        redis = Breakable(redis_url, timeout=60)
         try:
             run_state_machine_as_test(
                 lambda: OutcomeLaw(runner, redis),  # type: ignore[arg-type]  # it takes whatever makes one

@@ -120,7 +120,7 @@ class GateLaw(RuleBasedStateMachine):
 
 def test_replicas_share_one_breaker_in_any_order(redis_url: str) -> None:
     with asyncio.Runner() as runner:
-        redis = Breakable(redis_url, timeout=10)
+        redis = Breakable(redis_url, timeout=60)
         try:
             run_state_machine_as_test(
                 lambda: GateLaw(runner, redis),  # type: ignore[arg-type]  # it takes whatever makes one

@@ -55,7 +55,7 @@ class Model:
     def __init__(self, url: str) -> None:
         self.url = url
         self.chat = Chat(timedelta(seconds=60), make())
-        self.control = httpx.AsyncClient(base_url=url)
+        self.control = httpx.AsyncClient(base_url=url, timeout=300)
 
     async def fail(self, **rule: Any) -> None:
         (await self.control.post("/control/faults", json=[rule] if rule else [])).raise_for_status()

@@ -33,7 +33,7 @@ class Recording(FailFastRedis):
     """Remembers the keys of every script."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, timeout=10)
+        super().__init__(url, timeout=60)
         self.keys: dict[str, list[list[str]]] = defaultdict(list)
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:

@@ -35,7 +35,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[FailFastRedis]:
         url = cluster.url
     else:
         url = request.getfixturevalue("redis_url")
-    connection = FailFastRedis(url, timeout=10)
+    connection = FailFastRedis(url, timeout=60)
     yield wired(connection)
     await connection.close()
 

@@ -146,7 +146,7 @@ class Hiccup(FailFastRedis):
 
 
 async def test_a_ticket_is_given_back_once_redis_is_available_again(redis_url: str) -> None:
-    redis = Hiccup(redis_url, timeout=10)
+    redis = Hiccup(redis_url, timeout=60)
     tickets = Tickets(redis)
     under_way = await fill(tickets)
     redis.down = True
@@ -202,7 +202,7 @@ async def test_a_caller_that_waits_briefly_is_refused_after_that_time(tickets: T
 
 @pytest.mark.parametrize("unavailable", [False, True])
 async def test_an_ask_behind_a_backlog_of_its_own_tenant_is_refused_in_time(redis_url: str, unavailable: bool) -> None:
-    redis, clock = Hiccup(redis_url, timeout=10), Clock()
+    redis, clock = Hiccup(redis_url, timeout=60), Clock()
     tickets = Tickets(redis)
     held = HeldAsks(tickets, clock)
     await fill(tickets)

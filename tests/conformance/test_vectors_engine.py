@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def http(server: str) -> Iterator[httpx.Client]:
     """The bare protocol, for what the client would not send or show."""
-    with httpx.Client(base_url=server) as http:
+    with httpx.Client(base_url=server, timeout=300) as http:
         yield http
 
 
@@ -75,7 +75,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
     if request.param == "memory":
         client = QdrantClient(":memory:")
     else:
-        client = QdrantClient(url=request.getfixturevalue("server"), check_compatibility=False)
+        client = QdrantClient(url=request.getfixturevalue("server"), check_compatibility=False, timeout=300)
     yield client
     client.close()
 
@@ -366,7 +366,7 @@ FILTERS: list[tuple[str, models.Filter, list[Any]]] = [
 
 
 def test_filters_find(server: str, name: str) -> None:
-    client = QdrantClient(url=server, check_compatibility=False)
+    client = QdrantClient(url=server, check_compatibility=False, timeout=300)
     client.create_collection(name, vectors_config={})
     client.upsert(name, [payload_point(id_, payload) for id_, payload in CORPUS.items()])
     found = {said: [record.id for record in client.scroll(name, wanted)[0]] for said, wanted, _ in FILTERS}
@@ -538,7 +538,7 @@ def test_without_a_query_points_come_by_id(client: QdrantClient, searched: str) 
 
 
 async def test_of_many_who_compare_and_set_one_wins(server: str, name: str) -> None:
-    client = AsyncQdrantClient(url=server, check_compatibility=False)
+    client = AsyncQdrantClient(url=server, check_compatibility=False, timeout=300)
     await client.create_collection(name, vectors_config={})
     await client.upsert(name, [payload_point(1, {"generation": 1})])
     first = models.Filter(must=[field("generation", match=models.MatchValue(value=1))])
@@ -553,7 +553,7 @@ async def test_of_many_who_compare_and_set_one_wins(server: str, name: str) -> N
 
 
 async def test_queries_are_answered_while_a_large_upsert_is_written(server: str, name: str) -> None:
-    client = AsyncQdrantClient(url=server, check_compatibility=False)
+    client = AsyncQdrantClient(url=server, check_compatibility=False, timeout=300)
     params = models.VectorParams(size=64, distance=models.Distance.COSINE)
     await client.create_collection(name, vectors_config={"dense": params})
     await client.upsert(name, [models.PointStruct(id=1, vector={"dense": [1.0] * 64})])
@@ -562,6 +562,7 @@ async def test_queries_are_answered_while_a_large_upsert_is_written(server: str,
     answers = []
     while not upsert.done():
         answers.append(await client.query_points(name, query=[1.0] * 64, using="dense", limit=1))
+    await upsert
     assert answers
     assert all(len(answer.points) == 1 for answer in answers)
     assert (await client.count(name)).count == 4999
@@ -569,7 +570,7 @@ async def test_queries_are_answered_while_a_large_upsert_is_written(server: str,
 
 
 def test_payload_indexes_are_described_and_dropped(server: str, name: str) -> None:
-    client = QdrantClient(url=server, check_compatibility=False)
+    client = QdrantClient(url=server, check_compatibility=False, timeout=300)
     client.create_collection(name, vectors_config={})
     indexes: dict[str, Any] = {
         "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
@@ -682,7 +683,7 @@ def test_the_client_recognises_the_server(server: str, http: httpx.Client) -> No
 
 def upsert_until_the_server_dies(url: str, collection: str, acknowledged: list[int], enough: threading.Event) -> None:
     """Write points in order, noting each one that is acknowledged."""
-    client = QdrantClient(url=url, check_compatibility=False)
+    client = QdrantClient(url=url, check_compatibility=False, timeout=300)
     with suppress(ResponseHandlingException):
         for id_ in count(acknowledged[-1] + 1):
             point = models.PointStruct(id=id_, vector={"dense": [id_, 1]}, payload={"n": id_})
@@ -696,7 +697,7 @@ def upsert_until_the_server_dies(url: str, collection: str, acknowledged: list[i
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, name: str) -> None:
     acknowledged, enough = [0], threading.Event()
     with running(tmp_path) as (url, process):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         params = models.VectorParams(size=2, distance=models.Distance.DOT)
         client.create_collection(name, vectors_config={"dense": params})
         client.create_payload_index(name, "n", models.PayloadSchemaType.INTEGER)
@@ -714,7 +715,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, name: str) -> Non
             writer.join()
             enough.clear()
     with running(tmp_path) as (url, _):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         records, _ = client.scroll(name, limit=10_000, with_vectors=True)
         found = {record.id: (record.payload, record.vector) for record in records}
         for id_ in acknowledged[1:]:
@@ -726,7 +727,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, name: str) -> Non
 
 def test_a_second_owner_is_refused_and_the_first_unharmed(tmp_path: Path, name: str) -> None:
     with running(tmp_path) as (url, first):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         client.create_collection(name, vectors_config={})
         client.upsert(name, [payload_point(1, {})])
         command = [sys.executable, "-m", "local.vectors", "--data", str(tmp_path), "--port", "0"]
@@ -739,7 +740,7 @@ def test_a_second_owner_is_refused_and_the_first_unharmed(tmp_path: Path, name: 
         first.terminate()
         assert first.wait(timeout=GUARD) == 0
     with running(tmp_path) as (url, _):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         assert client.count(name).count == 2
         client.close()
 
@@ -756,7 +757,7 @@ def test_a_taken_port_is_told_in_one_line(server: str, tmp_path: Path) -> None:
 def test_sigterm_ends_it_cleanly_and_everything_is_there_again(tmp_path: Path, name: str) -> None:
     odd_name = f"Größe {name}"
     with running(tmp_path) as (url, process):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         client.create_collection(
             odd_name,
             vectors_config={},
@@ -768,13 +769,13 @@ def test_sigterm_ends_it_cleanly_and_everything_is_there_again(tmp_path: Path, n
         assert process.wait(timeout=GUARD) == 0
         client.close()
     with running(tmp_path) as (url, _):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         assert client.get_collection(odd_name).config == before
         assert client.query_points(odd_name, query=QUERY_WORDS, using="words").points[0].payload == {"a": 1}
         client.delete_collection(odd_name)
         client.close()
     with running(tmp_path) as (url, _):
-        client = QdrantClient(url=url, check_compatibility=False)
+        client = QdrantClient(url=url, check_compatibility=False, timeout=300)
         assert client.get_collections().collections == []
         client.close()
 

@@ -75,7 +75,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def http(url: str) -> Iterator[httpx.Client]:
     """Plain HTTP to that server; one client, because making one costs 0.1 s."""
-    with httpx.Client(base_url=url) as found:
+    with httpx.Client(base_url=url, timeout=300) as found:
         yield found
 
 
@@ -385,6 +385,6 @@ def test_a_port_or_file_that_cannot_be_used_is_one_line(
 
 
 def test_a_request_that_is_addressed_to_another_name_is_refused(url: str) -> None:
-    refused = httpx.get(f"{url}/control/calls", headers={"Host": "evil.example"})
+    refused = httpx.get(f"{url}/control/calls", headers={"Host": "evil.example"}, timeout=300)
     assert (refused.status_code, "127.0.0.1" in refused.text) == (403, True)
-    assert httpx.get(f"{url}/control/calls").status_code == 200
+    assert httpx.get(f"{url}/control/calls", timeout=300).status_code == 200

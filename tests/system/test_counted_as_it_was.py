@@ -144,7 +144,7 @@ async def test_what_redis_lost_is_not_said_to_have_expired(app: App) -> None:
 
 async def outcomes(app: App, counter: str = "ragbus_outcomes_total") -> float:
     """How many have `expired`, as the gateway counts them."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=300) as client:
         page = (await client.get(f"{app.stack.health_url('gateway')}/metrics")).text
     lines = [line for line in page.splitlines() if line.startswith(f"{counter}{{") and 'outcome="expired"' in line]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)

@@ -105,7 +105,7 @@ async def retried(app: App, worker: str, times: int = FEW) -> None:
 
 
 async def _retries(app: App, worker: str) -> float:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=300) as http:
         shown = (await http.get(f"{app.stack.health_url(worker)}/metrics")).raise_for_status().text
     counted = re.findall(rf"^{RETRIES}.* (\S+)$", shown, re.MULTILINE)
     return sum(map(float, counted))
@@ -250,7 +250,7 @@ async def nobody_connected(app: App) -> None:
     """Wait until every worker has found out."""
 
     async def all_say_no() -> bool:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=300) as http:
             replies = [await http.get(f"{app.stack.health_url(worker)}/connected") for worker in WORKERS]
         return all(reply.status_code == 503 for reply in replies)
 

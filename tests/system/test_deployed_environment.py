@@ -84,7 +84,7 @@ async def running(worker: str, environment: dict[str, str], log: Path) -> AsyncI
 async def started(worker: str, cloud: Stack, log: Path) -> str:
     """Wait until the worker is ready; what its `/metrics` shows then."""
     health = free_port()
-    async with running(worker, deployed(worker, cloud, health), log) as process, httpx.AsyncClient() as http:
+    async with running(worker, deployed(worker, cloud, health), log) as process, httpx.AsyncClient(timeout=300) as http:
 
         async def ready() -> bool:
             assert process.returncode is None, log.read_text("utf-8")
@@ -138,7 +138,7 @@ async def test_a_redis_that_refuses_is_said_once_by_a_worker_that_goes_on(cloud:
     probe = f"http://127.0.0.1:{health}"
     try:
         node.start()
-        async with running("generator", environment, log), httpx.AsyncClient() as http:
+        async with running("generator", environment, log), httpx.AsyncClient(timeout=300) as http:
 
             async def up(value: float) -> bool:
                 try:

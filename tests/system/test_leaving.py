@@ -22,7 +22,7 @@ PATH = ("ask", "retrieve", "generate")
 async def test_rolling_restarts_under_load_leave_every_delivery_the_first(app: App) -> None:
     """Work that is shorter than the grace period is finished, and what was prefetched is given back."""
     await app.fail({"deployment": "*", "kind": "chat", "latency": 0.2})
-    async with httpx.AsyncClient(base_url=app.stack.admin_url) as broker:
+    async with httpx.AsyncClient(base_url=app.stack.admin_url, timeout=300) as broker:
         (await broker.post("/deliveries", json={"limit": 100_000})).raise_for_status()
         sessions = []
         for number, worker in enumerate(("gateway", "retriever", "generator") * 2):

@@ -92,7 +92,7 @@ async def test_what_expired_while_the_gateway_was_away_is_told_when_it_is_back(a
     """Also when it expired a second time, in `dead`, before the gateway read it."""
 
     async def archived() -> int:
-        async with httpx.AsyncClient() as admin:
+        async with httpx.AsyncClient(timeout=300) as admin:
             stats = (await admin.get(f"{app.stack.admin_url}/stats/dead")).raise_for_status().json()
         return int(stats["dead_lettered"])
 
@@ -188,7 +188,7 @@ async def test_without_vectors_a_question_waits_and_is_never_answered_from_nothi
 async def test_no_caller_got_a_second_outcome_after_the_outages(app: App) -> None:
     """Whatever was repeated after a kill has come back by now: locks have ended twice."""
     await asyncio.sleep(2 * LOCK.total_seconds())
-    async with httpx.AsyncClient() as admin:
+    async with httpx.AsyncClient(timeout=300) as admin:
         told = (await admin.get(f"{app.stack.admin_url}/stats/answers")).raise_for_status().json()
     assert told["active"] == 0
 

@@ -570,7 +570,7 @@ class Redis(Breakable):
 
 
 async def test_a_redis_that_comes_back_during_an_admission_binds_the_id(redis_url: str) -> None:
-    redis = Redis(redis_url, timeout=10)
+    redis = Redis(redis_url, timeout=60)
     await redis.run(lambda connection: connection.flushall())
     gateway = SendingGateway(redis)
     await first_in_progress(gateway)
@@ -598,7 +598,7 @@ class LateRedis(FailFastRedis):
 
 @pytest.mark.parametrize("late", [1, 99], ids=["the bind alone", "and all that comes after it"])
 async def test_an_ask_whose_new_admission_redis_confirmed_too_late_gets_its_outcome(redis_url: str, late: int) -> None:
-    redis = LateRedis(redis_url, timeout=10)
+    redis = LateRedis(redis_url, timeout=60)
     gateway = SendingGateway(redis)
     await gateway.finish(await gateway.work(**FIRST), outcome=Outcome.REFUSED, code=Code.OVERLOADED, retryable=True)
     gateway.now += timedelta(seconds=5)

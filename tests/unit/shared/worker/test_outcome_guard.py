@@ -236,7 +236,7 @@ async def test_without_redis_no_outcome_is_counted_as_certain() -> None:
 
 @pytest.mark.parametrize("flushed", [False, True])
 async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis_url: str, flushed: bool) -> None:
-    redis, bus = Breakable(redis_url, timeout=10), MemoryBus("answers")
+    redis, bus = Breakable(redis_url, timeout=60), MemoryBus("answers")
     ledger = Ledger(redis)
     await ledger.accept(RECORDED)
     redis.cut = True
