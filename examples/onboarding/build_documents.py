@@ -1,9 +1,9 @@
-"""Build the PDF and DOCX files of the demo handbook from the Markdown files in ``sources/``.
+"""Builds the PDF and DOCX files of the demo handbook from the Markdown files in `sources/`.
 
 Every company, office, role and rule in the handbook is invented. Each source begins with a small header
-(``output``, ``title``, ``header``, ``date``); its body uses headings, paragraphs, bulleted and numbered lists
-and pipe tables. The output is deterministic: dates come from the header and nothing is compressed, so that
-rebuilding gives the same bytes with every zlib. ``--check`` compares instead of writing.
+(`output`, `title`, `header`, `date`); its body has headings, paragraphs, bulleted and numbered lists and pipe tables.
+The output is deterministic: dates come from the header and nothing is compressed, so that a build gives the same bytes
+with every zlib. `--check` compares instead of writing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ UNUSED_PARTS = ("docProps/thumbnail.jpeg", "word/stylesWithEffects.xml")
 
 @dataclass(slots=True)
 class Block:
-    """One block of a source: ``kind`` is heading, paragraph, bullets, numbers or table."""
+    """One block of a source; `kind`: heading, paragraph, bullets, numbers or table."""
 
     kind: str
     text: str = ""
@@ -54,6 +54,8 @@ class Block:
 
 @dataclass(slots=True)
 class Source:
+    """A Markdown file, parsed; `output`: the path to build, below `handbook/`."""
+
     output: Path
     title: str
     header: str
@@ -62,7 +64,7 @@ class Source:
 
 
 def parse_blocks(body: str) -> list[Block]:
-    """Split the body at blank lines; a heading is always a block of its own."""
+    """The blocks of a body, which blank lines separate; raises `ValueError` for a malformed heading or table."""
     blocks: list[Block] = []
     for chunk in re.split(r"\n\s*\n", body.strip()):
         lines = [line.strip() for line in chunk.splitlines()]
@@ -90,6 +92,7 @@ def parse_blocks(body: str) -> list[Block]:
 
 
 def read_source(path: Path) -> Source:
+    """The source in `path`; raises `ValueError` or `KeyError` when its header or body is malformed."""
     _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
     meta: dict[str, Any] = yaml.safe_load(head)
     day = meta["date"]
@@ -110,23 +113,26 @@ class HandbookPdf(FPDF):
         self.header_text = header_text
 
     def header(self) -> None:
+        """Called by fpdf2 at the top of each page."""
         self.set_y(8)
         self.set_font("Helvetica", "I", 8)
         self.cell(0, 6, self.header_text, border="B", new_x="LMARGIN", new_y="NEXT")
         self.ln(6)
 
     def footer(self) -> None:
+        """Called by fpdf2 at the bottom of each page."""
         self.set_y(-15)
         self.set_font("Helvetica", "I", 8)
         self.cell(0, 8, f"Page {self.page_no()} of {{nb}}", align="C")
 
 
 def column_widths(rows: list[list[str]]) -> tuple[int, ...]:
-    """Give a column room for its longest cell, within limits that keep every column readable."""
+    """Relative widths: the longest cell of each column in characters, between 10 and 34."""
     return tuple(min(max(max(len(cell) for cell in column), 10), 34) for column in zip(*rows, strict=True))
 
 
 def pdf_table(pdf: HandbookPdf, rows: list[list[str]]) -> None:
+    """Add a table whose first row is its heading."""
     pdf.set_font("Helvetica", size=9.5)
     with pdf.table(
         col_widths=column_widths(rows),
@@ -143,6 +149,7 @@ def pdf_table(pdf: HandbookPdf, rows: list[list[str]]) -> None:
 
 
 def pdf_block(pdf: HandbookPdf, block: Block) -> None:
+    """Add `block` at the current position."""
     if block.kind == "heading":
         if pdf.will_page_break(30):
             pdf.add_page()
@@ -166,6 +173,7 @@ def pdf_block(pdf: HandbookPdf, block: Block) -> None:
 
 
 def build_pdf(source: Source) -> bytes:
+    """The PDF file of `source`."""
     pdf = HandbookPdf(source.header)
     pdf.set_compression(False)
     pdf.set_creation_date(source.date)
@@ -182,6 +190,7 @@ def build_pdf(source: Source) -> bytes:
 
 
 def docx_table(document: Any, rows: list[list[str]]) -> None:
+    """Add a table whose first row is its heading, repeated on each page."""
     table = document.add_table(rows=len(rows), cols=len(rows[0]), style="Table Grid")
     table.alignment = WD_TABLE_ALIGNMENT.LEFT
     for row_number, cells in enumerate(rows):
@@ -197,7 +206,7 @@ def docx_table(document: Any, rows: list[list[str]]) -> None:
 
 
 def add_list(document: Any, items: list[str], style: str) -> None:
-    """Add a list with its own numbering (so that each one begins at 1), stated in every paragraph."""
+    """Add a list with a numbering of its own, so that each list begins at 1."""
     numbering = document.part.numbering_part.element
     style_number = document.styles[style].element.pPr.numPr.numId.val
     number = numbering.add_num(numbering.num_having_numId(style_number).abstractNumId.val)
@@ -210,6 +219,7 @@ def add_list(document: Any, items: list[str], style: str) -> None:
 
 
 def docx_block(document: Any, block: Block) -> None:
+    """Add `block` at the end."""
     if block.kind == "heading":
         document.add_heading(block.text, level=block.level)
     elif block.kind == "table":
@@ -221,7 +231,7 @@ def docx_block(document: Any, block: Block) -> None:
 
 
 def drop_unused_parts(document: Any) -> None:
-    """Leave out what the template brings along and nothing here uses; it is most of the size."""
+    """Remove the styles and parts of the template that nothing here uses; they are most of the size."""
     for style in list(document.styles):
         if style.type == WD_STYLE_TYPE.TABLE and style.name not in {"Normal Table", "Table Grid"}:
             style.delete()
@@ -244,6 +254,7 @@ def repack(data: bytes) -> bytes:
 
 
 def build_docx(source: Source) -> bytes:
+    """The DOCX file of `source`."""
     document: Any = Document()
     properties = document.core_properties
     properties.title = source.title
@@ -268,6 +279,7 @@ BUILDERS = {".pdf": build_pdf, ".docx": build_docx}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """0; with `--check`: 1 when a file is not current."""
     parser = argparse.ArgumentParser(description="Build the PDF and DOCX files of the demo handbook.")
     parser.add_argument("--check", action="store_true", help="compare with the built files, write nothing")
     check: bool = parser.parse_args(arguments).check
