@@ -71,7 +71,7 @@ def _readers(config: Configuration) -> Iterator[Finding]:
             if fed and not any(
                 source.tenant == caller.tenant and set(source.groups) & set(caller.groups) for source in fed
             ):
-                said = f"caller {caller.name} may read no source of {use_case.collection}: so its asks end in no_answer"
+                said = f"caller {caller.name} may read no source of {use_case.collection}, so its asks end in no_answer"
                 yield Finding(Level.WARN, _WHAT, said, "give it a group of one of the sources in sources.yaml")
     used = {name for caller in config.callers.callers for name in caller.use_cases}
     for name in config.use_cases.keys() - used:

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 from servicebus_local.__main__ import DEFAULT_ADMIN_PORT, DEFAULT_PORT
 
+from ops.reference.settings import settings_class
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
+from shared.bus.servicebus import ServiceBus, ServiceBusAddress
 from shared.contracts.queues import longest_deadline, shortest_window, topology, within_emulator
+from shared.llm.deployments import Deployments
+from shared.settings.worker import WorkerSettings
+from tests.support.containers import variables
 from tests.support.manifests import (
     ROOT,
     WORKERS,
@@ -43,6 +48,19 @@ def host_path(volume: str) -> str:
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_worker_reads_every_variable_that_compose_sets(worker: str, services: dict[str, Any]) -> None:
     assert set(environment(worker, services)) <= known_to(worker)
+
+
+@pytest.mark.parametrize("services", [SERVICES, WITH_MICROSOFT], ids=["ours", "microsoft"])
+@pytest.mark.parametrize("worker", WORKERS)
+async def test_the_values_are_valid(worker: str, services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = {"RAGBUS_CACHE_SECRET": "0123456789abcdef"}
+    given = {name: variables(value, shell) for name, value in environment(worker, services).items()}
+    for name, value in {**image_environment(), **given}.items():
+        monkeypatch.setenv(name, value)
+    loaded = settings_class(worker).load()
+    assert isinstance(loaded, WorkerSettings)
+    await ServiceBus(ServiceBusAddress(given["RAGBUS_SERVICEBUS_CONNECTION_STRING"], None)).close()
+    Deployments.read(ROOT / "examples/onboarding/models.yaml", given)
 
 
 def test_the_whole_system_is_made_of_our_own_images() -> None:

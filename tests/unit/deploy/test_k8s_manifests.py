@@ -151,7 +151,7 @@ def test_a_worker_has_the_settings_it_cannot_start_without(worker: str) -> None:
         assert {"RAGBUS_MODEL_ENDPOINT", "RAGBUS_MODEL_KEY"} <= told
 
 
-def test_the_values_of_the_settings_are_valid() -> None:
+def test_the_namespace_is_the_one_whose_queues_keda_counts() -> None:
     assert not literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].startswith("sb://")
     assert literals("ragbus-settings")["RAGBUS_SERVICEBUS_NAMESPACE"].endswith(".servicebus.windows.net")
     for trigger in of_kind("ScaledObject")["generator"]["spec"]["triggers"]:
