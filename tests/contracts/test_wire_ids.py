@@ -3,11 +3,12 @@
 import itertools
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.envelope import at_deadline
-from shared.contracts.ids import MAX_ID, replay_run, request_id, retry_id, stage_id
+from shared.contracts.ids import MAX_ID, ask_token, digest, escaped, replay_run, request_id, retry_id, stage_id
 from shared.contracts.queues import CORE
 from tests.support.builders import NOW, a_request
 
@@ -74,3 +75,37 @@ def test_a_retry_of_a_retry_builds_on_the_first_id(
 @given(triples)
 def test_the_same_message_is_the_same_request(who: tuple[str, str, str]) -> None:
     assert request_id(*who) == request_id(*who)
+
+
+def test_two_versions_of_the_code_make_the_same_ids() -> None:
+    """While one is replaced by the other, a repeat must meet the first ask, and a key its entry."""
+    made = {
+        digest(): "zltgsqoz566uatsnrb2y5jtwoa",
+        digest("ab", "c"): "2ma4ohkspinjvyhb4hs35yjv6u",
+        digest("\u00fc\ud800"): "ju325mzewymhic3thgyusto7va",
+        request_id("tessolund", "welcome-app", "m1"): "rdnw5bhw4gjv6dapuchifjnz3li",
+        request_id("tessolund", "welcome-app", "m1", "http"): "ruhzqjsn55ry4qpqpgqainossou",
+        ask_token("s1", 7, b"{}"): "o3apojydi6rhkxqzmt27mtdzny",
+        ask_token(None, 7, b"{}"): "m5eonr2ednqwd3enx3avrhocjy",
+        stage_id("r1", "retrieve"): "r1/retrieve",
+        stage_id("r1", "retrieve", "p2"): "r1/retrieve/p2",
+        retry_id("r2/retrieve", 2): "r2/retrieve/r1",
+        retry_id("r3/retrieve/r0.17", 2): "r3/retrieve/r1",
+        escaped("a/b{c}:\u00fc \ud800~_.-"): "a%2Fb%7Bc%7D%3A%C3%BC%20%ED%A0%80~_.-",
+        escaped(""): "%",
+    }
+    assert [*made] == [*made.values()]
+
+
+@given(st.lists(st.tuples(st.none() | names, st.integers(0, 2**63), st.binary()), min_size=2, max_size=2, unique=True))
+def test_each_sending_of_an_ask_has_a_token_of_its_own(asks: list[tuple[str | None, int, bytes]]) -> None:
+    """Except that no reply session and an empty one are the same."""
+    one, other = (((session or ""), *rest) for session, *rest in asks)
+    assert (ask_token(*asks[0]) == ask_token(*asks[1])) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "other", [("s2", 7, b"{}"), ("s1", 8, b"{}"), ("s1", 7, b"{ }")], ids=["its session", "its place", "its body"]
+)
+def test_a_token_changes_with_all_that_it_is_made_of(other: tuple[str, int, bytes]) -> None:
+    assert ask_token("s1", 7, b"{}") != ask_token(*other)
