@@ -64,10 +64,10 @@ async def bus(target: Target) -> "AsyncIterator[ServiceBus]":
     except UnknownQueue as unknown:
         # Without a text from the SDK the brackets are empty.
         raise CommandError(f"{str(unknown).removesuffix(' ()')}; list the queues with `ragbus queues`") from unknown
-    except BusUnavailable as away:
-        if "requires sessions" in str(away):
-            raise CommandError("that queue has sessions, so only its dead letters can be read") from away
-        raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away
+    except BusUnavailable as unavailable:
+        if "requires sessions" in str(unavailable):
+            raise CommandError("that queue has sessions, so only its dead letters can be read") from unavailable
+        raise CommandError(f"{target.host} does not answer: {unavailable}; run `ragbus doctor`") from unavailable
     finally:
         await ours.close()
 
@@ -121,8 +121,10 @@ def fetch_json(request: urllib.request.Request, timeout: float) -> dict[str, Any
         except (ValueError, KeyError, TypeError):
             detail = refused.reason
         raise CommandError(f"{request.full_url} answered {refused.code}: {detail}") from refused
-    except (OSError, ValueError) as away:
-        raise CommandError(f"{request.full_url} does not answer ({why(away)}); is the gateway running?") from away
+    except (OSError, ValueError) as unavailable:
+        raise CommandError(
+            f"{request.full_url} does not answer ({why(unavailable)}); is the gateway running?"
+        ) from unavailable
 
 
 def why(error: Exception) -> str:

@@ -25,7 +25,7 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {
 _FIELDS: dict[str, Callable[[Received], Any]] = {
     "reason": lambda message: message.dead_letter_reason,
     "description": lambda message: message.dead_letter_description,
-    "source": lambda message: message.dead_letter_source or _died_on(message) or message.queue,
+    "source": lambda message: message.dead_letter_source or _expired_on(message) or message.queue,
     "kind": lambda message: message.subject,
     "message_id": lambda message: message.message_id,
     "correlation_id": lambda message: message.correlation_id,
@@ -77,7 +77,7 @@ def request_of(message: Received) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else parsed
 
 
-def _died_on(message: Received) -> str:
+def _expired_on(message: Received) -> str:
     """The queue on which an archived request expired."""
     parsed = body(message) if message.subject == ExpiredRequest.kind else None
     return str(parsed.get("died_on", "")) if isinstance(parsed, dict) else ""

@@ -99,7 +99,7 @@ def work_of(captured: CapturedMessage, callers: Callers, queue: str | None = Non
         return Work(BLOB_EVENTS, "e" + digest(message.message_id or str(message.sequence_number)), "look")
     caller = callers.at_queue(source)
     if caller is None or message.subject not in (None, "", Ask.kind):
-        raise CommandError(_no_work(message, source, ours=caller is not None))
+        raise CommandError(_refusal(message, source, ours=caller is not None))
     origin = str(message.properties.get(port.ORIGIN) or message.message_id or f"{source}#{message.sequence_number}")
     identity = request_id(caller.tenant, caller.name, origin)
     return Work(source, identity, "ask", origin=origin, earlier=run_number(str(message.properties.get(port.RUN, ""))))
@@ -179,7 +179,7 @@ def _request(kind: type[_Internal], message: Received) -> Request:
         raise CommandError(f"{message.message_id} cannot be replayed: {unreadable.detail}; correct its file") from None
 
 
-def _no_work(message: Received, queue: str, *, ours: bool) -> str:
+def _refusal(message: Received, queue: str, *, ours: bool) -> str:
     kind = message.subject or "a message without a subject"
     if kind in (RequestOutcome.kind, DeadlinePassed.kind):
         work = "the ask.v1, retrieve.v1, generate.v1 or expired.v1"

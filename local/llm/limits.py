@@ -1,7 +1,7 @@
 """Requests and tokens per minute, as two token buckets. Pure: the clock is an argument, in seconds.
 
 A bucket holds one minute's worth when full and refills evenly. A request is admitted when both buckets can pay for it,
-and then pays both; otherwise it pays neither and is told when it could.
+and then pays both; otherwise it pays neither, and the result says when it could.
 """
 
 from dataclasses import dataclass, replace

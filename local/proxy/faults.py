@@ -68,7 +68,7 @@ class Truncate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class BlackHole(Fault):
-    """Bytes are lost, and neither end is told; connections are accepted and stay open.
+    """Bytes are lost, and neither end gets an error; connections are accepted and stay open.
 
     A connection that has lost bytes stays silent in that direction afterwards: TCP has no gaps.
     """

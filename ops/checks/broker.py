@@ -17,13 +17,13 @@ def broker(at: Target) -> Iterator[Finding]:
     name, port = urlsplit(f"//{at.host}").hostname or "", urlsplit(f"//{at.host}").port or 5671
     try:
         socket.create_connection((name, port), PATIENCE).close()
-    except OSError as away:
+    except OSError as unavailable:
         fix = (
             "is `ragbus up` running?"
             if at.is_emulator
             else "check name, network and firewall (AMQP over TLS, port 5671)"
         )
-        yield Finding(Level.FAIL, "broker", f"{name}:{port} is unreachable ({away})", fix)
+        yield Finding(Level.FAIL, "broker", f"{name}:{port} is unreachable ({unavailable})", fix)
         return
 
     async def peek() -> None:

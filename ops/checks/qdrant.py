@@ -15,9 +15,9 @@ def qdrant(at: Target) -> Iterator[Finding]:
     key = at.variables.get("RAGBUS_QDRANT_API_KEY", "")
     try:
         page = get(f"{at.qdrant_url}/collections", {"api-key": key})
-    except OSError as away:
+    except OSError as unavailable:
         fix = "start it, or correct RAGBUS_QDRANT_URL"
-        yield Finding(Level.FAIL, "qdrant", f"{at.qdrant_url} does not answer ({why(away)})", fix)
+        yield Finding(Level.FAIL, "qdrant", f"{at.qdrant_url} does not answer ({why(unavailable)})", fix)
         return
     if page.status in (401, 403):
         yield Finding(Level.FAIL, "qdrant", "refuses our key", "set RAGBUS_QDRANT_API_KEY")

@@ -24,8 +24,8 @@ async def _redis(url: str) -> Finding:
     try:
         nodes = await quick.probe()
         info: dict[str, Any] = await quick.run(lambda redis: redis.info("server"))
-    except RedisUnavailable as away:
-        return redis_refusal(str(away))
+    except RedisUnavailable as unavailable:
+        return redis_refusal(str(unavailable))
     except ValueError as wrong:
         return Finding(Level.FAIL, "redis", f"not a Redis URL ({wrong})", "correct RAGBUS_REDIS_URL")
     finally:

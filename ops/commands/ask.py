@@ -104,5 +104,5 @@ async def _by_queue(target: Target, question: Question) -> tuple[Answer, float]:
         raise CommandError(
             f"{silence}; run `ragbus queues` to see where it waits, `ragbus doctor` to see why"
         ) from silence
-    except ServiceBusError as away:
-        raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away
+    except ServiceBusError as unavailable:
+        raise CommandError(f"{target.host} does not answer: {unavailable}; run `ragbus doctor`") from unavailable

@@ -44,5 +44,5 @@ async def _by_queue(target: Target, message_id: str, caller: Any) -> None:
     try:
         async with service_bus(target) as bus, bus.get_queue_sender(caller.queue) as sender:
             await sender.send_messages(said)
-    except ServiceBusError as away:
-        raise CommandError(f"{target.host} does not answer: {away}; run `ragbus doctor`") from away
+    except ServiceBusError as unavailable:
+        raise CommandError(f"{target.host} does not answer: {unavailable}; run `ragbus doctor`") from unavailable

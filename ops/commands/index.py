@@ -88,8 +88,8 @@ async def reconciled(target: Target, *, dry_run: bool = False) -> "list[Mismatch
             found = await reconciler.findings()
     except SettingsError as wrong:
         raise CommandError(str(wrong)) from wrong
-    except TryLater as away:
-        raise CommandError(f"{away}; run `ragbus doctor`") from away
+    except TryLater as unavailable:
+        raise CommandError(f"{unavailable}; run `ragbus doctor`") from unavailable
     if found and not dry_run:
         async with bus(target) as connected:
             for finding in found:

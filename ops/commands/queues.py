@@ -52,10 +52,10 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
         raise CommandError(
             f"the SDK cannot read the reply of the administration endpoint {where}: {_first_line(cause)}"
         ) from odd
-    except AzureError as away:
+    except AzureError as unavailable:
         raise CommandError(
-            f"the administration endpoint {where} does not answer: {_first_line(away)}; is it running?"
-        ) from away
+            f"the administration endpoint {where} does not answer: {_first_line(unavailable)}; is it running?"
+        ) from unavailable
 
 
 def depths(client: "ServiceBusAdministrationClient") -> list[Depth]:

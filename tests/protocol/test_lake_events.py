@@ -120,7 +120,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def told(messages: list[ServiceBusReceivedMessage]) -> list[str]:
+def sent(messages: list[ServiceBusReceivedMessage]) -> list[str]:
     """`Created a.md`, one per message."""
     return [
         f"{body(one)['eventType'].split('.Blob')[1]} {body(one)['subject'].split('/blobs/')[1]}" for one in messages
@@ -129,7 +129,7 @@ def told(messages: list[ServiceBusReceivedMessage]) -> list[str]:
 
 @asynccontextmanager
 async def watching(bus: LocalBus, root: Path) -> AsyncIterator[Watch]:
-    """The same in this process, one look at a time."""
+    """The same in this process, one scan at a time."""
     sender = EventSender(bus.connection_string, QUEUE)
     try:
         yield Watch(root, Container("docs"), root.with_name("checkpoint.json"), sender.send)
@@ -179,7 +179,7 @@ async def test_changes_while_it_was_stopped_are_sent_by_the_next_run_and_sigterm
     assert await process.end() == 0
     assert (page["files"], page["sent"]) == (1, {"BlobDeleted": 1, "BlobRenamed": 1})
     messages = await receive(bus, 4)
-    assert told(messages[:2]) == ["Created a.md", "Created b.md"]
+    assert sent(messages[:2]) == ["Created a.md", "Created b.md"]
     deleted, renamed = (cloud_event(one) for one in messages[2:])
     assert deleted.type == SystemEventNames.StorageBlobDeletedEventName
     assert deleted.subject == "/blobServices/default/containers/docs/blobs/b.md"
@@ -198,7 +198,7 @@ async def test_a_kill_repeats_events_and_loses_none(bus: LocalBus, root: Path) -
     assert not remembered or before == len(names)
     async with watching(bus, root) as watch:
         await watch.once()
-    messages = told(await receive(bus, bus.counts(QUEUE).active))
+    messages = sent(await receive(bus, bus.counts(QUEUE).active))
     assert set(messages) == {f"Created {name}" for name in names}
     assert len(messages) == (before if remembered else before + len(names))
 
@@ -218,7 +218,7 @@ async def test_a_queue_that_is_unavailable_for_a_while_misses_nothing(bus: Local
     assert "trouble" not in page
     assert await process.end() == 0
     messages = await receive(bus, bus.counts(QUEUE).active)
-    assert list(dict.fromkeys(told(messages))) == ["Created a.md", "Created b.md", "Created c.md"]
+    assert list(dict.fromkeys(sent(messages))) == ["Created a.md", "Created b.md", "Created c.md"]
 
 
 @pytest.mark.parametrize(

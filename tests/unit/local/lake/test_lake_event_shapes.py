@@ -19,14 +19,14 @@ BASE = "https://devlake.blob.core.windows.net/docs"
 DIAGNOSTICS = {"clientRequestId", "requestId", "sequencer", "storageDiagnostics"}
 
 
-def told(change: Change, schema: Schema = Schema.EVENT_GRID) -> tuple[Event, dict[str, Any]]:
+def sent(change: Change, schema: Schema = Schema.EVENT_GRID) -> tuple[Event, dict[str, Any]]:
     """The message and its parsed body."""
     message = event(change, Container("docs", schema=schema), sequencer=0x442, at=1_498_502_460_958_410_300)
     return message, json.loads(message.body)
 
 
 def test_a_created_blob_in_event_grids_own_schema() -> None:
-    message, body = told(Created(PATH, FILE))
+    message, body = sent(Created(PATH, FILE))
     data = body.pop("data")
     assert body == {
         "topic": TOPIC,
@@ -50,8 +50,8 @@ def test_a_created_blob_in_event_grids_own_schema() -> None:
 
 
 def test_cloud_events_carry_the_same_data() -> None:
-    message, body = told(Created(PATH, FILE), Schema.CLOUD_EVENTS)
-    assert body.pop("data") == told(Created(PATH, FILE))[1]["data"]
+    message, body = sent(Created(PATH, FILE), Schema.CLOUD_EVENTS)
+    assert body.pop("data") == sent(Created(PATH, FILE))[1]["data"]
     assert body == {
         "source": TOPIC,
         "subject": f"/blobServices/default/containers/docs/blobs/{PATH}",
@@ -64,13 +64,13 @@ def test_cloud_events_carry_the_same_data() -> None:
 
 
 def test_a_deleted_blob_has_neither_etag_nor_length() -> None:
-    data = told(Deleted("a.txt", FILE))[1]["data"]
+    data = sent(Deleted("a.txt", FILE))[1]["data"]
     assert data.keys() - DIAGNOSTICS == {"api", "contentType", "blobType", "url"}
     assert data["api"] == "DeleteBlob"
 
 
 def test_a_renamed_blob_has_two_urls_and_the_new_subject() -> None:
-    _, body = told(Renamed("old name.txt", "new.txt", FILE))
+    _, body = sent(Renamed("old name.txt", "new.txt", FILE))
     assert body["eventType"] == "Microsoft.Storage.BlobRenamed"
     assert body["subject"].endswith("/blobs/new.txt")
     assert body["dataVersion"] == "1"
@@ -82,7 +82,7 @@ def test_a_renamed_blob_has_two_urls_and_the_new_subject() -> None:
 
 
 def test_message_properties_are_event_grids() -> None:
-    message, _ = told(Created("a.txt", FILE))
+    message, _ = sent(Created("a.txt", FILE))
     assert message.properties == {
         "aeg-subscription-name": "LOCAL-LAKE",
         "aeg-delivery-count": "0",

@@ -21,7 +21,7 @@ class Lake:
     def __init__(self, folder: Path) -> None:
         self.root, self.kept_in = folder / "lake", folder / "checkpoint.json"
         self.root.mkdir()
-        self.now, self.told, self.down = START, list[str](), 0
+        self.now, self.sent, self.down = START, list[str](), 0
         self.restart()
 
     def restart(self) -> None:
@@ -39,19 +39,19 @@ class Lake:
         os.utime(file, ns=(moment, moment))
         return file
 
-    async def look(self) -> list[str]:
-        """Look one second later; what was told."""
+    async def scan(self) -> list[str]:
+        """Scan one second later; what was sent."""
         self.now += 1_000_000_000
-        self.told.clear()
+        self.sent.clear()
         await self.watch.once()
-        return list(self.told)
+        return list(self.sent)
 
     async def _send(self, event: Event) -> None:
         if self.down:
             self.down -= 1
-            raise ConnectionError("the queue is away")
+            raise ConnectionError("the queue is unavailable")
         path = json.loads(event.body)["subject"].split("/blobs/")[1]
-        self.told.append(f"{event.kind.removeprefix('Blob')} {path}")
+        self.sent.append(f"{event.kind.removeprefix('Blob')} {path}")
 
 
 @pytest.fixture
@@ -62,52 +62,52 @@ def lake(tmp_path: Path) -> Lake:
 
 async def test_put_overwrite_rename_delete(lake: Lake) -> None:
     file = lake.put("hr/leave.md")
-    assert await lake.look() == ["Created hr/leave.md"]
-    assert await lake.look() == []
+    assert await lake.scan() == ["Created hr/leave.md"]
+    assert await lake.scan() == []
     lake.put("hr/leave.md", "other", age=5)
-    assert await lake.look() == ["Created hr/leave.md"]
+    assert await lake.scan() == ["Created hr/leave.md"]
     file.rename(lake.root / "leave.md")
-    assert await lake.look() == ["Renamed leave.md"]
+    assert await lake.scan() == ["Renamed leave.md"]
     (lake.root / "leave.md").unlink()
-    assert await lake.look() == ["Deleted leave.md"]
+    assert await lake.scan() == ["Deleted leave.md"]
 
 
 async def test_a_folder_is_renamed_and_removed_file_by_file(lake: Lake) -> None:
     lake.put("a/1.md", "one")
     lake.put("a/b/2.md", "two")
-    await lake.look()
+    await lake.scan()
     (lake.root / "a").rename(lake.root / "z")
-    assert await lake.look() == ["Renamed z/1.md", "Renamed z/b/2.md"]
+    assert await lake.scan() == ["Renamed z/1.md", "Renamed z/b/2.md"]
     for path in ("z/1.md", "z/b/2.md"):
         (lake.root / path).unlink()
-    assert await lake.look() == ["Deleted z/1.md", "Deleted z/b/2.md"]
+    assert await lake.scan() == ["Deleted z/1.md", "Deleted z/b/2.md"]
 
 
 async def test_hidden_and_temporary_files_are_ignored(lake: Lake) -> None:
     for path in (".git/config", ".hidden", "~$report.docx", "a.tmp", "b.PART", "sub/.x/y.md"):
         lake.put(path)
-    assert await lake.look() == []
+    assert await lake.scan() == []
 
 
 async def test_a_file_that_is_being_written_is_sent_when_it_is_finished(lake: Lake) -> None:
     lake.put("a.md", "hal", age=-1)
-    assert await lake.look() == []
+    assert await lake.scan() == []
     lake.put("a.md", "half", age=-1)
-    assert await lake.look() == []
-    assert await lake.look() == ["Created a.md"]  # two looks found it alike
+    assert await lake.scan() == []
+    assert await lake.scan() == ["Created a.md"]  # two looks found it alike
     lake.put("a.md", "whole", age=-1)
-    assert await lake.look() == []  # and not Deleted meanwhile
-    assert await lake.look() == ["Created a.md"]
+    assert await lake.scan() == []  # and not Deleted meanwhile
+    assert await lake.scan() == ["Created a.md"]
 
 
 async def test_changes_made_while_it_was_stopped_are_sent(lake: Lake) -> None:
     lake.put("old.md")
     lake.put("gone.md", "gone")
-    await lake.look()
+    await lake.scan()
     (lake.root / "gone.md").unlink()
     lake.put("new.md", "new")
     lake.restart()
-    assert await lake.look() == ["Deleted gone.md", "Created new.md"]
+    assert await lake.scan() == ["Deleted gone.md", "Created new.md"]
 
 
 async def test_the_checkpoint_moves_after_every_event_was_sent(lake: Lake) -> None:
@@ -115,24 +115,24 @@ async def test_the_checkpoint_moves_after_every_event_was_sent(lake: Lake) -> No
         lake.put(name, name)
     lake.down = 1
     with pytest.raises(ConnectionError):
-        await lake.look()
+        await lake.scan()
     lake.restart()
-    assert await lake.look() == ["Created a.md", "Created b.md"]
+    assert await lake.scan() == ["Created a.md", "Created b.md"]
 
 
 async def test_a_root_that_disappeared_is_not_an_empty_lake(lake: Lake) -> None:
     lake.put("a.md")
-    await lake.look()
+    await lake.scan()
     lake.root.rename(lake.root.with_name("unplugged"))
     with pytest.raises(FileNotFoundError):
-        await lake.look()
+        await lake.scan()
     lake.root.with_name("unplugged").rename(lake.root)
-    assert await lake.look() == []
+    assert await lake.scan() == []
 
 
 async def test_what_cannot_be_read_is_not_gone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.put("locked/a.md")
-    await lake.look()
+    await lake.scan()
     real = os.scandir
 
     def refuse(path: Path) -> object:
@@ -141,7 +141,7 @@ async def test_what_cannot_be_read_is_not_gone(lake: Lake, monkeypatch: pytest.M
         return real(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert await lake.look() == []
+    assert await lake.scan() == []
     assert lake.watch.counts()["ignored"] == ["locked/"]
 
 
@@ -152,7 +152,7 @@ async def test_links_are_not_followed(lake: Lake, tmp_path: Path) -> None:
     for name, target in {"out.md": secret, "up": tmp_path, "broken.md": tmp_path / "none"}.items():
         (lake.root / name).symlink_to(target)
     (lake.root / "alias.md").symlink_to(lake.root / "inside.md")
-    assert await lake.look() == ["Created inside.md"]
+    assert await lake.scan() == ["Created inside.md"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
@@ -160,7 +160,7 @@ async def test_odd_names_are_sent_and_impossible_ones_are_counted(lake: Lake) ->
     for name in ("a b#c%d?.md", "ünïcode 日本.md", "new\nline.md"):
         lake.put(name, name)
     lake.put(os.fsdecode(b"latin\xe9.md"))
-    assert sorted(await lake.look()) == sorted(
+    assert sorted(await lake.scan()) == sorted(
         ["Created a b#c%d?.md", "Created ünïcode 日本.md", "Created new\nline.md"]
     )
     assert lake.watch.counts()["ignored"] == ["latin\\udce9.md"]
@@ -170,8 +170,8 @@ async def test_its_own_checkpoint_may_lie_in_the_lake(lake: Lake) -> None:
     lake.kept_in = lake.root / "checkpoint.json"
     lake.restart()
     lake.put("a.md")
-    assert await lake.look() == ["Created a.md"]
-    assert await lake.look() == []
+    assert await lake.scan() == ["Created a.md"]
+    assert await lake.scan() == []
 
 
 async def test_sequencers_grow_even_when_the_clock_steps_back(lake: Lake) -> None:
