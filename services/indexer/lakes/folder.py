@@ -13,6 +13,10 @@ from services.indexer.sources import fault_of_path
 from shared.errors import TryLater
 from shared.text import escaped
 
+# Errors of paths at which there is no file, and none at a later look: a blob may have a longer name than a file, and
+# links in a circle lead nowhere (`resolve` passes over them from Python 3.13 on).
+NEVER = (errno.ENAMETOOLONG, errno.ELOOP)
+
 
 class FolderLake:
     """`folders`: the folder of each container. Nothing outside of them is read.
@@ -52,8 +56,7 @@ class FolderLake:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as broken:
-            if broken.errno == errno.ENAMETOOLONG:
-                # A blob may have it, a file may not, and no later look will find one.
+            if broken.errno in NEVER:
                 return None
             raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
         if not stat.S_ISREG(status.st_mode):
@@ -73,6 +76,8 @@ class FolderLake:
         except (FileNotFoundError, NotADirectoryError) as gone:
             raise Vanished(path) from gone
         except OSError as broken:
+            if broken.errno in NEVER:
+                raise Vanished(path) from broken
             raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
         return data
 
@@ -99,10 +104,9 @@ class FolderLake:
         try:
             return file if file.resolve() == file and (is_listed or _is_spelled(root, path)) else None
         except (FileNotFoundError, NotADirectoryError, RuntimeError):
-            return None  # RuntimeError: links in a circle
+            return None  # RuntimeError: links in a circle, before Python 3.13
         except OSError as broken:
-            if broken.errno == errno.ENAMETOOLONG:
-                # A blob may have it, a file may not, and no later look will find one.
+            if broken.errno in NEVER:
                 return None
             raise TryLater(f"{escaped(path)} cannot be read: {broken.strerror}") from broken
 

@@ -99,6 +99,7 @@ async def test_nothing_outside_of_the_folder_is_read(root: Path, path: str) -> N
         "inner/deep.md",
         "chain.md",
         "circle.md",
+        "circle.md/deep.md",
         "LEAVE.md",
         "A/b c.md",
         "cafe\u0301.md",
