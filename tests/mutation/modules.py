@@ -114,6 +114,7 @@ MODULES: Final[Mapping[str, Module]] = {
             "tests/contracts/test_wire_ask_digest.py",
             INTAKE + "test_the_same_message_id_from_two_callers_is_two_requests",
         ),
+        floor=0.92,
         promises=(
             request(
                 "Two callers that use the same message id share one request.",
