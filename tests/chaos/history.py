@@ -112,7 +112,7 @@ class Interruption:
     until: float = 0.0
     """When it was over; left out: at once."""
     worker: str = ""
-    """Whom it struck; empty: everybody."""
+    """The worker that it struck; empty: all of them."""
 
     def hit(self, paid: Paid, takes: float) -> bool:
         """Whether it can have come between a call and the end of what the call was for, `takes` seconds later."""
@@ -287,4 +287,4 @@ def _shown(reply: Replied) -> str:
 
 
 def _listed(callers: frozenset[str]) -> str:
-    return ", ".join(sorted(callers)) or "nobody"
+    return ", ".join(sorted(callers)) or "no caller"

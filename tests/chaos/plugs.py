@@ -61,7 +61,7 @@ class Plugs:
         self._healing: set[asyncio.Task[Any]] = set()
 
     async def kill_workers(self, count: int, every: float) -> None:
-        """`count` × kill -9 of workers that are ready, one each `every` seconds if so many are.
+        """`count` × kill -9 of workers that are ready, one each `every` seconds while enough of them are.
 
         Ends early when a worker died by itself: that is for the report.
         """
@@ -97,7 +97,7 @@ class Plugs:
         return task
 
     async def storms(self) -> None:
-        """Let the models throttle everybody, a quarter of the time, until cancelled."""
+        """Let the models throttle all calls, a quarter of the time, until cancelled."""
         async with httpx.AsyncClient(base_url=self._stack.llm_url, timeout=300) as control:
             while True:
                 lasts = self._rng.uniform(*_STORM)

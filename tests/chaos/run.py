@@ -71,7 +71,7 @@ class Chaos:
     async def run(self) -> Report:
         """Raises `StackError` when a part of the laptop's cloud, which was not killed, dies."""
         config, documents = self._folder / "config", self._folder / "documents"
-        self._world.configure(config, "nobody")
+        self._world.configure(config, "no-worker")
         self._world.publish(documents)
         async with (
             Stack(

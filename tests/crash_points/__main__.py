@@ -88,7 +88,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenario", action="append", default=[], help="of this scenario; may be repeated")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="left out: a drawn one")
-    parser.add_argument("--list", action="store_true", help="list the points, kill nobody")
+    parser.add_argument("--list", action="store_true", help="list the points and kill no worker")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")
     return parser.parse_args(argv)
 

@@ -35,7 +35,7 @@ def trapped(ports: P, trap: Trap) -> P:
         "models": lambda _: ModelTransport(httpx2.AsyncHTTPTransport(limits=httpx2.Limits()), "models", trap),
         "vectors": lambda _: VectorTransport(httpx.AsyncHTTPTransport(limits=httpx.Limits()), "vectors", trap),
         "lake": lambda lake: TrappedLake(lake, trap),
-        "metrics": lambda metrics: metrics,  # a crash loses what was counted, which is promised to nobody
+        "metrics": lambda metrics: metrics,  # a crash loses what was counted, and no promise concerns it
         "clock": lambda clock: clock,
     }
     return replace(ports, **{each.name: wrapped[each.name](getattr(ports, each.name)) for each in fields(ports)})
@@ -77,7 +77,7 @@ class TrappedBus:
 
 
 class TrappedInbox:
-    """An `Inbox`. A delivery is received when it is locked: there is nothing before that anybody could lose."""
+    """An `Inbox`. A delivery is received when it is locked: before that there is nothing to lose."""
 
     def __init__(self, inbox: Inbox, queue: str, trap: Trap) -> None:
         self._inbox = inbox

@@ -20,19 +20,19 @@ from tests.crash_points.trap import ANY, Effect, Moment, Point
 _TIMES = 2
 # Work whose delivery another crash hit may not come by its own point any more; then it is tried with new work.
 _TRIES = 4
-# So many pieces of work per service may be on their way to their point at once.
+# The most pieces of work per service that are on their way to their point at once.
 _AT_ONCE = 4
 # The broker gives up after ten deliveries. Work that was hit this often by the crashes of other work is left to end,
 # before more of its service is begun; so many pieces as are under way then may still hit it.
 _HIT = 5
-# A scenario is over when none of its effects came for so long.
+# Seconds without an effect after which a scenario is over.
 _QUIET = 4.0
 # What follows a call that was paid until the ledger knows it.
 _TAKES = 3.0
 # A request is given up with less than this left: a second each for Retry-After, for the policy's margin, and because a
 # message lives for whole seconds.
 _EARLY = 3.0
-# Each effect on the breaker is died at so often in each moment: while it counts, opens and probes.
+# How often a worker is killed at each moment of each effect on the breaker: it counts, opens and probes.
 _ROUNDS = 2
 # The longest pause of a breaker is 15 s, and what a dead probe leaves behind is waited for as long.
 _PROBED_WITHIN = 90.0
@@ -135,7 +135,7 @@ class Crashes:
     async def crash_at_the_breaker(self, result: Result) -> None:
         """The generators' breaker opens and probes while each look at it and each change of it kills one.
 
-        These effects are nobody's work but the service's, so no scenario of one question has them.
+        These effects belong to the service, not to one question, so no scenario has them.
         """
         system, service = self._system, "generator"
 
@@ -295,7 +295,7 @@ HAND_BACK = "bus send generate.v1 to generate"
 
 def _moments(effect: Effect) -> tuple[Moment, ...]:
     if effect.name.startswith(RECEIVE):
-        return (Moment.AFTER,)  # before it is locked, nobody has it
+        return (Moment.AFTER,)  # before it is locked, no worker has it
     if effect.peer == "lake":
         return (Moment.BEFORE, Moment.AFTER)  # here a folder: there is no wire to cut
     return tuple(Moment)

@@ -122,7 +122,7 @@ class System:
         raw: bytes | None = None,
         cache: str = "refresh",
     ) -> None:
-        """Ask a question that nobody asked before, unless it says which."""
+        """Ask `question`; left out: one that was not asked before."""
         asked = question or question_of(mark)
         if session == FIRST:
             self._remember(mark, asked, session, life)
@@ -215,7 +215,7 @@ class System:
     async def listen(self, session: str) -> None:
         """Note what comes in a session."""
         while True:
-            # The lock of a session is as short as the others here, and nobody renews it.
+            # The lock of a session is as short as the others here, and is not renewed.
             with suppress(ServiceBusError):
                 async with self._client.get_queue_receiver("answers", session_id=session) as receiver:
                     while True:
@@ -342,7 +342,7 @@ async def _add(system: System, service: str, number: int, closing: AsyncExitStac
 
 
 def _a_config(folder: Path) -> Path:
-    """The example's, with tokens for everybody, and a use case for each way in which a model or an index can be."""
+    """The example's, with tokens enough for every tenant, and a use case for each way a model or an index can be."""
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("handbook", "sources"))
     callers = yaml.safe_load((folder / "callers.yaml").read_text())
     for tenant in callers["tenants"].values():

@@ -1,8 +1,8 @@
 """Kills its own process at one effect of one piece of work, where the driver says (`run.py`).
 
 An effect is one round trip to a peer: a message sent, a delivery settled, a Redis script, an HTTP call. Its name says
-what and to whom (`bus send retrieve.v1 to retrieve`, `redis ledger.DECIDE`, `models POST …/chat/completions`); nobody
-lists the names. Whose work an effect belongs to is told by a mark that the driver puts into what it asks for.
+what and to whom (`bus send retrieve.v1 to retrieve`, `redis ledger.DECIDE`, `models POST …/chat/completions`); the
+names are listed nowhere. Whose work an effect belongs to is told by a mark that the driver puts into what it asks for.
 
     BEFORE        the process is killed, the peer heard nothing
     UNANSWERED    the peer has answered, the answer is swallowed on the way, then the process is killed
@@ -41,7 +41,7 @@ MARK = re.compile(r"cp-[0-9a-f]{16}")
 ANY = 0
 """For `Effect.times`: whichever comes next."""
 _REQUEST_ID = re.compile(r"\br[a-z2-7]{26}\b")
-# A peer that has said nothing for so long will not: seconds.
+# Seconds after which a peer that has said nothing is taken to say nothing.
 _SILENT = 4.0
 _AT_WORK: ContextVar[str] = ContextVar("mark of the delivery that is being worked on", default="")
 
@@ -100,7 +100,7 @@ class Seen:
 
 
 class Folder:
-    """What the driver and its workers tell each other, on disk: it survives whoever is killed."""
+    """What the driver and its workers tell each other, on disk: it survives a killed process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -133,7 +133,7 @@ class Folder:
         (self.path / "marks" / request_id).write_text(mark)
 
     def mark_of(self, said: str) -> str:
-        """Whose work `said`, a message or a key, belongs to; empty: nobody's in particular."""
+        """Whose work `said`, a message or a key, belongs to; empty: to no single piece of work."""
         if found := MARK.search(said):
             return found.group()
         for request_id in _REQUEST_ID.findall(said):
@@ -199,7 +199,7 @@ class Trap:
     ) -> T:
         """The result of `call`, which is the effect `name`; `about` tells whose work it is where no delivery does.
 
-        `shared`: it is nobody's work, but the service's.
+        `shared`: it belongs to the service, not to one piece of work.
         """
         begun = self.begin(name, *about, detail=detail, shared=shared)
         result = await call()
@@ -207,7 +207,7 @@ class Trap:
         return result
 
     def begin(self, name: str, *about: Any, detail: str = "", shared: bool = False) -> Begun | None:
-        """The process is about to do `name`; None when nobody watches this work."""
+        """The process is about to do `name`; None when this work is not watched."""
         mark = "" if shared else _AT_WORK.get() or self._folder.mark_of(" ".join(map(str, about)))
         mark = mark or self._service
         if not self._folder.is_watched(mark):

@@ -67,7 +67,7 @@ def _serve(selector: selectors.BaseSelector, woken: int) -> bool:
         _bury()
     if sys.stdin.fileno() not in ready:
         return True
-    # One line at a time comes from whoever waits for each pid, so none is left in the buffer unseen.
+    # Each line is sent after the answer to the one before, so none is left in the buffer unseen.
     line = sys.stdin.buffer.readline()
     if line:
         _say({"pid": _fork(json.loads(line))})

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-# A guard against hanging: a test that passes never waits so long, however busy the machine is.
+# A guard against hanging: longer than any test that passes needs, however busy the machine is.
 PATIENCE = 300.0
 
 

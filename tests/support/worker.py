@@ -27,7 +27,7 @@ Handle = Callable[[Request], Awaitable[Sequence[Envelope]]]
 
 
 class NoLedger(OutcomeGuard):
-    """Knows nothing, and asks nobody: in virtual time there are no sockets."""
+    """Knows no outcome and uses no socket: in virtual time there are none."""
 
     def __init__(self) -> None:
         super().__init__(Ledger(FailFastRedis(REDIS)))

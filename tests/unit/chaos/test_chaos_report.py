@@ -19,7 +19,7 @@ def written(folder: Path, name: str, *events: dict[str, Any] | str) -> Path:
 
 
 def a_report(answered: int, expired: int, logs: Logs | None = None, **changes: Any) -> Report:
-    """A run in which so many requests ended so."""
+    """A run with these numbers of outcomes."""
     endings = ["answered"] * answered + ["expired"] * expired
     asked = [Asked(f"r{n}", f"m{n}", "app", f"Which? ({n})", "answers", "s", 0.0) for n in range(len(endings))]
     replied = [
