@@ -143,7 +143,7 @@ def _body(message: Received, work: Work, run: str, answer_by: datetime, *, rerun
     if work.request is None:
         return message.body
     if message.subject in _LATE:
-        return ReplayRequest(request=work.request.model_copy(update={"run": run, "rerun": rerun})).encode()
+        return ReplayRequest(request=work.request.replaced(run=run, rerun=rerun)).encode()
     # In the JSON, not in the model, so that fields unknown to this version are kept.
     content = read_json(message.body)
     content["request"] |= {"run": run, "rerun": rerun, "answer_by": answer_by.isoformat()}

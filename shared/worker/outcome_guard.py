@@ -102,7 +102,7 @@ class OutcomeGuard:
         holder = request
         if entry is not None and entry.belongs_to(request):
             # Under the ids of the admission before, the broker would drop it.
-            request = request.model_copy(update={"admission": entry.admission})
+            request = request.replaced(admission=entry.admission)
             envelope = to_caller(request, answer, self._clock())
         if entry is not None and entry.delivered:
             await self.ended(holder, entry)

@@ -96,4 +96,4 @@ def _traced(envelope: Envelope) -> Envelope:
     trace = traces.trace_id()
     if not isinstance(answer, RequestOutcome) or answer.trace_id or not trace:
         return envelope
-    return replace(envelope, message=answer.model_copy(update={"trace_id": trace}))
+    return replace(envelope, message=answer.replaced(trace_id=trace))
