@@ -432,3 +432,6 @@ async def test_a_limit_of_connections_is_part_of_the_address(broker: LocalBus, l
 async def test_a_limit_of_one_connection_is_refused(broker: LocalBus) -> None:
     with pytest.raises(ValueError, match="at least 2"):
         ServiceBus(ServiceBusAddress(f"{broker.connection_string};MaxConnections=1"))
+    for wrong in ("two", "", "-1", "2.5"):
+        with pytest.raises(ValueError, match="MaxConnections must be a number"):
+            ServiceBus(ServiceBusAddress(f"{broker.connection_string};MaxConnections={wrong}"))

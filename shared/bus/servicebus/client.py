@@ -24,7 +24,7 @@ PEEK_TIMEOUT = 10.0
 # 0.2 s, is too long. A receiver that prefetches has much to settle: with 0.05 s it got half as many messages through,
 # at a round trip of 2 and of 20 ms (ADR 2). Idle, it costs 5 % of a core with 0.01 s, and 1 % with 0.05 s.
 SOCKET_TIMEOUT, SOCKET_TIMEOUT_PREFETCHING = 0.05, 0.01
-LIMIT = re.compile(r"(?:^|(?<=;))MaxConnections=(?P<number>[0-9]+)(?:;|$)", re.IGNORECASE)
+LIMIT = re.compile(r"(?:^|(?<=;))MaxConnections=(?P<number>[^;]*)(?:;|$)", re.IGNORECASE)
 # The SDK retries after 0.2, 0.4, 0.8, 1.6 and 3.2 s. With its own 1.6, 3.2 and 6.4 s for each broken link, hop after
 # hop, workers were back up to 14 s after a restart of the broker; 15 s are promised.
 RETRIES, BACKOFF = 5, 0.1
@@ -161,8 +161,13 @@ class ServiceBus:
 
 
 def _without_limit(address: ServiceBusAddress) -> tuple[ServiceBusAddress, int]:
-    """The address as the SDK knows it, and its `MaxConnections`, 0: no limit (see `connections`)."""
+    """The address as the SDK knows it, and its `MaxConnections`, 0: no limit (see `connections`).
+
+    Raises `ValueError` for a limit that is not a number.
+    """
     found = LIMIT.search(address.connection_string or "")
     if found is None:
         return address, 0
+    if not re.fullmatch("[0-9]{1,9}", found["number"]):
+        raise ValueError(f"MaxConnections must be a number, not {found['number']!r}")
     return replace(address, connection_string=LIMIT.sub("", address.connection_string or "")), int(found["number"])
