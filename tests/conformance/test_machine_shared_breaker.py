@@ -50,7 +50,7 @@ class GateLaw(RuleBasedStateMachine):
 
     @rule(chance=st.floats(0, 1))
     def all_fail_at_once(self, chance: float) -> None:
-        """So many failures at one moment are as many as one after the other."""
+        """Failures at one moment count like failures one after the other."""
         self.chance = chance
 
         async def at_once() -> None:

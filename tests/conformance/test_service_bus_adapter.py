@@ -142,9 +142,7 @@ async def test_warming_up_and_sending_at_once_do_not_get_in_each_others_way(bus:
     assert len(await bus.peek("other")) == 1
 
 
-async def test_the_loss_of_a_lock_is_told_and_spares_the_deliveries_beside_it(
-    broker: LocalBus, bus: ServiceBus
-) -> None:
+async def test_a_lost_lock_is_reported_and_other_deliveries_go_on(broker: LocalBus, bus: ServiceBus) -> None:
     await send(bus, 3)
     inbox = bus.inbox("work")
     lost, *others = [await take(inbox) for _ in range(3)]
@@ -223,7 +221,7 @@ async def test_nothing_is_lost_or_done_twice_when_connections_break(broker: Loca
             await asyncio.gather(*running, return_exceptions=True)
             running.clear()
     await asyncio.gather(*running, return_exceptions=True)
-    # Whoever was cut off while settling left his message under lock: it is neither lost nor done.
+    # A worker cut off while settling left its message under lock: it is neither lost nor completed.
     left = {str(each.message_id) for each in broker.messages("work")}
     assert set(done) | left == {f"m{n}" for n in range(60)}
     assert len(done) == len(set(done))
@@ -371,7 +369,7 @@ async def test_a_receiver_whose_connection_went_dead_without_a_word_gets_another
     assert broker.messages("work") == []
 
 
-async def test_with_two_connections_one_that_is_used_is_not_closed_and_another_queue_does_not_wait_for_ever(
+async def test_with_two_connections_one_in_use_stays_open_and_another_queue_gets_its_turn(
     broker: LocalBus,
 ) -> None:
     bus = ServiceBus(ServiceBusAddress(broker.connection_string + ";MaxConnections=2;"))

@@ -745,7 +745,7 @@ def test_a_second_owner_is_refused_and_the_first_unharmed(tmp_path: Path, name: 
         client.close()
 
 
-def test_a_taken_port_is_told_in_one_line(server: str, tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_one_line(server: str, tmp_path: Path) -> None:
     port = server.rpartition(":")[2]
     command = [sys.executable, "-m", "local.vectors", "--data", str(tmp_path), "--port", port]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)

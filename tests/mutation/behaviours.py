@@ -189,7 +189,7 @@ async def suspect_begins_at_once(process: Method, worker: Worker[Any], delivered
     Worker.__post_init__,
     delivery(
         "While the breaker is open messages are received all the same.",
-        GUARANTEES + "test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue",
+        GUARANTEES + "test_while_a_dependency_is_down_nothing_is_received",
     ),
 )
 def receive_and_bounce(post_init: Method, worker: Worker[Any]) -> None:

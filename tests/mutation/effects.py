@@ -116,7 +116,7 @@ _ALL = (
         Fault("bus send *", misnamed((MessageTooLarge, QueueFull), ValueError("refused"))),
         delivery(
             "An answer that the broker refuses for its size is told as a bug of ours.",
-            ENDS + "test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that",
+            ENDS + "test_an_outcome_that_the_broker_refuses_for_its_size_is_sent_and_kept_as_too_large",
         ),
         delivery(
             "A caller who does not fetch its answers has its requests dead-lettered.",
@@ -266,7 +266,7 @@ _ALL = (
         Fault("redis ledger.*", everlasting),
         request(
             "Redis fills up with outcomes until it evicts what matters.",
-            GUARD + "test_nothing_is_kept_for_ever",
+            GUARD + "test_every_ledger_entry_expires",
         ),
     ),
     _effect(

@@ -79,7 +79,7 @@ MODULES: Final[Mapping[str, Module]] = {
         promises=(
             delivery(
                 "Work is received, and fails, for as long as the model is down.",
-                BREAKER + "test_it_opens_after_so_many_failures_in_a_row",
+                BREAKER + "test_it_opens_after_the_configured_failures_in_a_row",
             ),
             delivery(
                 "A scaler that sees the backlog multiplies the calls to a dead model.",

@@ -89,7 +89,7 @@ def test_a_tenants_budget_is_its_own_and_in_one_slot(one: str, other: str, first
 
 
 @given(odd, odd)
-def test_an_escaped_name_is_another_for_every_name(one: str, other: str) -> None:
+def test_every_name_has_an_escaped_name_of_its_own(one: str, other: str) -> None:
     assert (escaped(one) == escaped(other)) == (one == other)
     assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", escaped(one))
 

@@ -49,7 +49,7 @@ class RetryLaw(RuleBasedStateMachine):
     @precondition(lambda self: self.end is not None)
     @rule(left=LEFT)
     def replay(self, left: int | None) -> None:
-        """Somebody has mended what was wrong, and runs it once more."""
+        """The operator has fixed the cause, and replays it."""
         self.runs += 1
         self.run_once(left, f"p{self.runs}")
 
@@ -161,7 +161,7 @@ class RetryLaw(RuleBasedStateMachine):
         for _ in range(MOST):
             if self.ids and self.end is None:
                 self.fail(timedelta(seconds=10), timedelta(0), 0.0, down=True)
-        assert not self.ids or self.end is not None, "it is tried for ever"
+        assert not self.ids or self.end is not None, "it is retried without end"
 
 
 RetryLaw.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None, derandomize=True)

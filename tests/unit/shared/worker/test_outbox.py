@@ -126,7 +126,7 @@ def test_a_reply_keeps_its_session() -> None:
         ({"properties": {ANSWER_BY: DUE.isoformat()}, "time_to_live": timedelta(seconds=9)}, DUE),
         ({"properties": {ANSWER_BY: "tomorrow"}, "time_to_live": timedelta(seconds=9)}, NOW + timedelta(seconds=9)),
     ],
-    ids=["none", "its life", "nobody knows since when", "said", "said badly"],
+    ids=["none", "its life", "no enqueued time", "said", "said badly"],
 )
 def test_the_deadline_of_work_is_what_it_says_or_how_long_it_lives(changes: dict[str, Any], deadline: object) -> None:
     given: dict[str, Any] = {"queue": "retrieve", "body": b"", "message_id": "r1/retrieve", "enqueued_at": NOW}

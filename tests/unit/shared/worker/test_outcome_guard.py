@@ -150,7 +150,7 @@ async def no_queue(envelope: Envelope) -> None:
 
 
 @pytest.mark.parametrize("how", ["accept", "claim", "cancel", "file", "bind", "unread"])
-async def test_nothing_is_kept_for_ever(redis: FailFastRedis, how: str) -> None:
+async def test_every_ledger_entry_expires(redis: FailFastRedis, how: str) -> None:
     ledger, request = Ledger(redis), a_request()
     answer = an_answer(request)
     steps: dict[str, Callable[[], Awaitable[object]]] = {
@@ -235,7 +235,7 @@ async def test_without_redis_no_outcome_is_counted_as_certain() -> None:
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-async def test_what_was_sent_while_redis_was_away_is_noted_when_it_is_back(redis_url: str, flushed: bool) -> None:
+async def test_what_was_sent_without_redis_is_recorded_when_it_is_back(redis_url: str, flushed: bool) -> None:
     redis, bus = Breakable(redis_url, timeout=60), MemoryBus("answers")
     ledger = Ledger(redis)
     await ledger.accept(RECORDED)

@@ -101,7 +101,7 @@ class Noting(MemoryBus):
 
 
 class HalfOpenAfter(SharedBreaker):
-    """Closed for so many questions, and half open from then on, as a worker sees it that asks seldom."""
+    """Closed for the first `asked` questions, then half open, as a worker sees it that asks seldom."""
 
     def __init__(self, asked: int) -> None:
         self._left = asked
@@ -126,7 +126,7 @@ async def play(
     stop_after: float | None = None,
     breaker: SharedBreaker | None = None,
 ) -> Noting:
-    """Work that takes so many seconds, one after the other, by a worker that then stops."""
+    """Have a worker do work of these `seconds`, one after the other, then stop."""
     bus = a_bus(Noting)
     assert isinstance(bus, Noting)
     left = iter(seconds)

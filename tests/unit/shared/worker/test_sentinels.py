@@ -56,7 +56,7 @@ class Deaf(MemoryBus):
         raise BusUnavailable("outcomes")
 
 
-async def test_work_that_nobody_would_watch_is_not_sent(redis: FailFastRedis) -> None:
+async def test_work_without_a_sentinel_is_not_sent(redis: FailFastRedis) -> None:
     bus = Deaf("retrieve", "outcomes")
     with pytest.raises(BusUnavailable):
         await enqueue(bus, redis)

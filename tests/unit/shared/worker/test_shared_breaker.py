@@ -46,7 +46,7 @@ def a_breaker(redis: FailFastRedis, seconds: Seconds) -> SharedBreaker:
 # -- the states
 
 
-def test_it_opens_after_so_many_failures_in_a_row() -> None:
+def test_it_opens_after_the_configured_failures_in_a_row() -> None:
     state = CLOSED
     for _ in range(2):
         state = failed(state, "a", 0, 0, RULES)
@@ -66,7 +66,7 @@ def test_waits_double_up_to_the_longest_with_jitter(times: int, chance: float, w
     assert RULES.wait(times, chance) == wait
 
 
-def test_one_probes_when_the_time_has_come_and_nobody_else() -> None:
+def test_one_worker_probes_when_the_time_has_come_and_no_other() -> None:
     opened = BreakerState(opened=1, until=4)
     assert asked_to_receive(opened, "a", 3.9, RULES) == opened
     probing = asked_to_receive(opened, "a", 4, RULES)

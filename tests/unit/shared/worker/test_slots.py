@@ -94,7 +94,7 @@ def test_generators_have_all_in_hand_that_is_under_way(slots: int, replicas: int
 
 
 def test_a_quiet_tenant_overtakes_a_noisy_backlog() -> None:
-    """The noisy tenant's calls take for ever; the other's ask is answered while they are all still open."""
+    """The noisy tenant's calls never end; the other's ask is answered while they are all still open."""
     began: list[str] = []
 
     async def life() -> None:
@@ -172,7 +172,7 @@ def test_when_the_breaker_opens_what_waits_for_a_slot_goes_back_and_is_not_tried
         async def handle(request: Request) -> list[Envelope]:
             tried.append(request.request_id)
             await asyncio.sleep(5)
-            raise DependencyDown("nobody there")
+            raise DependencyDown("no answer")
 
         for number in range(20):
             await post(bus, request_id=f"r{number}", answer_by=NOW + timedelta(hours=1))

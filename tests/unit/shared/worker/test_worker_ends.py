@@ -108,7 +108,7 @@ class Small(MemoryBus):
 
 
 @pytest.mark.parametrize("claimed", [False, True], ids=["new", "claimed by another"])
-async def test_what_the_broker_still_refuses_is_told_as_that_and_kept_as_that(
+async def test_an_outcome_that_the_broker_refuses_for_its_size_is_sent_and_kept_as_too_large(
     redis: FailFastRedis, claimed: bool
 ) -> None:
     setup, request = WorkerFixture(redis), a_request()
@@ -158,7 +158,7 @@ async def test_an_answer_for_a_full_queue_comes_later(redis: FailFastRedis) -> N
 
 
 class Moody(MemoryBus):
-    """Its receivers fail in ways that nobody has thought of, twice."""
+    """Its receivers fail twice, with errors that no adapter raises."""
 
     moods = 2
 

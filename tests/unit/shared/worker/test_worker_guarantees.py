@@ -79,7 +79,7 @@ def test_a_renewal_that_fails_is_tried_again() -> None:
 
 class Lost(MemoryDelivery):
     async def renew(self) -> datetime:
-        raise LockLost("somebody else has it")
+        raise LockLost("another worker has it")
 
 
 def test_within_a_second_of_hearing_that_the_lock_is_lost_the_work_has_stopped() -> None:
@@ -117,7 +117,7 @@ class Closed(SharedBreaker):
 
 
 class Watched(MemoryBus):
-    """Counts how often somebody looks for a message."""
+    """Counts the receives."""
 
     looks = 0
 
@@ -132,7 +132,7 @@ class Watched(MemoryBus):
         return Counting(self, queue)
 
 
-def test_while_what_the_work_needs_is_down_nobody_looks_into_the_queue() -> None:
+def test_while_a_dependency_is_down_nothing_is_received() -> None:
     async def life() -> None:
         bus, breaker, stopping = (
             Watched("retrieve", clock=virtual_clock),

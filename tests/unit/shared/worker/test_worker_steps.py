@@ -57,7 +57,7 @@ async def test_a_redelivered_message_sends_no_second_outcome(setup: WorkerFixtur
     assert len(setup.calls) == 1
 
 
-async def test_an_outcome_that_was_claimed_by_somebody_who_died_is_sent(setup: WorkerFixture) -> None:
+async def test_an_outcome_decided_by_a_worker_that_died_is_sent(setup: WorkerFixture) -> None:
     request = a_request()
     await setup.ledger.decide(request, an_answer(request, "from before"))
     await setup.worker().process(await setup.deliver(request))
@@ -187,7 +187,7 @@ async def test_work_stops_when_its_lock_is_lost(setup: WorkerFixture) -> None:
 
 
 async def test_after_a_pause_longer_than_its_lock_a_process_sends_nothing(setup: WorkerFixture) -> None:
-    """Nobody told it that the lock is lost: the machine stood still, and so did the renewals."""
+    """The machine stood still, and so did the renewals, so no failed renewal reported the loss."""
     delivery = await setup.deliver()
 
     class Short(MemoryDelivery):
@@ -282,7 +282,7 @@ async def test_what_its_workers_may_have_died_of_is_worked_on_alone(setup: Worke
     async def noting(task: RetrievePassages, attempt: int) -> Sequence[Envelope]:
         me = task.request.request_id
         now.add(me)
-        await asyncio.sleep(0.05)  # for whoever else might begin
+        await asyncio.sleep(0.05)  # time for another to begin
         seen[me] = set(now)
         now.remove(me)
         return []
@@ -326,7 +326,7 @@ async def test_what_its_workers_may_have_died_of_waits_for_what_is_in_flight(set
     setup.clock.now += timedelta(seconds=21)  # the third lock ends, and r2's does not
     while worker.in_flight < 2 and len(begun) < 2:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)  # for whoever would not wait
+    await asyncio.sleep(0.05)  # time for one that does not wait
     assert begun == ["r2"]
     release.set()
     while len(begun) < 2:
