@@ -131,7 +131,7 @@ def open_lake(settings: IndexerSettings, sources: Sources) -> Lake:
     if not secret and not settings.lake_account_url:
         from services.indexer.lakes.folder import FolderLake
 
-        return FolderLake({settings.lake_container: existing(settings.folder(), "lake folder")})
+        return FolderLake({settings.lake_container: existing(settings.folder(), "lake folder", "RAGBUS_LAKE_FOLDER")})
 
     from services.indexer.lakes.azure_blob import AzureLake, connect
 

@@ -31,10 +31,10 @@ class Settings(BaseSettings):
             raise SettingsError(f"{PREFIX}{name}: {said}" if name else said) from invalid
 
 
-def existing(path: Path, what: str) -> Path:
-    """`path`, if it exists; raises `SettingsError` that names it and `what` it is."""
+def existing(path: Path, what: str, variable: str = f"{PREFIX}CONFIG") -> Path:
+    """`path`, if it exists; raises `SettingsError` that names it, `what` it is, and the `variable` that leads there."""
     if not path.exists():
-        raise SettingsError(f"{what} not found: {path} (set the variable to its location)")
+        raise SettingsError(f"{what} not found: {path} ({variable} leads there; set it to where the files are)")
     return path
 
 

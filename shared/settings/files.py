@@ -17,7 +17,7 @@ def read_yaml(path: Path, model: type[Model], what: str) -> Model:
     try:
         content = yaml.load(existing(path, what).read_text("utf-8"), _Loader) or {}  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as broken:
-        raise SettingsError(f"{path}: not readable as YAML: {broken}") from broken
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(broken).split())}") from broken
     try:
         return model.model_validate(content)
     except ValidationError as invalid:

@@ -97,3 +97,11 @@ def test_a_setting_that_nothing_reads_is_refused_by_name(tmp_path: Path, name: s
 def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'region' is given twice"):
         read(tmp_path, chat() + "    region: northeurope\n")
+
+
+def test_a_file_that_is_missing_or_not_yaml_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"models\.yaml \(RAGBUS_CONFIG leads there"):
+        Deployments.read(tmp_path / "models.yaml", {})
+    with pytest.raises(SettingsError, match="not readable as YAML") as raised:
+        read(tmp_path, chat() + "    : [\n")
+    assert "\n" not in str(raised.value)
