@@ -39,8 +39,6 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
     try:
         with _client(target) as client:
             yield client
-    except ValueError as wrong:
-        raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING or RAGBUS_ADMIN_URL: {wrong}") from wrong
     except ClientAuthenticationError as refused:
         raise CommandError(
             f"{target.host} refuses our credentials; counting messages needs the right to manage"
@@ -52,6 +50,8 @@ def administration(target: Target) -> "Iterator[ServiceBusAdministrationClient]"
         raise CommandError(
             f"the SDK cannot read the reply of the administration endpoint {where}: {_first_line(cause)}"
         ) from odd
+    except ValueError as wrong:  # after DeserializationError, which is one
+        raise CommandError(f"RAGBUS_SERVICEBUS_CONNECTION_STRING or RAGBUS_ADMIN_URL: {wrong}") from wrong
     except AzureError as unavailable:
         raise CommandError(
             f"the administration endpoint {where} does not answer: {_first_line(unavailable)}; is it running?"

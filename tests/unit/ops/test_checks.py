@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from azure.core.exceptions import DeserializationError
 from azure.servicebus.management import QueueProperties
 
 from ops.checks.clock import clock, skew
@@ -12,6 +13,8 @@ from ops.checks.queues import entity, topology_faults
 from ops.checks.redis import redis_refusal, redis_version
 from ops.checks.settings import unread_variables
 from ops.commands.doctor import _in_time, _split
+from ops.commands.queues import administration
+from ops.errors import CommandError
 from ops.findings import Finding, Level
 from ops.target import Target
 from shared.access.use_cases import UseCase
@@ -55,6 +58,18 @@ def test_a_missing_queue_is_named() -> None:
     actual = {name: deployed(queue) for name, queue in QUEUES.items() if name != DEAD}
     [fault] = topology_faults(QUEUES.values(), actual, WINDOW)
     assert (fault.level, fault.said) == (Level.FAIL, "dead is missing")
+
+
+def test_a_reply_that_the_sdk_cannot_read_is_not_called_a_wrong_variable() -> None:
+    local = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
+    target = Target({"RAGBUS_SERVICEBUS_CONNECTION_STRING": local}, "a test")
+    with pytest.raises(CommandError, match=r"^the SDK cannot read the reply .*: P1X$"), administration(target):
+        raise DeserializationError("cannot deserialize") from ValueError("P1X")
+    with (
+        pytest.raises(CommandError, match=r"^RAGBUS_SERVICEBUS_CONNECTION_STRING or .*: port$"),
+        administration(target),
+    ):
+        raise ValueError("port")
 
 
 @pytest.mark.parametrize(
