@@ -19,7 +19,8 @@ AS_SEEN = BeforeValidator(lambda value: visible(value) if isinstance(value, str)
 class MessagePart(BaseModel):
     """A frozen piece of a message; fields that a reader does not know are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Without the values in its errors: their text, and so a logged traceback, would quote a question or a passage.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     def replaced(self, **changes: object) -> Self:
         """A copy with other values in the fields `changes`, which are validated; `model_copy` would take any.

@@ -1,11 +1,15 @@
 """Copies of messages with other values in some fields."""
 
+import json
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import ValidationError
 
+from shared.contracts.expired import ExpiredRequest
 from shared.contracts.request import ReplyTo, Request, Turn
+from shared.errors import Unprocessable
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 REQUEST = Request(
@@ -39,3 +43,13 @@ def test_a_field_that_does_not_exist_cannot_be_replaced() -> None:
 def test_a_value_of_another_type_is_refused() -> None:
     with pytest.raises(ValidationError, match="sentinel"):
         REQUEST.replaced(sentinel="soon")
+
+
+def test_a_traceback_quotes_nothing_of_a_message() -> None:
+    said = "what does " + "ann".title() + " earn?"  # not literally: a traceback quotes this file
+    with pytest.raises(Unprocessable) as unreadable:
+        ExpiredRequest.decode(json.dumps({"request": {"question": said}}).encode())
+    with pytest.raises(ValidationError) as unfit:
+        REQUEST.replaced(question=[said])
+    for error in (unreadable.value, unfit.value):
+        assert "Ann" not in "".join(traceback.format_exception(error))
