@@ -41,7 +41,8 @@ class ReplayConsumer:
     def decode(self, message: Received) -> Replay:
         """The request to admit.
 
-        Raises `Unprocessable` for an invalid body, question or run, and for a caller that is no longer configured.
+        Raises `Unprocessable` for an invalid body, question or run, and for a caller that is no longer configured, or
+        not with a reply queue.
         """
         request = ReplayRequest.decode(message.body).request
         if not request.rerun:
@@ -54,16 +55,19 @@ class ReplayConsumer:
                 question=request.question, conversation=request.conversation, use_case=request.use_case
             ).encode()
         )
+        # An HTTP caller is answered over HTTP again, whatever reply queues it has for its messages.
+        caller, reply_queues = self._caller(request), (OUTCOMES,) if request.reply_to.queue == OUTCOMES else ()
+        if not (reply_queues or caller.reply_queues):
+            raise Unprocessable(Reason.UNAUTHORIZED, f"callers.yaml no longer gives {caller.name} a reply queue")
         at = message.enqueued_at or request.accepted_at
         arrival = Arrival(
-            caller=self._caller(request),
+            caller=caller,
             message_id=request.request_id,
             identity=request.request_id,
             at=at,
             correlation_id=request.correlation_id,
             reply_to=request.reply_to.queue,
-            # An HTTP caller is answered over HTTP again, whatever reply queues it has for its messages.
-            reply_queues=(OUTCOMES,) if request.reply_to.queue == OUTCOMES else (),
+            reply_queues=reply_queues,
             reply_session=request.reply_to.session,
             time_to_live=message.time_to_live,
             answer_by=when(message.properties.get(ANSWER_BY)),

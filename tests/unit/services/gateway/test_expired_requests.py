@@ -223,6 +223,19 @@ async def test_a_replay_that_cannot_be_admitted_is_refused(
     assert refused.value.reason is reason
 
 
+async def test_a_replay_for_a_caller_that_has_no_reply_queue_any_more_is_refused(redis: FailFastRedis) -> None:
+    over_http = CALLERS.model_copy(
+        update={
+            "callers": tuple(each.model_copy(update={"queue": None, "reply_queues": ()}) for each in CALLERS.callers)
+        }
+    )
+    consumer = ReplayConsumer(over_http, Gateway(redis).ask_consumer)
+    with pytest.raises(Unprocessable, match="no longer gives welcome-app a reply queue"):
+        await consumer.handle(consumer.decode(a_replay()))
+    address = ReplyTo(queue=OUTCOMES, session="r1")
+    assert len(await consumer.handle(consumer.decode(a_replay(reply_to=address)))) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
