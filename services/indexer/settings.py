@@ -35,6 +35,7 @@ class IndexerSettings(WorkerSettings):
     parse_seconds: float = Field(
         default=Limits().wall_seconds,
         gt=0,
+        le=86_400,
         description="maximum seconds to parse a document; two thirds of it as processor time",
     )
     parse_memory: int = Field(

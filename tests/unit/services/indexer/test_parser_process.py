@@ -17,7 +17,7 @@ from services.indexer.parsing.document import ParsedDocument
 from services.indexer.parsing.formats import Limits
 from services.indexer.parsing.sandbox import SandboxedParser
 from services.indexer.settings import IndexerSettings
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import Reason, SettingsError, TryLater, Unprocessable
 
 SENTENCE = "Hotels are paid up to 140 euro a night in all cities where we have an office. "
 
@@ -170,6 +170,13 @@ def test_more_time_to_parse_is_more_processor_time(wall: float, cpu: int) -> Non
     connection = SecretStr("Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true")
     settings = IndexerSettings(servicebus_connection_string=connection, parse_seconds=wall)
     assert (settings.limits().wall_seconds, settings.limits().cpu_seconds) == (wall, cpu)
+
+
+def test_time_to_parse_without_an_end_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGBUS_SERVICEBUS_CONNECTION_STRING", "Endpoint=sb://127.0.0.1;UseDevelopmentEmulator=true")
+    monkeypatch.setenv("RAGBUS_PARSE_SECONDS", "inf")
+    with pytest.raises(SettingsError, match=r"^RAGBUS_PARSE_SECONDS: "):
+        IndexerSettings.load()
 
 
 async def test_a_process_that_died_between_documents_is_replaced() -> None:
