@@ -49,8 +49,9 @@ class Target:
     @property
     def host(self) -> str:
         """The namespace's host, with its port if it has one; contains no secret."""
-        fields = dict(part.partition("=")[::2] for part in (self.connection_string or "").split(";"))
-        endpoint = fields.get("Endpoint") or f"sb://{self.variables.get(_NAMESPACE, '')}"
+        parts = (part.partition("=") for part in (self.connection_string or "").split(";"))
+        fields = {name.lower(): value for name, _, value in parts}  # the SDK reads names in any case
+        endpoint = fields.get("endpoint") or f"sb://{self.variables.get(_NAMESPACE, '')}"
         return urlsplit(endpoint).netloc
 
     @property

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.servicebus import ServiceBusClient
 
 from local.stack.folder import Folder
 from ops.errors import CommandError
@@ -33,6 +34,12 @@ def test_the_environment_wins_over_a_running_stack(tmp_path: Path) -> None:
 def test_a_connection_string_without_a_host_is_refused_by_its_variables_name(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"^RAGBUS_SERVICEBUS_CONNECTION_STRING is not a connection string"):
         find({"RAGBUS_SERVICEBUS_CONNECTION_STRING": "very=secret"}, tmp_path)
+
+
+def test_the_host_is_that_which_the_sdk_reads(tmp_path: Path) -> None:
+    lower = AZURE.replace("Endpoint", "endpoint")
+    assert ServiceBusClient.from_connection_string(lower).fully_qualified_namespace == "shop.servicebus.windows.net"
+    assert find({"RAGBUS_SERVICEBUS_CONNECTION_STRING": lower}, tmp_path).host == "shop.servicebus.windows.net"
 
 
 @pytest.mark.parametrize("name", ["RAGBUS_ADMIN_URL", "RAGBUS_GATEWAY_URL", "RAGBUS_QDRANT_URL", "RAGBUS_REDIS_URL"])
