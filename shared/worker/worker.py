@@ -400,9 +400,10 @@ class Worker(Generic[Task]):
 
 
 def _was_given_up(envelopes: Sequence[Envelope]) -> bool:
-    """Whether it was cancelled or not started, which says nothing about the dependencies."""
+    """Whether it was cancelled, not started, or fits no model, which says nothing about the dependencies."""
     answers = [envelope.message for envelope in envelopes if isinstance(envelope.message, RequestOutcome)]
-    return any(answer.outcome is Outcome.CANCELLED or answer.code is Code.OVERLOADED for answer in answers)
+    codes = (Code.OVERLOADED, Code.NO_MODEL_FITS)
+    return any(answer.outcome is Outcome.CANCELLED or answer.code in codes for answer in answers)
 
 
 def _is_suspect(delivery: Delivery) -> bool:

@@ -261,12 +261,20 @@ class Told(SharedBreaker):
         self.went_well += 1
 
 
-@pytest.mark.parametrize(("outcome", "times"), [(Outcome.ANSWERED, 1), (Outcome.CANCELLED, 0)])
+@pytest.mark.parametrize(
+    ("outcome", "code", "times"),
+    [
+        (Outcome.ANSWERED, Code.OK, 1),
+        (Outcome.CANCELLED, Code.CANCELLED, 0),
+        (Outcome.REFUSED, Code.OVERLOADED, 0),
+        (Outcome.FAILED, Code.NO_MODEL_FITS, 0),
+    ],
+)
 async def test_a_breaker_is_told_of_work_that_went_well_and_not_of_what_was_given_up(
-    redis: FailFastRedis, outcome: Outcome, times: int
+    redis: FailFastRedis, outcome: Outcome, code: Code, times: int
 ) -> None:
     setup, breaker = WorkerFixture(redis), Told(redis, "retrieve")
-    setup.result = lambda request: [to_caller(request, ending(request, outcome, Code.OK), NOW)]
+    setup.result = lambda request: [to_caller(request, ending(request, outcome, code), NOW)]
     await setup.worker(breaker=breaker).process(await setup.deliver())
     assert breaker.went_well == times
 
