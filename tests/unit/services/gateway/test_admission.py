@@ -130,3 +130,45 @@ def test_a_forged_beginning_cannot_move_the_deadline_beyond_the_longest(at: date
 def test_two_callers_with_the_same_message_id_have_two_requests() -> None:
     other = CALLER.model_copy(update={"name": "hr-portal"})
     assert verdict().request.request_id != verdict(caller=other).request.request_id
+
+
+def test_one_message_id_is_another_request_of_each_tenant_and_over_http() -> None:
+    elsewhere = CALLER.model_copy(update={"tenant": "other-company"})
+    found = [verdict(), verdict(caller=elsewhere), verdict(over_http=True)]
+    assert len({each.request.request_id for each in found}) == 3
+
+
+def test_an_earlier_attempts_deadline_holds_and_so_does_what_identifies_its_run() -> None:
+    due = NOW + timedelta(seconds=7)
+    taken = verdict(answer_by=due, run="p1", rerun=True, token="t1", identity="r1", correlation_id="c1")
+    assert isinstance(taken, Admitted)
+    request = taken.request
+    assert (request.answer_by, request.run, request.rerun, request.token) == (due, "p1", True, "t1")
+    assert (request.request_id, request.correlation_id) == ("r1", "c1")
+
+
+def test_a_refusal_is_final_and_an_expired_ask_may_be_sent_again() -> None:
+    refused, expired = verdict({"use_case": "unheard-of"}), verdict(at=NOW - timedelta(minutes=10))
+    assert isinstance(refused, Refused)
+    assert isinstance(expired, Refused)
+    assert (refused.answer.retryable, refused.answer.finished_at) == (False, NOW)
+    assert (expired.answer.retryable, expired.answer.finished_at) == (True, NOW)
+    assert "deadline had passed" in expired.answer.message
+    assert expired.request.request_id == expired.answer.request_id
+
+
+def test_a_caller_of_several_use_cases_is_told_their_names() -> None:
+    several = CALLER.model_copy(update={"use_cases": ("onboarding", "payroll")})
+    refused = verdict(caller=several)
+    assert isinstance(refused, Refused)
+    assert refused.answer.message == "name a use_case: one of onboarding, payroll"
+    assert refused.request.use_case == ""
+
+
+@pytest.mark.parametrize(
+    "written", ["answers-2", "ANSWERS-2", "sb://ns.servicebus.windows.net/answers-2/", "/answers-2"]
+)
+def test_a_reply_queue_may_be_written_as_an_address(written: str) -> None:
+    taken = verdict(reply_to=written)
+    assert isinstance(taken, Admitted)
+    assert taken.request.reply_to.queue == "answers-2"
