@@ -170,6 +170,7 @@ async def test_a_black_hole_loses_everything_without_an_error(two: Pair) -> None
     await target.say(bytes(MUCH))
     late, behind = await two.joined()  # connections are accepted
     await late.say(b"anybody?")
+    await until(lambda: two.proxy.swallowed == {Direction.UP: MUCH + 8, Direction.DOWN: MUCH})
     client.leave()
     two.proxy.set()
     await two.still_carries()
