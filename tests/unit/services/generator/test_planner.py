@@ -57,6 +57,18 @@ def test_the_cheaper_of_two_equal_deployments_comes_first_unless_priority_differ
     assert [c.deployment.name for c in plan(a_use_case(), [preferred, cheap], need)] == ["small", "other"]
 
 
+def test_the_price_is_of_prompt_and_answer() -> None:
+    cheap_input = a_deployment("small", 4000, price={"input": 1, "output": 3})
+    cheap_output = a_deployment("other", 4000, price={"input": 3, "output": 1})
+
+    def first(need: Need) -> str:
+        return plan(a_use_case(), [cheap_input, cheap_output], need)[0].deployment.name
+
+    assert first(Need(fixed=100, passages=100, answer=300)) == "other"
+    assert first(Need(fixed=100, passages=400, answer=300)) == "small"
+    assert first(Need(fixed=400, passages=100, answer=300)) == "small"
+
+
 @pytest.mark.parametrize(
     ("attempt", "order"), [(1, [1, 2, 3]), (2, [1, 2, 3]), (3, [2, 3, 1]), (6, [3, 1, 2]), (7, [1, 2, 3])]
 )
@@ -68,7 +80,12 @@ def test_each_deployment_comes_first_for_its_tries_then_the_next_round_and_round
 
 def test_the_plan_says_why() -> None:
     [choice, *_] = plan(ANY, FOUR, Need(600, 2_600, 400))
-    assert "4k in westeurope" in choice.why
+    assert choice.why == "4k in westeurope: 4000 tokens, need 3600; holds all candidates"
+    [choice, *_] = plan(ANY, FOUR, Need(600, 3_000, 400))
+    assert choice.deployment.name == "4k"  # it holds all, to the last token
+    assert choice.why.endswith("holds all candidates")
+    [choice, *_] = plan(ANY, FOUR, Need(600, 50_000, 400))
+    assert choice.why.endswith("holds the best candidates")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.generator.prompt import NO_ANSWER, Prompt, fit, fixed_tokens, says_no_answer
+from services.generator.prompt import MARKS, NO_ANSWER, RULES, Prompt, fit, fixed_tokens, passage_tokens, says_no_answer
 from shared.contracts.generate import Candidate
 from shared.contracts.request import Turn
-from shared.llm.tokens import count_tokens
+from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.text import visible
 from tests.support.builders import a_candidate, a_request
 
@@ -36,6 +36,32 @@ def test_passages_are_numbered_labelled_and_set_apart() -> None:
     ]
     assert user.endswith("Question: How many days of annual leave do I get?")
     assert NO_ANSWER in prompt.messages[0]["content"]
+
+
+def test_the_messages_are_those_of_the_chat_api() -> None:
+    turns = (Turn(role="user", text="Hello"), Turn(role="assistant", text="Hi"))
+    prompt = fit("Be brief. \n", a_request(conversation=turns), [a_candidate(1), a_candidate(2)], 3000, nonce=NONCE)
+    system, *conversation, last = prompt.messages
+    assert system == {"role": "system", "content": f"Be brief.\n{RULES}"}
+    assert conversation == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    assert last.keys() == {"role", "content"}
+    assert last["role"] == "user"
+    assert f"\n[[end 1 {NONCE}]]\n\n[[passage 2 {NONCE} |" in last["content"]
+
+
+def test_what_surrounds_a_text_is_counted_with_it() -> None:
+    request, candidate = a_request(), a_candidate()
+    texts = f"{SYSTEM}\n{RULES}", f"Question: {request.question}"
+    assert fixed_tokens(SYSTEM, request) == sum(map(count_tokens, texts)) + 2 * PER_MESSAGE
+    assert passage_tokens(candidate) == candidate.tokens + count_tokens("Leave policy › Annual leave") + MARKS
+
+
+def test_a_passage_that_fits_exactly_is_taken_and_a_longer_system_prompt_takes_its_place() -> None:
+    request, candidate = a_request(), a_candidate()
+    budget = fixed_tokens(SYSTEM, request) + passage_tokens(candidate)
+    exact = fit(SYSTEM, request, [candidate], budget, nonce=NONCE)
+    assert (exact.passages, exact.tokens) == ((candidate,), budget)
+    assert fit(SYSTEM + " Be brief.", request, [candidate], budget, nonce=NONCE).passages == ()
 
 
 def hide(text: str, between: str = "\u200b") -> str:

@@ -55,6 +55,7 @@ def test_the_body_never_exceeds_the_limit_and_the_best_stay(texts: list[str], li
         assert texts
         return
     assert len(kept.encode()) <= limit
+    assert (kept.request, kept.index_epoch) == (REQUEST, epoch)
     assert kept.candidates == tuple(each for each in found if each in kept.candidates)
     for dropped in set(found) - set(kept.candidates):
         # With those that are better than it, it was too much.
