@@ -16,7 +16,7 @@ from shared.errors import DependencyDown
 from shared.flow.rules import MOST, limit
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import Circuit, SharedBreaker
-from shared.worker.slots import Leaving, Share, Slots
+from shared.worker.slots import FEW, Leaving, Share, Slots
 from tests.support.builders import NOW
 from tests.support.virtual_time import in_no_time
 from tests.support.worker import a_bus, a_worker, post
@@ -54,6 +54,31 @@ def test_no_slot_stays_free_while_a_delivery_waits(waiting: Sequence[str], using
         assert used < SHARE.slots + SHARE.reserve
         assert using.get(waiting[chosen], 0) == min(using.get(tenant, 0) for tenant in waiting)
         assert waiting.index(waiting[chosen]) == chosen
+
+
+def test_a_share_of_slots_is_in_whole_slots() -> None:
+    assert Share.among_tenants(18) == Share(18, reserve=4, ahead=18 + 4 + FEW)
+    assert Share.among_tenants(1) == Share(1, reserve=1, ahead=1 + FEW)
+
+
+async def test_a_slot_that_was_given_back_no_longer_counts_for_its_tenant() -> None:
+    slots, served = Slots(Share(2)), []
+
+    async def hold(key: str, tenant: str) -> None:
+        await slots.enter(key, tenant)
+        served.append(key)
+
+    await hold("a1", "a")
+    await hold("b1", "b")
+    waiting = [asyncio.create_task(hold(key, key[0])) for key in ("b2", "a2")]
+    await asyncio.sleep(0)
+    slots.leave("a1")
+    slots.leave("a1")  # has no effect: it holds none
+    await asyncio.sleep(0)
+    assert served == ["a1", "b1", "a2"]
+    slots.leave("b1")
+    await asyncio.gather(*waiting)
+    assert served == ["a1", "b1", "a2", "b2"]
 
 
 @given(st.lists(st.one_of(tenants, st.none()), max_size=100))
