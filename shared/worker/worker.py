@@ -172,7 +172,8 @@ class Worker(Generic[Task]):
             await inbox.close()
 
     async def _receive(self, inbox: Inbox, stopping: asyncio.Event, prefetch: int) -> Delivery | None:
-        self._prefetched = prefetch
+        self._prefetched, loop = prefetch, asyncio.get_running_loop()
+        asked = loop.time()
         try:
             delivery = await inbox.receive(LOOK, prefetch=prefetch)
         except Exception as unavailable:  # noqa: BLE001 - an unknown failure of the receiver must not end the process
@@ -185,8 +186,7 @@ class Worker(Generic[Task]):
         if not self.connected.is_set():
             self.connected.set()
             self.metrics.queue_connected.set(1, {"queue": self.consumer.queue})
-        if delivery is None:
-            self._prefetch.waited(LOOK.total_seconds())
+        self._prefetch.waited(loop.time() - asked)
         return delivery
 
     def _start(self, delivery: Delivery) -> "asyncio.Task[None]":

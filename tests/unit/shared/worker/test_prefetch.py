@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,14 +49,30 @@ def test_it_can_be_stopped_at_once() -> None:
     assert prefetch.count == 0
 
 
-def test_it_ends_when_no_message_comes_for_a_while_in_all_and_not_between_two() -> None:
+def test_it_ends_when_no_messages_come_and_begins_again_when_many_do() -> None:
     prefetch = Prefetch(16)
     for _ in range(20):
         prefetch.worked(0.02)
-        prefetch.waited(IDLE - 1)
+    prefetch.waited(IDLE - 1)
     assert prefetch.count == 15
     prefetch.waited(1)
     assert prefetch.count == 0
+    for _ in range(20):
+        prefetch.worked(0.02)
+    assert prefetch.count == 0
+    for _ in range(20):
+        prefetch.worked(0.02)
+    assert prefetch.count == 15
+
+
+@pytest.mark.parametrize(("messages", "count"), [(1, 0), (4, 0), (6, 15)])
+def test_a_few_messages_a_second_need_no_prefetching(messages: int, count: int) -> None:
+    prefetch = Prefetch(16)
+    for _ in range(60):
+        prefetch.waited(1)
+        for _ in range(messages):
+            prefetch.worked(0.02)
+    assert prefetch.count == count
 
 
 @given(slots=st.integers(1, 1000), durations=durations)
