@@ -7,7 +7,7 @@ receiver that asks for one message after the other gets ten a second (`python -m
 
 # Average seconds of work: below the first, messages are prefetched; above the second, no longer.
 QUICK, SLOW = 0.1, 0.5
-# Seconds of waiting for messages, in all, after which prefetching ends, and how many of them each message makes up for. A
+# Seconds of waiting for messages, in all, after which prefetching ends, and how many each message makes up for. A
 # receiver that prefetches reads its socket more often (`shared.bus.servicebus.client`), and five messages a second need
 # no prefetching at any round trip that we know of.
 IDLE, PER_MESSAGE = 5.0, 0.2
