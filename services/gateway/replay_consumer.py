@@ -41,8 +41,8 @@ class ReplayConsumer:
     def decode(self, message: Received) -> Replay:
         """The request to admit.
 
-        Raises `Unprocessable` for an invalid body, question or run, and for a caller that is no longer configured, or
-        not with a reply queue.
+        Raises `Unprocessable` for an invalid body, question or run, and when callers.yaml no longer has the caller or
+        its reply queues.
         """
         request = ReplayRequest.decode(message.body).request
         if not request.rerun:

@@ -1,4 +1,4 @@
-"""How many messages a worker prefetches: none, unless its work is quick.
+"""How many messages a worker prefetches: none, unless its work is quick and there is much of it.
 
 What is fetched ahead is locked here, and another replica that has nothing to do cannot have it. So it must not wait
 longer than a slot takes to become free. Quick work needs it where the broker is far away: at a round trip of 100 ms one
