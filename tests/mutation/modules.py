@@ -58,6 +58,7 @@ MODULES: Final[Mapping[str, Module]] = {
     ),
     "services/indexer/chunk.py": Module(
         ("tests/unit/services/indexer/test_chunking.py",),
+        floor=0.85,
     ),
     "services/indexer/sources.py": Module(
         ("tests/unit/shared/access/test_rights.py",),
@@ -141,6 +142,7 @@ MODULES: Final[Mapping[str, Module]] = {
     ),
     "shared/text.py": Module(
         ("tests/unit/shared/test_text.py",),
+        floor=0.84,
     ),
     "shared/worker/outbox.py": Module(
         ("tests/unit/shared/worker/test_outbox.py",),
