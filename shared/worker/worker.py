@@ -148,14 +148,18 @@ class Worker(Generic[Task]):
     # -- the loop
 
     async def _has_room(self, inbox: Inbox, stopping: asyncio.Event) -> bool:
-        """Wait until one more delivery may be taken in hand; False when the worker stops."""
+        """Wait until one more delivery may be taken in hand; False when the worker stops.
+
+        Besides those in hand, twice as many deliveries as there are slots may be on their way out: sent or settled, not
+        worked on (ADR 2 has the measurements).
+        """
         share, loop = self.slots.share, asyncio.get_running_loop()
         full_since = loop.time()
         while not stopping.is_set():
             if len(self._in_hand) < share.slots:
                 self._takes_ahead = False
             limit = share.in_hand if self._takes_ahead else share.slots
-            if len(self._in_hand) < limit and len(self._running) < share.in_hand + share.slots:
+            if len(self._in_hand) < limit and len(self._running) < share.in_hand + 2 * share.slots:
                 return True
             self._freed.clear()
             await _pause(self._freed, AHEAD_AFTER)
