@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from services.generator.call_times import CallTimes
+from services.generator.calls import ModelCalls
 from services.generator.chat import Chat
 from services.generator.handler import Generator
 from services.generator.settings import GeneratorSettings
@@ -39,12 +41,13 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     used = {name for use_case in use_cases.values() for name in use_case.deployments}
     chat = Chat(timedelta(seconds=settings.model_timeout), ports.metrics, ports.models)
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
+    ledger, budget = Ledger(ports.redis), TenantBudget(ports.redis, callers.tokens_per_minute)
     generator = Generator(
         use_cases=use_cases,
         deployments=deployments,
-        model=chat,
-        ledger=Ledger(ports.redis),
-        budget=TenantBudget(ports.redis, callers.tokens_per_minute),
+        calls=ModelCalls(model=chat, ledger=ledger, budget=budget, call_times=CallTimes(), clock=ports.clock),
+        ledger=ledger,
+        budget=budget,
         cache=AnswerCache(ports.redis),
         clock=ports.clock,
         tries_per_deployment=settings.tries_per_deployment,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.generator.call_times import Call, CallTimes
+from services.generator.calls import ModelCalls
 from services.generator.handler import Generator
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.answer_cache import AnswerCache, CachePartition
@@ -92,19 +93,27 @@ class GeneratorFixture:
     async def wait(self) -> None:
         self.now += timedelta(seconds=1)
 
+    def calls(self, model: Script) -> ModelCalls:
+        return ModelCalls(
+            model=model,
+            ledger=self.ledger,
+            budget=self.budget,
+            call_times=self.call_times or CallTimes(),
+            clock=wired(lambda: self.now),
+            poll_interval=timedelta(milliseconds=10),
+        )
+
     async def run(
         self, model: Script, attempt: int = 1, passages: tuple[Candidate, ...] = (), **changes: Any
     ) -> RequestOutcome:
         generator = Generator(
             use_cases={"onboarding": self.use_case},
             deployments=self.deployments,
-            model=model,
+            calls=self.calls(model),
             ledger=self.ledger,
             budget=self.budget,
             cache=self.cache,
             clock=wired(lambda: self.now),
-            poll_interval=timedelta(milliseconds=10),
-            call_times=self.call_times,
         )
         task = a_task(**changes)
         if passages:
@@ -234,7 +243,7 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(setup: Gener
     generator = Generator(
         use_cases={"onboarding": a_use_case()},
         deployments=TWO,
-        model=model,
+        calls=setup.calls(model),
         ledger=setup.ledger,
         budget=setup.budget,
         cache=setup.cache,
