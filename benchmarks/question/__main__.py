@@ -3,8 +3,9 @@
 Starts the whole system with the example's handbook and asks different questions through the queue, 20 at a time, with
 logs, traces (exported to a collector in this process) and every guarantee on, and none answered from the cache. Prints
 CPU time per question and process, and the rate. In the same run a naive script (`benchmarks/question/naive.py`) answers
-as many: embed, one hybrid query, one streamed chat call, in one process with the default clients. System and script
-take turns; each ratio is of one turn. The models, Qdrant and Service Bus are the stand-ins, whose CPU is shown apart.
+as many: embed, one hybrid query, one streamed chat call, in one process with the default clients; it then repeats the
+chat calls alone: the bare call. System and script take turns; each ratio is of one turn. The models, Qdrant and Service
+Bus are the stand-ins, whose CPU is shown apart.
 """
 
 import argparse
@@ -63,6 +64,8 @@ class Turn:
     naive_rate: float
     naive_prompt_tokens: float
     naive_completion_tokens: float
+    bare_call_cpu_ms: float
+    """Of one streamed chat call of the default client, with the script's prompt."""
 
     def cpu(self, processes: Sequence[str]) -> float:
         """CPU milliseconds per question of several processes."""
@@ -137,6 +140,7 @@ async def turn(
         naive_rate=len(batch) / naive.seconds,
         naive_prompt_tokens=naive.prompt_tokens / len(batch),
         naive_completion_tokens=naive.completion_tokens / len(batch),
+        bare_call_cpu_ms=naive.call_cpu_seconds * 1000 / len(batch),
     )
 
 
@@ -256,6 +260,8 @@ def text(report: Report) -> str:
         _row("**four workers**", [turn.cpu(WORKERS) for turn in turns]),
         _row("**naive script**", [turn.naive_cpu_ms for turn in turns]),
         _row("**three workers ÷ naive script**", [turn.cpu(ON_THE_WAY) / turn.naive_cpu_ms for turn in turns]),
+        _row("**bare streamed call**", [turn.bare_call_cpu_ms for turn in turns]),
+        _row("**generator ÷ bare streamed call**", [turn.cpu(["generator"]) / turn.bare_call_cpu_ms for turn in turns]),
     ]
     outcomes = sum((Counter(turn.outcomes) for turn in turns), Counter[str]())
     about = report.machine
