@@ -7,7 +7,7 @@ from services.generator.planner import Choice
 from services.generator.prompt import NO_ANSWER, Prompt, says_no_answer
 from services.generator.reply import Reply
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, Cost, Outcome, Plan, RequestOutcome, Usage, ending
+from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, Plan, RequestOutcome, charged, ending
 from shared.text import visible
 
 CUT_OFF = "the answer was cut off at the use case's answer_tokens"
@@ -34,7 +34,7 @@ def outcome_of(
     else:
         code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
         message = f"{message}; {CUT_OFF}" if reply.cut_off else message
-    return ending(
+    ended = ending(
         task.request,
         outcome,
         code,
@@ -42,12 +42,6 @@ def outcome_of(
         text=text,
         citations=citations,
         truncated=truncated,
-        usage=Usage(
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            estimated=reply.estimated,
-        ),
-        cost=Cost(amount=round(amount, 8)),
         plan=Plan(
             deployment=deployment.name,
             model=deployment.model,
@@ -60,3 +54,11 @@ def outcome_of(
         cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
         finished_at=finished_at,
     )
+    call = ModelCall(
+        deployment=deployment.name,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        cost=max(0.0, round(amount, 6)),
+        estimated=reply.estimated,
+    )
+    return charged(ended, [call])

@@ -58,6 +58,7 @@ def too_large(answer: RequestOutcome) -> RequestOutcome:
         message="the outcome was too large for a message",
         usage=answer.usage,
         cost=answer.cost,
+        calls=answer.calls,
         trace_id=answer.trace_id,
         run=answer.run,
         accepted_at=answer.accepted_at,

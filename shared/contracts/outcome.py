@@ -1,5 +1,6 @@
 """`answer.v1`: the one outcome of a request."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -73,12 +74,36 @@ class Citation(MessagePart):
     score: float
 
 
+class ModelCall(MessagePart):
+    """One call of a model that was paid for, whatever came of it; the question's embedding is one, too."""
+
+    deployment: str
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    cost: float = Field(default=0.0, ge=0, description="USD")
+    result: str = Field(default="ok", description="`ok`, or why the call brought no answer")
+    estimated: bool = Field(default=False, description="true when the provider sent no count and these are estimates")
+    overrun: int = Field(default=0, ge=0, description="tokens that the provider counted beyond what was reserved")
+
+
 class Usage(MessagePart):
-    """Tokens as the provider counted them."""
+    """The tokens of all calls of a request, as the providers counted them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    estimated: bool = Field(default=False, description="true when the provider sent no count and these are estimates")
+    estimated: bool = Field(default=False, description="true when a provider sent no count and these are estimates")
+    overrun: int = Field(default=0, ge=0, description="of these, tokens beyond what was reserved for their calls")
+
+    @classmethod
+    def of(cls, calls: Iterable[ModelCall]) -> "Usage":
+        """The sum of `calls`."""
+        calls = tuple(calls)
+        return cls(
+            prompt_tokens=sum(call.prompt_tokens for call in calls),
+            completion_tokens=sum(call.completion_tokens for call in calls),
+            estimated=any(call.estimated for call in calls),
+            overrun=sum(call.overrun for call in calls),
+        )
 
 
 class Cost(MessagePart):
@@ -87,8 +112,15 @@ class Cost(MessagePart):
     amount: float = 0.0
     currency: str = "USD"
 
+    @classmethod
+    def of(cls, calls: Iterable[ModelCall]) -> "Cost":
+        """The sum of `calls`, in USD; each costs a whole number of millionths."""
+        return cls(amount=round(sum(call.cost for call in calls), 6))
+
 
 NO_USAGE, NO_COST = Usage(), Cost()
+# An outcome lists at most so many calls; `usage` and `cost` are the sums of all.
+MOST_CALLS = 100
 
 
 class Plan(MessagePart):
@@ -121,6 +153,9 @@ class RequestOutcome(Message):
     citations: tuple[Citation, ...] = ()
     usage: Usage = NO_USAGE
     cost: Cost = NO_COST
+    calls: tuple[ModelCall, ...] = Field(
+        default=(), description="the calls that `usage` and `cost` add up, of all attempts; the latest hundred"
+    )
     cache: CacheState = CacheState.OFF
     plan: Plan | None = None
     trace_id: str = ""
@@ -156,6 +191,14 @@ def id_reused(request: Request, now: datetime) -> RequestOutcome:
     return ending(request, Outcome.REFUSED, Code.ID_REUSED, ID_REUSED, finished_at=now)
 
 
+def charged(answer: RequestOutcome, calls: Sequence[ModelCall]) -> RequestOutcome:
+    """`answer` with the calls that were made for it, and their usage and cost."""
+    # All of it is validated; only fields that have values of their own type are replaced.
+    return answer.model_copy(
+        update={"usage": Usage.of(calls), "cost": Cost.of(calls), "calls": tuple(calls[-MOST_CALLS:])}
+    )
+
+
 def again_at(answer: RequestOutcome) -> float | None:
     """When (seconds since the epoch) the same ask is admitted again; None: never, the outcome is final."""
     if not answer.retryable:
@@ -182,15 +225,13 @@ def ending(
     text: str = "",
     truncated: bool = False,
     citations: tuple[Citation, ...] = (),
-    usage: Usage = NO_USAGE,
-    cost: Cost = NO_COST,
     cache: CacheState = CacheState.OFF,
     plan: Plan | None = None,
     retryable: bool = False,
     retry_after: float | None = None,
     finished_at: datetime | None = None,
 ) -> RequestOutcome:
-    """The outcome of `request`."""
+    """The outcome of `request`; see `charged` for what it costs."""
     return RequestOutcome(
         request_id=request.request_id,
         correlation_id=request.correlation_id,
@@ -203,8 +244,6 @@ def ending(
         text=text,
         truncated=truncated,
         citations=citations,
-        usage=usage,
-        cost=cost,
         cache=cache,
         plan=plan,
         run=request.run if request.rerun else "",

@@ -28,7 +28,7 @@ def asked(name: str, tenant: str = "noisy", **changes: Any) -> Request:
 
 
 def answered(request: Request) -> RequestOutcome:
-    return ending(request, Outcome.ANSWERED, Code.OK, usage=Usage(prompt_tokens=1), plan=PLAN)
+    return ending(request, Outcome.ANSWERED, Code.OK, plan=PLAN).replaced(usage=Usage(prompt_tokens=1))
 
 
 @pytest.fixture

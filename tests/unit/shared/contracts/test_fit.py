@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import Citation, Code, Outcome, Plan, RequestOutcome, ending
+from shared.contracts.outcome import Citation, Code, ModelCall, Outcome, Plan, RequestOutcome, charged, ending
 from tests.support.builders import NOW, a_request
 
 SMALL = 4_000
@@ -104,10 +104,11 @@ def test_an_answer_that_would_lose_all_citations_fails() -> None:
 def test_an_outcome_that_cannot_be_cut_fails_and_keeps_its_cost() -> None:
     answer = an_answer("Said [1].", a_citation(1, "q", path="p" * LARGEST_MESSAGE))
     answer = answer.model_copy(update={"trace_id": "t", "finished_at": NOW, "correlation_id": "c9"})
+    answer = charged(answer, [ModelCall(deployment="small", prompt_tokens=1_000, cost=0.001)])
     found = fitted(answer)
     assert (found.outcome, found.code, found.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
     assert (found.correlation_id, found.trace_id, found.finished_at) == ("c9", "t", NOW)
-    assert (found.usage, found.cost) == (answer.usage, answer.cost)
+    assert (found.usage, found.cost, found.calls) == (answer.usage, answer.cost, answer.calls)
 
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "🙂", "\x01", '"'])
