@@ -14,6 +14,7 @@ from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.errors import DependencyDown
 from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment
+from shared.llm.dialect import Learned, body
 from shared.llm.errors import ModelRefused
 from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.telemetry import names, traces
@@ -43,15 +44,9 @@ class _Asked:
     answer_tokens: int
     within: timedelta
 
-    @property
-    def body(self) -> dict[str, Any]:
+    def body(self, learned: Learned) -> dict[str, Any]:
         """The arguments for the SDK."""
-        return {
-            "model": self.deployment.model,
-            "messages": self.messages,
-            "max_tokens": self.answer_tokens,
-            "temperature": 0,
-        }
+        return body(self.deployment, self.messages, self.answer_tokens, stream=self.deployment.stream, learned=learned)
 
     @property
     def most_text(self) -> int:
@@ -79,6 +74,7 @@ class Chat:
         self._timeout = timeout
         self._transport = transport
         self._metrics = metrics
+        self._learned = Learned()
         self._clients: dict[str, AsyncOpenAI] = {}
 
     async def complete(
@@ -170,7 +166,7 @@ class Chat:
     async def _read_stream(self, asked: _Asked, buffer: CompletionBuffer) -> None:
         create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
-            create(**asked.body, stream=True, stream_options={"include_usage": True}) as response,
+            create(**asked.body(self._learned)) as response,
             aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
             aclosing(events(received)) as found,
         ):
@@ -185,7 +181,7 @@ class Chat:
         body = bytearray()
         try:
             async with (
-                create(**asked.body) as response,
+                create(**asked.body(self._learned)) as response,
                 aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
             ):
                 async for block in received:

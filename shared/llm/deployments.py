@@ -22,12 +22,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shared.errors import SettingsError
+from shared.llm.dialect import NOT_SENT, Encoding, Preset, TokenLimit
 from shared.settings.files import read_yaml
 
 # ${NAME} or ${NAME:-default}, as in a shell.
@@ -60,6 +61,18 @@ class Price(_Strict):
     output: float = Field(default=0, ge=0)
 
 
+class Timeouts(_Strict):
+    """The seconds that a call may take; None: as the worker's settings say."""
+
+    first_token: float | None = Field(default=None, gt=0)
+    between_tokens: float | None = Field(default=None, gt=0)
+    total: float | None = Field(default=None, gt=0)
+
+
+def _none(value: object) -> object:
+    return None if value == NOT_SENT else value
+
+
 class Deployment(_Strict):
     """One deployment of a model."""
 
@@ -75,6 +88,21 @@ class Deployment(_Strict):
     price: Price = Price()
     priority: int = Field(default=100, ge=0, description="the deployment with the smallest number is tried first")
     stream: bool = Field(default=True, description="chat only: read answers as a stream, so that they can be stopped")
+    dialect: Preset | None = Field(default=None, description="what its requests contain; see the table of dialects")
+    token_limit: TokenLimit | None = None
+    temperature: Annotated[float | None, BeforeValidator(_none)] = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = None
+    reasoning_effort: str | None = Field(default=None, min_length=1)
+    stream_options: bool | None = None
+    send_dimensions: bool | None = None
+    encoding: Encoding | None = None
+    headers: dict[str, str] = {}
+    body: dict[str, Any] = {}
+    reasoning_tokens: int = Field(default=0, ge=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    timeouts: Timeouts = Timeouts()
     dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")
     key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="a name, never the key")
 

@@ -88,7 +88,7 @@ def test_a_deployment_of_another_kind_is_not_found_and_the_others_are_named(tmp_
         found.get("a", ModelKind.EMBEDDING)
 
 
-@pytest.mark.parametrize("name", ["tokens_per_minute", "requests_per_minute", "contxt_window"])
+@pytest.mark.parametrize("name", ["token_per_minute", "contxt_window"])
 def test_a_setting_that_nothing_reads_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=rf"models\.yaml: deployments\.0\.{name}: this setting does not exist"):
         read(tmp_path, chat() + f"    {name}: 5\n")
