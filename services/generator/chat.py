@@ -16,6 +16,7 @@ from shared.llm.client import make_client, translate
 from shared.llm.deployments import Deployment
 from shared.llm.dialect import Learned, body
 from shared.llm.errors import ModelRefused
+from shared.llm.post import CHAT, posted
 from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -164,10 +165,9 @@ class Chat:
             raise DependencyDown("the model's reply ended in the middle of the answer")
 
     async def _read_stream(self, asked: _Asked, buffer: CompletionBuffer) -> None:
-        create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         async with (
-            create(**asked.body(self._learned)) as response,
-            aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
+            posted(self._client(asked.deployment), CHAT, asked.body(self._learned)) as response,
+            aclosing(bounded(response.aiter_bytes(), asked.most_read)) as received,
             aclosing(events(received)) as found,
         ):
             # To the end, even after the last event: the connection can be used again then.
@@ -177,12 +177,11 @@ class Chat:
                     buffer.take(data)
 
     async def _read_whole(self, asked: _Asked, buffer: CompletionBuffer) -> None:
-        create = self._client(asked.deployment).chat.completions.with_streaming_response.create
         body = bytearray()
         try:
             async with (
-                create(**asked.body(self._learned)) as response,
-                aclosing(bounded(response.iter_bytes(), asked.most_read)) as received,
+                posted(self._client(asked.deployment), CHAT, asked.body(self._learned)) as response,
+                aclosing(bounded(response.aiter_bytes(), asked.most_read)) as received,
             ):
                 async for block in received:
                     body += block
