@@ -27,11 +27,12 @@ async def posted(client: "AsyncOpenAI", path: str, arguments: Mapping[str, Any])
     from openai import AsyncStream
 
     body = dict(arguments)
-    options = {"extra_json": body.pop("extra_body", None), "headers": body.pop("extra_headers", None)}
+    extra = {"extra_json": body.pop("extra_body", None), "headers": body.pop("extra_headers", None)}
+    options: Any = {name: value for name, value in extra.items() if value is not None}
     stream = await client.post(
         path,
         body=body,
-        options={name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
+        options=options,
         # Never iterated, so nothing is parsed; other return types read the whole body, however long it is.
         stream=True,
         stream_cls=AsyncStream[object],
