@@ -96,9 +96,9 @@ class ModelCalls:
             self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
                 # Another call may follow, which is charged separately.
-                await self._budget.charge(request.tenant, slow.used)
+                await self._budget.charge(request.tenant, slow.used.tokens)
                 raise
-            await self._budget.spend(request.tenant, request.spending, slow.used)
+            await self._budget.spend(request.tenant, request.spending, slow.used.tokens)
             raise DeadlineMissed("the deadline passed while the model was answering") from slow
         self._call_times.ended(call)
         return reply

@@ -12,10 +12,11 @@ from services.generator.completion import DONE, LENGTH, CompletionBuffer, Overlo
 from services.generator.first_completed import first_completed
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.errors import DependencyDown
-from shared.llm.client import make_client, translate
+from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
 from shared.llm.dialect import Learned, body
-from shared.llm.errors import ModelRefused
+from shared.llm.errors import ModelRefused, Used
+from shared.llm.faults import translate
 from shared.llm.post import CHAT, posted
 from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.telemetry import names, traces
@@ -110,7 +111,7 @@ class Chat:
                 log.info("model.usage_estimated", deployment=deployment.name, tokens=reply.tokens)
             self._count(deployment, reply)
             if buffer.finish == FILTERED:
-                raise ModelRefused("the provider's content filter stopped the answer", used=reply.tokens)
+                raise ModelRefused("the provider's content filter stopped the answer", filtered=True, used=reply.used)
             return reply
 
     def prepare(self, deployments: Iterable[Deployment]) -> None:
@@ -142,11 +143,11 @@ class Chat:
                 labels = {"deployment": deployment.name, "state": state}
                 self._metrics.model_duration.record(time.perf_counter() - started, labels)
 
-    def _used(self, asked: _Asked, buffer: CompletionBuffer) -> int:
+    def _used(self, asked: _Asked, buffer: CompletionBuffer) -> Used:
         """The tokens of a call that was broken off, an estimate: the provider sends its count at the end."""
         reply = Reply(buffer.text, asked.tokens, count_tokens(buffer.text), estimated=True)
         self._count(asked.deployment, reply)
-        return reply.tokens
+        return reply.used
 
     async def _call(self, asked: _Asked, buffer: CompletionBuffer) -> None:
         """Read the reply into `buffer`; raises what `complete` does, except for `Cancelled` and `CallTimeout`."""
@@ -160,7 +161,7 @@ class Chat:
         except Exception as error:
             # A failure after the end does no harm: the answer is complete.
             if buffer.finish is None:
-                raise translate(error) from error
+                raise translate(error, asked.deployment) from error
         if buffer.finish is None:
             raise DependencyDown("the model's reply ended in the middle of the answer")
 

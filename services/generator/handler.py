@@ -96,7 +96,7 @@ class Generator:
             answer = await self._failover.answer(at_attempt(choices, attempt, self._tries), use_case, task)
             outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
-            now, spent = self._clock(), refused.used
+            now, spent = self._clock(), refused.used.tokens
             outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail, finished_at=now)
         except ContextTooLong as long:
             log.warning("model.none_fits", use_case=use_case.name, detail=long.detail)
@@ -108,8 +108,8 @@ class Generator:
             outcome = overloaded(request, self._clock(), wait=late.usual, chance=self._chance())
             return [to_caller(request, outcome, self._clock())]
         except Cancelled as stopped:
-            await self._budget.spend(request.tenant, request.spending, stopped.used)
-            log.info("model.stopped", request_id=request.request_id, tokens=stopped.used)
+            await self._budget.spend(request.tenant, request.spending, stopped.used.tokens)
+            log.info("model.stopped", request_id=request.request_id, tokens=stopped.used.tokens)
             # It is sent although it was decided elsewhere: the worker that decided it may have failed to send it.
             return [to_caller(request, cancelled(request, self._clock()), self._clock())]
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.errors import DependencyDown
+from shared.llm.errors import NOTHING, ModelDown, Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,11 @@ class Reply:
     estimated: bool = False
 
     @property
+    def used(self) -> Used:
+        """All that was paid for."""
+        return Used(self.prompt_tokens, self.completion_tokens, self.estimated)
+
+    @property
     def tokens(self) -> int:
         """All that was paid for."""
         return self.prompt_tokens + self.completion_tokens
@@ -24,14 +29,13 @@ class Reply:
 class Cancelled(Exception):
     """The request was cancelled. The call was not made, or stopped after `used` tokens (an estimate)."""
 
-    def __init__(self, used: int = 0) -> None:
-        super().__init__(f"the request was cancelled; {used} tokens were used")
+    def __init__(self, used: Used = NOTHING) -> None:
+        super().__init__(f"the request was cancelled; {used.tokens} tokens were used")
         self.used = used
 
 
-class CallTimeout(DependencyDown):
+class CallTimeout(ModelDown):
     """The call was broken off because its time was up, after `used` tokens (an estimate)."""
 
-    def __init__(self, why: str, used: int = 0) -> None:
-        super().__init__(why)
-        self.used = used
+    def __init__(self, why: str, used: Used = NOTHING) -> None:
+        super().__init__(why, used=used)

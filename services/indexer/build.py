@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,8 +18,9 @@ from services.indexer.settings import IndexerSettings
 from services.indexer.sources import Sources
 from services.indexer.version import VersionFactory
 from shared.errors import SettingsError
-from shared.llm.client import make_client, translate
+from shared.llm.client import make_client
 from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
+from shared.llm.faults import translate
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
 from shared.worker.ports import utc_now
@@ -70,7 +72,7 @@ async def build(
             model,
             model=deployment.model,
             dimensions=deployment.dimensions,
-            translate=translate,
+            translate=partial(translate, deployment=deployment),
             ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
         )
         registry = QdrantRegistry(store)

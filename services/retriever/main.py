@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from services.retriever.handler import Budget, Epochs, Retriever
@@ -18,8 +19,9 @@ from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
-from shared.llm.client import make_client, translate
+from shared.llm.client import make_client
 from shared.llm.deployments import Deployments, ModelKind, Provider
+from shared.llm.faults import translate
 from shared.redis import RedisUnavailable
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
@@ -77,7 +79,7 @@ async def build(
         model,
         model=deployment.model,
         dimensions=deployment.dimensions,
-        translate=translate,
+        translate=partial(translate, deployment=deployment),
         ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
     )
     try:

@@ -1,23 +1,122 @@
-"""What a model may refuse for good.
+"""How a model call fails: whose fault it is, and what the worker does next.
 
+TryLater
+├── Throttled           THROTTLED      the deployment has no quota left    -> another deployment, or wait
+└── DependencyDown
+    └── ModelDown       DOWN           unreachable, 5xx, broken off        -> another deployment, or wait
+        └── InvalidReply               a 200 that is no usable completion  -> the same, a bounded number of times
 Unprocessable
-├── ContextTooLong   the prompt does not fit the deployment's window   -> re-fit, or a larger deployment
-└── ModelRefused     the provider's content filter refused it          -> tell the caller
+├── ModelMisconfigured  CONFIGURATION  key, name, parameter, quota plan    -> another deployment, and the operator
+├── ContextTooLong      TOO_LONG       more tokens than the window         -> one smaller prompt
+└── ModelRefused        REFUSED        the model or its filter declined    -> tell the caller
 """
 
-from shared.errors import Reason, Unprocessable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
+
+
+class Fault(StrEnum):
+    """Whose fault a failed model call is.
+
+    The owners of docs/explanation/delivery.md: the caller has `caller` and, once a smaller prompt did not help,
+    `too_long`; the operator `configuration`; nobody (wait) `throttled` and `down`; the provider `refused`. No error of
+    a provider is `caller`: our request is made from configuration.
+    """
+
+    CALLER = "caller"
+    CONFIGURATION = "configuration"
+    THROTTLED = "throttled"
+    DOWN = "down"
+    REFUSED = "refused"
+    TOO_LONG = "too_long"
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """The tokens of a call; `estimated` when they are not the provider's count."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """All that was paid for."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+NOTHING = Used()
+
+
+class Throttled(TryLater):
+    """The deployment has no quota left for now; `after`: the wait that the provider asked for."""
+
+    fault = Fault.THROTTLED
+    used = NOTHING
+
+    def __init__(self, why: str, *, after: timedelta = timedelta(0), sentence: str = "") -> None:
+        super().__init__(why, after=after)
+        self.sentence = sentence
+
+
+class ModelDown(DependencyDown):
+    """The deployment failed: unreachable, a time-out, a 5xx, or it broke off after `used` tokens."""
+
+    fault = Fault.DOWN
+
+    def __init__(self, why: str, *, after: timedelta = timedelta(0), sentence: str = "", used: Used = NOTHING) -> None:
+        super().__init__(why, after=after)
+        self.sentence = sentence
+        self.used = used
+
+
+class InvalidReply(ModelDown):
+    """The deployment answered 200, and the body is no completion, or one without an end.
+
+    It may be the same at every attempt, so paid ones are counted (`services/generator/failover.py`).
+    """
+
+
+class ModelMisconfigured(Unprocessable):
+    """The provider does not accept our request: the operator must change models.yaml, a key or the quota plan.
+
+    `status`: of the HTTP response. `param`: the parameter that the provider names, if it names one.
+    """
+
+    fault = Fault.CONFIGURATION
+    used = NOTHING
+
+    def __init__(self, detail: str, *, status: int | None = None, sentence: str = "", param: str = "") -> None:
+        super().__init__(Reason.MISCONFIGURED, detail)
+        self.status = status
+        self.sentence = sentence
+        self.param = param
 
 
 class ContextTooLong(Unprocessable):
     """The prompt and the answer do not fit the deployment's context window."""
 
-    def __init__(self, detail: str) -> None:
+    fault = Fault.TOO_LONG
+    used = NOTHING
+
+    def __init__(self, detail: str, *, sentence: str = "") -> None:
         super().__init__(Reason.PAYLOAD_TOO_LARGE, detail)
+        self.sentence = sentence
 
 
 class ModelRefused(Unprocessable):
-    """The provider's content filter refused the prompt, or the answer after `used` tokens."""
+    """The model declined to answer, or the provider's content filter (`filtered`) stopped the prompt or the answer."""
 
-    def __init__(self, detail: str, used: int = 0) -> None:
+    fault = Fault.REFUSED
+
+    def __init__(self, detail: str, *, filtered: bool = False, sentence: str = "", used: Used = NOTHING) -> None:
         super().__init__(Reason.POISON_CONTENT, detail)
+        self.filtered = filtered
+        self.sentence = sentence
         self.used = used
+
+
+ModelError = Throttled | ModelDown | ModelMisconfigured | ContextTooLong | ModelRefused

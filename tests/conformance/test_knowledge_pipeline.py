@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -32,8 +33,9 @@ from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.openai import OpenAIEmbedder
 from shared.errors import SettingsError, TryLater, Unprocessable
-from shared.llm.client import make_client, translate
+from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
+from shared.llm.faults import translate
 from shared.telemetry.metrics import make
 
 EXAMPLE = Path(__file__).parents[2] / "examples/onboarding"
@@ -116,7 +118,9 @@ async def _embedder(models: str, provider: str, seconds: float = 5) -> AsyncIter
         }
     )
     client = make_client(deployment, timeout=timedelta(seconds=seconds), environment={"KEY": "k"})
-    yield OpenAIEmbedder(client, model=deployment.model, dimensions=256, translate=translate)
+    yield OpenAIEmbedder(
+        client, model=deployment.model, dimensions=256, translate=partial(translate, deployment=deployment)
+    )
     await client.close()
 
 

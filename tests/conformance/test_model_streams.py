@@ -17,7 +17,7 @@ from services.generator.chat import LEAST_TEXT, TEXT_PER_TOKEN, Chat
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.errors import DependencyDown, TryLater, Unprocessable
 from shared.llm.deployments import Deployment
-from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.llm.errors import ContextTooLong, ModelDown, ModelMisconfigured, ModelRefused, Throttled
 from shared.telemetry.metrics import make
 
 PROMPT = (
@@ -122,8 +122,8 @@ async def test_an_unreadable_answer_is_not_an_answer(model: Model, stream: bool)
 @pytest.mark.parametrize(
     ("rule", "means"),
     [
-        ({"status": 429, "retry_after": 7}, TryLater),
-        ({"status": 503, "retry_after": 7}, DependencyDown),
+        ({"status": 429, "retry_after": 7}, Throttled),
+        ({"status": 503, "retry_after": 7}, ModelDown),
         ({"status": 400, "code": "context_length_exceeded"}, ContextTooLong),
         ({"status": 400, "code": "content_filter"}, ModelRefused),
     ],
@@ -163,7 +163,7 @@ async def test_a_cancelled_answer_is_stopped_and_its_tokens_are_counted(model: M
         await model.ask(cancelled=cancelled)
     call = await stopped(model)
     assert 2 <= call["chunks"] < 12
-    assert 0.5 * call["prompt_tokens"] < end.value.used < 2 * call["prompt_tokens"]
+    assert 0.5 * call["prompt_tokens"] < end.value.used.tokens < 2 * call["prompt_tokens"]
 
 
 async def test_a_cancelled_call_without_any_answer_yet_is_stopped(model: Model) -> None:
@@ -183,7 +183,7 @@ async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
     with pytest.raises(CallTimeout) as end:
         await model.ask(within=timedelta(seconds=5))  # in the middle of it, on a busy machine too
     assert (await stopped(model))["chunks"] < 12
-    assert end.value.used > 0
+    assert end.value.used.tokens > 0
 
 
 async def test_a_failed_watch_is_a_bug_and_not_a_cancellation(model: Model) -> None:
@@ -324,7 +324,7 @@ async def test_a_unicode_line_separator_does_not_split_a_chunk(monkeypatch: pyte
 async def test_an_answer_that_the_filter_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelRefused) as refused:
         await told(events(CHUNK % ("", '"content_filter"'), USAGE), monkeypatch)
-    assert refused.value.used > 0
+    assert refused.value.used.tokens > 0
 
 
 async def test_an_answer_that_was_cut_at_its_limit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,7 +425,7 @@ async def test_a_long_refusal_is_shortened(model: Model) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("status", "means"), [("502 Bad Gateway", DependencyDown), ("429 Slow Down", TryLater), ("422 No", Unprocessable)]
+    ("status", "means"), [("502 Bad Gateway", ModelDown), ("429 Slow Down", Throttled), ("422 No", ModelMisconfigured)]
 )
 async def test_an_endless_error_is_an_error(
     status: str, means: type[Exception], stream: bool, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from shared.contracts.request import Request
 from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
-from shared.llm.errors import ContextTooLong, ModelRefused
+from shared.llm.errors import ContextTooLong, ModelRefused, Used
 from shared.redis import FailFastRedis
 from shared.text import visible
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
@@ -64,7 +64,7 @@ class Script:
             said = self.says.pop(0)
         if said == SILENCE:
             await cancelled()
-            raise Cancelled(used=600)
+            raise Cancelled(used=Used(600))
         if isinstance(said, Exception):
             raise said
         if isinstance(said, Reply):
@@ -271,7 +271,7 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
 
 async def test_a_refusal_of_the_provider_is_the_outcome_and_is_charged(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
-    answer = await setup.run(Script(ModelRefused("content filter", used=600)))
+    answer = await setup.run(Script(ModelRefused("content filter", used=Used(600))))
     assert (answer.outcome, answer.code, answer.finished_at) == (Outcome.FAILED, Code.MODEL_REFUSED, NOW)
     assert await setup.left() == 10_000 - 600
 
@@ -367,7 +367,8 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFix
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
     with pytest.raises(Unprocessable) as late:
         await setup.run(
-            Script(setup.wait, CallTimeout("slow", used=700)), request=a_request(answer_by=NOW + timedelta(seconds=1.5))
+            Script(setup.wait, CallTimeout("slow", used=Used(700))),
+            request=a_request(answer_by=NOW + timedelta(seconds=1.5)),
         )
     assert late.value.reason is Reason.DEADLINE_EXCEEDED
     assert await setup.left() == 10_000 - 700
@@ -375,7 +376,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFix
 
 async def test_a_call_that_times_out_early_is_repeated_at_another_deployment(setup: GeneratorFixture) -> None:
     assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
-    model = Script(CallTimeout("slow", used=700), GOOD)
+    model = Script(CallTimeout("slow", used=Used(700)), GOOD)
     assert (await setup.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
     assert await setup.left() == 10_000 - 700 - 1_050
