@@ -5,8 +5,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from local.loopback import App, guarded
 
@@ -34,7 +36,12 @@ async def serving(app: App, listener: socket.socket, *, grace: int = 1) -> Async
     """
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
-        guarded(app, host), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=grace
+        guarded(app, host),
+        http=_Protocol,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=grace,
     )
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -61,6 +68,14 @@ def stop_signal() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """Hands the connection to the application as `scope["state"]["transport"]`, so that it can reset it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
 
 
 class _Server(uvicorn.Server):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from local.llm import deployments
 from local.llm.app import Model, create_app
+from local.llm.faults import Faults
+from local.llm.misbehaviours import MISBEHAVIOURS
 from local.serving import listen, serving, stop_signal
 
 _log = logging.getLogger("local.llm")
@@ -19,10 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m local.llm", description="An OpenAI-compatible model for the laptop.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8090, help="0 takes a free one and prints it (%(default)s)")
-    parser.add_argument("--config", type=Path, help="YAML or JSON with deployments; without it any name works")
+    parser.add_argument(
+        "--config", type=Path, help="YAML or JSON with deployments and faults; without it any name works"
+    )
+    parser.add_argument("--list-faults", action="store_true", help="print the names of the faults and exit")
     options = parser.parse_args(argv)
+    if options.list_faults:
+        sys.stdout.write("".join(f"{name}\n" for name in MISBEHAVIOURS))
+        return 0
     try:
-        known = deployments.load(options.config) if options.config else deployments.Deployments()
+        known, rules = deployments.load(options.config) if options.config else (deployments.Deployments(), [])
         listener = listen(options.host, options.port)
     except (OSError, OverflowError, ValueError) as error:
         if isinstance(error, ValueError) or getattr(error, "filename", None):
@@ -31,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             where, why = f"{options.host}:{options.port}", error.args[-1]
             _log.error("cannot listen on %s (%s); free it or choose another with --port", where, why)
         return 1
-    asyncio.run(_serve(Model(known), listener))
+    asyncio.run(_serve(Model(known, faults=Faults(rules)), listener))
     return 0
 
 

@@ -1,7 +1,7 @@
 """The HTTP side: OpenAI's and Azure's paths, and `/control` for tests.
 
-A call passes these steps: authenticate, read, find the deployment, apply a fault, fit the window, pay the rate limits,
-answer.
+A call passes these steps: authenticate, read, find the deployment, refuse what its server refuses, apply a fault, fit
+the window, pay the rate limits, answer.
 """
 
 import asyncio
@@ -17,17 +17,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from local.llm import faults, limits, reply, tokens, wire
+from local.llm import errors, faults, limits, reply, tokens, wire
 from local.llm.calls import Call, Calls, digest
 from local.llm.deployments import Deployment, Deployments
-from local.llm.embed import DIMENSIONS, Embedder, as_base64, as_floats
+from local.llm.dialects import check_chat, check_embeddings
+from local.llm.embed import DIMENSIONS, Embedder, as_base64, as_floats, matrix
+from local.llm.errors import ApiError, Json
 from local.llm.faults import Fault, Faults
-from local.llm.wire import ApiError, Chat, Completion
+from local.llm.misbehaviours import MISBEHAVIOURS
+from local.llm.sending import Pieces
+from local.llm.wire import Chat, Completion
 
 _CODES = {400: "invalid_request", 401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
-_HANG_POLL = 0.05  # seconds
 
 
 @dataclass
@@ -42,53 +44,56 @@ class Model:
 
     async def chat(self, request: Request) -> Response:
         """`POST …/chat/completions`."""
-        body = await _enter(request)
-        chat = wire.read_chat(body, request.path_params.get("deployment"))
-        call = self.calls.open("chat", chat.model)
-        call.stream, call.prompt_tokens = chat.stream, chat.prompt_tokens
-        call.prompt_sha256, call.question = digest(chat.transcript), reply.question(chat.users)
+        body, deployment = await self._enter(request)
+        call = self.calls.open("chat", deployment.name)
+        call.parameters = {name: value for name, value in body.items() if name != "messages"}
         with _noted(call):
-            deployment = self._deployment(chat.model, request)
-            fault = await self._meet_fault(request, call)
-            completion = _complete(call, chat, deployment, fault)
-            headers = self._pay(deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens))
-            await asyncio.sleep(fault.latency)
-            call.status, call.completion_tokens = 200, completion.completion_tokens
-            headers["x-request-id"] = call.id
+            check_chat(body, deployment.dialect, _api_version(request))
+            chat = wire.read_chat(body, deployment.name, deployment.dialect)
+            call.stream, call.prompt_tokens = chat.stream, chat.prompt_tokens
+            call.prompt_sha256, call.question = digest(chat.transcript), reply.question(chat.users)
+            fault = self.faults.next(deployment.name, "chat", call.question)
+            if instead := await _met(fault, call):
+                return instead
+            completion = await self._complete(call, chat, deployment, fault)
+            headers = self._pay(
+                request, deployment, chat.prompt_tokens + (chat.max_tokens or completion.completion_tokens)
+            )
+            call.completion_tokens = completion.completion_tokens
             if not chat.stream:
-                return _json_response(wire.completion_body(completion), fault, headers)
+                return _sent(wire.completion_body(completion), fault, call, headers)
             azure = "deployment" in request.path_params
-            events = wire.chunks(completion, include_usage=chat.include_usage, azure=azure)
-            if fault.malformed:
-                events = iter(['data: {"id": "chatcmpl-\n\n', wire.CHUNK_DONE])
-            return EventStream(events, headers, fault, call)
+            return _sent(wire.chunks(completion, include_usage=chat.include_usage, azure=azure), fault, call, headers)
 
     async def embeddings(self, request: Request) -> Response:
         """`POST …/embeddings`."""
-        body = await _enter(request)
-        texts, dimensions = wire.read_inputs(body), wire.read_dimensions(body, DIMENSIONS)
-        call = self.calls.open("embeddings", request.path_params.get("deployment") or wire.model_of(body))
-        call.prompt_tokens = sum(tokens.count(text) for text in texts)
-        call.prompt_sha256 = digest("\n".join(texts))
+        body, deployment = await self._enter(request)
+        call = self.calls.open("embeddings", deployment.name)
+        call.parameters = {name: value for name, value in body.items() if name != "input"}
         with _noted(call):
-            deployment = self._deployment(call.deployment, request)
-            fault = await self._meet_fault(request, call)
+            check_embeddings(body, deployment.dialect, shortens=deployment.shortens)
+            texts, dimensions = wire.read_inputs(body), wire.read_dimensions(body, DIMENSIONS)
+            call.prompt_tokens = sum(tokens.count(text) for text in texts)
+            call.prompt_sha256 = digest("\n".join(texts))
+            fault = self.faults.next(deployment.name, "embeddings")
+            if instead := await _met(fault, call):
+                return instead
             longest = max(tokens.count(text) for text in texts)
-            if longest > deployment.context_window:
-                raise wire.too_long(deployment.context_window, longest, 0)
-            headers = self._pay(deployment, call.prompt_tokens)
-            await asyncio.sleep(fault.latency)
+            if longest > deployment.context_window and deployment.dialect != "ollama":
+                raise errors.too_long(deployment.dialect, deployment.context_window, longest, 0)
+            headers = self._pay(request, deployment, call.prompt_tokens)
             if self.embedder.state.startswith("failed"):
-                raise ApiError(503, "model_unavailable", f"Embeddings {self.embedder.state}", type_="server_error")
+                raise ApiError(503, f"Embeddings {self.embedder.state}", code="model_unavailable", type_="server_error")
+            vectors = await self.embedder.embed(texts, dimensions)
+            if change := fault.misbehaviour.vectors:
+                vectors = matrix(change(vectors.tolist()))
             encode = as_base64 if body.get("encoding_format") == "base64" else as_floats
-            rows = [encode(row) for row in await self.embedder.embed(texts, dimensions)]
-            call.status = 200
-            answer = wire.embeddings_body(call.deployment, rows, call.prompt_tokens)
-            return _json_response(answer, fault, headers | {"x-request-id": call.id})
+            answer = wire.embeddings_body(call.deployment, [encode(row) for row in vectors], call.prompt_tokens)
+            return _sent(answer, fault, call, headers)
 
     async def models(self, request: Request) -> Response:
         """`GET …/models`."""
-        _authenticate(request)
+        self._authenticate(request)
         return JSONResponse(wire.models_body(self.deployments.names()))
 
     async def health(self, request: Request) -> Response:
@@ -102,8 +107,12 @@ class Model:
             if request.method != "GET":
                 self.faults.set(faults.parse(await request.json()) if request.method == "POST" else [])
         except ValueError as error:
-            raise ApiError(400, "invalid_fault", str(error)) from error
+            raise ApiError(400, str(error), code="invalid_fault") from error
         return JSONResponse(self.faults.left())
+
+    async def control_names(self, request: Request) -> Response:
+        """`GET /control/faults/names`: the misbehaviours."""
+        return JSONResponse(list(MISBEHAVIOURS))
 
     async def control_calls(self, request: Request) -> Response:
         """`/control/calls`: `GET` lists the calls, `DELETE` forgets them."""
@@ -111,36 +120,60 @@ class Model:
             self.calls.clear()
         return JSONResponse(self.calls.as_json())
 
-    def _deployment(self, name: str, request: Request) -> Deployment:
+    def _authenticate(self, request: Request) -> None:
+        request.state.dialect = self.deployments.dialect  # until the deployment is known
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not bearer and not request.headers.get("api-key"):
+            raise errors.no_key(self.deployments.dialect, azure=_is_azure(request))
+
+    async def _enter(self, request: Request) -> tuple[dict[str, Any], Deployment]:
+        """The body of a call, and the deployment that it is for."""
+        self._authenticate(request)
+        if "deployment" in request.path_params and not request.query_params.get("api-version"):
+            raise ApiError(404, "Resource not found", code="404", gateway=True)
+        try:
+            body = json.loads(await request.body())
+        except ValueError as error:
+            said = f"We could not parse the JSON body of your request: {error}"
+            raise ApiError(400, said, code="invalid_json") from error
+        if not isinstance(body, dict):
+            raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+        name = request.path_params.get("deployment") or wire.model_of(body)
         found = self.deployments.find(name)
         if found is None:
-            raise wire.unknown_deployment(name, azure=request.url.path.startswith("/openai/"))
-        return found
+            raise errors.unknown_deployment(name, self.deployments.dialect, azure=_is_azure(request))
+        request.state.dialect = found.dialect
+        return body, found
 
-    async def _meet_fault(self, request: Request, call: Call) -> Fault:
-        """The fault for this call; raises `ApiError` for one that fails it, and never returns from one that hangs."""
-        fault = self.faults.next(call.deployment, call.kind)
-        call.fault = fault.name
-        if fault.hang:
-            while not await request.is_disconnected():  # noqa: ASYNC110 - ASGI has no event for it after the body
-                await asyncio.sleep(_HANG_POLL)
-            raise ApiError(499, "client_closed_request", "The client went away.")
-        status = fault.status
-        if status is None or status == 200:
-            return fault
-        await asyncio.sleep(fault.latency)
-        headers = {} if fault.retry_after is None else wire.retry_headers(fault.retry_after)
-        code = fault.code or _CODES.get(status, "server_error")
-        type_ = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
-        raise ApiError(status, code, fault.message or f"{status} on request", type_=type_, headers=headers)
+    async def _complete(self, call: Call, chat: Chat, deployment: Deployment, fault: Fault) -> Completion:
+        """The model's reply, or the fault's; raises `ApiError` when the prompt does not fit the window."""
+        window, users, prompt_tokens = deployment.context_window, chat.users, chat.prompt_tokens
+        if deployment.dialect == "ollama" and prompt_tokens > window:  # without a word
+            users, prompt_tokens = (*users[:-1], tokens.end(users[-1], window // 2)), window
+        # These two stop in mid-answer when the window is full; the others want room for the whole answer.
+        needs = 1 if deployment.dialect in ("llamacpp", "reasoning") else (chat.max_tokens or 1)
+        room = max(window - prompt_tokens, 1) if deployment.dialect == "ollama" else window - prompt_tokens
+        if room < needs and deployment.dialect != "ollama":
+            raise errors.too_long(deployment.dialect, window, prompt_tokens, chat.max_tokens or 0)
+        said = reply.reply(chat.system, users)
+        text, finish_reason = reply.shortened(said, min(chat.max_tokens or room, room))
+        if fault.says is not None or fault.repeat is not None:
+            text = " ".join([text if fault.says is None else fault.says] * (fault.repeat or 1))
+            finish_reason = "stop"
+        completion = Completion(
+            f"chatcmpl-{call.id}", chat.model, int(time.time()), text, finish_reason, prompt_tokens, tokens.count(text)
+        )
+        if change := fault.misbehaviour.completion:
+            completion = change(completion)
+        return completion
 
-    def _pay(self, deployment: Deployment, amount: int) -> dict[str, str]:
+    def _pay(self, request: Request, deployment: Deployment, amount: int) -> dict[str, str]:
         now = time.monotonic()
         before = self.left.get(deployment.name) or limits.Limits.of(deployment.rpm, deployment.tpm, now)
-        after, refused = limits.admit(before, amount, now)
+        after, refused = limits.admit(before, amount, now, count_refused=deployment.count_refused)
         self.left[deployment.name] = after
         if refused:
-            raise wire.too_fast(deployment.name, refused, after)
+            raise errors.too_fast(deployment.name, refused, after, azure=_is_azure(request))
         return limits.headers(after)
 
 
@@ -161,69 +194,12 @@ def create_app(model: Model) -> Starlette:
             *(Route(f"{base}/models", model.models, methods=["GET"]) for base in both[:2]),
             Route("/health", model.health, methods=["GET"]),
             Route("/control/faults", model.control_faults, methods=["GET", "POST", "DELETE"]),
+            Route("/control/faults/names", model.control_names, methods=["GET"]),
             Route("/control/calls", model.control_calls, methods=["GET", "DELETE"]),
         ],
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
         lifespan=lifespan,
     )
-
-
-class EventStream(Response):
-    """Server-sent events, which may come slowly or break off without an end; stops when the caller hangs up."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: Iterator[str], headers: dict[str, str], fault: Fault, call: Call) -> None:
-        super().__init__(headers=headers)
-        self._events, self._fault, self._call = events, fault, call
-        del self.headers["content-length"]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, until the caller hangs up."""
-
-        async def hung_up() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                continue
-
-        sending = asyncio.create_task(self._send_all(send))
-        gone = asyncio.create_task(hung_up())
-        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-        self._call.stopped = not sending.done()
-        for task in (sending, gone):
-            task.cancel()
-        await asyncio.gather(sending, gone, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
-
-    async def _send_all(self, send: Send) -> None:
-        """Returning without the last empty body makes the server drop the connection."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        for event in self._events:
-            if self._call.chunks == self._fault.cut_stream_after:
-                return
-            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
-            self._call.chunks += 1
-            await asyncio.sleep(self._fault.chunk_latency)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _enter(request: Request) -> dict[str, Any]:
-    _authenticate(request)
-    if "deployment" in request.path_params and not request.query_params.get("api-version"):
-        raise ApiError(404, "404", "Resource not found (Azure wants ?api-version=…)")
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "invalid_json", "The body must be a JSON object.")
-    return body
-
-
-def _authenticate(request: Request) -> None:
-    bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if not bearer and not request.headers.get("api-key"):
-        raise ApiError(401, "invalid_api_key", "You didn't provide an API key; any will do here.")
 
 
 @contextmanager
@@ -237,33 +213,65 @@ def _noted(call: Call) -> Iterator[None]:
         raise
 
 
-def _complete(call: Call, chat: Chat, deployment: Deployment, fault: Fault) -> Completion:
-    """The model's reply, or the fault's; raises `ApiError` when the prompt does not fit the window."""
-    room = deployment.context_window - chat.prompt_tokens
-    if room < (chat.max_tokens or 1):
-        raise wire.too_long(deployment.context_window, chat.prompt_tokens, chat.max_tokens or 0)
-    text, finish_reason = reply.shortened(reply.reply(chat.system, chat.users), chat.max_tokens or room)
-    if fault.says is not None or fault.repeat is not None:
-        text = " ".join([text if fault.says is None else fault.says] * (fault.repeat or 1))
-        finish_reason = "stop"
-    used = tokens.count(text)
-    return Completion(
-        f"chatcmpl-{call.id}", chat.model, int(time.time()), text, finish_reason, chat.prompt_tokens, used
+async def _met(fault: Fault, call: Call) -> Response | None:
+    """What a fault answers before there is anything to be paid, if it does; raises `ApiError` for its status."""
+    call.fault = fault.name
+    if (instead := fault.misbehaviour.instead) is not None:
+        text = instead.body if isinstance(instead.body, str) else json.dumps(instead.body)
+        headers = {name: value() if callable(value) else value for name, value in instead.headers.items()}
+        kind = instead.content_type or "application/json"
+        return Pieces(
+            [text.encode()], call, status=instead.status, headers=headers, media_type=kind, delay=fault.latency
+        )
+    stop = fault.misbehaviour.stop
+    if stop is not None and stop.share == 0:
+        return Pieces([b""], call, headers={}, media_type="application/json", stop=stop)
+    if fault.status is None or fault.status == 200:
+        return None
+    await asyncio.sleep(fault.latency)
+    headers = {} if fault.retry_after is None else errors.retry_headers(fault.retry_after)
+    code = fault.code or _CODES.get(fault.status, "server_error")
+    type_ = "server_error" if fault.status >= 500 else "requests" if fault.status == 429 else "invalid_request_error"
+    raise ApiError(fault.status, fault.message or f"{fault.status} on request", code=code, type_=type_, headers=headers)
+
+
+def _sent(body: Json | list[Json], fault: Fault, call: Call, headers: dict[str, str]) -> Response:
+    """One JSON body, or the chunks of a stream, as the fault leaves them."""
+    how = fault.misbehaviour
+    stream = isinstance(body, list)
+    bodies = how.bodies(body if isinstance(body, list) else [body]) if how.bodies else body
+    if isinstance(bodies, list):
+        frames = wire.events(bodies) if stream else [json.dumps(bodies[-1], ensure_ascii=False).encode()]
+    else:
+        frames = [json.dumps(bodies, ensure_ascii=False).encode()]
+    return Pieces(
+        how.frames(frames) if how.frames else frames,
+        call,
+        headers=headers,
+        media_type=how.content_type or ("text/event-stream" if stream else "application/json"),
+        delay=fault.latency,
+        pause=how.pause or (fault.chunk_latency if stream else 0.0),
+        stop=how.stop,
+        cut_after=fault.cut_stream_after if stream else None,
+        encoding=how.encoding,
     )
 
 
-def _json_response(body: wire.Json, fault: Fault, headers: dict[str, str]) -> Response:
-    if fault.malformed:
-        return Response('{"id": "chatcmpl-', media_type="application/json", headers=headers)
-    return JSONResponse(body, headers=headers)
+def _is_azure(request: Request) -> bool:
+    return request.url.path.startswith("/openai/")
+
+
+def _api_version(request: Request) -> str | None:
+    return request.query_params["api-version"] if "deployment" in request.path_params else None
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), error.status, headers=error.headers)
+    body = error.body(getattr(request.state, "dialect", "chat"), azure=_is_azure(request))
+    return JSONResponse(body, error.status, headers=error.headers)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse(ApiError(error.status_code, "not_found", message).body(), error.status_code)
+    return JSONResponse(ApiError(error.status_code, message, code="not_found").body(), error.status_code)

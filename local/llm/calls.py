@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 KEPT = 20_000
@@ -24,10 +24,12 @@ class Call:
     prompt_sha256: str = ""
     question: str = ""
     fault: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The body that arrived, without messages or inputs."""
     chunks: int = 0
-    """How many were sent of a stream."""
+    """How many pieces were sent: the events of a stream, or the body."""
     stopped: bool = False
-    """Whether the caller hung up during its stream."""
+    """Whether the caller hung up before the answer's end."""
 
 
 class Calls:

@@ -62,6 +62,14 @@ def as_base64(row: "Matrix") -> str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
 
 
+def matrix(rows: list[list[float]]) -> "Matrix":
+    """Vectors as an array, once more."""
+    import numpy
+
+    found: Matrix = numpy.array(rows, dtype=numpy.float32)
+    return found
+
+
 def _load() -> Any:
     import wordllama  # type: ignore[import-untyped]
 

@@ -1,8 +1,11 @@
 """Failures on request: rules that say which calls go wrong, how, and how often."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+from local.llm.misbehaviours import MISBEHAVIOURS, NONE, Misbehaviour
 
 ANY = "*"
 
@@ -11,18 +14,24 @@ ANY = "*"
 class Fault:
     """One rule; a field at its default has no effect. Latencies and `retry_after` in seconds.
 
-    `times`: how many calls it applies to; None: until the rules are cleared. `says`: instead of the answer. `repeat`:
-    how often the answer is repeated, whatever max_tokens says.
+    Which calls: those to `deployment`, of `kind`, with `question` in their question; each with `probability`, drawn
+    from `seed`; `times`: how many, None: until the rules are cleared. `fault`: a name from the table of misbehaviours.
+    The other fields are for what has a number or a text: `says` instead of the answer, `repeat`: how often the answer
+    is repeated, whatever max_tokens says.
     """
 
     deployment: str = ANY
     kind: str = ANY  # chat, embeddings
+    question: str = ""
+    probability: float = 1.0
+    seed: int = 0
+    times: int | None = None
+    fault: str | None = None
     status: int | None = None
     code: str | None = None
     message: str | None = None
     retry_after: float | None = None
     latency: float = 0.0
-    times: int | None = None
     cut_stream_after: int | None = None
     chunk_latency: float = 0.0
     hang: bool = False
@@ -32,7 +41,7 @@ class Fault:
 
     @property
     def name(self) -> str | None:
-        """The field that has the main effect; None for a rule without effect."""
+        """That of the misbehaviour, or the field that has the main effect; None for a rule without effect."""
         effects = {
             "hang": self.hang,
             "status": self.status not in (None, 200),
@@ -43,30 +52,39 @@ class Fault:
             "latency": self.latency > 0,
             "chunk_latency": self.chunk_latency > 0,
         }
-        return next((name for name, applies in effects.items() if applies), None)
+        return self.fault or next((name for name, applies in effects.items() if applies), None)
 
-    def concerns(self, deployment: str, kind: str) -> bool:
+    @property
+    def misbehaviour(self) -> Misbehaviour:
+        """What happens beside the fields."""
+        name = self.fault or ("hang" if self.hang else "broken-json" if self.malformed else None)
+        return MISBEHAVIOURS[name] if name else NONE
+
+    def concerns(self, deployment: str, kind: str, question: str) -> bool:
         """Whether it applies to a call of this deployment and kind."""
-        return self.deployment in (ANY, deployment) and self.kind in (ANY, kind)
+        return self.deployment in (ANY, deployment) and self.kind in (ANY, kind) and self.question in question
 
 
 NOTHING = Fault()
 
 
 class Faults:
-    """The rules in force, in order; the first that concerns a call and is not used up decides."""
+    """The rules in force, in order; the first that concerns a call, is drawn and is not used up decides."""
 
-    def __init__(self) -> None:
-        self._rules: list[tuple[Fault, int | None]] = []
+    def __init__(self, rules: Sequence[Fault] = ()) -> None:
+        self.set(rules)
 
     def set(self, rules: Sequence[Fault]) -> None:
-        """Replace all rules."""
+        """Replace all rules; their draws begin anew."""
         self._rules = [(rule, rule.times) for rule in rules]
+        self._draws = [random.Random(rule.seed) for rule in rules]  # noqa: S311 - repeatable on purpose
 
-    def next(self, deployment: str, kind: str) -> Fault:
+    def next(self, deployment: str, kind: str, question: str = "") -> Fault:
         """The rule for this call, counted once more; `NOTHING` when none applies."""
         for position, (rule, left) in enumerate(self._rules):
-            if left != 0 and rule.concerns(deployment, kind):
+            if left == 0 or not rule.concerns(deployment, kind, question):
+                continue
+            if self._draws[position].random() < rule.probability:
                 self._rules[position] = (rule, None if left is None else left - 1)
                 return rule
         return NOTHING
@@ -90,8 +108,8 @@ def parse(content: object) -> list[Fault]:
 
 
 _NUMBERS: dict[str, tuple[type, ...]] = {
-    "status": (int,), "times": (int,), "cut_stream_after": (int,), "repeat": (int,), "retry_after": (int, float),
-    "latency": (int, float), "chunk_latency": (int, float),
+    "status": (int,), "times": (int,), "cut_stream_after": (int,), "repeat": (int,), "seed": (int,),
+    "retry_after": (int, float), "latency": (int, float), "chunk_latency": (int, float), "probability": (int, float),
 }  # fmt: skip
 _SWITCHES = ("hang", "malformed")
 
@@ -105,6 +123,8 @@ def _rule(rule: object) -> Fault:
             raise ValueError(f"unknown field {name!r}; known: {', '.join(sorted(known))}")
         if value is not None and not _fits(name, value):
             raise ValueError(f"{name} cannot be {value!r}")
+    if (fault := rule.get("fault")) is not None and fault not in MISBEHAVIOURS:
+        raise ValueError(f"unknown fault {fault!r}; `python -m local.llm --list-faults` shows their names")
     given = {name: value for name, value in rule.items() if value is not None}
     return Fault(**given)
 

@@ -1,7 +1,8 @@
 """Requests and tokens per minute, as two token buckets. Pure: the clock is an argument, in seconds.
 
 A bucket holds one minute's worth when full and refills evenly. A request is admitted when both buckets can pay for it,
-and then pays both; otherwise it pays neither, and the result says when it could.
+and then pays both; otherwise the result says when it could. "Unsuccessful requests contribute to your per-minute limit"
+(OpenAI's guide to rate limits), so a refused one still costs a request, where `count_refused` says so.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ class Bucket:
 
     def without(self, amount: float) -> "Bucket":
         """The bucket after paying."""
-        return replace(self, level=self.level - amount)
+        return replace(self, level=max(0.0, self.level - amount))
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Refused:
     wait: float
 
 
-def admit(limits: Limits, tokens: int, now: float) -> tuple[Limits, Refused | None]:
-    """The limits after one request of `tokens`; if refused, unchanged, with the quota that forbids it longest."""
+def admit(limits: Limits, tokens: int, now: float, *, count_refused: bool = False) -> tuple[Limits, Refused | None]:
+    """The limits after one request of `tokens`; if it is refused, with the quota that forbids it longest."""
     current = Limits(
         limits.requests.refilled(now) if limits.requests else None,
         limits.tokens.refilled(now) if limits.tokens else None,
@@ -77,6 +78,8 @@ def admit(limits: Limits, tokens: int, now: float) -> tuple[Limits, Refused | No
         if bucket and bucket.level < amount
     ]
     if refusals:
+        if count_refused and current.requests:
+            current = replace(current, requests=current.requests.without(1))
         return current, max(refusals, key=lambda refusal: refusal.wait)
     paid = Limits(
         current.requests.without(1) if current.requests else None,

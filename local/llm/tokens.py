@@ -30,6 +30,14 @@ def cut(text: str, limit: int) -> str:
     return text
 
 
+def end(text: str, limit: int) -> str:
+    """The last lines of at most `limit` tokens: what a server keeps of a prompt that is too long for it."""
+    lines = text.splitlines()
+    while len(lines) > 1 and count("\n".join(lines)) > limit:
+        lines = lines[max(1, len(lines) // 16) :]
+    return "\n".join(lines)
+
+
 def _cost(piece: str) -> int:
     if piece[0].isdigit() or piece[0] == "\n":
         return 1

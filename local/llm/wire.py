@@ -1,36 +1,14 @@
-"""OpenAI's JSON: chat and embeddings requests, responses, errors. Each `read_…` raises `ApiError`."""
+"""OpenAI's JSON: chat and embeddings requests and responses. Each `read_…` raises `ApiError`."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local.llm import limits, tokens
+from local.llm import tokens
+from local.llm.errors import ApiError, Dialect, Json
 
-Json = dict[str, Any]
-CHUNK_DONE = "data: [DONE]\n\n"
-
-
-class ApiError(Exception):
-    """A response other than 200, in OpenAI's error format."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        type_: str = "invalid_request_error",
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.type = status, code, message, type_
-        self.headers = headers or {}
-
-    def body(self) -> Json:
-        """The JSON of the response."""
-        return {"error": {"message": self.message, "type": self.type, "param": None, "code": self.code}}
+DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -54,10 +32,14 @@ class Completion:
     id: str
     model: str
     created: int
-    text: str
+    text: str | None
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_field: str = "reasoning_content"
+    tool_calls: bool = False
 
     @property
     def usage(self) -> Json:
@@ -69,20 +51,35 @@ class Completion:
             "total_tokens": total,
         }
 
+    @property
+    def extras(self) -> Json:
+        """What a message holds beside its text."""
+        found: Json = {} if self.refusal is None else {"refusal": self.refusal}
+        if self.reasoning is not None:
+            found[self.reasoning_field] = self.reasoning
+        if self.tool_calls:
+            function = {"name": "search", "arguments": '{"query": "leave"}'}
+            found["tool_calls"] = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+        return found
 
-def read_chat(body: Mapping[str, Any], deployment: str | None) -> Chat:
-    """A chat request; its model is the `deployment` in the path, if there is one."""
+
+def read_chat(body: Mapping[str, Any], model: str, dialect: Dialect) -> Chat:
+    """A chat request to a deployment called `model`; Ollama has no `max_completion_tokens`."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise ApiError(400, "invalid_value", "'messages' must be a list of at least one message.")
+        raise ApiError(
+            400, "'messages' must be a list of at least one message.", param="messages", code="invalid_value"
+        )
     said = [(_role(message), _text(message.get("content"))) for message in messages]
     options = body.get("stream_options")
     return Chat(
-        model=deployment or model_of(body),
+        model=model,
         system=tuple(text for role, text in said if role in ("system", "developer")),
         users=tuple(text for role, text in said if role == "user"),
         prompt_tokens=tokens.PER_REPLY + sum(tokens.PER_MESSAGE + tokens.count(text) for _, text in said),
-        max_tokens=_max_tokens(body),
+        max_tokens=_max_tokens(
+            body, ("max_tokens",) if dialect == "ollama" else ("max_completion_tokens", "max_tokens")
+        ),
         stream=body.get("stream") is True,
         include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
         transcript="\n".join(f"{role}: {text}" for role, text in said),
@@ -93,7 +90,7 @@ def model_of(body: Mapping[str, Any]) -> str:
     """The model that a request names in its body; raises `ApiError`."""
     name = body.get("model")
     if not isinstance(name, str) or not name:
-        raise ApiError(400, "missing_required_parameter", "You must provide a model parameter.")
+        raise ApiError(400, "you must provide a model parameter", param="model", code="missing_required_parameter")
     return name
 
 
@@ -102,9 +99,11 @@ def read_inputs(body: Mapping[str, Any]) -> list[str]:
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ApiError(400, "invalid_value", "'input' must be a text or a list of texts (no token numbers here).")
+        said = "'input' must be a text or a list of texts (no token numbers here)."
+        raise ApiError(400, said, param="input", code="invalid_type")
     if not texts or not all(texts) or len(texts) > 2048:
-        raise ApiError(400, "invalid_value", "'input' must be 1 to 2048 texts, none of them empty.")
+        said = "'input' must be 1 to 2048 texts, none of them empty."
+        raise ApiError(400, said, param="input", code="invalid_value")
     return texts
 
 
@@ -114,31 +113,39 @@ def read_dimensions(body: Mapping[str, Any], most: int) -> int:
     if wanted is None:
         return most
     if not _is_count(wanted) or wanted > most:
-        raise ApiError(400, "invalid_value", f"'dimensions' must be between 1 and {most}, not {wanted!r}.")
+        said = f"'dimensions' must be between 1 and {most}, not {wanted!r}."
+        raise ApiError(400, said, param="dimensions", code="invalid_value")
     return int(wanted)
 
 
 def completion_body(completion: Completion) -> Json:
     """The response without streaming."""
-    message = {"role": "assistant", "content": completion.text, "refusal": None}
+    message = {"role": "assistant", "content": completion.text, "refusal": None} | completion.extras
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
     return _envelope(completion, "chat.completion") | {"choices": [choice], "usage": completion.usage}
 
 
-def chunks(completion: Completion, *, include_usage: bool, azure: bool) -> Iterator[str]:
-    """The response as server-sent events; on Azure's paths, as there, the first chunk has no choices."""
+def chunks(completion: Completion, *, include_usage: bool, azure: bool) -> list[Json]:
+    """The response as the chunks of a stream; on Azure's paths, as there, the first has no choices."""
     head = _envelope(completion, "chat.completion.chunk")
     usage: Json = {"usage": None} if include_usage else {}
+    words = completion.text.split(" ") if completion.text else ()
+    deltas: list[Json] = [{"role": "assistant", "content": ""}]
+    deltas += [completion.extras] if completion.extras else []
+    deltas += [{"content": f" {word}" if index else word} for index, word in enumerate(words)]
+    found = [head | _delta(delta) | usage for delta in deltas]
+    found.append(head | _delta({}, completion.finish_reason) | usage)
     if azure:
         opening = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
-        yield _event(head | opening | {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]})
-    yield _event(head | _delta({"role": "assistant", "content": ""}) | usage)
-    for index, word in enumerate(completion.text.split(" ") if completion.text else ()):
-        yield _event(head | _delta({"content": f" {word}" if index else word}) | usage)
-    yield _event(head | _delta({}, completion.finish_reason) | usage)
+        found.insert(0, head | opening | {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]})
     if include_usage:
-        yield _event(head | {"choices": [], "usage": completion.usage})
-    yield CHUNK_DONE
+        found.append(head | {"choices": [], "usage": completion.usage})
+    return found
+
+
+def events(bodies: list[Any]) -> list[bytes]:
+    """Server-sent events, the last of them `[DONE]`."""
+    return [*(f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode() for body in bodies), DONE]
 
 
 def embeddings_body(model: str, vectors: list[Any], used: int) -> Json:
@@ -155,39 +162,6 @@ def models_body(names: list[str]) -> Json:
     return {"object": "list", "data": data}
 
 
-def unknown_deployment(name: str, *, azure: bool) -> ApiError:
-    """404 in the words of OpenAI or Azure."""
-    if azure:
-        return ApiError(404, "DeploymentNotFound", f"The API deployment {name!r} for this resource does not exist.")
-    return ApiError(404, "model_not_found", f"The model {name!r} does not exist or you do not have access to it.")
-
-
-def too_long(window: int, prompt: int, completion: int) -> ApiError:
-    """400: the request does not fit the context window."""
-    return ApiError(
-        400,
-        "context_length_exceeded",
-        f"This model's maximum context length is {window} tokens. However, you requested {prompt + completion} tokens "
-        f"({prompt} in the messages, {completion} in the completion). Please reduce the length of the messages or "
-        "completion.",
-    )
-
-
-def too_fast(name: str, refused: limits.Refused, state: limits.Limits) -> ApiError:
-    """429 with the wait in both headers; the SDK prefers the milliseconds."""
-    message = (
-        f"Rate limit reached for {name} on {refused.quota} per min: Limit {refused.limit}, Requested "
-        f"{refused.requested}. Please try again in {limits.duration(refused.wait)}."
-    )
-    found = retry_headers(refused.wait) | limits.headers(state)
-    return ApiError(429, "rate_limit_exceeded", message, type_=refused.quota, headers=found)
-
-
-def retry_headers(seconds: float) -> dict[str, str]:
-    """`retry-after` in whole seconds, never less than asked, and `retry-after-ms`."""
-    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
-
-
 def _envelope(completion: Completion, kind: str) -> Json:
     return {
         "id": completion.id,
@@ -202,13 +176,9 @@ def _delta(delta: Json, finish_reason: str | None = None) -> Json:
     return {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]}
 
 
-def _event(body: Json) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
 def _role(message: object) -> str:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ApiError(400, "invalid_value", "Every message needs a 'role'.")
+        raise ApiError(400, "Every message needs a 'role'.", param="messages", code="invalid_value")
     return str(message["role"])
 
 
@@ -218,11 +188,13 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
+def _max_tokens(body: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
         value = body.get(name)
         if value is not None and not _is_count(value):
-            raise ApiError(400, "invalid_value", f"{name!r} must be a whole number above 0, not {value!r}.")
+            raise ApiError(
+                400, f"{name!r} must be a whole number above 0, not {value!r}.", param=name, code="invalid_value"
+            )
         if value is not None:
             return int(value)
     return None
