@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-import yaml
 from azure.servicebus.aio import ServiceBusClient
 
 from local.stack import Stack
 from local.stack.stack import EXAMPLE
 from tests.conftest import free_port
+from tests.support.configuration import configuration
 from tests.support.waiting import PATIENCE, until
 from tests.system.conftest import LONGEST, App
 
@@ -42,6 +42,7 @@ class LlamaServer:
     """A running server, as its own pages show it."""
 
     url: str
+    log: Path
 
     async def slots(self) -> list[dict[str, Any]]:
         """What each slot does."""
@@ -84,7 +85,7 @@ def llama_server(log: Path) -> Iterator[LlamaServer]:
             assert process.stdout is not None
             address = process.stdout.readline().decode().strip()
             assert address, f"llama.cpp did not start:\n{log.read_text()[-2000:]}"
-            yield LlamaServer(address)
+            yield LlamaServer(address, log)
         finally:
             process.kill()
 
@@ -96,45 +97,32 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
         yield running
 
 
-def configuration(folder: Path, llama: LlamaServer) -> Path:
-    """The example's configuration with these use cases: whole, streamed, overflow, failover, endless."""
-    config = folder / "config"
-    shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("handbook"))
-    models = yaml.safe_load((config / "models.yaml").read_text())
-    embeddings = next(each for each in models["deployments"] if each["kind"] == "embedding")
+def configured(folder: Path, llama: LlamaServer) -> Path:
+    """A configuration with these use cases: whole, streamed, overflow, failover, endless."""
 
     def chat(name: str, **changes: Any) -> dict[str, Any]:
         given = {
             "name": name,
-            "kind": "chat",
             "provider": "compatible",
             "dialect": "llamacpp",
             "endpoint": f"{llama.url}/v1",
             "model": "gemma",
-            "region": "here",
             "context_window": WINDOW,
             "price": {"input": 1.0, "output": 2.0},
         }
         return given | changes
 
     deployments = [
-        embeddings,
         chat("whole", stream=False),
         chat("streamed", stream=True),
         chat("overflow", context_window=CLAIMED),
         chat("dead", endpoint=f"http://127.0.0.1:{free_port()}/v1", priority=1),
         chat("alive", priority=2),
-        # It says nothing that would end its answer.
+        # Nothing that it says ends its answer.
         chat("endless", stream=True, body={"ignore_eos": True}),
     ]
-    (config / "models.yaml").write_text(yaml.safe_dump({"deployments": deployments}))
-
-    example = yaml.safe_load((config / "use_cases" / "onboarding.yaml").read_text())
-    (config / "use_cases" / "onboarding.yaml").unlink()
     common = {
-        "collection": example["collection"],
         "prompt": "Answer from the passages, and cite them like [1].",
-        "context_window": 4000,
         "answer_tokens": ANSWER,
         "question_tokens": 200,
         "deadline": {"default": LONGEST.total_seconds(), "longest": LONGEST.total_seconds()},
@@ -147,14 +135,7 @@ def configuration(folder: Path, llama: LlamaServer) -> Path:
         "failover": {"deployments": ["dead", "alive"]},
         "endless": {"deployments": ["endless"], "answer_tokens": LONG_ANSWER},
     }
-    for name, own in use_cases.items():
-        (config / "use_cases" / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **common, **own}))
-
-    callers = yaml.safe_load((config / "callers.yaml").read_text())
-    for caller in callers["callers"]:
-        caller["use_cases"] = list(use_cases)
-    (config / "callers.yaml").write_text(yaml.safe_dump(callers))
-    return config
+    return configuration(folder, deployments, {name: common | own for name, own in use_cases.items()})
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -170,7 +151,7 @@ async def app(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> A
         Stack(
             folder / "stack",
             ports="free",
-            config=configuration(folder, llama),
+            config=configured(folder / "config", llama),
             documents=documents,
             settings=settings,
             patience=PATIENCE,

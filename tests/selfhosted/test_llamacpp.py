@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.contracts.ids import request_id
-from tests.selfhosted.conftest import ANSWER, LONG_ANSWER, LlamaServer
+from tests.selfhosted.conftest import ANSWER, LONG_ANSWER, WINDOW, LlamaServer
 from tests.support.waiting import until
 from tests.system.conftest import App
 
@@ -40,6 +40,18 @@ async def test_a_question_is_answered_and_charged_as_the_server_counted(
     assert (call["prompt_tokens"], call["completion_tokens"]) == (prompt, completion)
     assert 0 < completion <= ANSWER
     assert call["cost"] == pytest.approx((prompt * 1.0 + completion * 2.0) / 1_000_000)
+
+
+@pytest.mark.long
+async def test_a_prompt_that_the_server_calls_too_long_is_made_smaller_once(app: App, llama: LlamaServer) -> None:
+    outcome, (prompt, completion) = await metered(app, llama, "overflow")
+    assert outcome["outcome"] in ("answered", "no_answer")
+    assert llama.log.read_text().count("exceeds the available context size") == 1
+    # Of the larger prompt the server worked on nothing.
+    assert 0 < prompt + completion <= WINDOW
+    assert [
+        (call["prompt_tokens"], call["completion_tokens"]) for call in calls(outcome) if call["result"] == "ok"
+    ] == [(prompt, completion)]
 
 
 @pytest.mark.long
