@@ -2,7 +2,8 @@
 
 Exception
 ├── TryLater        another attempt may succeed              -> a scheduled copy
-│   └── DependencyDown  a dependency of the queue is down        -> and the breaker counts it
+│   ├── DependencyDown  a dependency of the queue is down        -> and the breaker counts it
+│   └── OverQuota       a quota is used up                       -> the same, and no attempt is counted
 ├── Unprocessable   no redelivery can help                   -> the dead-letter queue
 └── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
 """
@@ -41,6 +42,17 @@ class DependencyDown(TryLater):
 
     The message is not at fault, and the next one would fail as well; so the queue's circuit breaker counts it.
     """
+
+
+class OverQuota(TryLater):
+    """A deployment's quota is used up; after `after` it is this work's turn.
+
+    `fits`: it has a place in the line. If not, it would end too late, and `after` only says when there is room.
+    """
+
+    def __init__(self, why: str, *, after: timedelta, fits: bool = True) -> None:
+        super().__init__(why, after=after)
+        self.fits = fits
 
 
 class Unprocessable(Exception):

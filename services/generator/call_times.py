@@ -14,8 +14,22 @@ from shared.contracts.request import Request
 from shared.flow.estimate import Recent
 
 Seconds = Callable[[], float]
+# A call that takes this many times as long as usual is given up when another deployment can still be called.
+PATIENCE = 1.25
 # Deployment, tenant, use case.
 Key = tuple[str, str, str]
+
+
+def share(left: timedelta, usual: timedelta, next_usual: timedelta | None) -> timedelta:
+    """How much of the time `left` a call may take, so that the next deployment has its usual call after it.
+
+    `usual`, `next_usual`: how long calls take there; zero: unknown. `next_usual` None: there is no next one. If there
+    is no time for two calls, the first has all of it.
+    """
+    if next_usual is None:
+        return left
+    needed = PATIENCE * (next_usual or usual) or left / 2
+    return left - needed if left - needed >= PATIENCE * usual else left
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from services.generator.call_times import CallTimes
+from services.generator.breakers import DeploymentBreakers
+from services.generator.call_times import Call, CallTimes, share
 from services.generator.prompt import Prompt
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.budget.tenant import TenantBudget
@@ -13,20 +14,23 @@ from shared.contracts.request import Request
 from shared.errors import DeadlineMissed
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
+from shared.pacing.pacing import Demand, Pacing
 from shared.redis import RedisUnavailable
 
 # The time to send the outcome; a model call must end this long before the deadline.
 MARGIN = timedelta(seconds=1)
+# How long a call takes at least, while nothing is known about its deployment.
+LEAST_CALL = timedelta(seconds=1)
 # How long a cancelled call may continue.
 POLL_INTERVAL = timedelta(seconds=0.5)
 
 
 class TooLate(Exception):
-    """A deployment is too slow for the time that is left; `usual`: the seconds that its calls usually take."""
+    """A call would end after the deadline; `wait`: seconds until another attempt makes sense."""
 
-    def __init__(self, usual: float) -> None:
-        super().__init__(f"calls usually take {usual:.1f} s, more than the time left")
-        self.usual = usual
+    def __init__(self, why: str, wait: float) -> None:
+        super().__init__(why)
+        self.wait = wait
 
 
 class Model(Protocol):
@@ -53,6 +57,8 @@ class ModelCalls:
         ledger: Ledger,
         budget: TenantBudget,
         call_times: CallTimes,
+        breakers: DeploymentBreakers,
+        pacing: Pacing,
         clock: Callable[[], datetime],
         poll_interval: timedelta = POLL_INTERVAL,
     ) -> None:
@@ -61,22 +67,63 @@ class ModelCalls:
         self._ledger = ledger
         self._budget = budget
         self._call_times = call_times
+        self._breakers = breakers
+        self._pacing = pacing
         self._clock = clock
         self._poll_interval = poll_interval.total_seconds()
 
-    async def call(self, deployment: Deployment, prompt: Prompt, answer_tokens: int, request: Request) -> Reply:
+    def usual(self, deployment: Deployment, request: Request) -> timedelta:
+        """How long such calls usually take; zero: unknown."""
+        return self._call_times.usual(deployment.name, request)
+
+    async def call(
+        self,
+        deployment: Deployment,
+        prompt: Prompt,
+        answer_tokens: int,
+        request: Request,
+        *,
+        next_usual: timedelta | None = None,
+        waits: bool = True,
+    ) -> Reply:
         """Call the model if there is time for it; a call that is cut off by the deadline is charged.
 
-        Raises `DeadlineMissed`, `Cancelled` and `TooLate`, and what `Model.complete` raises.
+        `next_usual`: see `share`. `waits`: whether it takes a place in the line when the quota is used up. Raises
+        `DeadlineMissed`, `Cancelled`, `TooLate`, `DeploymentOpen` and `OverQuota`, and what `Model.complete` raises.
         """
-        within = request.answer_by - self._clock() - MARGIN
-        if within <= timedelta(0):
+        left = request.answer_by - self._clock() - MARGIN
+        if left <= timedelta(0):
             raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
         if not await self._is_open(request):
             raise Cancelled
+        usual = self.usual(deployment, request)
+        within = share(left, usual, next_usual)
         call = self._call_times.begin(deployment.name, request, within)
         if call is None:
-            raise TooLate(self._call_times.usual(deployment.name, request).total_seconds())
+            why = f"calls usually take {usual.total_seconds():.1f} s, more than the time left"
+            raise TooLate(why, usual.total_seconds())
+        demand = Demand(
+            who=request.spending,
+            tenant=request.tenant,
+            tokens=prompt.tokens + answer_tokens,
+            due=request.answer_by,
+            patience=left - max(usual, LEAST_CALL) if waits else timedelta(0),
+        )
+        async with self._breakers.guarding(deployment.name), self._pacing.turn(deployment, demand) as turn:
+            reply = await self._begun(call, deployment, prompt, answer_tokens, request, within)
+            turn.used = reply.tokens
+            return reply
+
+    async def _begun(
+        self,
+        call: Call,
+        deployment: Deployment,
+        prompt: Prompt,
+        answer_tokens: int,
+        request: Request,
+        within: timedelta,
+    ) -> Reply:
+        """Make the call that has its turn."""
 
         async def until_cancelled() -> None:
             while True:

@@ -105,7 +105,8 @@ class Generator:
         except TooLate as late:
             await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
-            outcome = overloaded(request, self._clock(), wait=late.usual, chance=self._chance())
+            # Never sooner: then it would be refused again.
+            outcome = overloaded(request, self._clock(), wait=late.wait, chance=(1 + self._chance()) / 2)
             return [to_caller(request, outcome, self._clock())]
         except Cancelled as stopped:
             await self._budget.spend(request.tenant, request.spending, stopped.used.tokens)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from services.generator.breakers import DeploymentBreakers
 from services.generator.call_times import CallTimes
 from services.generator.calls import ModelCalls
 from services.generator.chat import Chat
@@ -21,6 +22,7 @@ from shared.errors import SettingsError
 from shared.flow.tickets import ANNOUNCED, Tickets
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment, Deployments
+from shared.pacing.pacing import Pacing
 from shared.redis import RedisUnavailable
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
@@ -42,10 +44,19 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     chat = Chat(timedelta(seconds=settings.model_timeout), ports.metrics, ports.models)
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
     ledger, budget = Ledger(ports.redis), TenantBudget(ports.redis, callers.tokens_per_minute)
+    breakers = DeploymentBreakers(ports.redis, sorted(used))
     generator = Generator(
         use_cases=use_cases,
         deployments=deployments,
-        calls=ModelCalls(model=chat, ledger=ledger, budget=budget, call_times=CallTimes(), clock=ports.clock),
+        calls=ModelCalls(
+            model=chat,
+            ledger=ledger,
+            budget=budget,
+            call_times=CallTimes(),
+            breakers=breakers,
+            pacing=Pacing(ports.redis, ports.metrics),
+            clock=ports.clock,
+        ),
         ledger=ledger,
         budget=budget,
         cache=AnswerCache(ports.redis),
@@ -59,7 +70,7 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
         identify=internal_identity,
         request=lambda task: task.request,
         shared=True,
-        circuit_breaker=True,
+        breaker=breakers,
         prewarm=(*callers.reply_queues(), OUTCOMES),
     )
     return Service(

@@ -1,6 +1,7 @@
 """Which deployment answers. Pure: the registry and the sizes in, an ordered list of choices out.
 
-The smallest and cheapest deployment that holds everything comes first, the others follow as fallbacks:
+The smallest and cheapest deployment that holds everything comes first, a reserved one before all, and the others follow
+as fallbacks:
 
     need 3,100 of [4K, 8K, 16K, 32K]  -> 4K, 8K, 16K, 32K
     need 6,000                        -> 8K, 16K, 32K, then 4K with fewer passages
@@ -53,8 +54,8 @@ def plan(use_case: UseCase, deployments: Iterable[Deployment], need: Need) -> li
     able = [deployment for deployment in allowed if _window(deployment, use_case) > need.least]
     whole = [deployment for deployment in able if _window(deployment, use_case) >= need.all]
     partly = [deployment for deployment in able if deployment not in whole]
-    whole.sort(key=lambda d: (d.priority, d.context_window, _price(d, need), d.name))
-    partly.sort(key=lambda d: (-_window(d, use_case), d.priority, _price(d, need), d.name))
+    whole.sort(key=lambda d: (not d.reserved, d.priority, d.context_window, _price(d, need), d.name))
+    partly.sort(key=lambda d: (-_window(d, use_case), not d.reserved, d.priority, _price(d, need), d.name))
     choices = []
     for deployment in (*whole, *partly):
         window = _window(deployment, use_case)

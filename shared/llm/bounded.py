@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import httpx2
 from openai import DefaultAsyncHttpxClient
 
+from shared.llm import rate_limits
+
 # Larger than a provider's JSON; errors quote one sentence of a proxy's HTML page.
 MOST_OF_AN_ERROR = 64 * 1024
 
@@ -34,5 +36,6 @@ def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport
 
 
 async def _bound(response: httpx2.Response) -> None:
+    rate_limits.read(response.headers)
     if response.is_error and isinstance(response.stream, httpx2.AsyncByteStream):
         response.stream = Beginning(response.stream, MOST_OF_AN_ERROR)

@@ -100,6 +100,7 @@ class Deployment(_Strict):
     headers: dict[str, str] = {}
     body: dict[str, Any] = {}
     reasoning_tokens: int = Field(default=0, ge=0)
+    reserved: bool = Field(default=False, description="chat only: paid for anyway (PTU), so it is tried before others")
     tokens_per_minute: int | None = Field(default=None, gt=0)
     requests_per_minute: int | None = Field(default=None, gt=0)
     timeouts: Timeouts = Timeouts()

@@ -22,6 +22,8 @@ class Metrics:
     consumed: Counter
     sent: Counter
     retries: Counter
+    rescheduled: Counter
+    over_quota: Counter
     dead_letters: Counter
     outcomes: Counter
     outcomes_unguarded: Counter
@@ -47,6 +49,12 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         consumed=meter.create_counter(names.CONSUMED, description="deliveries received"),
         sent=meter.create_counter(names.SENT, description="messages sent"),
         retries=meter.create_counter(names.RETRIES, description="scheduled copies, by queue"),
+        rescheduled=meter.create_counter(
+            names.RESCHEDULED, description="scheduled copies that wait for a quota and are no retry, by queue"
+        ),
+        over_quota=meter.create_counter(
+            names.OVER_QUOTA, description="calls that had to wait for a deployment's quota, or could not, by state"
+        ),
         dead_letters=meter.create_counter(names.DEAD_LETTERS, description="dead letters, by queue and reason"),
         outcomes=meter.create_counter(names.OUTCOMES, description="outcomes sent, by outcome and code"),
         outcomes_unguarded=meter.create_counter(

@@ -10,6 +10,7 @@ from shared.contracts.envelope import Envelope
 from shared.contracts.request import Request
 from shared.ledger.ledger import Entry
 from shared.worker.outbox import Identity
+from shared.worker.shared_breaker import Breaker
 
 Task = TypeVar("Task")
 
@@ -41,6 +42,8 @@ class Consumer(Generic[Task]):
     """Whether tenants share the queue: then they share the slots, and a few more deliveries are received."""
     circuit_breaker: bool = False
     """Whether it stops receiving while a dependency is down (`DependencyDown`)."""
+    breaker: Breaker | None = None
+    """Decides instead whether it receives, if the work has several dependencies of one kind."""
     longest_wait: timedelta | None = None
     """The longest wait between two attempts, if not the usual one."""
     concurrency: int | None = None

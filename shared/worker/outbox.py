@@ -92,13 +92,13 @@ def retry_copy(message: Received, identity: Identity, at: datetime) -> Outgoing:
     return _copy(message, identity, at, attempt, retry_id(identity.base_id, attempt))
 
 
-def handed_back(message: Received, identity: Identity, now: datetime) -> Outgoing:
-    """The same attempt again, for another worker, because this one stops.
+def handed_back(message: Received, identity: Identity, at: datetime) -> Outgoing:
+    """The same attempt again, visible from `at`: this worker stops, or a quota is used up until then.
 
     Abandoning it would count as a failed delivery. The sequence number keeps the id out of the duplicate window.
     """
     back = f"{retry_id(identity.base_id, message.attempt)}.{message.sequence_number}"
-    return _copy(message, identity, now, message.attempt, back)
+    return _copy(message, identity, at, message.attempt, back)
 
 
 def when(value: Property | None) -> datetime | None:

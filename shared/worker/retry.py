@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.errors import Reason, SettingsError, TryLater, Unprocessable
+from shared.errors import OverQuota, Reason, SettingsError, TryLater, Unprocessable
 
 # Seconds for a settlement and a hop to the next stage; a later retry cannot be answered in time.
 MARGIN = timedelta(seconds=1)
@@ -34,6 +34,14 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Reschedule:
+    """Send a copy of the same attempt that becomes visible at `at`: there is a quota, and it is used up until then."""
+
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Move it aside, with a reason from the closed list and a sentence."""
 
@@ -49,13 +57,18 @@ def after_failure(
     deadline: datetime | None,
     policy: RetryPolicy,
     chance: float,
-) -> Retry | DeadLetter:
-    """Choose between another attempt and the dead-letter queue."""
+) -> Retry | Reschedule | DeadLetter:
+    """Choose between another attempt, a later one without counting this, and the dead-letter queue."""
     match failure:
         case Unprocessable(reason=reason, detail=detail):
             return DeadLetter(reason, detail)
         case SettingsError():
             return DeadLetter(Reason.MISCONFIGURED, str(failure))
+        case OverQuota(after=asked):
+            # Without jitter: everything that waits for the quota has a time of its own.
+            if deadline is None or now + asked < deadline - MARGIN:
+                return Reschedule(now + asked, str(failure))
+            return DeadLetter(Reason.DEADLINE_EXCEEDED, f"its turn would come after the deadline: {failure}")
         case TryLater(after=asked):
             return _later(failure, asked, attempt, now, deadline, policy, chance)
         case TimeoutError() if deadline is not None and now >= deadline:

@@ -86,7 +86,8 @@ def make_workers(consumers: Sequence[Consumer[Any]], settings: WorkerSettings, p
             bus=ports.bus,
             outcomes=OutcomeGuard(Ledger(ports.redis), tickets=Tickets(ports.redis)),
             concurrency=consumer.concurrency or settings.concurrency,
-            breaker=SharedBreaker(ports.redis, consumer.queue) if consumer.circuit_breaker else None,
+            breaker=consumer.breaker
+            or (SharedBreaker(ports.redis, consumer.queue) if consumer.circuit_breaker else None),
             policy=RetryPolicy(
                 attempts=consumer.attempts or settings.attempts, longest=consumer.longest_wait or LONGEST_WAIT
             ),

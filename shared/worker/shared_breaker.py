@@ -1,6 +1,7 @@
-"""The circuit breaker of a queue, shared by its workers through Redis; while Redis is unavailable, each has its own.
+"""A circuit breaker shared by workers through Redis; while Redis is unavailable, each has its own.
 
-A successful delivery costs no Redis command: a closed breaker reads once in `LOOK_AGAIN` seconds.
+It is that of a queue, or of a deployment (`services/generator/breakers.py`). A successful delivery costs no Redis
+command: a closed breaker reads once in `LOOK_AGAIN` seconds.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import astuple
 from datetime import timedelta
 from enum import Enum
+from typing import Protocol
 
 from shared.circuit_breaker import CLOSED, BreakerPolicy, BreakerState, asked_to_receive, failed, may_receive, succeeded
 from shared.redis import FailFastRedis, RedisUnavailable
@@ -33,29 +35,50 @@ return {1, there}
 
 
 class Circuit(Enum):
-    """The state of a queue's circuit, for one worker."""
+    """The state of a circuit, for one worker."""
 
     CLOSED = "receive as many deliveries as there are slots"
     HALF_OPEN = "receive one delivery, the probe, and report how it went"
     OPEN = "receive none"
 
 
+class Breaker(Protocol):
+    """What a worker asks whether to receive."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether work may be begun, as far as this worker knows."""
+
+    async def ask(self) -> Circuit:
+        """Whether to receive now."""
+
+    async def keep(self) -> None:
+        """Renew the probe."""
+
+    async def failed(self, why: str) -> None:
+        """Count a failure of a dependency."""
+
+    async def succeeded(self) -> None:
+        """Count a success."""
+
+
 class SharedBreaker:
-    """The breaker of one queue, as one worker uses it."""
+    """The breaker of one queue or deployment, as one worker uses it."""
 
     def __init__(
         self,
         redis: FailFastRedis,
-        queue: str,
+        name: str,
         *,
+        kind: str = "queue",
         rules: BreakerPolicy | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`clock`: seconds since the epoch, compared with the other replicas'."""
+        """`kind`: of what `name` names. `clock`: seconds since the epoch, compared with the other replicas'."""
         self._redis = redis
-        self._queue = queue
-        self._key = f"ragbus:breaker:{queue}"
+        self._labels = {kind: name}
+        self._key = f"ragbus:breaker:{name}" if kind == "queue" else f"ragbus:breaker:{kind}:{name}"
         self._rules = rules or BreakerPolicy()
         self._clock = clock
         self._chance = chance
@@ -83,12 +106,12 @@ class SharedBreaker:
         self._looked = now
         if state.is_closed:
             if not known.is_closed:
-                log.info("breaker.closed", queue=self._queue)
+                log.info("breaker.closed", **self._labels)
             return Circuit.CLOSED
         if not may_receive(state, self._who):
             return Circuit.OPEN
         if before.prober != self._who:
-            log.info("breaker.half_open", queue=self._queue, times=state.opened)
+            log.info("breaker.half_open", times=state.opened, **self._labels)
         return Circuit.HALF_OPEN
 
     async def keep(self) -> None:
@@ -104,7 +127,7 @@ class SharedBreaker:
         before, state = await self._change(lambda state: failed(state, self._who, now, chance, self._rules))
         if state.opened > before.opened:
             wait = round(state.until - now, 1)
-            log.warning("breaker.opened", queue=self._queue, times=state.opened, wait=wait, detail=why)
+            log.warning("breaker.opened", times=state.opened, wait=wait, detail=why, **self._labels)
 
     async def succeeded(self) -> None:
         """Count a success."""
@@ -112,7 +135,7 @@ class SharedBreaker:
             return
         before, _ = await self._change(succeeded)
         if not before.is_closed:
-            log.info("breaker.closed", queue=self._queue)
+            log.info("breaker.closed", **self._labels)
 
     async def _change(self, step: Callable[[BreakerState], BreakerState]) -> tuple[BreakerState, BreakerState]:
         """The states before and after `step`: of what all replicas share, or without Redis of what this one knows."""

@@ -3,7 +3,7 @@
     receive ─▶ decode ─▶ recognise ─▶ handle ─▶ send ─▶ settle ─▶ emit
                   │           │          │         │
                   │           │          │         └─ the broker did not take it: leave it, the lock runs out
-                  │           │          ├─ TryLater: send a scheduled copy, then complete
+                  │           │          ├─ TryLater: send a scheduled copy, then complete (OverQuota: the same attempt)
                   │           │          └─ Unprocessable, a bug: dead-letter
                   │           └─ it has its outcome: make sure that was sent, then complete
                   └─ Unprocessable: dead-letter at the first delivery
@@ -45,8 +45,8 @@ from shared.worker.outbox import handed_back, retry_copy
 from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.prefetch import Prefetch
 from shared.worker.publisher import Publisher, send_in_order
-from shared.worker.retry import DeadLetter, Retry, RetryPolicy, after_failure
-from shared.worker.shared_breaker import LOOK_AGAIN, Circuit, SharedBreaker
+from shared.worker.retry import DeadLetter, Reschedule, Retry, RetryPolicy, after_failure
+from shared.worker.shared_breaker import LOOK_AGAIN, Breaker, Circuit
 from shared.worker.slots import Leaving, Share, Slots
 
 log = get_logger()
@@ -75,7 +75,7 @@ class Worker(Generic[Task]):
     bus: Bus
     outcomes: OutcomeGuard
     concurrency: int = 16
-    breaker: SharedBreaker | None = None
+    breaker: Breaker | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     metrics: Metrics = field(default_factory=make)
     clock: Clock = lambda: datetime.now(UTC)
@@ -381,6 +381,12 @@ class Worker(Generic[Task]):
                 log.info("delivery.retried", until=at.isoformat(), detail=why)
                 await delivery.complete()
                 return "retried"
+            case Reschedule(at=at, why=why):
+                await self.bus.send(handed_back(message, identity, at))
+                self.metrics.rescheduled.add(1, {"queue": message.queue})
+                log.info("delivery.rescheduled", until=at.isoformat(), detail=why)
+                await delivery.complete()
+                return "rescheduled"
             case DeadLetter(reason=reason, detail=detail):
                 self.metrics.dead_letters.add(1, {"queue": message.queue, "reason": reason})
                 trace = failure if reason is Reason.CRASHED else None

@@ -3,6 +3,7 @@
 import ast
 import importlib
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from shared.budget.tenant import TenantBudget
 from shared.contracts.outcome import Citation, Code, Outcome, ending
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
+from shared.llm.errors import Throttled
+from shared.pacing.pacing import Demand, Pacing
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import SharedBreaker
-from tests.support.builders import NOW, a_request
+from tests.support.builders import NOW, a_deployment, a_request
 
 ROOT = Path(__file__).parents[2]
 # Those that are kept apart on purpose, by what stands in the braces: a tenant, a tenant's collection, a request.
@@ -24,6 +27,7 @@ PATTERNS = {
     "shared.budget.tenant": "ragbus:{…}:",
     "shared.answer_cache": "ragbus:{…}:",
     "shared.flow.tickets": "ragbus:{flow}:",
+    "shared.pacing.pacing": "ragbus:{…}:",
     "shared.ledger.ledger": "ragbus:request:{…}",
     "shared.worker.shared_breaker": "ragbus:breaker:",
 }
@@ -83,6 +87,12 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
     await tickets.take(tenant, [request], NOW)
     await tickets.release(request, answer)
     await tickets.announce("replica", 0)
+    pacing, deployment = Pacing(redis), a_deployment(tenant, 4000, tokens_per_minute=1_000)
+    async with pacing.turn(deployment, Demand(who="r1", tenant=tenant, tokens=10, due=NOW)):
+        pass
+    with suppress(Throttled):
+        async with pacing.turn(deployment, Demand(who="r2", tenant=tenant, tokens=10, due=NOW)):
+            raise Throttled("429")
     breaker = SharedBreaker(redis, "retrieve")
     for _ in range(breaker.rules.threshold):
         await breaker.failed("down")

@@ -19,7 +19,7 @@ import pytest
 
 from shared import circuit_breaker
 from shared.errors import DependencyDown, Reason, TryLater
-from shared.worker.retry import MARGIN, Retry, RetryPolicy, after_failure
+from shared.worker.retry import MARGIN, Reschedule, Retry, RetryPolicy, after_failure
 from tests.support.builders import NOW
 
 POLICY = RetryPolicy()
@@ -164,6 +164,7 @@ class Storm:
             policy=POLICY,
             chance=self.chance(),
         )
+        assert not isinstance(decision, Reschedule)
         if isinstance(decision, Retry):
             asked.attempt += 1
             self._later((decision.at - NOW).total_seconds(), lambda: self._arrive(asked))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.generator.breakers import DeploymentBreakers
 from services.generator.call_times import Call, CallTimes
 from services.generator.calls import ModelCalls
 from services.generator.handler import Generator
@@ -17,10 +18,11 @@ from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, cancelled
 from shared.contracts.request import Request
-from shared.errors import DependencyDown, Reason, TryLater, Unprocessable
+from shared.errors import DependencyDown, OverQuota, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
-from shared.llm.errors import ContextTooLong, ModelRefused, Used
+from shared.llm.errors import ContextTooLong, ModelRefused, Throttled, Used
+from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.text import visible
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
@@ -79,6 +81,7 @@ class GeneratorFixture:
         self.use_case, self.deployments = a_use_case(), TWO
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
         self.budget = TenantBudget(redis, lambda _tenant: 10_000)
+        self.breakers = DeploymentBreakers(redis, ["small", "other"])
 
     async def cancel(self) -> None:
         request = a_request()
@@ -99,6 +102,8 @@ class GeneratorFixture:
             ledger=self.ledger,
             budget=self.budget,
             call_times=self.call_times or CallTimes(),
+            breakers=self.breakers,
+            pacing=Pacing(self.redis),
             clock=wired(lambda: self.now),
             poll_interval=timedelta(milliseconds=10),
         )
@@ -168,12 +173,12 @@ async def test_the_result_is_kept_before_it_is_sent(setup: GeneratorFixture) -> 
     assert not entry.delivered
 
 
-async def test_a_busy_model_is_tried_again_later(setup: GeneratorFixture) -> None:
-    model = Script(TryLater("429", after=timedelta(seconds=3)))
-    with pytest.raises(TryLater) as busy:
+async def test_when_all_models_are_busy_the_work_comes_back_when_it_is_its_turn(setup: GeneratorFixture) -> None:
+    model = Script(throttled(5), throttled(3))
+    with pytest.raises(OverQuota) as busy:
         await setup.run(model)
-    assert busy.value.after == timedelta(seconds=3)
-    assert model.called == ["small"]
+    assert busy.value.after.total_seconds() == pytest.approx(3, abs=0.5)
+    assert model.called == ["small", "other"]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +195,8 @@ async def test_after_its_tries_the_second_deployment_answers(
 DOWN, BROKEN_KEY = DependencyDown("503"), Unprocessable(Reason.UNAUTHORIZED, "key")
 
 
-def throttled(seconds: float) -> TryLater:
-    return TryLater("429", after=timedelta(seconds=seconds))
+def throttled(seconds: float) -> Throttled:
+    return Throttled("429", after=timedelta(seconds=seconds))
 
 
 async def test_a_deployment_that_is_down_is_left_at_once(setup: GeneratorFixture) -> None:
@@ -208,10 +213,11 @@ async def test_a_deployment_that_is_down_is_left_at_once(setup: GeneratorFixture
          DependencyDown, 4),
         ([BROKEN_KEY, DOWN], DependencyDown, 0),
         ([DOWN, BROKEN_KEY], DependencyDown, 0),
-        ([DOWN, throttled(3)], TryLater, 3),
-        ([throttled(50), DOWN], TryLater, 50),
-        ([throttled(50), throttled(40)], TryLater, 40),
-        ([throttled(50), BROKEN_KEY], TryLater, 50),
+        ([DOWN, throttled(3)], OverQuota, 3),
+        ([throttled(50), DOWN], OverQuota, 50),
+        ([throttled(50), throttled(40)], OverQuota, 40),
+        ([throttled(50), BROKEN_KEY], OverQuota, 50),
+        ([throttled(500), DOWN], DependencyDown, 0),
     ],
 )  # fmt: skip
 async def test_several_failures_together_mean_the_earliest_retry(
@@ -220,7 +226,7 @@ async def test_several_failures_together_mean_the_earliest_retry(
     with pytest.raises(TryLater) as failure:
         await setup.run(Script(*says))
     assert type(failure.value) is kind
-    assert failure.value.after == timedelta(seconds=after)
+    assert failure.value.after.total_seconds() == pytest.approx(after, abs=0.5)
 
 
 async def test_when_no_deployment_can_be_used_the_task_is_unprocessable(setup: GeneratorFixture) -> None:
@@ -230,7 +236,7 @@ async def test_when_no_deployment_can_be_used_the_task_is_unprocessable(setup: G
 
 
 async def test_a_model_that_asks_for_a_long_wait_is_left_at_once(setup: GeneratorFixture) -> None:
-    model = Script(TryLater("429", after=timedelta(seconds=59)), GOOD)
+    model = Script(throttled(59), GOOD)
     answer = await setup.run(model)
     assert model.called == ["small", "other"]
     assert answer.outcome is Outcome.ANSWERED
@@ -259,9 +265,9 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
     setup.deployments = [a_deployment("other", 8000), a_deployment("small", 4000)]
     setup.use_case = a_use_case(context_window=8000)
     long = (a_candidate(1, tokens=3500),)
-    with pytest.raises(TryLater):  # the large one is busy, and the small one has no room
-        await setup.run(Script(throttled(50)), passages=long)
     answered = await setup.run(Script(GOOD), passages=long)
+    with pytest.raises(TryLater):  # the large one is busy, and the small one has no room
+        await setup.run(Script(throttled(50)), passages=long, request=a_request(request_id="r2"))
     assert (answered.outcome, answered.plan and answered.plan.deployment) == (Outcome.ANSWERED, "other")
     setup.deployments = [a_deployment("small", 4000)]
     failed = await setup.run(Script(), passages=long)

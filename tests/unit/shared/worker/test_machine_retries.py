@@ -16,7 +16,7 @@ from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID
 from shared.errors import DeadlineMissed, DependencyDown, Reason, TryLater, Unprocessable
 from shared.worker.outbox import SHORTEST_LIFE, handed_back, internal_identity, outgoing, retry_copy
-from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
+from shared.worker.retry import MARGIN, DeadLetter, Reschedule, Retry, RetryPolicy, after_failure
 from tests.support.builders import NOW, a_candidate, a_request
 
 POLICY = RetryPolicy(attempts=5)
@@ -88,6 +88,7 @@ class RetryLaw(RuleBasedStateMachine):
         facts = {"attempt": self.message.attempt, "now": self.now, "deadline": internal_identity(self.message).deadline}
         decision = after_failure(failure, policy=POLICY, chance=chance, **facts)  # type: ignore[arg-type]  # each fits
         assert decision == after_failure(failure, policy=POLICY, chance=chance, **facts)  # type: ignore[arg-type]
+        assert not isinstance(decision, Reschedule)
         return decision
 
     @precondition(lambda self: self.end is None)

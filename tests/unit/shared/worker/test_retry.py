@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import Reason, SettingsError, TryLater, Unprocessable
-from shared.worker.retry import MARGIN, DeadLetter, Retry, RetryPolicy, after_failure
+from shared.errors import OverQuota, Reason, SettingsError, TryLater, Unprocessable
+from shared.worker.retry import MARGIN, DeadLetter, Reschedule, Retry, RetryPolicy, after_failure
 from tests.support.builders import NOW
 
 POLICY = RetryPolicy(attempts=4)
@@ -15,7 +15,7 @@ POLICY = RetryPolicy(attempts=4)
 
 def decide(
     failure: BaseException, attempt: int = 1, left: float | None = 60, chance: float = 1.0
-) -> Retry | DeadLetter:
+) -> Retry | Reschedule | DeadLetter:
     deadline = None if left is None else NOW + timedelta(seconds=left)
     return after_failure(failure, attempt=attempt, now=NOW, deadline=deadline, policy=POLICY, chance=chance)
 
@@ -31,6 +31,20 @@ def test_a_bug_is_dead_lettered_as_crashed() -> None:
     assert isinstance(decision, DeadLetter)
     assert decision.reason is Reason.CRASHED
     assert "KeyError" in decision.detail
+
+
+@pytest.mark.parametrize("attempt", [1, 100])
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_work_over_a_quota_comes_back_at_its_turn_whatever_the_attempt(attempt: int, chance: float) -> None:
+    over = OverQuota("full", after=timedelta(seconds=7))
+    for left in (60, None):
+        assert decide(over, attempt, left, chance) == Reschedule(NOW + timedelta(seconds=7), "full")
+
+
+def test_work_whose_turn_is_after_its_deadline_has_missed_it() -> None:
+    decision = decide(OverQuota("full", after=timedelta(seconds=7)), left=7.5)
+    assert isinstance(decision, DeadLetter)
+    assert decision.reason is Reason.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize(("attempt", "seconds"), [(1, 1), (2, 2), (3, 4)])

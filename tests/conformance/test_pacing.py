@@ -1,0 +1,212 @@
+"""The line of a deployment in a real Redis: the scripts follow the rules, and the quota is shared."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.errors import DependencyDown, OverQuota
+from shared.llm import rate_limits
+from shared.llm.deployments import Deployment
+from shared.llm.errors import Throttled
+from shared.pacing import rules
+from shared.pacing.pacing import FALLBACK_SHARE, Demand, Pacing
+from shared.pacing.rules import Ask, Granted, Pace, Place, Quota, Said
+from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys
+from shared.redis import FailFastRedis
+from tests.support.builders import NOW, a_deployment
+
+NAME = "small {4k}"
+LONG = timedelta(hours=1)
+
+
+def deployment(**quota: Any) -> Deployment:
+    return a_deployment(NAME, 4000, **quota)
+
+
+def demand(who: str, tokens: int = 1_000, tenant: str = "a", due: datetime | None = NOW, **changes: Any) -> Demand:
+    return Demand(**{"who": who, "tenant": tenant, "tokens": tokens, "due": due, "patience": LONG, **changes})
+
+
+async def stored(redis: FailFastRedis) -> Pace:
+    """The state in Redis."""
+    pace, served, line = [await redis.run(lambda client, key=key: client.hgetall(key)) for key in keys(NAME)]  # type: ignore[misc]
+    known = {name: float(value) for name, value in pace.items()}
+    places = {}
+    for who, written in line.items():
+        due, since, tokens, lapses, flow = written.split(" ", 4)
+        places[who] = Place(flow, float(due), float(since), float(tokens), float(lapses))
+    return Pace(
+        tokens=known.get("tokens"),
+        requests=known.get("requests"),
+        at=known.get("at", 0.0),
+        limit=Quota(known.get("limit_tokens", 0.0), known.get("limit_requests", 0.0)),
+        total_tokens=known.get("total_tokens", 0.0),
+        total_requests=known.get("total_requests", 0.0),
+        virtual=known.get("virtual", 0.0),
+        served={flow: float(tag) for flow, tag in served.items()},
+        line=places,
+    )
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("ask"),
+            st.sampled_from(["one", "two", "three", "four"]),
+            st.sampled_from(["a", "b b", "c"]),
+            st.integers(1, 4_000),
+            st.integers(0, 3),
+            st.booleans(),
+            st.sampled_from([0.0, 30.0, 1_000.0]),
+        ),
+        st.tuples(
+            st.just("settle"),
+            st.one_of(st.none(), st.integers(0, 9_000)),
+            st.one_of(st.none(), st.integers(0, 90)),
+            st.sampled_from([0, 3_000, 6_000, 20_000]),
+            st.one_of(st.none(), st.integers(0, 4_000)),
+        ),
+        st.tuples(st.just("throttled"), st.floats(0, 100)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps, st.sampled_from([Quota(), Quota(6_000), Quota(requests=60), Quota(6_000, 60), Quota(60_000, 600)]))
+async def test_the_scripts_do_as_rules_py_does(
+    redis: FailFastRedis, steps: list[tuple[Any, ...]], quota: Quota
+) -> None:
+    await redis.run(lambda client: client.flushdb())
+    pace, last, both = Pace(), None, [quota.tokens, quota.requests]
+    for kind, *step in steps:
+        if kind == "ask":
+            who, tenant, tokens, due, ingestion, patience = step
+            wants = Ask(who, tenant, tokens, 0.0 if ingestion else due, ingestion, patience)
+            args = [*both, who, wants.flow, tokens, wants.due, patience]
+            wait, now, tokens_then, requests_then = await redis.script(ASK, keys(NAME), args)
+            pace, result = rules.ask(pace, quota, wants, float(now))
+            found: Granted | float = (
+                float(wait) if wait else Granted(tokens, float(now), float(tokens_then), float(requests_then))
+            )
+            assert found == result
+            last = found if isinstance(found, Granted) else last
+        elif last is not None and kind == "settle":
+            left, requests_left, limit, used = step
+            said = Said(Quota(limit, 0), left, requests_left)
+            args = [*both, last.tokens, last.at, last.total_tokens, limit or "", ""]
+            args += ["" if each is None else each for each in (left, requests_left, used)]
+            now = await redis.script(SETTLE, keys(NAME), args)
+            pace = rules.settle(pace, quota, last, said, used, float(now))
+        elif last is not None:
+            now = await redis.script(THROTTLED, keys(NAME), [*both, last.tokens, *step])
+            pace = rules.throttled(pace, quota, last, step[0], float(now))
+        if last is not None or pace.line:
+            assert await stored(redis) == pace
+
+
+async def call(pacing: Pacing, wanted: Demand, quota: Deployment, **headers: str) -> float | None:
+    """None for a call that was made; else the seconds to wait."""
+    try:
+        async with pacing.turn(quota, wanted):
+            rate_limits.read({f"x-ratelimit-{name.replace('_', '-')}": value for name, value in headers.items()})
+    except OverQuota as over:
+        return over.after.total_seconds()
+    return None
+
+
+async def refused(pacing: Pacing, quota: Deployment, headers: Mapping[str, str]) -> None:
+    async with pacing.turn(quota, demand("one")):
+        rate_limits.read(headers)
+        raise Throttled("429")
+
+
+async def test_all_replicas_share_one_quota(redis: FailFastRedis) -> None:
+    replicas = [Pacing(redis) for _ in range(4)]
+    quota = deployment(tokens_per_minute=10_000)
+    results = await asyncio.gather(*(call(replicas[n % 4], demand(f"r{n}"), quota) for n in range(40)))
+    assert sum(result is None for result in results) == 10
+    waits = sorted(result for result in results if result is not None)
+    # One every six seconds.
+    assert all(5.5 < later - sooner < 6.5 for sooner, later in pairwise(waits))
+
+
+async def test_a_throttle_stops_all_replicas_for_as_long_as_the_provider_says(redis: FailFastRedis) -> None:
+    one, other, quota = Pacing(redis), Pacing(redis), deployment()
+    with pytest.raises(Throttled):
+        async with one.turn(quota, demand("one")):
+            raise Throttled("429", after=timedelta(seconds=20))
+    wait = await call(other, demand("two"), quota)
+    assert wait is not None
+    assert 15 < wait < 21
+
+
+async def test_a_throttle_without_a_time_waits_for_the_headers_or_a_moment(redis: FailFastRedis) -> None:
+    pacing = Pacing(redis)
+    for name, headers, least in (
+        ("x", {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "40s"}, 30.0),
+        ("y", {}, 0.5),
+    ):
+        with pytest.raises(Throttled) as failure:
+            await refused(pacing, a_deployment(name, 4000), headers)
+        assert failure.value.after.total_seconds() >= least
+        wait = await call(pacing, demand("two"), a_deployment(name, 4000))
+        assert wait is not None
+        assert wait > least
+
+
+async def test_a_failure_that_is_no_throttle_stops_nothing(redis: FailFastRedis) -> None:
+    pacing, quota = Pacing(redis), deployment()
+    with pytest.raises(DependencyDown):
+        async with pacing.turn(quota, demand("one")):
+            raise DependencyDown("503", after=timedelta(seconds=20))
+    assert await call(pacing, demand("two"), quota) is None
+
+
+async def test_a_limit_in_the_headers_is_kept_by_all_although_models_yaml_has_none(redis: FailFastRedis) -> None:
+    one, other, quota = Pacing(redis), Pacing(redis), deployment()
+    assert await call(one, demand("one"), quota, limit_tokens="6000", remaining_tokens="1200") is None
+    assert await call(other, demand("two"), quota) is None
+    assert await call(other, demand("three"), quota) is not None
+
+
+async def test_what_would_end_too_late_is_said_to(redis: FailFastRedis) -> None:
+    pacing, quota = Pacing(redis), deployment(tokens_per_minute=1_000)
+    assert await call(pacing, demand("one"), quota) is None
+    with pytest.raises(OverQuota) as over:
+        async with pacing.turn(quota, demand("two", patience=timedelta(seconds=30))):
+            pass
+    assert not over.value.fits
+    assert 55 < over.value.after.total_seconds() < 61
+
+
+async def test_without_redis_each_process_uses_a_part_of_the_quota_and_recovers() -> None:
+    now = 0.0
+    gone = FailFastRedis("redis://127.0.0.1:1/0")
+    pacing, quota = Pacing(gone, clock=lambda: now), deployment(tokens_per_minute=8_000)
+    results = [await call(pacing, demand(f"r{n}"), quota) for n in range(8)]
+    assert results.count(None) == 8 * FALLBACK_SHARE
+    now = 300.0  # the places of those that did not come back have lapsed
+    assert [await call(pacing, demand(f"s{n}"), quota) for n in range(3)].count(None) == 2
+    with pytest.raises(Throttled):
+        async with pacing.turn(a_deployment("other", 4000), demand("one")):
+            raise Throttled("429", after=timedelta(seconds=20))
+    wait = await call(pacing, demand("two"), a_deployment("other", 4000))
+    assert wait == pytest.approx(20.05)
+    await gone.close()
+
+
+async def test_when_redis_is_back_its_state_counts(redis: FailFastRedis, redis_url: str) -> None:
+    pacing, quota = Pacing(redis), deployment(tokens_per_minute=2_000)
+    assert await call(pacing, demand("one"), quota) is None
+    assert await call(pacing, demand("two"), quota) is None
+    assert await call(pacing, demand("three"), quota) is not None
+    other = FailFastRedis(redis_url)
+    assert await call(Pacing(other), demand("four"), quota) is not None
+    await other.close()
