@@ -12,7 +12,7 @@ deployments:
     max_output: 1024               # chat only
     price: {input: 0.15, output: 0.60}      # chat only; USD per million tokens
     priority: 1                    # chat only; the deployment with the smallest number is tried first
-    stream: true                   # chat only; false for a server that cannot stream with usage
+    stream: true                   # chat only; by default answers are not streamed
     dimensions: 256                # embedding only
     key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
 """
@@ -87,7 +87,11 @@ class Deployment(_Strict):
     max_output: int | None = Field(default=None, gt=0)
     price: Price = Price()
     priority: int = Field(default=100, ge=0, description="the deployment with the smallest number is tried first")
-    stream: bool = Field(default=True, description="chat only: read answers as a stream, so that they can be stopped")
+    stream: bool = Field(
+        default=False,
+        description="chat only: ask for answers as a stream, so that a server that does not notice a closed connection "
+        "while it thinks is stopped at its next token; costs CPU for every token",
+    )
     dialect: Preset | None = Field(default=None, description="what its requests contain; see the table of dialects")
     token_limit: TokenLimit | None = None
     temperature: Annotated[float | None, BeforeValidator(_none)] = Field(default=None, ge=0, le=2)

@@ -75,7 +75,8 @@ class Model:
 
 
 def a_deployment(url: str, **changes: Any) -> Deployment:
-    given = {"provider": "azure", "endpoint": url, "api_version": "2024-10-21", "key_env": "MODEL_KEY", **changes}
+    given = {"provider": "azure", "endpoint": url, "api_version": "2024-10-21", "key_env": "MODEL_KEY", "stream": True}
+    given |= changes
     return Deployment.model_validate(
         {"name": "-".join(changes) or "plain", "model": "m", "region": "r", "context_window": 4000, **given}
     )
@@ -176,6 +177,40 @@ async def test_a_cancelled_call_without_any_answer_yet_is_stopped(model: Model) 
 
     with pytest.raises(Cancelled):
         await model.ask(cancelled=cancelled)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{"], ids=["no answer yet", "half"]
+)
+async def test_the_provider_of_a_cancelled_call_is_hung_up_on(
+    stream: bool, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(begun)
+        await writer.drain()
+        asked.set()
+        with suppress(ConnectionError):
+            await reader.read()  # returns when the client has closed the connection
+        writer.close()
+        hung_up.set()
+
+    async def cancelled() -> None:
+        await asked.wait()
+
+    monkeypatch.setenv("MODEL_KEY", "k")
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    chat = Chat(WITHIN, make())
+    deployment = a_deployment(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", stream=stream)
+    async with asyncio.timeout(300):
+        with pytest.raises(Cancelled):
+            await chat.complete(deployment, PROMPT, answer_tokens=9, within=WITHIN, cancelled=cancelled)
+        await hung_up.wait()
+    listening.close()
+    await chat.close()
 
 
 async def test_an_answer_that_takes_too_long_is_stopped(model: Model) -> None:
