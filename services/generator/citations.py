@@ -1,11 +1,12 @@
 """Checks the model's citations against the passages in its prompt. Pure.
 
-A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, contains every
-number of the statement, and shares enough of its words; any other mark is removed from the text. The rest is renumbered
-in order of appearance. So a `[n]` in the text is always a checked citation: similar marks (`【1】`, `[1-3]`, `[^1]`,
-`[1†source]`, a link) are read as the mark they mean, or removed.
+A statement is the sentence before its marks `[n]`. A mark is kept when passage n was in the prompt, holds every number
+of the statement (in digits or in words, see `numbers.py`), and shares enough of its words; any other mark is removed
+from the text. The rest is renumbered in order of appearance. So a `[n]` in the text is always a checked citation:
+similar marks (`【1】`, `[1-3]`, `[^1]`, `[1†source]`, a link) are read as the mark they mean, or removed. The quote of
+a citation passes the same check without the rest of its passage.
 
-It compares words. `docs/explanation/citations.md` says what that proves and what it does not.
+It compares words and numbers. `docs/explanation/citations.md` says what that proves and what it does not.
 """
 
 import functools
@@ -14,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from services.generator.numbers import Reading, read, words_of
 from shared.contracts.generate import Candidate
 from shared.contracts.outcome import Citation
 from shared.text import escaped, visible
@@ -58,8 +60,7 @@ _HELD = re.compile("\ue000(\\d+)\ue001")
 
 # After a full stop or a mark, before anything that is not another mark: `A. [1] B [2] C.` is three statements.
 _SENTENCE_END = re.compile(r"(?<=[.!?\]])\s+(?=[^\s\[])|\n+")
-_WORD = re.compile(r"[^\W_]+(?:[.,:][0-9]+)*", re.UNICODE)
-_DIGIT = re.compile(r"\d")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +78,22 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
     """
 
     @functools.cache
-    def words_of(number: int) -> set[str]:
+    def reading_of(number: int) -> Reading:
         # All that the model saw of a passage: the label is part of it, and may contain the relevant year.
         passage = passages[number - 1]
-        return _words(f"{passage.title}\n{passage.section}\n{passage.text}")
+        return read(f"{passage.title}\n{passage.section}\n{passage.text}")
 
     found: dict[int, Citation] = {}
     kept: list[str] = []
     text = _in_our_marks(text, len(passages))
     for start, end, following in _sentences(text):
         statement = _without_marks(text[start:end])
-        said = _words(statement)
+        said = read(statement)
         marked = dict.fromkeys(int(n) for mark in _MARK.findall(text[start:end]) for n in mark.split(","))
-        numbers = [n for n in marked if 1 <= n <= len(passages) and _carries(words_of(n), said)]
+        numbers = [n for n in marked if 1 <= n <= len(passages) and _carries(reading_of(n), said)]
         for number in numbers:
             if number not in found:
-                found[number] = _citation(len(found) + 1, passages[number - 1], statement)
+                found[number] = _citation(len(found) + 1, passages[number - 1], said)
         if numbers:
             markers = sorted(found[number].marker for number in numbers)
             statement = statement.rstrip() + "".join(f" \ue000{marker}\ue001" for marker in markers)
@@ -101,16 +102,31 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
     return Verified(_HELD.sub(r"[\1]", _without_marks("".join(kept))).strip(), tuple(found.values()))
 
 
+def unverified(text: str) -> list[tuple[int, int]]:
+    """Start and end of the sentences without a citation in `text`, which `verify` returned; neighbours are joined.
+
+    A sentence has at least one letter outside of marks.
+    """
+    spans: list[tuple[int, int]] = []
+    joins = False  # nothing verified stands between the last span and here
+    for start, end, _ in _sentences(text):
+        if _MARK.search(text, start, end):
+            joins = False
+        elif _LETTER.search(text, start, end):
+            spans.append((spans.pop()[0] if joins else start, end))
+            joins = True
+    return spans
+
+
 def supports(passage: str, statement: str) -> bool:
     """Whether `passage` may carry `statement`: all of its numbers and enough of its words."""
-    return _carries(_words(passage), _words(statement))
+    return _carries(read(passage), read(statement))
 
 
-def _carries(there: set[str], said: set[str]) -> bool:
-    if not said:
+def _carries(there: Reading, said: Reading) -> bool:
+    if not said.words or not all(map(there.bears, said.stated)):
         return False
-    numbers = {word for word in said if _DIGIT.search(word)}
-    return numbers <= there and len(said & there) / len(said) >= ENOUGH
+    return len((said.words & there.words) | said.number_words) / len(said.words) >= ENOUGH
 
 
 def _in_our_marks(text: str, passages: int) -> str:
@@ -167,22 +183,57 @@ def _without_marks(sentence: str) -> str:
     return _BRACKET.sub("", sentence)
 
 
-def best_quote(passage: str, statement: str) -> tuple[int, int]:
-    """Start and end, in characters, of the sentence of `passage` that shares most words with `statement`.
+def span_of(passage: Candidate, said: Reading) -> tuple[int, int]:
+    """Start and end, in characters of `passage.text`, of the sentences that by themselves carry the statement `said`.
 
-    The whole passage when no sentence shares any.
+    From the sentence that shares most numbers and words with it as far as is needed; usually that sentence alone.
     """
-    said = _words(statement)
-    best, most = (0, len(passage)), 0
-    for start, end, _ in _sentences(passage):
-        common = len(said & _words(passage[start:end]))
-        if common > most:
-            best, most = (start, end), common
-    return best
+    text, body = passage.text, repeated(passage)
+    label = read(f"{passage.title}\n{passage.section}\n{text[:body]}")
+    places = [(start, end) for start, end, _ in _sentences(text, body) if text[start:end].strip()]
+    places = places or [(body, len(text))]
+    best = max(places, key=lambda place: len(said.words.intersection(words_of(text[slice(*place)]))))
+    if _carries(label | read(text[slice(*best)]), said):
+        return _stripped(text, *best)
+    readings = [read(text[start:end]) for start, end in places]
+
+    def shares(at: int, there: Reading) -> tuple[int, int]:
+        """How many numbers and words of the statement sentence `at` adds to those that are `there`."""
+        new = sum(readings[at].bears(number) and not there.bears(number) for number in said.stated)
+        return new, len((said.words & readings[at].words) - there.words)
+
+    first = last = max(range(len(readings)), key=lambda at: shares(at, label))
+    there = label | readings[first]
+    while not _carries(there, said):
+        outside = [at for at in range(len(readings)) if not first <= at <= last and any(shares(at, there))]
+        if not outside:  # what carries it stands across sentences
+            return _stripped(text, body, len(text))
+        nearest = max(outside, key=lambda at: (shares(at, there)[0] > 0, -min(abs(at - first), abs(at - last))))
+        for at in (*range(nearest, first), *range(last + 1, nearest + 1)):
+            there = there | readings[at]
+        first, last = min(first, nearest), max(last, nearest)
+    return _stripped(text, places[first][0], places[last][1])
 
 
-def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
-    start, end = best_quote(passage.text, statement)
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without the white space at its ends."""
+    found = text[start:end]
+    return end - len(found.lstrip()), start + len(found.rstrip())
+
+
+def repeated(passage: Candidate) -> int:
+    """The characters at the beginning of `passage.text` that stand elsewhere in the document.
+
+    Each part of a table that was split begins with its header, a whole number of lines (`services/indexer/chunk.py`).
+    """
+    more = len(passage.text) - (passage.end - passage.start)
+    return passage.text.find("\n", more - 1) + 1 if more > 0 else 0
+
+
+def _citation(marker: int, passage: Candidate, said: Reading) -> Citation:
+    start, end = span_of(passage, said)
+    # Where the text of the passage stands in the document.
+    at = passage.start - repeated(passage)
     return Citation(
         marker=marker,
         path=escaped(passage.path),
@@ -190,21 +241,16 @@ def _citation(marker: int, passage: Candidate, statement: str) -> Citation:
         title=visible(passage.title),
         section=visible(passage.section),
         page=passage.page,
-        start=passage.start + start,
-        end=passage.start + end,
-        quote=visible(passage.text[start:end]).strip(),
+        start=at + start,
+        end=at + end,
+        quote=visible(passage.text[start:end]),
         score=passage.score,
     )
 
 
-def _sentences(text: str) -> Iterator[tuple[int, int, int]]:
+def _sentences(text: str, start: int = 0) -> Iterator[tuple[int, int, int]]:
     """Of each sentence, with its marks: where it starts, where it ends, and where the white space after it ends."""
-    start = 0
-    for gap in _SENTENCE_END.finditer(text):
+    for gap in _SENTENCE_END.finditer(text, start):
         yield start, gap.start(), gap.end()
         start = gap.end()
     yield start, len(text), len(text)
-
-
-def _words(text: str) -> set[str]:
-    return {word.casefold() for word in _WORD.findall(text)}

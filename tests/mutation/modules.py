@@ -49,6 +49,9 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/services/generator/test_citations.py",),
         floor=0.92,
     ),
+    "services/generator/numbers.py": Module(
+        ("tests/unit/services/generator/test_numbers.py",),
+    ),
     "services/generator/planner.py": Module(
         ("tests/unit/services/generator/test_planner.py",),
         floor=0.91,

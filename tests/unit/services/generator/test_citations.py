@@ -48,6 +48,50 @@ def test_a_citation_that_does_not_hold_is_removed(text: str) -> None:
     assert "[" not in found.text
 
 
+@pytest.mark.parametrize(
+    ("statement", "quote"),
+    [
+        ("The notice period is two weeks [1].", "The notice period is 14 days."),
+        ("The notice period is three weeks [1].", None),
+        ("Staff of five years get twenty-six days [1].", "After 5 years of service:\nfull-time staff get 26 days."),
+        (
+            "A deposit of EUR 200 is paid back after 14 days [1].",
+            "The notice period is 14 days. A deposit of EUR 200 is paid back.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_quote_carries_its_statement_by_itself(statement: str, quote: str | None) -> None:
+    text = (
+        "The notice period is 14 days. A deposit of EUR 200 is paid back.\n\n"
+        "After 5 years of service:\nfull-time staff get 26 days.\nSee page 9."
+    )
+    found = verify(statement, [a_candidate(1, text=text)]).citations
+    assert [citation.quote for citation in found] == ([quote] if quote else [])
+    for citation in found:
+        assert text[citation.start - 100 : citation.end - 100] == citation.quote
+
+
+def test_a_part_of_a_split_table_is_cited_by_its_place_in_the_document() -> None:
+    header = "| Country | Days |\n| --- | --- |\n"
+    document = f"{header}| Spain | 23 |\n| Portugal | 24 |\n"
+    start = document.index("| Portugal")
+    part = a_candidate(1, text=f"{header}{document[start:].rstrip()}", start=start, end=len(document))
+    [citation] = verify("Portugal: 24 days [1]", [part]).citations
+    assert document[citation.start : citation.end] == citation.quote == "| Portugal | 24 |"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(["Leave", "paid", "24", "days", "two", "weeks", ".", "\n", "EUR 5", "|"]), max_size=30),
+    st.lists(st.sampled_from(["leave", "paid", "24", "days", "14 days", "EUR 5", "2 weeks"]), min_size=1, max_size=5),
+)  # fmt: skip
+def test_every_quote_is_in_its_passage_and_carries_its_statement(there: list[str], said: list[str]) -> None:
+    passage, statement = a_candidate(1, title="T", section="", text=" ".join(there)), " ".join(said)
+    for citation in verify(f"{statement} [1]", [passage]).citations:
+        assert passage.text[citation.start - 100 : citation.end - 100] == citation.quote
+        assert supports(f"T\n\n{citation.quote}", statement)
+
+
 def test_marks_are_numbered_in_order_of_appearance() -> None:
     found = verify("The per diem in Denmark is EUR 62 [2]. Annual leave is paid [1].", PASSAGES)
     assert found.text == "The per diem in Denmark is EUR 62. [1] Annual leave is paid. [2]"
@@ -79,6 +123,7 @@ def test_the_label_of_a_passage_belongs_to_it() -> None:
 
 def test_numbers_count_as_they_are_written() -> None:
     assert not supports("The limit is EUR 1,500.", "The limit is EUR 1,50")
+    assert supports("The limit is EUR 1,500.", "The limit is EUR 1.500")
     assert supports("Core hours are 10:00 to 15:30.", "Core hours are 10:00 to 15:30.")
 
 
