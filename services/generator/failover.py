@@ -94,8 +94,11 @@ class Failover:
         call = partial(self._calls.call, choice.deployment, next_usual=next_usual, waits=waits)
         try:
             reply = await call(prompt, answer_tokens, task.request)
-        except ContextTooLong:
-            prompt = fit(use_case.prompt, task.request, task.candidates, int(room * SHRINK), nonce=token_hex(4))
+        except ContextTooLong as long:
+            log.info("model.prompt_too_long", deployment=choice.deployment.name, detail=long.detail)
+            # Of what was sent: the window that models.yaml claims may be much too large.
+            room = int(min(room, prompt.tokens) * SHRINK)
+            prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
             if not prompt.passages:
                 raise
             reply = await call(prompt, answer_tokens, task.request)

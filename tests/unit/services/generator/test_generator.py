@@ -259,6 +259,12 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(setup: Gener
     assert model.prompts[1] < model.prompts[0]
 
 
+async def test_a_prompt_far_below_the_window_that_is_claimed_is_shrunk_too(setup: GeneratorFixture) -> None:
+    model = Script(ContextTooLong("the context is 150 tokens"), GOOD)
+    assert (await setup.run(model)).outcome is Outcome.ANSWERED
+    assert model.prompts[1] < model.prompts[0] < 4000
+
+
 async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_documents_lack(
     setup: GeneratorFixture,
 ) -> None:
