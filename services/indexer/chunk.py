@@ -12,7 +12,7 @@ from services.indexer.parsing.document import Block, BlockKind, ParsedDocument
 from shared.llm.tokens import count_tokens
 
 # Goes into every document's registry entry: raising it re-indexes the lake at the next reconcile.
-VERSION = "1"
+VERSION = "2"
 SECTION_SEPARATOR = " > "
 
 
@@ -108,25 +108,26 @@ def _cut(block: Block, offset: int, body: str, most: int) -> Iterator[_Piece]:
 
 
 def _split_table(block: Block, body: str, most: int) -> Iterator[_Piece]:
-    """Join rows while they fit under their header; split a row that does not fit alone like text."""
+    """Join rows while they fit under their header; split a row that does not fit alone like text, under its header."""
     lines = body.splitlines(keepends=True)
     head = 2 if len(lines) > 2 and set(lines[1].strip()) <= set("|-: ") else 1
     header = "".join(lines[:head])
-    if most - count_tokens(header) < most // 2:
+    # Counted together, two texts may have one token more.
+    room = most - count_tokens(header) - 1
+    if room < most // 2:
         yield from _cut(block, 0, body, most)
         return
     start = end = len(header)
     lead = ""
     for row in lines[head:]:
-        # Counted together, because two texts together may have one token more.
         if end > start and count_tokens(header + body[start:end] + row) > most:
             yield _rows(block, start, end, lead, header)
             start, lead = end, header
         if count_tokens(header + row) > most:
-            # Together with the header, unless an earlier part has it.
-            whole = 0 if not lead else start
-            yield from _cut(block, whole, body[whole : end + len(row)], most)
-            start, lead = end + len(row), header
+            for piece in _cut(block, start, row, room):
+                yield _rows(block, piece.start - block.start, piece.end - block.start, lead, header)
+                lead = header
+            start = end + len(row)
         end += len(row)
     if end > start or not lead:
         yield _rows(block, start, end, lead, header)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.indexer.chunk import MOST_TOKENS, chunk
-from services.indexer.parsing.document import BlockKind, ParsedDocument, Writer, table
+from services.indexer.parsing.document import Block, BlockKind, ParsedDocument, Writer, table
 from services.indexer.parsing.markdown import read_markdown
 from shared.llm.tokens import count_tokens
 
@@ -108,6 +108,54 @@ def test_a_row_that_is_too_long_for_a_passage_is_split_like_text() -> None:
     parts = chunk(writer.done())
     assert all(part.tokens <= MOST_TOKENS for part in parts)
     assert parts[-1].text == "| a | b |\n| --- | --- |\n| 2 | short |"
+
+
+HEADER = "| a | b |\n| --- | --- |\n"
+LONG = SENTENCE * 30
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ([LONG, "short", "brief"], ["| 2 | short |", "| 3 | brief |"]),
+        (["short", LONG, "brief"], ["| 1 | short |", "| 3 | brief |"]),
+        (["short", "brief", LONG], ["| 1 | short |", "| 2 | brief |"]),
+        ([LONG, LONG], []),
+    ],
+    ids=["first", "middle", "last", "each"],
+)
+def test_around_a_row_that_is_too_long_every_part_has_the_header_and_stands_where_it_says(
+    rows: list[str], lines: list[str]
+) -> None:
+    writer = Writer()
+    writer.block(BlockKind.PARAGRAPH, SENTENCE * 15, page=6)
+    writer.heading(2, "Table")
+    writer.block(BlockKind.TABLE, table([["a", "b"], *([str(n), row] for n, row in enumerate(rows, 1))]), page=7)
+    document = writer.done()
+    paragraph, *parts = chunk(document)
+    assert (paragraph.page, {part.page for part in parts}) == (6, {7})
+    assert paragraph.end < parts[0].start
+    for part in parts:
+        here = document.text[part.start : part.end].rstrip()
+        assert part.text in (here, HEADER + here)
+    assert all(part.text.startswith(HEADER) for part in parts)
+    whole = [part.text for part in parts if part.text.startswith(HEADER) and LONG[:40] not in part.text]
+    assert [line for text in whole for line in text.removeprefix(HEADER).splitlines()] == lines
+
+
+def test_a_table_of_its_header_alone_is_one_passage_or_cut_like_text() -> None:
+    writer = Writer()
+    writer.block(BlockKind.TABLE, table([["a", "b"]]))
+    assert [part.text for part in chunk(writer.done())] == [HEADER.rstrip()]
+    writer = Writer()
+    writer.block(BlockKind.TABLE, table([[LONG, "b"], ["1", "2"]]))
+    document = writer.done()
+    assert "".join("".join(part.text.split()) for part in chunk(document)) == "".join(document.text.split())
+
+
+def test_a_first_heading_that_is_not_the_title_is_part_of_the_section() -> None:
+    part = ParsedDocument("Leave", "text", (Block(BlockKind.PARAGRAPH, ("Sick", "Abroad"), None, 0, 4),))
+    assert [each.section for each in chunk(part)] == ["Sick > Abroad"]
 
 
 @pytest.mark.parametrize("document", [ParsedDocument("", "", ()), read_markdown("# Only a heading")])
