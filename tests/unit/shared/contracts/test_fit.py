@@ -103,12 +103,35 @@ def test_an_answer_that_would_lose_all_citations_fails() -> None:
 
 def test_an_outcome_that_cannot_be_cut_fails_and_keeps_its_cost() -> None:
     answer = an_answer("Said [1].", a_citation(1, "q", path="p" * LARGEST_MESSAGE))
-    answer = answer.model_copy(update={"trace_id": "t", "finished_at": NOW, "correlation_id": "c9"})
+    answer = answer.model_copy(update={"trace_id": "t", "finished_at": NOW, "correlation_id": "c9", "run": "p2"})
     answer = charged(answer, [ModelCall(deployment="small", prompt_tokens=1_000, cost=0.001)])
     found = fitted(answer)
     assert (found.outcome, found.code, found.retryable) == (Outcome.FAILED, Code.PAYLOAD_TOO_LARGE, False)
     assert (found.correlation_id, found.trace_id, found.finished_at) == ("c9", "t", NOW)
     assert (found.usage, found.cost, found.calls) == (answer.usage, answer.cost, answer.calls)
+    assert (found.use_case, found.run, found.accepted_at) == ("onboarding", "p2", answer.accepted_at)
+    assert answer.accepted_at is not None
+    assert found.message
+
+
+def test_long_words_beside_the_text_are_cut_and_the_rest_of_them_is_kept() -> None:
+    plan = Plan(
+        deployment="small",
+        model="m",
+        region="r",
+        context_window=1,
+        passages_used=1,
+        passages_offered=1,
+        why="w" * 99_999,
+    )
+    answer = an_answer("Said [1].", a_citation(1, "q" * 200_000), message="m" * 99_999, plan=plan)
+    found = fitted(answer)
+    assert (found.outcome, found.text, found.truncated) == (Outcome.ANSWERED, "Said [1].", False)
+    assert found.message.endswith(MARK)
+    assert len(found.message) < 5_000
+    assert found.plan is not None
+    assert found.plan.deployment == "small"
+    assert found.plan.why.endswith(MARK)
 
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "🙂", "\x01", '"'])
