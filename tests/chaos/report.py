@@ -18,6 +18,7 @@ _SAID = {
     "delivery.lock_lost": "locks lost",
     "delivery.left": "left for another worker",
     "delivery.retried": "retried later",
+    "delivery.rescheduled": "rescheduled for a quota",
     "delivery.dead_lettered": "dead-lettered",
 }
 

@@ -27,7 +27,8 @@ WORKERS = ("gateway", "retriever", "generator", "indexer")
 IMPATIENT = {"RAGBUS_MODEL_TIMEOUT": "4"}
 # Without Redis a worker counts a quarter of the tenant's tokens as its own: seven questions a minute.
 FEW = 2
-RETRIES = "ragbus_retries_total"
+# A retry counts an attempt; what waits for a quota does not.
+RETRIES = "ragbus_(?:retries|rescheduled)_total"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
