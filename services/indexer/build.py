@@ -21,6 +21,8 @@ from shared.errors import SettingsError
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
 from shared.llm.faults import translate
+from shared.pacing.embedder import PacedEmbedder
+from shared.pacing.pacing import Pacing
 from shared.settings.base import existing
 from shared.telemetry.metrics import Metrics
 from shared.worker.ports import utc_now
@@ -37,6 +39,7 @@ async def build(
     lake: Lake,
     evictor: Evictor,
     metrics: Metrics,
+    pacing: Pacing,
     models: "httpx2.AsyncBaseTransport | None" = None,
     vectors: "httpx.AsyncBaseTransport | None" = None,
     clock: Callable[[], datetime] = utc_now,
@@ -79,7 +82,7 @@ async def build(
         writer = IndexWriter(
             passages=QdrantPassages(store, deployment.dimensions),
             registry=registry,
-            embedder=embedder,
+            embedder=PacedEmbedder(embedder, pacing, deployment, clock),
             evictor=evictor,
             metrics=metrics,
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shared.embeddings import sparse
-from shared.embeddings.port import Embedder
+from shared.embeddings.port import SharedEmbedder
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics
 from shared.vectors.port import Document, Embedded, Passage, Passages, Registry
@@ -34,7 +34,7 @@ class IndexWriter:
     """Writes versions of documents to the index. Every method raises `TryLater` when a dependency is busy or down."""
 
     def __init__(
-        self, *, passages: Passages, registry: Registry, embedder: Embedder, evictor: Evictor, metrics: Metrics
+        self, *, passages: Passages, registry: Registry, embedder: SharedEmbedder, evictor: Evictor, metrics: Metrics
     ) -> None:
         self._passages = passages
         self._registry = registry
@@ -80,8 +80,9 @@ class IndexWriter:
             batch = passages[start : start + _BATCH]
             known = await self._passages.vectors(entry.collection, entry.tenant, {each.digest for each in batch})
             new = [each for each in batch if each.digest not in known]
-            vectors = (await self._embedder.embed([as_embedded(each) for each in new])).vectors if new else []
-            known |= dict(zip((each.digest for each in new), vectors, strict=True))
+            if new:
+                made = await self._embedder.embed([as_embedded(each) for each in new], tenant=entry.tenant)
+                known |= dict(zip((each.digest for each in new), made.vectors, strict=True))
             points = [Embedded(each, known[each.digest], sparse.of_passage(as_embedded(each))) for each in batch]
             await self._passages.put(entry.collection, points)
             embedded += len(new)

@@ -16,6 +16,7 @@ from shared.bus.port import ORIGIN, Received
 from shared.contracts.ids import digest
 from shared.contracts.queues import BLOB_EVENTS
 from shared.errors import TryLater
+from shared.pacing.pacing import Pacing
 from shared.redis import RedisUnavailable
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
@@ -67,6 +68,7 @@ async def compose(settings: IndexerSettings, ports: IndexerPorts) -> Service:
             lake=ports.lake,
             evictor=CacheEvictor(AnswerCache(ports.redis)),
             metrics=ports.metrics,
+            pacing=Pacing(ports.redis, ports.metrics),
             models=ports.models,
             vectors=ports.vectors,
             clock=ports.clock,

@@ -1,5 +1,6 @@
 """The retriever's story: a question comes in, passages that may answer it go out."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -11,12 +12,12 @@ from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.contracts.envelope import Envelope, to_caller, to_generator
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, Outcome, ending
+from shared.contracts.outcome import CacheState, Code, Outcome, ending, overloaded
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings import sparse
-from shared.embeddings.port import Embedder
-from shared.errors import Reason, Unprocessable
+from shared.embeddings.port import SharedEmbedder
+from shared.errors import OverQuota, Reason, Unprocessable
 from shared.llm.tokens import count_tokens
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
@@ -51,21 +52,24 @@ class Retriever:
         self,
         *,
         knowledge: Knowledge,
-        embedder: Embedder,
+        embedder: SharedEmbedder,
         epochs: Epochs,
         use_cases: Mapping[str, UseCase],
         budget: Budget,
         clock: Callable[[], datetime],
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        """`chance`: random numbers from 0 to 1, which spread the retries of refused asks."""
         self._knowledge = knowledge
         self._embedder = embedder
         self._epochs = epochs
         self._use_cases = use_cases
         self._budget = budget
         self._clock = clock
+        self._chance = chance
 
     async def handle(self, task: RetrievePassages, attempt: int = 1) -> Sequence[Envelope]:
-        """Send passages for the question to the generator, or `no_answer` to the caller.
+        """Send passages for the question to the generator, or `no_answer` or `refused` to the caller.
 
         Raises `TryLater` and `DependencyDown` when the search fails, `Unprocessable` when the question is late, its
         use case is unknown here, or no passage fits beside it into a message.
@@ -82,7 +86,15 @@ class Retriever:
             )
         # Before the search: an answer from older passages must never be cached under a newer epoch.
         epoch = await self._epochs.epoch(request.tenant, use_case.collection)
-        candidates = await self._search(request, use_case)
+        try:
+            candidates = await self._search(request, use_case)
+        except OverQuota as full:
+            if full.fits:
+                raise
+            await self._budget.correct(request.tenant, request.spending, 0)
+            now, wait = self._clock(), full.after - (request.answer_by - self._clock())
+            outcome = overloaded(request, now, wait=wait.total_seconds(), chance=(1 + self._chance()) / 2)
+            return [to_caller(request, outcome, now)]
         if not candidates:
             log.info("passages.none", use_case=request.use_case)
             # No model is paid, so what was reserved for one is given back.
@@ -99,7 +111,7 @@ class Retriever:
     async def _search(self, request: Request, use_case: UseCase) -> list[Candidate]:
         """Embed the question and search what its caller may read: the best candidates, no two alike."""
         asked = as_asked(request)
-        embedded = await self._embedder.embed([asked])
+        embedded = await self._embedder.embed([asked], tenant=request.tenant, due=request.answer_by)
         [dense] = embedded.vectors
         # Now, because the request may end in many ways from here on, and every call that was made was paid.
         await self._budget.charge(request.tenant, count_tokens(asked) if embedded.tokens is None else embedded.tokens)

@@ -22,6 +22,8 @@ from shared.contracts.retrieve import RetrievePassages
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployments, ModelKind, Provider
 from shared.llm.faults import translate
+from shared.pacing.embedder import PacedEmbedder
+from shared.pacing.pacing import Pacing
 from shared.redis import RedisUnavailable
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
@@ -54,6 +56,7 @@ async def build(
     *,
     epochs: Epochs,
     budget: Budget,
+    pacing: Pacing,
     models: "httpx2.AsyncBaseTransport | None" = None,
     vectors: "httpx.AsyncBaseTransport | None" = None,
     clock: Callable[[], datetime] = utc_now,
@@ -85,7 +88,7 @@ async def build(
     try:
         yield Retriever(
             knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),
-            embedder=embedder,
+            embedder=PacedEmbedder(embedder, pacing, deployment, clock),
             epochs=epochs,
             use_cases=use_cases,
             budget=budget,
@@ -106,6 +109,7 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
             settings,
             epochs=epochs,
             budget=budget,
+            pacing=Pacing(ports.redis, ports.metrics),
             models=ports.models,
             vectors=ports.vectors,
             clock=ports.clock,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 
@@ -21,4 +22,14 @@ class Embedder(Protocol):
         """n texts → n vectors of `dimensions` floats each, in the order of the texts.
 
         Raises `TryLater` when the model is busy, `DependencyDown` when it is down, `ValueError` for a blank text.
+        """
+
+
+class SharedEmbedder(Protocol):
+    """An embedder whose quota asks and ingestion share."""
+
+    async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
+        """See `Embedder`; also raises `OverQuota` when it is not yet the turn of this tenant's work.
+
+        `due`: the deadline of an ask; None: it is ingestion, which comes after all asks.
         """

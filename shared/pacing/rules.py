@@ -131,7 +131,7 @@ class Pace:
             waiting.sort()
         tags = {flow: max(self.served.get(flow, 0.0), self.virtual) for flow in flows}
         while flows:
-            flow = min(flows, key=lambda each: (each[0], tags[each], flows[each][0], each))
+            flow = min(flows, key=lambda each: (each[0], tags[each], flows[each][0]))
             *_, who = flows[flow].pop(0)
             place = self.line[who]
             yield who, place

@@ -93,11 +93,12 @@ for i = 1, #read, 2 do
   end
 end
 waiting[#waiting + 1] = {who = who, flow = flow, due = due, since = since, tokens = wanted}
-table.sort(waiting, function(one, other)
+local function sooner(one, other)
   if one.due ~= other.due then return one.due < other.due end
   if one.since ~= other.since then return one.since < other.since end
   return one.who < other.who
-end)
+end
+table.sort(waiting, sooner)
 local names = {}
 for _, place in ipairs(waiting) do
   if not flows[place.flow] then
@@ -123,8 +124,7 @@ while true do
         local other = flows[next]
         local his = other[other.first]
         if candidate.tag ~= other.tag then before = candidate.tag < other.tag
-        elseif place.due ~= his.due then before = place.due < his.due
-        else before = name < next end
+        else before = sooner(place, his) end
       end
       if before then next = name end
     end

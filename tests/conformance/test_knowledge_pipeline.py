@@ -36,6 +36,8 @@ from shared.errors import SettingsError, TryLater, Unprocessable
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
 from shared.llm.faults import translate
+from shared.pacing.pacing import Pacing
+from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 
 EXAMPLE = Path(__file__).parents[2] / "examples/onboarding"
@@ -229,7 +231,9 @@ def lake_of(settings: IndexerSettings) -> Lake:
 
 
 @pytest.fixture
-async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Knowing]:
+async def knowing(
+    models: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: FailFastRedis
+) -> AsyncIterator[Knowing]:
     """Plug both services together on an empty lake, with the example's configuration."""
     monkeypatch.setenv("RAGBUS_MODEL_ENDPOINT", models)
     monkeypatch.setenv("RAGBUS_MODEL_KEY", "k")
@@ -237,10 +241,11 @@ async def knowing(models: str, store: str, tmp_path: Path, monkeypatch: pytest.M
     lake.mkdir()
     common = {"servicebus_connection_string": "x", "config": EXAMPLE, "qdrant_url": store}
     settings = IndexerSettings.model_validate({**common, "lake_folder": lake})
-    caches = Caches()
+    caches, pacing = Caches(), Pacing(redis)
+    retrieving = RetrieverSettings.model_validate(common)
     async with (
-        build_indexer(settings, lake=lake_of(settings), evictor=caches, metrics=make()) as indexer,
-        build_retriever(RetrieverSettings.model_validate(common), epochs=caches, budget=Free()) as retriever,
+        build_indexer(settings, lake=lake_of(settings), evictor=caches, metrics=make(), pacing=pacing) as indexer,
+        build_retriever(retrieving, epochs=caches, budget=Free(), pacing=pacing) as retriever,
     ):
         yield Knowing(lake, indexer, retriever, settings)
 
@@ -308,8 +313,10 @@ class TestPipeline:
             assert await reconciler.findings() == []
         assert len(await knowing.ask("parking")) == 2
 
-    async def test_an_unknown_deployment_is_named(self, knowing: Knowing) -> None:
+    async def test_an_unknown_deployment_is_named(self, knowing: Knowing, redis: FailFastRedis) -> None:
         wrong = knowing.settings.model_copy(update={"embedding_deployment": "other"})
         with pytest.raises(SettingsError, match="no embedding deployment is called 'other'"):
-            async with build_indexer(wrong, lake=lake_of(wrong), evictor=Caches(), metrics=make()):
+            async with build_indexer(
+                wrong, lake=lake_of(wrong), evictor=Caches(), metrics=make(), pacing=Pacing(redis)
+            ):
                 pass

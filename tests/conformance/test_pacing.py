@@ -1,7 +1,7 @@
 """The line of a deployment in a real Redis: the scripts follow the rules, and the quota is shared."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.embeddings.port import Embedded
 from shared.errors import DependencyDown, OverQuota
 from shared.llm import rate_limits
 from shared.llm.deployments import Deployment
 from shared.llm.errors import Throttled
 from shared.pacing import rules
+from shared.pacing.embedder import PacedEmbedder
 from shared.pacing.pacing import FALLBACK_SHARE, Demand, Pacing
 from shared.pacing.rules import Ask, Granted, Pace, Place, Quota, Said
 from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys
@@ -210,3 +212,24 @@ async def test_when_redis_is_back_its_state_counts(redis: FailFastRedis, redis_u
     other = FailFastRedis(redis_url)
     assert await call(Pacing(other), demand("four"), quota) is not None
     await other.close()
+
+
+class Embeds:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        return Embedded([[1.0] for _ in texts], tokens=None)
+
+
+async def test_asks_are_embedded_before_ingestion(redis: FailFastRedis) -> None:
+    embedder = PacedEmbedder(Embeds(), Pacing(redis), deployment(tokens_per_minute=600), lambda: NOW)
+    passage, question = "leave " * 300, "how many days?"
+    assert (await embedder.embed([passage], tenant="a")).vectors == [[1.0]]
+    with pytest.raises(OverQuota) as batch:
+        await embedder.embed([passage, "more"], tenant="a")
+    for number in range(8):
+        await embedder.embed([f"{number} {question}"], tenant="a", due=NOW + timedelta(seconds=60))
+    with pytest.raises(OverQuota) as later:
+        await embedder.embed([passage, "more"], tenant="a")
+    assert later.value.after > batch.value.after
+    with pytest.raises(OverQuota) as hasty:
+        await embedder.embed([passage], tenant="a", due=NOW + timedelta(seconds=3))
+    assert not hasty.value.fits

@@ -105,7 +105,7 @@ class HashEmbedder:
         self.embedded: list[str] = []
         self.fails: Exception | None = None
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
         if self.fails:
             raise self.fails
         self.embedded += texts

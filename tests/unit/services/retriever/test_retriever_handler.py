@@ -15,7 +15,7 @@ from shared.contracts.queues import GENERATE
 from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.port import Embedded
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import OverQuota, Reason, TryLater, Unprocessable
 from shared.llm.tokens import count_tokens
 from shared.vectors.port import Query
 
@@ -79,7 +79,8 @@ class Embeds:
         self.texts: list[str] = []
         self.tokens = tokens
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
+        assert (tenant, due) == ("larkfield", NOON + timedelta(seconds=60))
         self.texts += texts
         return Embedded([[1.0] for _ in texts], self.tokens)
 
@@ -196,11 +197,32 @@ async def test_an_unknown_use_case_is_named() -> None:
 
 async def test_errors_of_the_model_reach_the_worker() -> None:
     class Busy(Embeds):
-        async def embed(self, texts: Sequence[str]) -> Embedded:
+        async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
             raise TryLater("429", after=timedelta(seconds=3))
 
     with pytest.raises(TryLater):
         await retriever(Known("one"), Busy()).handle(RetrievePassages(request=request()))
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_without_quota_for_the_question_it_waits_for_its_turn_or_is_refused(fits: bool) -> None:
+    class Full(Embeds):
+        async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
+            raise OverQuota("full", after=timedelta(seconds=70), fits=fits)
+
+    budget = Charged()
+    handling = retriever(Known("one"), Full(), budget=budget).handle(RetrievePassages(request=request()))
+    if fits:
+        with pytest.raises(OverQuota):
+            await handling
+        assert budget.corrected == []
+        return
+    [envelope] = await handling
+    assert isinstance(envelope.message, RequestOutcome)
+    assert (envelope.message.outcome, envelope.message.code) == (Outcome.REFUSED, Code.OVERLOADED)
+    assert envelope.message.retry_after is not None
+    assert 10 <= envelope.message.retry_after <= 15  # its turn is so long after its deadline
+    assert len(budget.corrected) == 1
 
 
 def turn(role: Any, text: str) -> Turn:
