@@ -199,7 +199,7 @@ def test_the_classes_lead_to_what_the_worker_does_next() -> None:
         (status(404, {"error": "model 'llama3' not found"}), "model 'llama3' not found"),
         (status(429, openai_says("You exceeded your current quota", "insufficient_quota")), "exceeded your current"),
         (status(422, CONFIGURATION[12][1]), "stream_options: Extra inputs are not permitted"),
-        (status(413, CONFIGURATION[12][1]), "an HTML page, '413 Request Entity Too Large'"),
+        (status(413, CONFIGURATION[13][1]), "an HTML page, '413 Request Entity Too Large'"),
         (status(502, "<p>the <b>upstream</b> is away"), "an HTML page, 'the upstream is away'"),
         (status(503, "upstream connect error"), "upstream connect error"),
         (httpx2.ReadError(""), "ReadError"),
