@@ -29,9 +29,10 @@ def configuration(at: Target) -> Iterator[Finding]:
         check_rights(known, use_cases)
         check_deadlines(use_cases, GatewaySettings.load())
     except SettingsError as wrong:
-        of_a_variable = str(wrong).startswith("RAGBUS_")
-        fix = "correct the variable" if of_a_variable else "correct the file (or RAGBUS_CONFIG)"
-        yield Finding(Level.FAIL, "configuration", str(wrong), fix)
+        for said in str(wrong).splitlines():
+            of_a_variable = said.startswith("RAGBUS_")
+            fix = "correct the variable" if of_a_variable else "correct the file (or RAGBUS_CONFIG)"
+            yield Finding(Level.FAIL, "configuration", said, fix)
     else:
         embeddings = at.variables.get("RAGBUS_EMBEDDING_DEPLOYMENT", "embeddings")
         found = [

@@ -8,11 +8,9 @@ from services.generator.planner import Need, plan, why_none
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
 from shared.access.use_cases import UseCase
-from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
+from shared.llm.deployments import Deployments, ModelKind
 
 _WHAT = "configuration"
-# Keys that have an effect only for chat deployments.
-_CHAT_ONLY = ("max_output", "price", "priority", "stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,6 @@ def contradictions(config: Configuration) -> Iterator[Finding]:
         yield from _answerable(use_case, config)
     yield from _readers(config)
     yield from _documents(config)
-    for deployment in config.models.deployments:
-        yield from _unread(deployment)
 
 
 def _answerable(use_case: UseCase, config: Configuration) -> Iterator[Finding]:
@@ -95,14 +91,3 @@ def _documents(config: Configuration) -> Iterator[Finding]:
         if source.collection not in collections:
             said = f"{where}: no use case reads the collection {source.collection}"
             yield Finding(Level.WARN, _WHAT, said, f"use cases read: {', '.join(sorted(collections))}")
-
-
-def _unread(deployment: Deployment) -> Iterator[Finding]:
-    """Settings without effect for this deployment."""
-    unread = {
-        *(_CHAT_ONLY if deployment.kind is ModelKind.EMBEDDING else ("dimensions",)),
-        *(() if deployment.provider is Provider.AZURE else ("api_version",)),
-    } & deployment.model_fields_set
-    for name in sorted(unread):
-        said = f"deployment {deployment.name}: {name} has no effect for {deployment.provider} {deployment.kind}"
-        yield Finding(Level.WARN, _WHAT, said, "remove it from models.yaml")

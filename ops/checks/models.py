@@ -11,7 +11,7 @@ from ops.target import Target
 
 def models(at: Target) -> Iterator[Finding]:
     """One finding for each endpoint and key in models.yaml."""
-    from shared.llm.deployments import Deployments
+    from shared.llm.deployments import AZURE_V1, Deployments
 
     environment = {**os.environ, **at.variables}
     seen: set[tuple[str, str | None]] = set()
@@ -24,11 +24,11 @@ def models(at: Target) -> Iterator[Finding]:
         if deployment.key_env and not key:
             yield Finding(Level.FAIL, "models", f"{name}: {deployment.key_env} is not set", "set it to the key")
             continue
-        azure = f"/openai/models?api-version={deployment.api_version}"
-        base = endpoint.rstrip("/")
-        url = base + (azure if deployment.api_version else "/models" if base.endswith("/v1") else "/v1/models")
+        url = f"{deployment.address.rstrip('/')}/models"
+        if deployment.api_version not in (None, AZURE_V1):
+            url = f"{deployment.address}/openai/models?api-version={deployment.api_version}"
         try:
-            page = get(url, {"api-key": key, "Authorization": f"Bearer {key}"})
+            page = get(url, {**deployment.headers, "api-key": key, "Authorization": f"Bearer {key}"})
         except OSError as error:
             fix = "start it, or correct the endpoint in models.yaml"
             yield Finding(Level.FAIL, "models", f"{name}: {endpoint} does not answer ({why(error)})", fix)

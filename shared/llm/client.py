@@ -5,12 +5,12 @@ budget is checked. The worker decides when to try again.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import SettingsError
-from shared.llm.deployments import Deployment, Provider
+from shared.llm.deployments import AZURE_V1, Deployment, Provider
 
 if TYPE_CHECKING:
     import httpx2
@@ -39,26 +39,28 @@ def make_client(
     key = environment.get(deployment.key_env) if deployment.key_env else None
     if deployment.key_env and not key:
         raise SettingsError(f"{deployment.key_env} is not set; it must have the key of deployment {deployment.name}")
-    if deployment.provider is not Provider.AZURE:
-        return AsyncOpenAI(
-            # Servers that need no key still require the header.
-            base_url=deployment.endpoint,
-            api_key=key or "none",
-            timeout=limits,
-            max_retries=0,
-            http_client=bounded_client(limits, transport),
+    token = _identity() if deployment.provider is Provider.AZURE and not key else None
+    shared: dict[str, Any] = {
+        "timeout": limits,
+        "max_retries": 0,
+        "default_headers": deployment.headers,
+        "http_client": bounded_client(limits, transport),
+    }
+    if deployment.provider is Provider.AZURE and deployment.api_version != AZURE_V1:
+        return AsyncAzureOpenAI(
+            azure_endpoint=deployment.address,
+            api_version=deployment.api_version,
+            api_key=key,
+            azure_ad_token_provider=token,
+            **shared,
         )
-    token = None
-    if not key:
-        from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+    # Azure's v1 API is OpenAI's with another address, and takes a token in place of the key. Servers that need no key
+    # still require the header.
+    return AsyncOpenAI(base_url=deployment.address, api_key=key or token or "none", **shared)
 
-        token = get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)
-    return AsyncAzureOpenAI(
-        azure_endpoint=deployment.endpoint,
-        api_version=deployment.api_version,
-        api_key=key,
-        azure_ad_token_provider=token,
-        timeout=limits,
-        max_retries=0,
-        http_client=bounded_client(limits, transport),
-    )
+
+def _identity() -> "Callable[[], Coroutine[Any, Any, str]]":
+    """The tokens of the worker's own identity."""
+    from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+
+    return get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)

@@ -1,42 +1,42 @@
-"""`models.yaml`: the deployments that may be called, with prices and limits.
+"""`models.yaml`: the deployments that may be called, what they accept, and their limits.
 
-deployments:
-  - name: small-4k                 # what use cases and settings refer to
-    provider: azure                # azure | openai | compatible (vLLM, Ollama, the laptop's stand-in)
-    endpoint: ${AZURE_OPENAI_ENDPOINT:-http://127.0.0.1:8090}
-    api_version: 2024-10-21        # azure only
-    model: gpt-4o-mini             # azure: the name of the deployment; else: the name of the model
-    kind: chat                     # chat | embedding
-    region: swedencentral
-    context_window: 4096
-    max_output: 1024               # chat only
-    price: {input: 0.15, output: 0.60}      # chat only; USD per million tokens
-    priority: 1                    # chat only; the deployment with the smallest number is tried first
-    stream: true                   # chat only; by default answers are not streamed
-    dimensions: 256                # embedding only
-    key_env: AZURE_OPENAI_KEY      # the NAME of the variable with the key; azure without it: Entra ID
+docs/reference/models.md is generated from this file: every key, and a block to copy for each provider.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from shared.errors import SettingsError
 from shared.llm.dialect import NOT_SENT, Encoding, Preset, TokenLimit
-from shared.settings.files import read_yaml
+from shared.settings.files import Where, invalid, read_yaml
 
+# The key of the environment in the validation's context.
+ENVIRONMENT = "environment"
 # ${NAME} or ${NAME:-default}, as in a shell.
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
 class Provider(StrEnum):
-    """Which dialect of the OpenAI protocol the endpoint speaks."""
+    """How an endpoint is addressed and authenticated."""
 
     AZURE = "azure"
     OPENAI = "openai"
@@ -50,6 +50,43 @@ class ModelKind(StrEnum):
     EMBEDDING = "embedding"
 
 
+AZURE_V1: Final = "v1"
+"""The `api_version` of Azure OpenAI's v1 API, which has no dates."""
+
+# Keys without effect for deployments of another kind.
+_ONLY: Final[Mapping[str, frozenset[str]]] = {
+    "chat": frozenset(
+        "max_output price priority reserved stream timeouts token_limit temperature top_p seed reasoning_effort "
+        "reasoning_tokens stream_options".split()
+    ),
+    "embedding": frozenset("dimensions send_dimensions encoding".split()),
+}
+# Headers that the client sets: a second one would take away the key or the meaning of the body.
+_OUR_HEADERS: Final = {
+    **dict.fromkeys(("authorization", "api-key"), "the key is read from the variable in key_env"),
+    **dict.fromkeys(
+        "accept accept-encoding connection content-encoding content-length content-type expect host te "
+        "transfer-encoding upgrade".split(),
+        "the HTTP client sets it",
+    ),
+}
+# Parts of a request that have a key of their own or decide what the reply looks like.
+_OUR_BODY: Final = {
+    **dict.fromkeys(("messages", "input", "prompt"), "the prompt is made from the use case"),
+    **dict.fromkeys(("model", "temperature", "top_p", "seed", "reasoning_effort"), "write it beside `body`"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "the use case's answer_tokens are sent; see token_limit"),
+    **dict.fromkeys(("stream", "stream_options"), "write it beside `body`"),
+    "dimensions": "write it beside `body`, with send_dimensions",
+    "encoding_format": "write `encoding` beside `body`",
+    **dict.fromkeys(("n", "best_of"), "one answer is read"),
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call"), "no tool is called"),
+    **dict.fromkeys(("modalities", "audio", "echo"), "the reply would be no answer in text"),
+    "response_format": "the use case decides it",
+}
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,86 +94,221 @@ class _Strict(BaseModel):
 class Price(_Strict):
     """USD per million tokens."""
 
-    input: float = Field(default=0, ge=0)
-    output: float = Field(default=0, ge=0)
+    input: float = Field(default=0, ge=0, description="of the prompt")
+    output: float = Field(default=0, ge=0, description="of the answer, reasoning included")
 
 
 class Timeouts(_Strict):
-    """The seconds that a call may take; None: as the worker's settings say."""
+    """The seconds that a call may take."""
 
-    first_token: float | None = Field(default=None, gt=0)
-    between_tokens: float | None = Field(default=None, gt=0)
-    total: float | None = Field(default=None, gt=0)
+    first_token: float | None = Field(
+        default=None, gt=0, description="to the first token of a stream; without a stream, to the response's headers"
+    )
+    between_tokens: float | None = Field(default=None, gt=0, description="between two tokens of a stream")
+    total: float | None = Field(default=None, gt=0, description="in all; RAGBUS_MODEL_TIMEOUT if it is not given")
 
 
 def _none(value: object) -> object:
     return None if value == NOT_SENT else value
 
 
+def _as_text(value: object) -> object:
+    # YAML reads 2024-10-21 as a date.
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _a_name(name: str) -> str:
+    # Without the value, which may be the key itself.
+    if not _VARIABLE_NAME.fullmatch(name):
+        raise ValueError("must be the name of an environment variable, such as AZURE_OPENAI_KEY; never the key itself")
+    return name
+
+
 class Deployment(_Strict):
     """One deployment of a model."""
 
-    name: str = Field(min_length=1, max_length=64)
-    provider: Provider
-    endpoint: str = Field(min_length=1)
-    api_version: str | None = None
-    model: str = Field(min_length=1)
-    kind: ModelKind = ModelKind.CHAT
-    region: str = Field(min_length=1)
-    context_window: int = Field(gt=0)
-    max_output: int | None = Field(default=None, gt=0)
-    price: Price = Price()
+    name: str = Field(min_length=1, max_length=64, description="what use cases and settings call it")
+    kind: ModelKind = Field(default=ModelKind.CHAT, description="what it does")
+    provider: Provider = Field(
+        description="azure: Azure OpenAI; openai: OpenAI; compatible: vLLM, Ollama, llama.cpp and the like"
+    )
+    endpoint: str = Field(
+        min_length=1,
+        description="the address: for azure `https://name.openai.azure.com`, else with its path (`…/v1`); "
+        "`${NAME}` and `${NAME:-default}` are replaced from the environment",
+    )
+    api_version: Annotated[str | None, BeforeValidator(_as_text)] = Field(
+        default=None, description="of azure: `v1`, or a date such as 2024-10-21 (then the path names the deployment)"
+    )
+    key_env: Annotated[str | None, AfterValidator(_a_name)] = Field(
+        default=None,
+        description="the name of the variable with the key; azure without it: the worker's own identity (Entra ID)",
+    )
+    headers: dict[str, str] = Field(
+        default={},
+        repr=False,
+        description="more HTTP headers, such as a gateway's subscription key; `${NAME}` as in `endpoint`",
+    )
+    model: str = Field(min_length=1, description="azure: the name of the deployment there; else the name of the model")
+    region: str = Field(min_length=1, description="where the data goes; use cases allow or forbid it")
+    context_window: int = Field(
+        gt=0, description="maximum tokens of prompt and answer together, as the server is set up; embedding: of a text"
+    )
+    max_output: int | None = Field(
+        default=None, gt=0, description="maximum tokens that the model writes, reasoning included; none: no limit"
+    )
+    price: Price = Field(default=Price(), description="USD per million tokens")
     priority: int = Field(default=100, ge=0, description="the deployment with the smallest number is tried first")
+    tokens_per_minute: int | None = Field(default=None, gt=0, description="the provider's quota (TPM)")
+    requests_per_minute: int | None = Field(default=None, gt=0, description="the provider's quota (RPM)")
+    reserved: bool = Field(default=False, description="paid for anyway (PTU), so it is tried before others")
     stream: bool = Field(
         default=False,
-        description="chat only: ask for answers as a stream, so that a server that does not notice a closed connection "
-        "while it thinks is stopped at its next token; costs CPU for every token",
+        description="ask for answers as a stream, so that a server that does not notice a closed connection while it "
+        "thinks is stopped at its next token; costs CPU for every token",
     )
-    dialect: Preset | None = Field(default=None, description="what its requests contain; see the table of dialects")
-    token_limit: TokenLimit | None = None
-    temperature: Annotated[float | None, BeforeValidator(_none)] = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = None
-    reasoning_effort: str | None = Field(default=None, min_length=1)
-    stream_options: bool | None = None
-    send_dimensions: bool | None = None
-    encoding: Encoding | None = None
-    headers: dict[str, str] = {}
-    body: dict[str, Any] = {}
-    reasoning_tokens: int = Field(default=0, ge=0)
-    reserved: bool = Field(default=False, description="chat only: paid for anyway (PTU), so it is tried before others")
-    tokens_per_minute: int | None = Field(default=None, gt=0)
-    requests_per_minute: int | None = Field(default=None, gt=0)
-    timeouts: Timeouts = Timeouts()
-    dimensions: int = Field(default=0, ge=0, description="embedding only: the length of its vectors")
-    key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="a name, never the key")
+    timeouts: Timeouts = Field(default=Timeouts(), description="seconds of a call")
+    dialect: Preset | None = Field(
+        default=None,
+        description="what its requests contain (see Dialects); without it, chat for azure and openai, vllm for "
+        "compatible. The keys below override its parts",
+    )
+    token_limit: TokenLimit | None = Field(default=None, description="the parameter that limits the answer")
+    temperature: Annotated[float | None, BeforeValidator(_none)] = Field(
+        default=None, ge=0, le=2, description="a number, or `none`: it is not sent"
+    )
+    top_p: float | None = Field(default=None, gt=0, le=1, description="not sent without it")
+    seed: int | None = Field(default=None, description="not sent without it")
+    reasoning_effort: str | None = Field(
+        default=None, min_length=1, description="of a reasoning model, such as low; not sent without it"
+    )
+    reasoning_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="what the model may spend on reasoning: added to the use case's answer_tokens, and paid. "
+        "`dialect: reasoning` needs it",
+    )
+    stream_options: bool | None = Field(default=None, description="whether a stream is asked for its usage")
+    dimensions: int = Field(default=0, gt=0, description="the length of its vectors")
+    send_dimensions: bool | None = Field(
+        default=None, description="whether the server is asked for this length; some models refuse"
+    )
+    encoding: Encoding | None = Field(default=None, description="how vectors travel")
+    body: dict[str, Any] = Field(default={}, description="more parameters of the request, as the server defines them")
 
-    @field_validator("api_version", mode="before")
+    @field_validator("endpoint")
     @classmethod
-    def _as_text(cls, value: object) -> object:
-        # YAML reads 2024-10-21 as a date.
-        return None if value is None else str(value)
+    def _an_address(cls, endpoint: str, info: ValidationInfo) -> str:
+        endpoint = _completed(endpoint, info)
+        if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
+            raise ValueError(f"{endpoint!r} is not an http(s) address")
+        return endpoint
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        if self.kind is ModelKind.EMBEDDING and not self.dimensions:
-            raise ValueError(f"{self.name}: an embedding deployment needs dimensions")
-        if self.provider is Provider.AZURE and not self.api_version:
-            raise ValueError(f"{self.name}: an azure deployment needs api_version")
-        return self
+    @field_validator("headers")
+    @classmethod
+    def _more_headers(cls, headers: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        completed, findings = {}, []
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                findings.append(((name,), "is not the name of an HTTP header"))
+            elif why := _OUR_HEADERS.get(name.lower()):
+                findings.append(((name,), f"cannot be set here: {why}"))
+            try:
+                completed[name] = _completed(value, info)
+            except ValueError as wrong:
+                findings.append(((name,), str(wrong)))
+            else:
+                if not completed[name].isprintable() or not completed[name].isascii():
+                    findings.append(((name,), "must be one line of ASCII characters"))
+        if findings:
+            raise invalid(findings)
+        return completed
+
+    @field_validator("body")
+    @classmethod
+    def _more_parameters(cls, body: dict[str, Any]) -> dict[str, Any]:
+        findings = [((name,), f"cannot be set here: {_OUR_BODY[name]}") for name in body if name in _OUR_BODY]
+        if findings:
+            raise invalid(findings)
+        return body
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _consistent(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Together with what is wrong in single keys, what is wrong between them."""
+        findings = list(_contradictions(given)) if isinstance(given, Mapping) else []
+        try:
+            deployment = read(given)
+        except ValidationError as wrong:
+            raise invalid(findings, wrong) from None
+        if findings:
+            raise invalid(findings)
+        return deployment
 
     def vector_space(self) -> str:
         """Names the vectors of an embedding deployment: those of two spaces cannot be compared."""
         return f"{self.model}/{self.dimensions}"
 
-    def at(self, environment: Mapping[str, str]) -> Self:
-        """The same with `${…}` in the endpoint replaced; raises `SettingsError` if that is not an HTTP address."""
-        endpoint = _VARIABLE.sub(lambda found: _value(found, environment, self.name), self.endpoint)
-        if urlsplit(endpoint).scheme not in ("http", "https"):
-            raise SettingsError(f"{self.name}: endpoint: {endpoint!r} is not an http(s) address")
-        # Only the fields that the file names: `ragbus doctor` warns of those without effect.
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self).model_validate(given | {"endpoint": endpoint})
+    @property
+    def address(self) -> str:
+        """What the paths of the API are added to; for Azure with dates: the resource, whose paths the client makes."""
+        if self.provider is not Provider.AZURE:
+            return self.endpoint
+        resource = self.endpoint.rstrip("/").removesuffix("/v1").removesuffix("/openai")
+        return f"{resource}/openai/v1/" if self.api_version == AZURE_V1 else resource
+
+    def answer_limit(self, wanted: int) -> int:
+        """The tokens of an answer, of the `wanted` ones, that `max_output` leaves beside the reasoning."""
+        return wanted if self.max_output is None else min(wanted, self.max_output - self.reasoning_tokens)
+
+
+def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    """What is wrong between the keys of one deployment, as they are written."""
+    given = {name: value for name, value in given.items() if value is not None}
+    kind, provider, dialect = given.get("kind", ModelKind.CHAT), given.get("provider"), given.get("dialect")
+    for only, names in _ONLY.items():
+        if kind in tuple(ModelKind) and kind != only:
+            yield from (((name,), f"has no effect for kind: {kind}") for name in given if name in names)
+    if kind == ModelKind.CHAT:
+        yield from _of_chat(given)
+    if kind == ModelKind.EMBEDDING and "dimensions" not in given:
+        yield ("dimensions",), "is missing (the length of its vectors)"
+    if kind == ModelKind.EMBEDDING and dialect == Preset.REASONING:
+        yield ("dialect",), "reasoning is a dialect of chat models"
+    if provider == Provider.AZURE and "api_version" not in given:
+        yield ("api_version",), "is missing (v1, or a date such as 2024-10-21)"
+    if provider in (Provider.OPENAI, Provider.COMPATIBLE) and "api_version" in given:
+        yield ("api_version",), f"has no effect for provider: {provider}"
+    if isinstance(given.get("endpoint"), str):
+        yield from _misaddressed(given["endpoint"].rstrip("/"), provider)
+
+
+def _of_chat(given: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    if not given.get("stream", Deployment.model_fields["stream"].default):
+        if "stream_options" in given:
+            yield ("stream_options",), "has no effect without `stream: true`"
+        if isinstance(given.get("timeouts"), Mapping) and "between_tokens" in given["timeouts"]:
+            yield ("timeouts", "between_tokens"), "has no effect without `stream: true`"
+    reasoning = given.get("reasoning_tokens")
+    if reasoning is None and given.get("dialect") == Preset.REASONING:
+        yield ("reasoning_tokens",), "is missing (what the model may spend on reasoning beside the answer)"
+    for name in ("max_output", "context_window"):
+        most = given.get(name)
+        if isinstance(reasoning, int) and isinstance(most, int) and reasoning >= most > 0:
+            yield ("reasoning_tokens",), f"leaves no token of {name} ({most}) for the answer"
+
+
+def _misaddressed(endpoint: str, provider: object) -> Iterator[tuple[Where, str]]:
+    for tail in ("/chat/completions", "/embeddings"):
+        if endpoint.partition("?")[0].endswith(tail):
+            yield ("endpoint",), f"ends before {tail}: the client adds it"
+            return
+    if "?" in endpoint.replace("${", ""):
+        yield ("endpoint",), "has no query; the API version has its own key"
+    elif provider == Provider.AZURE and "/deployments/" in endpoint:
+        yield ("endpoint",), "ends before /openai/deployments: the client adds it, with `model`"
+    elif provider == Provider.OPENAI and endpoint.endswith("api.openai.com"):
+        yield ("endpoint",), "has a path: https://api.openai.com/v1"
 
 
 class Deployments(_Strict):
@@ -147,19 +319,15 @@ class Deployments(_Strict):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [each.name for each in self.deployments]
-        twice = {name for name in names if names.count(name) > 1}
+        twice = [position for position, name in enumerate(names) if name in names[:position]]
         if twice:
-            raise ValueError(f"deployment {min(twice)} is listed twice")
+            raise invalid((("deployments", each, "name"), "another deployment has this name") for each in twice)
         return self
 
     @classmethod
     def read(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read `models.yaml`; raises `SettingsError` naming file and field."""
-        read = read_yaml(path, cls, "models file")
-        try:
-            return cls(deployments=tuple(each.at(environment) for each in read.deployments))
-        except (SettingsError, ValidationError) as wrong:
-            raise SettingsError(f"{path}: {wrong}") from wrong
+        """Read `models.yaml`; raises `SettingsError` with a line for each finding."""
+        return read_yaml(path, cls, "models file", {ENVIRONMENT: environment})
 
     def get(self, name: str, kind: ModelKind) -> Deployment:
         """The deployment called `name`; raises `SettingsError` if it is not there or of another kind."""
@@ -176,9 +344,16 @@ class Deployments(_Strict):
         )
 
 
-def _value(found: "re.Match[str]", environment: Mapping[str, str], deployment: str) -> str:
-    name, default = found["name"], found["default"]
-    value = environment.get(name) or default
-    if not value:
-        raise SettingsError(f"{deployment}: endpoint: the environment variable {name} is not set")
-    return value
+def _completed(text: str, info: ValidationInfo) -> str:
+    """`text` with `${…}` replaced; raises `ValueError` for a variable that is not set."""
+    environment = (info.context or {}).get(ENVIRONMENT)
+    if environment is None:
+        return text
+
+    def value(found: "re.Match[str]") -> str:
+        said = environment.get(found["name"]) or found["default"]
+        if not said:
+            raise ValueError(f"the environment variable {found['name']} is not set")
+        return str(said)
+
+    return _VARIABLE.sub(value, text)

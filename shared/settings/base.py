@@ -39,6 +39,6 @@ def existing(path: Path, what: str, variable: str = f"{PREFIX}CONFIG") -> Path:
 
 
 def stop(error: SettingsError, worker: str) -> None:
-    """Print `error` in one line and exit with status 2."""
-    sys.stderr.write(f"{worker}: {error}\n")
+    """Print the lines of `error` and exit with status 2."""
+    sys.stderr.writelines(f"{worker}: {line}\n" for line in str(error).splitlines())
     raise SystemExit(2)

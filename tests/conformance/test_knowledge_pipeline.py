@@ -110,7 +110,7 @@ async def _embedder(models: str, provider: str, seconds: float = 5) -> AsyncIter
             "name": "e",
             "provider": provider,
             "endpoint": models if provider == "azure" else f"{models}/v1",
-            "api_version": "2024-10-21",
+            **({"api_version": "2024-10-21"} if provider == "azure" else {}),
             "model": "text-embedding-3-small",
             "kind": "embedding",
             "region": "here",

@@ -75,8 +75,9 @@ class Model:
 
 
 def a_deployment(url: str, **changes: Any) -> Deployment:
-    given = {"provider": "azure", "endpoint": url, "api_version": "2024-10-21", "key_env": "MODEL_KEY", "stream": True}
-    given |= changes
+    given = {"provider": "azure", "endpoint": url, "key_env": "MODEL_KEY", "stream": True, **changes}
+    if given["provider"] == "azure":
+        given["api_version"] = "2024-10-21"
     return Deployment.model_validate(
         {"name": "-".join(changes) or "plain", "model": "m", "region": "r", "context_window": 4000, **given}
     )

@@ -92,9 +92,6 @@ def a_configuration(
             Level.WARN,
             "use case onboarding allows westeurope, but its questions are embedded in eastus",
         ),
-        ({"embedding": {"priority": 1}}, Level.WARN, "deployment vectors: priority has no effect for azure embedding"),
-        ({"chat": {"dimensions": 3}}, Level.WARN, "deployment small: dimensions has no effect for azure chat"),
-        ({"chat": {"provider": "openai"}}, Level.WARN, "deployment small: api_version has no effect for openai chat"),
     ],
 )
 def test_what_is_wrong_between_the_files_is_named(changes: dict[str, Any], level: Level, said: str) -> None:

@@ -13,7 +13,9 @@ WHAT = {"model": "m", "messages": MESSAGES}
 
 def sent(stream: bool = False, **changes: Any) -> dict[str, Any]:
     """The request of a deployment, without what each has."""
-    arguments = body(a_deployment("d", 4000, model="m", **changes), MESSAGES, 300, stream)
+    needed = {"reasoning_tokens": 200} if changes.get("dialect") == "reasoning" else {}
+    deployment = a_deployment("d", 4000, model="m", stream=stream, **needed, **changes)
+    arguments = body(deployment, MESSAGES, 300, stream)
     return {name: value for name, value in arguments.items() if name not in WHAT}
 
 
@@ -154,9 +156,7 @@ def test_what_the_operator_wrote_into_the_body_is_never_left_out() -> None:
 
 def test_base64_is_replaced_by_floats_and_dimensions_are_left_out() -> None:
     learned = Learned()
-    deployment = a_deployment(
-        "e", 8000, kind="embedding", provider="openai", dialect="chat", dimensions=64, api_version=None
-    )
+    deployment = a_deployment("e", 8000, kind="embedding", dimensions=64)
     first = embedding_body(deployment, ["x"], learned=learned)
     assert learned.lesson(deployment, first, "encoding_format: unknown variant `base64`, expected `float`")
     second = embedding_body(deployment, ["x"], learned=learned)

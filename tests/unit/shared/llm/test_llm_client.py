@@ -21,7 +21,7 @@ def deployment(provider: Provider, **more: object) -> Deployment:
             "model": "m",
             "region": "r",
             "context_window": 4000,
-            "api_version": "2024-10-21",
+            **({"api_version": "2024-10-21"} if provider is Provider.AZURE else {}),
             **more,
         }
     )

@@ -61,8 +61,8 @@ def client(wire: Wire, provider: str) -> openai.AsyncOpenAI:
             "model": "m",
             "region": "r",
             "context_window": 4000,
-            "api_version": "2024-10-21",
             "key_env": "KEY",
+            **({"api_version": "2024-10-21"} if provider == "azure" else {}),
         }
     )
     return make_client(deployment, timeout=timedelta(seconds=10), transport=wire, environment={"KEY": "k"})
