@@ -21,6 +21,8 @@ CODES: Mapping[Code, str] = {
     Code.OK: "The answer is in `text`.",
     Code.NOT_IN_DOCUMENTS: "No passage that this caller may read has the answer. Rephrase, or add a document.",
     Code.UNGROUNDED: "The model's answer could not be traced to a retrieved passage, so it is withheld.",
+    Code.PROMPT_LEAK: "The model's answer repeated the instructions of the use case, as injected text can make it "
+    "do, so it is withheld. Ask about the documents; the operator finds `answer.withheld` in the generator's log.",
     Code.SCHEMA_INVALID: "The message is not JSON or lacks a field; `message` names it. Correct it and send it again; "
     "the same id may be used.",
     Code.SCHEMA_UNSUPPORTED: "The `subject` names an unsupported kind or version; `message` lists the supported ones.",

@@ -22,6 +22,15 @@ from shared.text import escaped, visible
 
 # Below this share of common words a passage does not carry a statement, however it was cited.
 ENOUGH = 0.3
+# Any two English texts share these, so they carry nothing. A statement of nothing else is compared as it is.
+_EMPTY = frozenset(
+    """
+    a about after all also an and any are as at be been before but by can could did do does each for from had has have
+    he her his how i if in into is it its may me more most must my no not of on only or other our out over shall she
+    should so some such than that the their them then there these they this to under up was we were what when which who
+    will with would you your
+    """.split()
+)
 _MARK = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 # -- what looks like a mark
@@ -118,6 +127,15 @@ def unverified(text: str) -> list[tuple[int, int]]:
     return spans
 
 
+def without_unverified(text: str) -> str:
+    """`text`, which `verify` returned, without its unverified sentences."""
+    kept, at = [], 0
+    for start, end in unverified(text):
+        kept.append(text[at:start])
+        at = end
+    return re.sub(r"\n{3,}", "\n\n", "".join((*kept, text[at:]))).strip()
+
+
 def supports(passage: str, statement: str) -> bool:
     """Whether `passage` may carry `statement`: all of its numbers and enough of its words."""
     return _carries(read(passage), read(statement))
@@ -126,7 +144,8 @@ def supports(passage: str, statement: str) -> bool:
 def _carries(there: Reading, said: Reading) -> bool:
     if not said.words or not all(map(there.bears, said.stated)):
         return False
-    return len((said.words & there.words) | said.number_words) / len(said.words) >= ENOUGH
+    words = said.words - _EMPTY or said.words
+    return len(words & (there.words | said.number_words)) / len(words) >= ENOUGH
 
 
 def _in_our_marks(text: str, passages: int) -> str:

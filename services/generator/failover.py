@@ -88,7 +88,7 @@ class Failover:
         """
         answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
         room = choice.window - answer_tokens
-        prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
+        prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
         if not prompt.passages:
             raise ContextTooLong(f"no passage fits into the {choice.window} tokens of {choice.deployment.name}")
         call = partial(self._calls.call, choice.deployment, next_usual=next_usual, waits=waits)
@@ -98,11 +98,11 @@ class Failover:
             log.info("model.prompt_too_long", deployment=choice.deployment.name, detail=long.detail)
             # Of what was sent: the window that models.yaml claims may be much too large.
             room = int(min(room, prompt.tokens) * SHRINK)
-            prompt = fit(use_case.prompt, task.request, task.candidates, room, nonce=token_hex(4))
+            prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
             if not prompt.passages:
                 raise
             reply = await call(prompt, answer_tokens, task.request)
-        return outcome_of(task, choice, prompt, reply, self._clock())
+        return outcome_of(task, choice, prompt, reply, self._clock(), use_case.grounding)
 
 
 def _combined(failures: Sequence[Failure]) -> Failure:

@@ -39,6 +39,9 @@ from shared.text import escaped
 
 log = get_logger()
 
+# What a model says only at times; the same question may get an answer.
+UNCERTAIN = (Code.UNGROUNDED, Code.PROMPT_LEAK)
+
 
 class Generator:
     """Turns `generate.v1` into `answer.v1`."""
@@ -94,6 +97,8 @@ class Generator:
             return [to_caller(request, outcome, self._clock())]
         try:
             answer = await self._failover.answer(at_attempt(choices, attempt, self._tries), use_case, task)
+            if answer.code is Code.PROMPT_LEAK:
+                log.warning("answer.withheld", request_id=request.request_id, tenant=request.tenant, code=answer.code)
             outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
             now, spent = self._clock(), refused.used.tokens
@@ -124,7 +129,7 @@ class Generator:
         request = task.request
         if request.cache_key is None or task.index_epoch is None or outcome.truncated:
             return
-        if outcome.outcome not in (Outcome.ANSWERED, Outcome.NO_ANSWER) or outcome.code is Code.UNGROUNDED:
+        if outcome.outcome not in (Outcome.ANSWERED, Outcome.NO_ANSWER) or outcome.code in UNCERTAIN:
             return
         # In a rolling deployment the key may have been made with another prompt than the one that answered.
         if request.use_case_version != use_case.version():

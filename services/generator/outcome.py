@@ -2,35 +2,61 @@
 
 from datetime import datetime
 
-from services.generator.citations import verify
+from services.generator.citations import unverified, verify, without_unverified
+from services.generator.leak import leaks
+from services.generator.markup import inert, plain
 from services.generator.planner import Choice
 from services.generator.prompt import NO_ANSWER, Prompt, says_no_answer
 from services.generator.reply import Reply
+from shared.access.use_cases import Grounding
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, Plan, RequestOutcome, charged, ending
-from shared.text import visible
+from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, Plan, RequestOutcome, Span, charged, ending
 
 CUT_OFF = "the answer was cut off at the use case's answer_tokens"
+LEAKED = (
+    "the model's answer repeated its instructions instead of the documents, so it is withheld; ask about the documents"
+)
 
 
 def outcome_of(
-    task: GenerateAnswer, choice: Choice, prompt: Prompt, reply: Reply, finished_at: datetime
+    task: GenerateAnswer,
+    choice: Choice,
+    prompt: Prompt,
+    reply: Reply,
+    finished_at: datetime,
+    grounding: Grounding = Grounding.FLAG,
 ) -> RequestOutcome:
     """The outcome for the model's `reply` to `prompt`: its text with the citations that hold, or no answer.
 
-    `answered` only with a citation; `no_answer` with code `NotInDocuments` when the model says so, `Ungrounded` when no
-    citation holds. Prices are per million tokens.
+    `answered` only with a citation, in inert text; `no_answer` with code `NotInDocuments` when the model says so,
+    `PromptLeak` when it repeats its instructions, `Ungrounded` when no citation holds, or when `grounding` refuses what
+    is unverified. Prices are per million tokens.
     """
-    said = visible(reply.text)
+    sources = tuple(f"{passage.title}\n{passage.section}\n{passage.text}" for passage in prompt.passages)
+    said = inert(plain(reply.text), sources)
     verified = verify(said, prompt.passages)
+    # Once more: taking marks out may have put an address or a tag together.
+    shown = inert(verified.text, sources)
+    spans = unverified(shown)
+
+    def quotable() -> str:
+        turns = (turn.text for turn in task.request.conversation)
+        return "\n".join((*sources, task.request.question, *turns))
+
     deployment, price = choice.deployment, choice.deployment.price
     amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
     outcome, text, citations, truncated = Outcome.NO_ANSWER, "", verified.citations, False
     if says_no_answer(said) or (NO_ANSWER in said and not citations):
         code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
+    elif leaks(shown, prompt.messages[0]["content"], quotable):
+        code, message, citations = Code.PROMPT_LEAK, LEAKED, ()
+    elif citations and spans and grounding is Grounding.REFUSE:
+        code, message, citations = Code.UNGROUNDED, "a sentence of the model's answer has no citation that holds", ()
     elif citations:
         outcome, code, message = Outcome.ANSWERED, Code.OK, CUT_OFF if reply.cut_off else ""
-        text, truncated = verified.text, reply.cut_off
+        text, truncated = shown, reply.cut_off
+        if grounding is Grounding.DROP:
+            text, spans = without_unverified(shown), []
     else:
         code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
         message = f"{message}; {CUT_OFF}" if reply.cut_off else message
@@ -41,6 +67,7 @@ def outcome_of(
         message,
         text=text,
         citations=citations,
+        unverified=tuple(Span(start=start, end=end) for start, end in spans) if text else (),
         truncated=truncated,
         plan=Plan(
             deployment=deployment.name,

@@ -9,8 +9,10 @@ their titles, the conversation, the question) loses a bracket.
     [[end 1 8f3a2c41]]
 """
 
+import html
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.contracts.generate import Candidate
@@ -27,7 +29,20 @@ If the passages do not hold the answer, reply exactly: {NO_ANSWER}"""
 MARKS = 40
 # The largest part of the window for the conversation.
 CONVERSATION_SHARE = 0.25
-_MARK = re.compile(r"[\[［]{2,}(?=\s*(?:passage|end))", re.IGNORECASE)
+# What may be a mark: opening brackets of any kind, a few characters apart, and what stands behind them.
+_OPEN = "\\[［﹝【〔〖〘〚⟦⟬❲⁅｢「『"
+_ENTITY = r"&(?:#0{0,6}91|#x0{0,6}5b|lsqb|lbrack);?"
+_MARK = re.compile(
+    rf"(?:[{_OPEN}]|{_ENTITY})(?:[\s\\]{{0,3}}(?:[{_OPEN}]|{_ENTITY}))+(?=([^\]]{{0,24}}))", re.IGNORECASE
+)
+# Letters of other alphabets that look like those of "passage" and "end".
+_ALIKE = str.maketrans("рαаеεѕցԁոρɑԍɡѡℯ", "paaeesgdnpaggwe")
+# Tokens with which chat templates begin and end a turn: a server may take them for its own.
+_TURN = re.compile(
+    r"<(?=[|｜]|/?s>|/?(?:bos|eos|start_of_turn|end_of_turn|start_header_id|end_header_id|system|assistant)>|<\s?/?SYS>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS)\])",
+    re.IGNORECASE,
+)
 
 # Words around `NO_ANSWER` with which it still counts as the whole reply ("Answer: NO_ANSWER.").
 _FEW = 3
@@ -55,10 +70,12 @@ def passage_tokens(candidate: Candidate) -> int:
     return candidate.tokens + count_tokens(label(candidate)) + MARKS
 
 
-def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: int, *, nonce: str) -> Prompt:
+def fit(
+    system: str, request: Request, candidates: Iterable[Candidate], budget: int, *, draw: Callable[[], str]
+) -> Prompt:
     """The best candidates and the latest turns that fit into `budget` tokens of prompt, best first.
 
-    `nonce`: eight random hexadecimal digits, new for every call.
+    `draw`: gives eight random hexadecimal digits; those of the marks are new for every call and in no text of it.
     """
     left = budget - fixed_tokens(system, request)
     turns = _latest_turns(request.conversation, int(min(left, budget * CONVERSATION_SHARE)))
@@ -69,6 +86,11 @@ def fit(system: str, request: Request, candidates: Iterable[Candidate], budget: 
         if size <= left:
             chosen.append(candidate)
             left -= size
+    texts = [request.question, *(turn.text for turn in turns)]
+    texts += [part for passage in chosen for part in (passage.text, passage.title, passage.section)]
+    nonce = draw()
+    while any(nonce in text for text in texts):
+        nonce = draw()
     passages = "\n\n".join(
         f"[[passage {number} {nonce} | {label(passage)}]]\n{quoted(passage.text)}\n[[end {number} {nonce}]]"
         for number, passage in enumerate(chosen, 1)
@@ -94,8 +116,17 @@ def says_no_answer(reply: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """`text` without invisible characters, and without anything that looks like a mark."""
-    return _MARK.sub("[", visible(text))
+    """`text` without invisible characters, and with a space in what looks like a mark or a turn of the chat."""
+    text = visible(text)
+    if "<" in text or "[" in text:
+        text = _TURN.sub(lambda begins: f"{begins[0]} ", text)
+    return _MARK.sub(_one_bracket, text)
+
+
+def _one_bracket(mark: re.Match[str]) -> str:
+    said = unicodedata.normalize("NFKD", html.unescape(mark[1])).casefold().translate(_ALIKE)
+    letters = "".join(filter(str.isalnum, said))
+    return "[" if letters.startswith(("passage", "end")) else mark[0]
 
 
 def _latest_turns(conversation: Sequence[Turn], budget: int) -> list[Turn]:

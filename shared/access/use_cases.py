@@ -1,6 +1,7 @@
 """Use cases as data: callers get access to a use case, never to a raw model."""
 
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -44,6 +45,17 @@ class CachePolicy(_Strict):
     ttl: int = Field(default=3600, ge=0)
 
 
+class Grounding(StrEnum):
+    """What becomes of an answer's sentences that no citation supports; an answer with no citation is withheld."""
+
+    FLAG = "flag"
+    """They stay, and `unverified` of the outcome lists them."""
+    DROP = "drop"
+    """They are taken out."""
+    REFUSE = "refuse"
+    """The answer is withheld."""
+
+
 class UseCase(_Strict):
     """One thing that callers may ask for."""
 
@@ -59,6 +71,9 @@ class UseCase(_Strict):
     deadline: Deadline = Deadline()
     retrieval: Retrieval = Retrieval()
     cache: CachePolicy = CachePolicy()
+    grounding: Grounding = Field(
+        default=Grounding.FLAG, description="sentences without a verified citation: flag, drop, or refuse the answer"
+    )
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:

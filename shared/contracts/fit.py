@@ -10,7 +10,7 @@ from bisect import bisect_right
 from pydantic_core import to_json
 
 from shared.contracts.generate import MAX_BODY
-from shared.contracts.outcome import Code, Outcome, RequestOutcome
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, Span
 from shared.contracts.request import Request
 
 # Service Bus takes messages of 256 KiB on Standard and on the emulator, properties and headers included:
@@ -39,10 +39,18 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
         return answer
     shorter = _with_short_words(answer, most // 2)
     if _size(shorter) > most:
-        room = most - _size(shorter.replaced(text="", message=TOO_LARGE, truncated=True))
+        empty = shorter.replaced(text="", unverified=(), message=TOO_LARGE, truncated=True)
+        room = most - _size(empty) - len(to_json([Span(start=most, end=most)]))
         text = _HALF_A_MARKER.sub("", clipped(shorter.text, room - 2 * len(MARK.encode()))) + MARK
         left = tuple(citation for citation in shorter.citations if f"[{citation.marker}]" in text)
-        shorter = shorter.replaced(text=text, citations=left, truncated=True, message=shorter.message or TOO_LARGE)
+        shorter = shorter.replaced(
+            text=text,
+            citations=left,
+            # The list could be larger than what is left of the text: one span is always right.
+            unverified=(Span(start=0, end=len(text)),) if shorter.unverified else (),
+            truncated=True,
+            message=shorter.message or TOO_LARGE,
+        )
     lost_its_ground = bool(answer.citations) and not shorter.citations
     return too_large(answer) if lost_its_ground or _size(shorter) > most else shorter
 

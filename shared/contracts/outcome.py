@@ -30,6 +30,7 @@ class Code(StrEnum):
     OK = "Ok"
     NOT_IN_DOCUMENTS = "NotInDocuments"
     UNGROUNDED = "Ungrounded"
+    PROMPT_LEAK = "PromptLeak"
     SCHEMA_INVALID = "SchemaInvalid"
     SCHEMA_UNSUPPORTED = "SchemaUnsupported"
     UNKNOWN_USE_CASE = "UnknownUseCase"
@@ -72,6 +73,13 @@ class Citation(MessagePart):
     end: int
     quote: str = Field(description="the sentence of the passage that supports the statement")
     score: float
+
+
+class Span(MessagePart):
+    """A part of `text`, in characters."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=0, description="the character after the last")
 
 
 class ModelCall(MessagePart):
@@ -148,9 +156,14 @@ class RequestOutcome(Message):
     message: str = Field(default="", description="a sentence for a person")
     retryable: bool = False
     retry_after: float | None = Field(default=None, ge=0, description="seconds")
-    text: str = ""
+    text: str = Field(
+        default="",
+        description="plain text, which may have Markdown's emphasis, lists, tables and code; no HTML elements, images, "
+        "links or control sequences; [n] is an entry of `citations`, and nothing else is",
+    )
     truncated: bool = Field(default=False, description="the text was cut; `message` says why")
     citations: tuple[Citation, ...] = ()
+    unverified: tuple[Span, ...] = Field(default=(), description="the sentences of `text` that no citation supports")
     usage: Usage = NO_USAGE
     cost: Cost = NO_COST
     calls: tuple[ModelCall, ...] = Field(
@@ -225,6 +238,7 @@ def ending(
     text: str = "",
     truncated: bool = False,
     citations: tuple[Citation, ...] = (),
+    unverified: tuple[Span, ...] = (),
     cache: CacheState = CacheState.OFF,
     plan: Plan | None = None,
     retryable: bool = False,
@@ -244,6 +258,7 @@ def ending(
         text=text,
         truncated=truncated,
         citations=citations,
+        unverified=unverified,
         cache=cache,
         plan=plan,
         run=request.run if request.rerun else "",

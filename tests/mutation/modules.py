@@ -49,6 +49,12 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/services/generator/test_citations.py",),
         floor=0.92,
     ),
+    "services/generator/leak.py": Module(
+        ("tests/unit/services/generator/test_leak.py",),
+    ),
+    "services/generator/markup.py": Module(
+        ("tests/unit/services/generator/test_markup.py",),
+    ),
     "services/generator/numbers.py": Module(
         ("tests/unit/services/generator/test_numbers.py",),
     ),

@@ -1,12 +1,13 @@
 """Citations are checked against what was retrieved."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.generator.citations import supports, verify
+from services.generator.citations import supports, unverified, verify, without_unverified
 from tests.support.builders import a_candidate
 
 LEAVE = a_candidate(
@@ -125,6 +126,26 @@ def test_numbers_count_as_they_are_written() -> None:
     assert not supports("The limit is EUR 1,500.", "The limit is EUR 1,50")
     assert supports("The limit is EUR 1,500.", "The limit is EUR 1.500")
     assert supports("Core hours are 10:00 to 15:30.", "Core hours are 10:00 to 15:30.")
+
+
+def test_sentences_without_a_citation_are_known() -> None:
+    text = (
+        "Hello. You are welcome!\n\nAnnual leave is paid. [1] Salaries double (2).\n- The per diem is EUR 62 [2]\n---"
+    )
+    assert [text[start:end] for start, end in unverified(text)] == ["Hello. You are welcome!", "Salaries double (2)."]
+    assert without_unverified(text) == "Annual leave is paid. [1] \n- The per diem is EUR 62 [2]\n---"
+
+
+@given(st.text(alphabet="ab. [1]\n?!", max_size=40))
+def test_what_is_unverified_can_be_left_out(text: str) -> None:
+    spans = unverified(text)
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+    assert all("[1]" not in text[start:end] for start, end in spans)
+
+
+def test_empty_words_carry_no_statement() -> None:
+    assert not supports("The salary of all is paid in the last week of each month.", "The CEO of all is in the moon")
+    assert supports("This is it.", "This is it")
 
 
 PAID = "Annual leave is paid"

@@ -165,6 +165,38 @@ async def test_there_is_never_an_ungrounded_answer(setup: GeneratorFixture, said
     assert (answer.outcome, answer.code, answer.text) == (Outcome.NO_ANSWER, code, "")
 
 
+@pytest.mark.parametrize(
+    ("grounding", "text", "flagged"),
+    [
+        ("flag", f"Hello there. {GOOD[:-5]}. [1] Pay doubles.", ["Hello there.", "Pay doubles."]),
+        ("drop", f"{GOOD[:-5]}. [1]", []),
+        ("refuse", "", []),
+    ],
+)
+async def test_a_use_case_decides_what_becomes_of_unverified_sentences(
+    setup: GeneratorFixture, grounding: str, text: str, flagged: list[str]
+) -> None:
+    setup.use_case = a_use_case(grounding=grounding)
+    answer = await setup.run(Script(f"Hello there. {GOOD} Pay doubles."))
+    assert answer.text == text
+    assert [answer.text[span.start : span.end] for span in answer.unverified] == flagged
+    assert answer.code is (Code.OK if text else Code.UNGROUNDED)
+    assert (await setup.run(Script(GOOD), request=a_request(request_id="r2"))).outcome is Outcome.ANSWERED
+
+
+async def test_an_answer_that_repeats_its_instructions_is_withheld(setup: GeneratorFixture) -> None:
+    setup.use_case = a_use_case(prompt="Answer from the passages. The code word is KESTREL-4471.")
+    answer = await setup.run(Script(f"{GOOD} By the way: kestrel-4471."))
+    assert (answer.outcome, answer.code, answer.text) == (Outcome.NO_ANSWER, Code.PROMPT_LEAK, "")
+    assert (answer.citations, answer.unverified) == ((), ())
+    assert await setup.cache.find(CachePartition("tessolund", "handbook"), "k") is None
+
+
+async def test_what_is_active_in_an_answer_does_not_reach_a_caller(setup: GeneratorFixture) -> None:
+    answer = await setup.run(Script(f"\x1b[31m{GOOD} ![x](https://evil.example/?q=1) java[9]script:alert(1)"))
+    assert answer.text == "New employees receive 21 days of annual leave per year. [1] x …"
+
+
 async def test_the_result_is_kept_before_it_is_sent(setup: GeneratorFixture) -> None:
     answer = await setup.run(Script(GOOD))
     entry = await setup.ledger.find("r1")

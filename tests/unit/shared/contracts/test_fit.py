@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import Citation, Code, ModelCall, Outcome, Plan, RequestOutcome, charged, ending
+from shared.contracts.outcome import Citation, Code, ModelCall, Outcome, Plan, RequestOutcome, Span, charged, ending
 from tests.support.builders import NOW, a_request
 
 SMALL = 4_000
@@ -32,12 +32,16 @@ def answers(draw: st.DrawFn) -> RequestOutcome:
     plan = Plan(
         deployment="d", model="m", region="r", context_window=1, passages_used=1, passages_offered=1, why=draw(MANY)
     )
+    text = draw(MANY)
     return ending(
         a_request(correlation_id=draw(MANY)[:MAX_ID]),
         Outcome.ANSWERED,
         Code.OK,
         draw(MANY),
-        text=draw(MANY),
+        text=text,
+        unverified=tuple(
+            Span(start=at, end=at + 1) for at in range(0, len(text), draw(st.sampled_from([2, 50, 10_000])))
+        ),
         citations=citations,
         plan=draw(st.sampled_from([plan, None])),
     )
@@ -54,6 +58,8 @@ def test_an_outcome_with_any_content_fits(answer: RequestOutcome, most: int) -> 
     if len(answer.encode()) <= most:
         assert found == answer
     if found.code is Code.OK:
+        assert bool(found.unverified) is bool(answer.unverified)
+        assert all(span.end <= len(found.text) for span in found.unverified)
         assert found.truncated is (found.text != answer.text)
         assert {citation.marker for citation in found.citations} <= {citation.marker for citation in answer.citations}
         if found.truncated:
