@@ -33,10 +33,8 @@ log = get_logger()
 TIMEOUT = 0.08
 # Seconds between two attempts during an outage.
 PAUSE = 1.0
-# Commands in progress at once, each on a connection: a busy server would refuse hundreds of new connections.
-CONNECTIONS = 16
-# How many of these are opened to each node in advance: at the start, and after an outage.
-_OPENED_AHEAD = 4
+# Commands in progress at once. Those that wait have sent nothing when Redis turns out to hang.
+COMMANDS = 64
 # Seconds that new connections and their first replies may take then.
 PATIENCE = 3.0
 # A reply that arrived while this process was busy is read in the next turn of its event loop.
@@ -76,7 +74,7 @@ class FailFastRedis:
         self._changed = changed
         self._nodes: RedisNodes | None = None
         self._digests: dict[str, str] = {}
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._slots = asyncio.Semaphore(COMMANDS)
         self._returning: asyncio.Task[None] | None = None
         self._why = ""
 
@@ -86,7 +84,7 @@ class FailFastRedis:
         return not self._circuit.is_closed
 
     async def check(self) -> None:
-        """Check whether Redis accepts commands, and open the first connections; called at the start.
+        """Check whether Redis accepts commands, and connect; called at the start.
 
         If it does not, it counts as unavailable, the background task starts, and the log says why.
         """
@@ -162,21 +160,19 @@ class FailFastRedis:
     async def _soon(self, command: Awaitable[T]) -> T:
         """The result of `command`; `TimeoutError` when there is none in time.
 
-        redis-py's own time-outs blame Redis for a busy process: a turn of the event loop that takes longer than the
+        A time-out alone would blame Redis for a busy process: a turn of the event loop that takes longer than the
         time-out would count as an outage, although the reply is already in the socket.
         """
-        task = asyncio.ensure_future(command)
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait({task}, timeout=self._timeout)
-            if not task.done():
-                await asyncio.wait({task}, timeout=_NEXT_TURN)
-            if not task.done():
-                raise TimeoutError(f"no answer within {self._timeout:g} s")
-            return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.timeout(None) as limit:
+                late = loop.call_later(self._timeout, lambda: limit.reschedule(loop.time() + _NEXT_TURN))
+                try:
+                    return await command
+                finally:
+                    late.cancel()
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self._timeout:g} s") from None
 
     def _open(self, error: Exception) -> None:
         if self.unavailable:
@@ -190,8 +186,8 @@ class FailFastRedis:
     async def _until_it_is_back(self) -> None:
         since = time.monotonic()
         try:
-            await self._forget_idle_connections()
             while not self._circuit.is_closed:
+                await self._forget_connections()
                 await asyncio.sleep(self._circuit.until - time.monotonic())
                 self._circuit = asked_to_receive(self._circuit, _PROBE, time.monotonic(), self._policy)
                 try:
@@ -213,7 +209,7 @@ class FailFastRedis:
             async with asyncio.timeout(self._patience):
                 await nodes.learn()
                 keys = nodes.keys_on_every_node(_PROBE)
-                await self._write(keys * _OPENED_AHEAD)
+                await self._write(keys)
         except TimeoutError:
             raise TimeoutError(f"no answer within {self._patience:g} s") from None
         await self._soon(self._write(keys))
@@ -224,22 +220,22 @@ class FailFastRedis:
             if isinstance(error, BaseException):
                 raise error
 
-    async def _forget_idle_connections(self) -> None:
-        """Close idle connections: they may be as broken as the one that failed, and would cost a time-out each."""
-        for _ in range(CONNECTIONS):  # so that no command takes one while it is closed
+    async def _forget_connections(self) -> None:
+        """Close the connections: after a command was late, nothing tells whether its reply would ever come."""
+        for _ in range(COMMANDS):  # so that no command is in progress
             await self._slots.acquire()
         try:
             with suppress(*_failures()):
-                await self._connected().forget_idle_connections()
+                await self._connected().forget_connections()
         finally:
-            for _ in range(CONNECTIONS):
+            for _ in range(COMMANDS):
                 self._slots.release()
 
     def _connected(self) -> "RedisNodes":
         if self._nodes is None:
             from shared.redis_cluster import RedisNodes
 
-            # `_soon` keeps the time, and `_slots` bounds the connections.
+            # `_soon` keeps the time.
             # redis-py's commands declare an attribute that only its subscriptions use.
             self._nodes = RedisNodes(self._url)  # type: ignore[abstract]
         return self._nodes

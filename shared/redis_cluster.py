@@ -21,6 +21,8 @@ from redis.commands import AsyncCoreCommands
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, RedisError, ResponseError, TryAgainError
 
+from shared.redis_multiplexed import Multiplexed
+
 Address = tuple[str, int]
 
 # While slots move, two nodes may redirect to each other; after this many redirections the slot counts as moving.
@@ -46,8 +48,8 @@ class RedisNodes(AsyncCoreCommands):
             # is the command's time.
             protocol=2,
             driver_info=None,
-            # The caller keeps the time and bounds the connections. Where redis-py keeps the time, it sends with
-            # `wait_for`, which in Python 3.11 can lose a cancellation (python/cpython#86296).
+            # The caller keeps the time. Where redis-py keeps it, it sends with `wait_for`, which in Python 3.11 can
+            # lose a cancellation (python/cpython#86296).
             socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
@@ -55,7 +57,9 @@ class RedisNodes(AsyncCoreCommands):
         self._connect = pool.connection_class
         self._options = dict(pool.connection_kwargs)
         self._entrance: Address = (str(self._options.get("host", "")), int(self._options.get("port", 0)))
-        self._clients: dict[Address, Redis] = {self._entrance: Redis.from_pool(pool)}
+        self._connections: dict[Address, Multiplexed] = {self._entrance: Multiplexed(pool)}
+        self._readings = Redis.from_pool(pool).response_callbacks
+        """How redis-py presents the reply to each command."""
         self._owners: list[Address] = []
         """The node of each slot; empty until a cluster is known."""
         self._by_name = False
@@ -70,9 +74,7 @@ class RedisNodes(AsyncCoreCommands):
         for _ in range(_REDIRECTIONS):
             learned = self._learned
             try:
-                if asking:
-                    return await self._ask(node, args, options)
-                return await self._client(node).execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                return await self._execute(node, args, options, asking=asking)
             except MovedError as moved:
                 await self._learn_that(moved, node, learned)
                 node, asking = self._owner(slot), False
@@ -86,7 +88,7 @@ class RedisNodes(AsyncCoreCommands):
         Raises the last `RedisError` or `OSError` when no node answers.
         """
         async with self._learning:
-            known = list(self._clients)
+            known = list(self._connections)
             # Start with another node each time, because a silent one uses up the caller's time.
             self._asked = (self._asked + 1) % len(known)
             failure: Exception | None = None
@@ -118,37 +120,31 @@ class RedisNodes(AsyncCoreCommands):
         """The number of nodes that have slots; 1 for a single server."""
         return len(set(self._owners)) or 1
 
-    async def forget_idle_connections(self) -> None:
-        """Close the connections that no command is using."""
-        for client in list(self._clients.values()):
-            await client.connection_pool.disconnect(inuse_connections=False)
+    async def forget_connections(self) -> None:
+        """Close all connections; the next commands open new ones."""
+        for connection in list(self._connections.values()):
+            await connection.close()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
     # -- the node of a slot
 
     def _owner(self, slot: int) -> Address:
         return self._owners[slot] if self._owners else self._entrance
 
-    def _client(self, address: Address) -> Redis:
-        if address not in self._clients:
+    async def _execute(
+        self, address: Address, args: tuple[Any, ...], options: dict[str, Any], *, asking: bool = False
+    ) -> Any:
+        if address not in self._connections:
             host, port = address
             pool = ConnectionPool(connection_class=self._connect, **{**self._options, "host": host, "port": port})
-            self._clients[address] = Redis.from_pool(pool)
-        return self._clients[address]
-
-    async def _ask(self, node: Address, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # ASKING applies to the next command of its connection only.
-        pipe = self._client(node).pipeline(transaction=False)
-        pipe.execute_command("ASKING")
-        pipe.execute_command(*args, **options)
-        # The pipeline would raise it with the command in its text, and so in our log.
-        _, result = await pipe.execute(raise_on_error=False)
-        if isinstance(result, Exception):
-            raise result
-        return result
+            self._connections[address] = Multiplexed(pool)
+        reply = await self._connections[address].execute(*args, asking=asking)
+        options.pop("keys", None)  # for redis-py's own cache
+        read = self._readings.get(args[0])
+        return reply if read is None else read(reply, **options)
 
     async def _learn_that(self, moved: MovedError, teller: Address, learned: int) -> None:
         async with self._learning:
@@ -158,7 +154,7 @@ class RedisNodes(AsyncCoreCommands):
             self._owners[moved.slot_id] = self._reached(moved.host, moved.port, teller)
 
     async def _slots_as_told_by(self, address: Address) -> list[Any]:
-        slots: list[Any] = await self._client(address).cluster("SLOTS")
+        slots: list[Any] = await self._execute(address, ("CLUSTER SLOTS",), {})
         return slots
 
     def _take(self, slots: list[Any], teller: Address) -> None:

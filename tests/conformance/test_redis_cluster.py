@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from services.gateway.expired_dead_letters import CURSOR
-from shared.redis import CONNECTIONS, FailFastRedis, RedisUnavailable
+from shared.redis import COMMANDS, FailFastRedis, RedisUnavailable
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from tests.conftest import free_port
 from tests.support.redis_cluster import Cluster, Node, running_cluster, until
@@ -118,7 +118,7 @@ async def test_work_goes_on_while_a_slot_moves(cluster: Cluster, redis: FailFast
     """Many at once, so that ASKING and its command have to stay together."""
     await asyncio.gather(*(write(redis, key) for key in KEYS))
     source, target = cluster.begin_move("{x}")
-    new = [f"{{x}}:{number}" for number in range(2 * CONNECTIONS)]
+    new = [f"{{x}}:{number}" for number in range(2 * COMMANDS)]
     await asyncio.gather(*(write(redis, key, key) for key in new), *(write(redis, key) for key in KEYS))
     assert await asyncio.gather(*(read(redis, key) for key in new)) == new
     assert await redis.script("return redis.call('INCR', KEYS[1])", ["{x}:counter"], []) == 1

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from local.proxy import BlackHole, Direction, Fault, Latency, Proxy, Refuse, Reset
-from shared.redis import CONNECTIONS, TIMEOUT, FailFastRedis, RedisUnavailable
+from shared.redis import COMMANDS, TIMEOUT, FailFastRedis, RedisUnavailable
 from shared.redis_cluster import RedisNodes
 from shared.settings.worker import WorkerSettings
 from tests.conftest import running_redis
@@ -79,9 +79,9 @@ async def test_only_the_first_command_waits_for_a_hung_redis(proxy: Proxy) -> No
 async def test_concurrent_commands_wait_for_a_hung_redis_together(proxy: Proxy) -> None:
     redis = quick(proxy)
     proxy.set(BlackHole())
-    assert await asyncio.gather(*(ask(redis) for _ in range(10 * CONNECTIONS))) == [None] * (10 * CONNECTIONS)
-    # Commands without a connection failed, and opened none.
-    assert 1 <= proxy.accepted <= CONNECTIONS
+    assert await asyncio.gather(*(ask(redis) for _ in range(10 * COMMANDS))) == [None] * (10 * COMMANDS)
+    # Those that share a connection; a busy machine may have cut off the first attempt.
+    assert 1 <= proxy.accepted < COMMANDS
     await redis.close()
 
 
@@ -112,7 +112,7 @@ async def test_no_request_waits_for_the_probe(proxy: Proxy) -> None:
 @pytest.mark.parametrize("fault", [BlackHole(), BlackHole(direction=Direction.DOWN), Reset(), Refuse(), Latency(1.0)])
 async def test_it_is_used_again_when_it_is_available(proxy: Proxy, fault: Fault) -> None:
     redis = quick(proxy, timeout=LONG, pause=0.01)
-    assert await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS))) == ["value"] * CONNECTIONS
+    assert await asyncio.gather(*(ask(redis) for _ in range(16))) == ["value"] * 16
     proxy.set(fault)
     slow = quick(proxy, timeout=0.05, pause=0.01)  # the other would be patient
     assert await ask(slow) is None
@@ -122,15 +122,38 @@ async def test_it_is_used_again_when_it_is_available(proxy: Proxy, fault: Fault)
     await slow.close()
 
 
-async def test_connections_that_were_idle_when_it_failed_are_not_reused(proxy: Proxy) -> None:
+async def test_a_connection_on_which_a_command_failed_is_not_reused(proxy: Proxy) -> None:
     redis = quick(proxy, timeout=LONG)
-    while proxy.connected < CONNECTIONS:
-        await asyncio.gather(*(ask(redis) for _ in range(CONNECTIONS)))
+    assert await ask(redis) == "value"
+    assert proxy.connected == 1
     await fail(redis)
     async with asyncio.timeout(300):
         while proxy.connected:
             await asyncio.sleep(0.01)
     await redis.close()
+
+
+async def test_it_returns_on_a_new_connection_when_the_old_one_stays_silent(redis_url: str) -> None:
+    """A node that was lost behind a firewall: its connections never end and never answer."""
+    silent: list[asyncio.StreamWriter] = []
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent.append(writer)
+
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        listening = server.sockets[0].getsockname()[1]
+        redis = FailFastRedis(f"redis://127.0.0.1:{listening}/0", timeout=0.05, pause=0.01, patience=0.05)
+        assert await ask(redis) is None
+        async with asyncio.timeout(300):
+            while len(silent) < 3:  # each look opens one
+                await asyncio.sleep(0.01)
+        server.close()
+    async with Proxy("127.0.0.1", port, port=listening):
+        await until_back(redis)
+    await redis.close()
+    for writer in silent:
+        writer.close()
 
 
 async def test_a_new_connection_sends_nothing_before_the_first_command() -> None:
@@ -231,10 +254,9 @@ async def test_the_first_commands_find_open_connections(proxy: Proxy) -> None:
     """Opening one takes longer than a command may, where TLS is in between and cores are few."""
     redis = quick(proxy, timeout=LONG, patience=LONG)
     await redis.check()
-    met = proxy.accepted
-    assert met > 1
-    await asyncio.gather(*(ask(redis) for _ in range(met)))
-    assert proxy.accepted == met
+    assert proxy.accepted == 1
+    await asyncio.gather(*(ask(redis) for _ in range(16)))
+    assert proxy.accepted == 1
     await redis.close()
 
 
