@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -19,8 +18,7 @@ from services.indexer.sources import Sources
 from services.indexer.version import VersionFactory
 from shared.errors import SettingsError
 from shared.llm.client import make_client
-from shared.llm.deployments import Deployment, Deployments, ModelKind, Provider
-from shared.llm.faults import translate
+from shared.llm.deployments import Deployment, Deployments, ModelKind
 from shared.pacing.embedder import PacedEmbedder
 from shared.pacing.pacing import Pacing
 from shared.settings.base import existing
@@ -71,13 +69,7 @@ async def build(
         closing.push_async_callback(model.close)
         parser = SandboxedParser(settings.limits(), settings.parsers)
         closing.push_async_callback(parser.close)
-        embedder = OpenAIEmbedder(
-            model,
-            model=deployment.model,
-            dimensions=deployment.dimensions,
-            translate=partial(translate, deployment=deployment),
-            ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
-        )
+        embedder = OpenAIEmbedder(model, deployment)
         registry = QdrantRegistry(store)
         writer = IndexWriter(
             passages=QdrantPassages(store, deployment.dimensions),

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 from services.retriever.handler import Budget, Epochs, Retriever
@@ -20,8 +19,7 @@ from shared.budget.tenant import TenantBudget
 from shared.contracts.queues import GENERATE, RETRIEVE
 from shared.contracts.retrieve import RetrievePassages
 from shared.llm.client import make_client
-from shared.llm.deployments import Deployments, ModelKind, Provider
-from shared.llm.faults import translate
+from shared.llm.deployments import Deployments, ModelKind
 from shared.pacing.embedder import PacedEmbedder
 from shared.pacing.pacing import Pacing
 from shared.redis import RedisUnavailable
@@ -78,13 +76,7 @@ async def build(
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     store = connect(settings.qdrant_url, api_key=key, transport=vectors)
     model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
-    embedder = OpenAIEmbedder(
-        model,
-        model=deployment.model,
-        dimensions=deployment.dimensions,
-        translate=partial(translate, deployment=deployment),
-        ask_for_dimensions=deployment.provider is not Provider.COMPATIBLE,
-    )
+    embedder = OpenAIEmbedder(model, deployment)
     try:
         yield Retriever(
             knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -35,7 +34,6 @@ from shared.embeddings.openai import OpenAIEmbedder
 from shared.errors import SettingsError, TryLater, Unprocessable
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
-from shared.llm.faults import translate
 from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
@@ -120,9 +118,7 @@ async def _embedder(models: str, provider: str, seconds: float = 5) -> AsyncIter
         }
     )
     client = make_client(deployment, timeout=timedelta(seconds=seconds), environment={"KEY": "k"})
-    yield OpenAIEmbedder(
-        client, model=deployment.model, dimensions=256, translate=partial(translate, deployment=deployment)
-    )
+    yield OpenAIEmbedder(client, deployment)
     await client.close()
 
 

@@ -3,10 +3,12 @@
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 
 from shared.embeddings.openai import BATCH, OpenAIEmbedder
-from shared.errors import DependencyDown, SettingsError, TryLater
+from shared.errors import DependencyDown, SettingsError
+from tests.support.builders import a_deployment
 
 
 class Service:
@@ -31,11 +33,8 @@ class Service:
         return answer
 
 
-def embedder(service: Any, **more: Any) -> OpenAIEmbedder:
-    def translate(error: Exception) -> Exception:
-        return TryLater(str(error))
-
-    return OpenAIEmbedder(service, model="m", dimensions=2, translate=translate, **more)
+def embedder(service: Any, **changes: Any) -> OpenAIEmbedder:
+    return OpenAIEmbedder(service, a_deployment("e", 8000, kind="embedding", dimensions=2, **changes))
 
 
 async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -> None:
@@ -49,7 +48,7 @@ async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -
 async def test_dimensions_are_requested_unless_the_model_cannot_choose() -> None:
     able, unable = Service(), Service()
     await embedder(able).embed(["1"])
-    await embedder(unable, ask_for_dimensions=False).embed(["1"])
+    await embedder(unable, send_dimensions=False).embed(["1"])
     assert able.calls[0]["dimensions"] == 2
     assert "dimensions" not in unable.calls[0]
 
@@ -63,8 +62,8 @@ async def test_an_empty_text_is_refused_before_anything_is_paid(text: str) -> No
 
 
 async def test_errors_of_the_sdk_are_translated_and_kept_as_the_cause() -> None:
-    cause = RuntimeError("busy")
-    with pytest.raises(TryLater, match="busy") as raised:
+    cause = httpx2.ReadError("reset")
+    with pytest.raises(DependencyDown, match="reset") as raised:
         await embedder(Service(error=cause)).embed(["1"])
     assert raised.value.__cause__ is cause
 
