@@ -145,7 +145,7 @@ MODULES: Final[Mapping[str, Module]] = {
     ),
     "shared/flow/estimate.py": Module(
         ("tests/unit/shared/flow/test_estimate.py",),
-        floor=0.72,
+        floor=0.96,
     ),
     "shared/flow/rules.py": Module(
         ("tests/unit/shared/flow/test_rules.py", "tests/unit/shared/flow/test_estimate.py"),

@@ -1,6 +1,8 @@
 """Estimates of durations, and whether a call is begun."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -48,6 +50,26 @@ def test_a_cut_off_call_raises_the_estimate_to_one_and_a_half_times_its_duration
 ) -> None:
     late = estimated(took).after_cut_off(lasted, 1.0)
     assert took <= late.mean <= max(took, 1.5 * lasted)
+
+
+def test_mean_and_deviation_move_as_in_rfc_6298() -> None:
+    first = Estimate().after(8.0, 10.0)
+    assert first == Estimate(mean=8.0, deviation=4.0, at=10.0)
+    assert first.after(16.0, 11.0) == Estimate(mean=9.0, deviation=5.0, at=11.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "lasted", "then"),
+    [
+        (Estimate(), 8.0, Estimate(mean=8.0, deviation=4.0, at=20.0)),
+        (Estimate(8.0, 1.0, 10.0), 6.0, Estimate(9.0, 1.0, 20.0)),
+        (Estimate(8.0, 1.0, 10.0), 4.0, Estimate(8.0, 1.0, 20.0)),
+        (Estimate(8.0, 1.0, 10.0), 90.0, Estimate(16.0, 1.0, 20.0)),
+    ],
+    ids=["unknown", "longer", "shorter than usual", "doubles at most"],
+)
+def test_a_cut_off_call_would_have_taken_half_as_long_again(known: Estimate, lasted: float, then: Estimate) -> None:
+    assert known.after_cut_off(lasted, 20.0) == then
 
 
 @given(st.lists(durations, min_size=1), st.floats(min_value=0, max_value=1000))
@@ -108,6 +130,26 @@ def test_one_slow_call_does_not_stop_the_others(outlier: Recent) -> None:
 def test_old_observations_stop_counting_when_there_are_new_ones() -> None:
     recent = observed(*[40.0] * KEPT).after(0.1, 2 * YOUNG)
     assert recent.usual(2 * YOUNG) == 0.1
+
+
+def test_the_last_observation_counts_however_old_it_is() -> None:
+    assert Recent().usual(0.0) == 0.0
+    recent = observed(1.0, 2.0, 3.0)
+    assert recent.usual(YOUNG) == 3.0
+    assert observed(3.0, 2.0, 1.0).usual(10 * YOUNG) == 1.0
+    assert len(observed(*[1.0] * (2 * KEPT)).took) == KEPT
+
+
+@pytest.mark.parametrize("ends", [Recent.after, Recent.after_cut_off])
+def test_the_next_probe_waits_from_the_end_of_the_one_before(ends: Callable[..., Recent]) -> None:
+    refused = observed(*[40.0] * KEPT).refused()
+    assert ends(refused, 50.0, 100.0).waits == refused.waits == 0.0
+    over = ends(refused, 50.0, 100.0, probe=True)
+    assert (over.probed, over.waits) == (100.0, None)
+    assert over.begun(over.usual(100.0) - 0.1, 100.0) is None
+    left = over.usual(100.0) / 2
+    probed = over.refused().begun(left, 100.0 + HALF_LIFE)
+    assert probed == (replace(over, probed=100.0 + HALF_LIFE), True)
 
 
 @given(st.floats(min_value=1.01, max_value=30))
