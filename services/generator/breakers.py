@@ -5,9 +5,11 @@ all are open                  receive nothing
 all are open, one has a probe receive one delivery, which may call it
 """
 
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+from shared.circuit_breaker import BreakerPolicy
 from shared.errors import DependencyDown, TryLater
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import Circuit, SharedBreaker
@@ -20,8 +22,18 @@ class DeploymentOpen(TryLater):
 class DeploymentBreakers:
     """The breakers of the deployments that use cases name; also the breaker of the worker that calls them."""
 
-    def __init__(self, redis: FailFastRedis, deployments: Iterable[str]) -> None:
-        self._breakers = {name: SharedBreaker(redis, name, kind="deployment") for name in deployments}
+    def __init__(
+        self,
+        redis: FailFastRedis,
+        deployments: Iterable[str],
+        *,
+        rules: BreakerPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock`: see `SharedBreaker`."""
+        self._breakers = {
+            name: SharedBreaker(redis, name, kind="deployment", rules=rules, clock=clock) for name in deployments
+        }
         self._probing: set[str] = set()
 
     @asynccontextmanager

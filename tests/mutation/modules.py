@@ -151,6 +151,10 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/shared/flow/test_rules.py", "tests/unit/shared/flow/test_estimate.py"),
         floor=0.94,
     ),
+    "shared/pacing/rules.py": Module(
+        ("tests/unit/shared/pacing/test_rules.py",),
+        floor=0.8,
+    ),
     "shared/text.py": Module(
         ("tests/unit/shared/test_text.py",),
         floor=0.84,

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from services.generator.call_times import Call, CallTimes
+import pytest
+
+from services.generator.call_times import Call, CallTimes, share
 from shared.flow.estimate import HALF_LIFE, LONGER
 from tests.support.builders import a_request
 
@@ -26,6 +28,25 @@ class Times:
         call = self.begin()
         self.now += seconds
         self.times.ended(call)
+
+
+@pytest.mark.parametrize(
+    ("usual", "following", "expected"),
+    [
+        (4, None, 60),  # there is no other
+        (4, 8, 50),  # 1.25 times its usual call is left
+        (0, 8, 50),
+        (4, 0, 55),  # unknown: as long as this one
+        (0, 0, 30),
+        (30, 20, 60),  # no time for both
+        (28, 20, 35),
+    ],
+)
+def test_a_call_leaves_the_next_deployment_its_usual_time(
+    usual: float, following: float | None, expected: float
+) -> None:
+    after = None if following is None else timedelta(seconds=following)
+    assert share(timedelta(seconds=60), timedelta(seconds=usual), after) == timedelta(seconds=expected)
 
 
 def test_a_duration_counts_for_its_deployment_tenant_and_use_case_only() -> None:

@@ -25,6 +25,7 @@ from shared.llm.errors import ContextTooLong, ModelRefused, Throttled, Used
 from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.text import visible
+from shared.worker.shared_breaker import Circuit
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
 from tests.support.ports import wired
 
@@ -47,6 +48,7 @@ class Script:
         self.heard: list[str] = []
         self.called: list[str] = []
         self.prompts: list[int] = []
+        self.within: list[timedelta] = []
 
     async def complete(
         self,
@@ -58,6 +60,7 @@ class Script:
         cancelled: Callable[[], Coroutine[Any, Any, None]],
     ) -> Reply:
         self.called.append(deployment.name)
+        self.within.append(within)
         self.heard.append(messages[-1]["content"])
         self.prompts.append(sum(len(message["content"]) for message in messages))
         said = self.says.pop(0)
@@ -259,6 +262,59 @@ async def test_several_failures_together_mean_the_earliest_retry(
         await setup.run(Script(*says))
     assert type(failure.value) is kind
     assert failure.value.after.total_seconds() == pytest.approx(after, abs=0.5)
+
+
+async def test_a_hanging_first_deployment_leaves_the_next_its_usual_call(setup: GeneratorFixture) -> None:
+    model = Script(CallTimeout("hung"), GOOD)
+    answer = await setup.run(model)
+    assert answer.outcome is Outcome.ANSWERED
+    # Nothing is known of either: each has half of what is left of 60 s.
+    assert model.within == [timedelta(seconds=29.5), timedelta(seconds=59)]
+
+
+async def test_over_quota_the_next_deployment_is_called_at_once(setup: GeneratorFixture) -> None:
+    setup.deployments = [TWO[0].model_copy(update={"tokens_per_minute": 600, "reserved": True}), TWO[1]]
+    model = Script(GOOD, GOOD)
+    await setup.run(model)
+    await setup.run(model, request=a_request(request_id="r2"))
+    assert model.called == ["small", "other"]
+
+
+async def test_what_has_quota_at_no_deployment_waits_where_its_turn_is_first(setup: GeneratorFixture) -> None:
+    small, other = TWO
+    setup.deployments = [
+        small.model_copy(update={"tokens_per_minute": 600}),
+        other.model_copy(update={"tokens_per_minute": 1_200}),
+    ]
+    await setup.run(Script(GOOD))
+    await setup.run(Script(GOOD), request=a_request(request_id="r2"))
+    later = a_request(request_id="r3", answer_by=NOW + timedelta(seconds=600))
+    with pytest.raises(OverQuota, match="other: the quota is used up") as over:
+        await setup.run(Script(), request=later)
+    assert over.value.fits
+
+
+async def test_what_has_no_quota_in_time_is_refused_and_costs_nothing(setup: GeneratorFixture) -> None:
+    setup.deployments = [TWO[0].model_copy(update={"tokens_per_minute": 600})]
+    await setup.run(Script(GOOD))
+    hasty = a_request(request_id="r2", answer_by=NOW + timedelta(seconds=10))
+    refused = await setup.run(Script(), request=hasty)
+    assert (refused.outcome, refused.code, refused.retryable) == (Outcome.REFUSED, Code.OVERLOADED, True)
+    assert refused.retry_after is not None
+    assert 90 <= refused.retry_after <= 145  # 450 tokens too many were used, and the ask has ten seconds
+
+
+async def test_one_dead_deployment_does_not_hold_up_the_work_of_another(setup: GeneratorFixture) -> None:
+    setup.use_case = a_use_case(deployments=("small",))
+    for number in range(5):
+        with pytest.raises(DependencyDown):
+            await setup.run(Script(DOWN), request=a_request(request_id=f"r{number}"))
+    with pytest.raises(TryLater, match="circuit breaker is open"):
+        await setup.run(Script(), request=a_request(request_id="r5"))
+    setup.use_case = a_use_case(deployments=("other",))
+    answer = await setup.run(Script(GOOD), request=a_request(request_id="r6"))
+    assert answer.outcome is Outcome.ANSWERED
+    assert await setup.breakers.ask() is Circuit.CLOSED
 
 
 async def test_when_no_deployment_can_be_used_the_task_is_unprocessable(setup: GeneratorFixture) -> None:

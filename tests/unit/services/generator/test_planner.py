@@ -57,6 +57,14 @@ def test_the_cheaper_of_two_equal_deployments_comes_first_unless_priority_differ
     assert [c.deployment.name for c in plan(a_use_case(), [preferred, cheap], need)] == ["small", "other"]
 
 
+def test_a_reserved_deployment_comes_before_all_that_are_paid_by_use() -> None:
+    metered = a_deployment("small", 4000, priority=1)
+    reserved = a_deployment("other", 4000, priority=2, reserved=True)
+    for need in (Need(100, 100, 100), Need(100, 9_000, 100)):
+        choices = plan(a_use_case(), [metered, reserved], need)
+        assert [choice.deployment.name for choice in choices] == ["other", "small"]
+
+
 def test_the_price_is_of_prompt_and_answer() -> None:
     cheap_input = a_deployment("small", 4000, price={"input": 1, "output": 3})
     cheap_output = a_deployment("other", 4000, price={"input": 3, "output": 1})
