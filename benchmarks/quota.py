@@ -182,7 +182,7 @@ class Queue:
 
 
 async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str, Any]:
-    """Twice the quota for `seconds` after a minute's burst, then a crowd with one deadline."""
+    """Twice the quota for `seconds` after a burst of a minute's worth, then a crowd with one deadline."""
     server = QuotaServer(refused_count, requests_per_minute=6 * TOKENS_PER_MINUTE / 1000)
     async with AsyncExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory()))
@@ -203,11 +203,13 @@ async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str
         await _one(queue)
         tokens = server.served[0][1]
         rate = TOKENS_PER_MINUTE / 60 / tokens
+        for _ in range(int(rate * 60)):  # what a full minute allows at once
+            queue.ask("noisy")
         began = time.monotonic()
         await asyncio.gather(
-            _offer(queue, "noisy", 1.7 * rate, 60 + seconds), _offer(queue, "quiet", 0.3 * rate, 60 + seconds)
+            _offer(queue, "noisy", 1.7 * rate, WITHIN + seconds), _offer(queue, "quiet", 0.3 * rate, WITHIN + seconds)
         )
-        first, last = began + 60, began + 60 + seconds
+        first, last = began + WITHIN, began + WITHIN + seconds
         await queue.all_ended()
         asked = [each for each in queue.asked if each.sent >= began]
         good = [each for each in asked if each.code == "Ok" and first <= each.ended < last]

@@ -22,8 +22,13 @@ MINUTE = 60.0
 REQUESTS_BURST = 10.0
 # Seconds after its turn until a place lapses, because its owner did not come back.
 GRACE = 3.0
+# Seconds after a grant in which its call has reached the provider.
+ARRIVES = 1.0
 # The part of the quota that ingestion leaves for asks.
 RESERVE = 0.1
+# The part of a minute's tokens that is left unused: what our estimates of calls under way may be too low by. It takes
+# nothing from the rate.
+CUSHION = 0.05
 # Seconds between calls when a throttle is over and the quota is unknown.
 SPACING = 0.1
 
@@ -116,6 +121,11 @@ class Pace:
     """As the provider said."""
     total_tokens: float = 0.0
     total_requests: float = 0.0
+    mark_at: float = 0.0
+    """A moment at least `ARRIVES` before the last grant, and `total_tokens` then."""
+    mark_total: float = 0.0
+    next_mark_at: float = 0.0
+    next_mark_total: float = 0.0
     virtual: float = 0.0
     """The start tag of the last grant: tokens that a tenant with work has been served at least."""
     served: Mapping[str, float] = field(default_factory=dict)
@@ -162,7 +172,7 @@ def ask(pace: Pace, quota: Quota, wants: Ask, now: float) -> "tuple[Pace, Grante
     held_up = 0.0
     if quota.tokens:
         burst = quota.tokens_burst
-        missing = tokens_ahead + min(wants.tokens + reserve * burst, burst) - (pace.tokens or 0.0)
+        missing = tokens_ahead + min(wants.tokens + (CUSHION + reserve) * burst, burst) - (pace.tokens or 0.0)
         held_up = max(held_up, missing * MINUTE / quota.tokens)
     if quota.requests:
         burst = quota.requests_burst
@@ -182,9 +192,9 @@ def ask(pace: Pace, quota: Quota, wants: Ask, now: float) -> "tuple[Pace, Grante
 def settle(pace: Pace, quota: Quota, call: Granted, said: Said, used: float | None, now: float) -> Pace:
     """The state after a call that was not throttled; `used`: its tokens, None if unknown.
 
-    What remains according to the provider bounds what remains now: since then its levels were refilled, and others were
-    granted calls that it may not have counted. It raises our level only if its limit is ours, and not when we are to
-    use a part of it.
+    What remained for the provider when the call arrived bounds what remains now: since then it was refilled, and it has
+    counted the calls that were granted at least `ARRIVES` ago, at most all. It raises our level only if its limit is
+    ours, and not when we are to use a part of it.
     """
     pace = replace(
         pace, limit=Quota(said.limit.tokens or pace.limit.tokens, said.limit.requests or pace.limit.requests)
@@ -194,7 +204,8 @@ def settle(pace: Pace, quota: Quota, call: Granted, said: Said, used: float | No
     tokens, requests = pace.tokens, pace.requests
     if tokens is not None:
         if said.remaining_tokens is not None:
-            high = said.remaining_tokens + (now - call.at) * quota.tokens / MINUTE
+            arrived = max(0.0, pace.mark_total - call.total_tokens) if pace.mark_at > call.at else 0.0
+            high = said.remaining_tokens + (now - call.at) * quota.tokens / MINUTE - arrived
             if said.limit.tokens == quota.tokens:
                 tokens = max(tokens, said.remaining_tokens - (pace.total_tokens - call.total_tokens))
             tokens = min(tokens, high, quota.tokens_burst)
@@ -215,7 +226,7 @@ def throttled(pace: Pace, quota: Quota, call: Granted, after: float, now: float)
     pace = _refilled(pace, quota, now)
     if now + after <= pace.at:
         return pace
-    tokens = min(call.tokens, quota.tokens_burst) if quota.tokens else None
+    tokens = min(call.tokens + CUSHION * quota.tokens_burst, quota.tokens_burst) if quota.tokens else None
     return replace(pace, at=now + after, tokens=tokens, requests=1.0 if quota.requests else None)
 
 
@@ -224,6 +235,14 @@ def _granted(pace: Pace, quota: Quota, wants: Ask, now: float) -> tuple[Pace, Gr
     served = {flow: tag for flow, tag in pace.served.items() if tag > start}
     served[wants.flow] = start + wants.tokens
     total_tokens, total_requests = pace.total_tokens + wants.tokens, pace.total_requests + 1
+    if now - pace.next_mark_at >= ARRIVES:
+        pace = replace(
+            pace,
+            mark_at=pace.next_mark_at,
+            mark_total=pace.next_mark_total,
+            next_mark_at=now,
+            next_mark_total=pace.total_tokens,
+        )
     after = replace(
         pace,
         tokens=(pace.tokens or 0.0) - wants.tokens if quota.tokens else None,

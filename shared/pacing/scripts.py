@@ -3,13 +3,13 @@
 All keys of a deployment are in one hash slot. All times are seconds of Redis's clock, except deadlines, which are only
 compared with one another.
 
-pace    hash: tokens, requests, at, limit_tokens, limit_requests, total_tokens, total_requests, virtual
+pace    hash: the numbers of `Pace` by their names, and limit_tokens, limit_requests
 served  hash: flow -> finish tag
 line    hash: who -> "due since tokens lapses flow"
 """
 
 from shared.contracts.ids import escaped
-from shared.pacing.rules import GRACE, MINUTE, REQUESTS_BURST, RESERVE, SPACING
+from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, REQUESTS_BURST, RESERVE, SPACING
 
 # Seconds without a call after which the state of a deployment is forgotten: every bucket is full again by then.
 KEEP = 3600
@@ -24,7 +24,7 @@ def keys(deployment: str) -> list[str]:
 _COMMON = (
     f"""
 local MINUTE, RESERVE, SPACING, GRACE, KEEP = {MINUTE}, {RESERVE}, {SPACING}, {GRACE}, {KEEP}
-local BURST = {REQUESTS_BURST}
+local BURST, ARRIVES, CUSHION = {REQUESTS_BURST}, {ARRIVES}, {CUSHION}
 """
     + """
 local time = redis.call('TIME')
@@ -41,6 +41,8 @@ local at, virtual = known.at or 0, known.virtual or 0
 local total_tokens, total_requests = known.total_tokens or 0, known.total_requests or 0
 local limit_tokens, limit_requests = known.limit_tokens or 0, known.limit_requests or 0
 local tokens, requests = known.tokens, known.requests
+local mark_at, mark_total = known.mark_at or 0, known.mark_total or 0
+local next_mark_at, next_mark_total = known.next_mark_at or 0, known.next_mark_total or 0
 local quota_tokens, quota_requests, tokens_burst, requests_burst
 local function limited()
   quota_tokens = least(tonumber(ARGV[1]), limit_tokens)
@@ -59,7 +61,9 @@ local function refill()
 end
 local function write()
   redis.call('HSET', KEYS[1], 'at', exact(at), 'virtual', exact(virtual), 'limit_tokens', limit_tokens,
-    'limit_requests', limit_requests, 'total_tokens', exact(total_tokens), 'total_requests', exact(total_requests))
+    'limit_requests', limit_requests, 'total_tokens', exact(total_tokens), 'total_requests', exact(total_requests),
+    'mark_at', exact(mark_at), 'mark_total', exact(mark_total),
+    'next_mark_at', exact(next_mark_at), 'next_mark_total', exact(next_mark_total))
   if tokens then redis.call('HSET', KEYS[1], 'tokens', exact(tokens)) else redis.call('HDEL', KEYS[1], 'tokens') end
   if requests then redis.call('HSET', KEYS[1], 'requests', exact(requests))
   else redis.call('HDEL', KEYS[1], 'requests') end
@@ -140,7 +144,7 @@ end
 
 local wait, held_up = math.max(0, at - now), 0
 if quota_tokens > 0 then
-  local missing = tokens_ahead + math.min(wanted + reserve * tokens_burst, tokens_burst) - tokens
+  local missing = tokens_ahead + math.min(wanted + (CUSHION + reserve) * tokens_burst, tokens_burst) - tokens
   held_up = math.max(held_up, missing * MINUTE / quota_tokens)
 end
 if quota_requests > 0 then
@@ -168,6 +172,9 @@ redis.call('HSET', KEYS[2], flow, exact(start + wanted))
 redis.call('HDEL', KEYS[3], who)
 if tokens then tokens = tokens - wanted end
 if requests then requests = requests - 1 end
+if now - next_mark_at >= ARRIVES then
+  mark_at, mark_total, next_mark_at, next_mark_total = next_mark_at, next_mark_total, now, total_tokens
+end
 virtual, total_tokens, total_requests = start, total_tokens + wanted, total_requests + 1
 write()
 return {'', exact(now), exact(total_tokens), exact(total_requests)}
@@ -188,7 +195,9 @@ limited()
 refill()
 if tokens then
   if left_tokens then
-    local high = left_tokens + (now - granted_at) * quota_tokens / MINUTE
+    local arrived = 0
+    if mark_at > granted_at then arrived = math.max(0, mark_total - total_then) end
+    local high = left_tokens + (now - granted_at) * quota_tokens / MINUTE - arrived
     if said_tokens == quota_tokens then tokens = math.max(tokens, left_tokens - (total_tokens - total_then)) end
     tokens = math.min(tokens, high, tokens_burst)
   elseif used then
@@ -213,7 +222,7 @@ refill()
 if now + after > at then
   at = now + after
   tokens, requests = nil, nil
-  if quota_tokens > 0 then tokens = math.min(granted, tokens_burst) end
+  if quota_tokens > 0 then tokens = math.min(granted + CUSHION * tokens_burst, tokens_burst) end
   if quota_requests > 0 then requests = 1 end
 end
 write()

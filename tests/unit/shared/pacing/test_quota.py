@@ -19,7 +19,7 @@ from shared.pacing.rules import MINUTE, Ask, Granted, Pace, Quota, Said, ask, se
 
 SEEDS = range(2)
 CALL, WITHIN, MARGIN = 3.0, 30.0, 1.0
-# Ours is 1.25 times the provider's.
+# Our estimate, 1.25 times the provider's count.
 ESTIMATED, COUNTED = 1_000, 800
 # Calls per second that the quota allows.
 RATE = 3.0
@@ -76,18 +76,19 @@ class World:
     quota: Quota
     chance: random.Random
     says: bool = True
+    estimated: float = ESTIMATED
     now: float = 0.0
     pace: Pace = field(default_factory=Pace)
     work: list[Work] = field(default_factory=list)
     began: Counter[int] = field(default_factory=Counter)
     good: Counter[int] = field(default_factory=Counter)
-    _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _events: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=count)
 
     def asks(self, tenant: str, at: float, due: float) -> None:
         work = Work(f"{tenant}{len(self.work)}", tenant, due)
         self.work.append(work)
-        self._later(at, lambda: self._comes(work))
+        self.at(at, lambda: self._comes(work))
 
     def offers(self, tenant: str, rate: float, seconds: float) -> None:
         """Asks at random moments."""
@@ -105,21 +106,22 @@ class World:
         mine = [work for work in self.work if work.tenant == tenant]
         return sum(work.ended == "answered" for work in mine) / len(mine)
 
-    def _later(self, at: float, happens: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (at, next(self._order), happens))
+    def at(self, moment: float, happens: Callable[[], object]) -> None:
+        """Let something happen."""
+        heapq.heappush(self._events, (moment, next(self._order), happens))
 
     def _comes(self, work: Work) -> None:
         work.came += 1
         patience = work.due - self.now - CALL - MARGIN
-        wants = Ask(work.who, work.tenant, ESTIMATED, work.due, patience=patience)
+        wants = Ask(work.who, work.tenant, self.estimated, work.due, patience=patience)
         self.pace, result = ask(self.pace, self.quota, wants, self.now)
         if isinstance(result, Granted):
             self.began[int(self.now)] += 1
-            self._later(self.now + self.chance.uniform(0, 0.2), lambda: self._arrives(work, result))
+            self.at(self.now + self.chance.uniform(0, 0.2), lambda: self._arrives(work, result))
         elif result > patience:
             work.ended = "refused"
         else:
-            self._later(self.now + result + self.chance.uniform(0.05, 0.5), lambda: self._comes(work))
+            self.at(self.now + result + self.chance.uniform(0.05, 0.5), lambda: self._comes(work))
 
     def _arrives(self, work: Work, call: Granted) -> None:
         wait = self.provider.call(COUNTED, self.now)
@@ -129,7 +131,7 @@ class World:
             return
         limit = Quota(self.provider.per_minute) if self.says else Quota()
         said = Said(limit, self.provider.level if self.says else None)
-        self._later(self.now + CALL, lambda: self._ends(work, call, said))
+        self.at(self.now + CALL, lambda: self._ends(work, call, said))
 
     def _ends(self, work: Work, call: Granted, said: Said) -> None:
         self.pace = settle(self.pace, self.quota, call, said, COUNTED, self.now)
@@ -167,6 +169,15 @@ def test_twice_the_quota_uses_it_and_is_hardly_ever_refused(seed: int, refused_c
     assert fmean(work.came for work in tried.work) < 5
 
 
+def test_an_estimate_that_is_too_low_is_corrected_by_what_remains() -> None:
+    tried = world(1)
+    tried.estimated = 0.9 * COUNTED
+    tried.offers("a", 2 * RATE, LONG)
+    tried.play()
+    assert sum(tried.good[second] for second in STEADY) >= 0.95 * RATE * len(STEADY)
+    assert tried.provider.refused < 0.03 * tried.provider.served
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_crowd_with_one_deadline_is_served_one_by_one(seed: int) -> None:
     tried = world(seed)
@@ -202,7 +213,7 @@ def test_what_others_take_of_the_quota_is_left_to_them() -> None:
     """Another program uses a third of the quota; ours has the other two thirds, with few refusals."""
     tried = world(1, refused_count=False)
     for number in range(int(RATE / 3 * LONG)):
-        tried._later(number / (RATE / 3), lambda: tried.provider.call(COUNTED, tried.now))
+        tried.at(number / (RATE / 3), lambda: tried.provider.call(COUNTED, tried.now))
     tried.offers("a", 2 * RATE, LONG)
     tried.play()
     assert sum(tried.good[second] for second in STEADY) >= 0.85 * RATE * 2 / 3 * len(STEADY)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pacing.rules import GRACE, MINUTE, Ask, Granted, Pace, Quota, Said, ask, settle, throttled
+from shared.pacing.rules import CUSHION, GRACE, MINUTE, Ask, Granted, Pace, Quota, Said, ask, settle, throttled
 
 QUOTA = Quota(tokens=6_000)  # a hundred a second
 LONG = 1_000.0
@@ -30,19 +30,19 @@ def waits(pace: Pace, wanted: Ask, now: float, quota: Quota = QUOTA) -> tuple[Pa
 
 def emptied(quota: Quota = QUOTA, now: float = 0.0) -> Pace:
     pace, _ = granted(Pace(), wants("all", quota.tokens, tenant="before"), now, quota)
-    return replace(pace, served={}, virtual=0.0)
+    return replace(pace, served={}, virtual=0.0, tokens=CUSHION * quota.tokens)
 
 
-def test_a_minutes_worth_is_granted_at_once_and_then_the_rate() -> None:
+def test_a_minutes_worth_without_a_cushion_is_granted_at_once_and_then_the_rate() -> None:
     pace = Pace()
-    for number in range(6):
+    for number in range(5):
         pace, _ = granted(pace, wants(str(number)), 0)
     pace, wait = waits(pace, wants("6"), 0)
-    assert wait == 10
+    assert wait == 3
     pace, wait = waits(pace, wants("7", due=61), 0)
-    assert wait == 20
-    pace, _ = granted(pace, wants("6"), 10)
-    pace, wait = waits(pace, wants("7", due=61), 10)
+    assert wait == 13
+    pace, _ = granted(pace, wants("6"), 3)
+    pace, wait = waits(pace, wants("7", due=61), 3)
     assert wait == 10
 
 
@@ -108,7 +108,7 @@ def test_ingestion_waits_for_all_asks_and_leaves_a_tenth() -> None:
     pace, wait = waits(pace, wants("batch", 100, ingestion=True), 0)
     assert wait == 10 + 1 + 6
     pace, _ = granted(pace, wants("ask"), 10)
-    assert waits(pace, wants("batch", 100, ingestion=True), 10)[1] == 7
+    assert waits(pace, wants("batch", 100, ingestion=True), 10)[1] == pytest.approx(7)
 
 
 def test_the_oldest_ingestion_is_first_whenever_it_comes_back() -> None:
@@ -159,6 +159,15 @@ def test_what_the_provider_says_lowers_and_raises_the_levels() -> None:
     assert again.tokens == 4_000
 
 
+def test_calls_that_have_arrived_since_are_not_in_what_remains() -> None:
+    pace, first = granted(Pace(), wants("first", 100), 10)
+    for second in (10.5, 12, 13.5):
+        pace, _ = granted(pace, wants(f"at {second}", 100), second)
+    # Until 12 s two were granted, and the second of them may still be on its way; it is refilled by 100 a second.
+    pace = settle(pace, QUOTA, first, Said(remaining_tokens=500), None, 14)
+    assert pace.tokens == 500 + 4 * 100 - 100
+
+
 def test_a_configured_part_of_a_larger_quota_is_kept() -> None:
     pace, call = granted(emptied(), wants("one"), 20)
     before = pace.tokens
@@ -170,7 +179,7 @@ def test_a_configured_part_of_a_larger_quota_is_kept() -> None:
 def test_a_limit_that_is_not_configured_is_learned() -> None:
     pace, call = granted(Pace(), wants("one"), 0, Quota())
     pace = settle(pace, Quota(), call, Said(QUOTA, remaining_tokens=0), None, 0)
-    assert waits(pace, wants("two"), 0, Quota())[1] == 10
+    assert waits(pace, wants("two"), 0, Quota())[1] == 13
 
 
 def test_without_a_word_of_the_provider_unused_tokens_are_given_back() -> None:
