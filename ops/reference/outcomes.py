@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ops.reference.text import Files, markdown, table
 from shared.contracts.outcome import CacheState, Code, Outcome
 from shared.errors import Reason
+from shared.llm.errors import Fault
 
 PAGE = "docs/reference/outcomes.md"
 
@@ -40,17 +41,97 @@ CODES: Mapping[Code, str] = {
         "No deployment of the use case may answer: none is a chat deployment in its regions, or none has a window for "
         "the question, its answer and one passage; `message` says which. Shorten the question, or ask the operator."
     ),
-    Code.MODEL_REFUSED: "The provider's content filter refused the prompt or the answer. Asking again does not help.",
+    Code.MODEL_REFUSED: "The model declined to answer; `message` has its words. Rephrase; asking again does not help.",
+    Code.CONTENT_FILTERED: "The provider's content filter stopped the prompt or the answer. Rephrase, or have the "
+    "filter of the deployment changed. Asking again does not help.",
+    Code.TRUNCATED: "The answer is in `text`, but its end is missing: it reached the use case's `answer_tokens`, or "
+    "the size of a message. It is not cached. Raise `answer_tokens` for longer answers.",
+    Code.EMPTY_ANSWER: "The model ended without a word. Check its chat template and the prompt, or use another model.",
+    Code.REASONING_ONLY: "All of `answer_tokens` went into the model's reasoning. Raise `answer_tokens`, or lower "
+    "`reasoning_effort` in models.yaml.",
+    Code.TOOL_CALLED: "The model called a tool; none was offered. Switch tool calling off in the server, or use "
+    "another model.",
+    Code.INVALID_REPLY: "Every deployment's replies were broken in the same way several times, and were paid for. "
+    "`message` says how; check the server.",
     Code.POISON_CONTENT: "The body must not be parsed: it is not UTF-8, is nested too deeply, or has a lone surrogate.",
     Code.PAYLOAD_TOO_LARGE: "A message is larger than the broker accepts (256 KiB). Shorten the conversation.",
-    Code.UNAUTHORIZED: "The credentials of the sender, or of ragbus at another service, were not accepted.",
+    Code.UNAUTHORIZED: "The credentials of the sender were not accepted.",
     Code.MISCONFIGURED: (
-        "A worker's configuration is wrong: the provider rejects our request (400, 404, 422), the collection has "
-        "vectors of another length, or a use case is not deployed everywhere. Your message is good; the operator must "
-        "correct the configuration. Then ask again, with a new id."
+        "A worker's configuration is wrong: the provider rejects our key, request or quota plan (400, 401, 403, 404, "
+        "413, 422, `insufficient_quota`), vectors have another length, or a use case is not deployed everywhere. Your "
+        "message is good; the operator must correct the configuration. Then ask again, with a new id."
     ),
     Code.CRASHED: "A bug in ragbus; the message is kept for its developers. Asking again may work.",
     Code.CANCELLED: "The caller cancelled the request.",
+}
+
+CALLER, OPERATOR, NOBODY, PROVIDER, NONE = "caller", "operator", "nobody: wait", "provider", ""
+# Whose move it is.
+MOVES: Mapping[Code, str] = {
+    Code.OK: NONE,
+    Code.NOT_IN_DOCUMENTS: NONE,
+    Code.UNGROUNDED: CALLER,
+    Code.PROMPT_LEAK: CALLER,
+    Code.SCHEMA_INVALID: CALLER,
+    Code.SCHEMA_UNSUPPORTED: CALLER,
+    Code.UNKNOWN_USE_CASE: CALLER,
+    Code.NOT_ALLOWED: CALLER,
+    Code.REPLY_TO_NOT_ALLOWED: CALLER,
+    Code.QUESTION_TOO_LONG: CALLER,
+    Code.ID_REUSED: CALLER,
+    Code.BUDGET_EXCEEDED: NOBODY,
+    Code.OVERLOADED: NOBODY,
+    Code.DEADLINE_EXCEEDED: NOBODY,
+    Code.RETRIES_EXHAUSTED: NOBODY,
+    Code.NO_MODEL_FITS: CALLER,
+    Code.MODEL_REFUSED: PROVIDER,
+    Code.CONTENT_FILTERED: PROVIDER,
+    Code.TRUNCATED: OPERATOR,
+    Code.EMPTY_ANSWER: OPERATOR,
+    Code.REASONING_ONLY: OPERATOR,
+    Code.TOOL_CALLED: OPERATOR,
+    Code.INVALID_REPLY: OPERATOR,
+    Code.POISON_CONTENT: CALLER,
+    Code.PAYLOAD_TOO_LARGE: CALLER,
+    Code.UNAUTHORIZED: CALLER,
+    Code.MISCONFIGURED: OPERATOR,
+    Code.CRASHED: OPERATOR,
+    Code.CANCELLED: NONE,
+}
+
+# Of a model call: what it is, what ragbus does, the code that it can end with, whose move it then is.
+FAULTS: Mapping[Fault, tuple[str, str, str, str]] = {
+    Fault.CALLER: ("Never of a provider's error: our request is made from configuration.", "–", "–", CALLER),
+    Fault.CONFIGURATION: (
+        "400, 401, 402, 403, 404, 413, 422, a refused parameter, `insufficient_quota`, vectors of another length.",
+        "The next deployment, at once. A refused parameter is left out from then on.",
+        "`Misconfigured`, `EmptyAnswer`, `ReasoningOnly`, `ToolCalled`",
+        OPERATOR,
+    ),
+    Fault.THROTTLED: (
+        "408, 409, 425, 429, also as an error inside a 200.",
+        "Waits as long as the provider asks, or the next deployment.",
+        "`DeadlineExceeded`, `Overloaded`",
+        NOBODY,
+    ),
+    Fault.DOWN: (
+        "Unreachable, 5xx, a time-out, a connection that breaks off, a 200 that is no completion.",
+        "The next deployment, then again; three paid replies that are broken alike are the most for one deployment.",
+        "`DeadlineExceeded`, `InvalidReply`",
+        NOBODY,
+    ),
+    Fault.REFUSED: (
+        "The model declines, or the content filter stops the prompt or the answer.",
+        "Nothing more.",
+        "`ModelRefused`, `ContentFiltered`",
+        PROVIDER,
+    ),
+    Fault.TOO_LONG: (
+        "The prompt is longer than the model's window, in any provider's words.",
+        "One smaller prompt, then the next deployment.",
+        "`NoModelFits`",
+        CALLER,
+    ),
 }
 
 HTTP_CODES: Mapping[str, tuple[str, str]] = {
@@ -99,9 +180,18 @@ def files() -> Files:
             "or sanitise them for HTML and Markdown ([why, and what a checked citation proves]"
             "(../explanation/citations.md)).",
             _section("Outcomes", "outcome", {str(key): text for key, text in OUTCOMES.items()}),
-            _section("Codes", "code", {str(key): text for key, text in CODES.items()}),
+            "## Codes\n\n"
+            + table(
+                ("code", "meaning", "whose move"), [(f"`{code}`", text, MOVES[code]) for code, text in CODES.items()]
+            ),
             "Over HTTP a problem has one of these codes, too, or the name of its HTTP status:",
             table(("code", "status", "meaning"), [(f"`{code}`", *said) for code, said in HTTP_CODES.items()]),
+            "## Faults of model calls\n\nThe label `fault` of the metric `ragbus.model.faults`, of a call's span and "
+            "of the log event `model.failed`, which also have the provider's own sentence, without its secrets.\n\n"
+            + table(
+                ("fault", "what it is", "what ragbus does", "code", "whose move"),
+                [(f"`{fault}`", *said) for fault, said in FAULTS.items()],
+            ),
             _section("Cache", "cache", {str(key): text for key, text in CACHE.items()}),
             _section("Dead-letter reasons", "reason", {str(key): text for key, text in REASONS.items()}),
         )

@@ -1,5 +1,6 @@
 """The deployments of a plan in turn, until one answers."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -9,17 +10,23 @@ from services.generator.calls import ModelCalls, TooLate
 from services.generator.outcome import outcome_of
 from services.generator.planner import Choice
 from services.generator.prompt import fit
+from services.generator.reply import NoAnswer
 from shared.access.use_cases import UseCase
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import RequestOutcome
+from shared.contracts.outcome import Code, ModelCall, RequestOutcome
 from shared.errors import DeadlineMissed, DependencyDown, OverQuota, TryLater, Unprocessable
-from shared.llm.errors import ContextTooLong, ModelRefused, Throttled
+from shared.llm.errors import ContextTooLong, Fault, ModelRefused, Throttled
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
+
+# Calls of one request and deployment that may break off after they were paid for.
+PAID_ALIKE = 3
+# Results of calls that were complete.
+WITHOUT_ANSWER = (Code.EMPTY_ANSWER, Code.REASONING_ONLY, Code.TOOL_CALLED)
 
 Failure = TryLater | Unprocessable
 
@@ -31,13 +38,17 @@ class Failover:
         self._calls = calls
         self._clock = clock
 
-    async def answer(self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer) -> RequestOutcome:
+    async def answer(
+        self, choices: Sequence[Choice], use_case: UseCase, task: GenerateAnswer, earlier: Sequence[ModelCall] = ()
+    ) -> RequestOutcome:
         """Call the choices in turn; if none has quota left, wait in the line of the one that has it first.
+
+        `earlier`: the calls that this request has made, in all attempts; see `worth_calling`.
 
         Raises the failure that all of them together mean, `OverQuota` with a place in a line, or `TooLate` when none
         can answer in time.
         """
-        failures: list[Failure] = []
+        choices, failures = worth_calling(choices, earlier)
         too_late: list[TooLate] = []
         full: list[tuple[OverQuota | Throttled, Choice]] = []
         for position, choice in enumerate(choices):
@@ -55,7 +66,10 @@ class Failover:
                 log.info("model.over_quota", deployment=choice.deployment.name, wait=over.after.total_seconds())
                 full.append((over, choice))
             except (TryLater, Unprocessable) as failure:
-                log.info("model.failed", deployment=choice.deployment.name, detail=str(failure))
+                fault = str(getattr(failure, "fault", ""))
+                # An operator's own mistake stays unseen while another deployment answers.
+                report = log.warning if fault == Fault.CONFIGURATION else log.info
+                report("model.failed", deployment=choice.deployment.name, fault=fault, detail=str(failure))
                 failures.append(failure)
         if full:
             _, choice = min(full, key=lambda each: each[0].after)
@@ -111,5 +125,33 @@ def _combined(failures: Sequence[Failure]) -> Failure:
     if later := [failure for failure in failures if isinstance(failure, TryLater)]:
         kind = DependencyDown if all(isinstance(failure, DependencyDown) for failure in later) else TryLater
         return kind(said, after=min(failure.after for failure in later))
-    # Failures of the deployments themselves (a key, a name, a window): waiting does not help.
-    return failures[-1]
+    # Failures of the deployments themselves (a key, a name, a window): waiting does not help. A reply tells more.
+    return next((failure for failure in failures if isinstance(failure, NoAnswer)), failures[-1])
+
+
+def worth_calling(choices: Sequence[Choice], earlier: Sequence[ModelCall]) -> tuple[Sequence[Choice], list[Failure]]:
+    """The choices that may bring an answer, and why the others are left out; `earlier`: calls of the same request."""
+    if not earlier:
+        return choices, []
+    in_vain = {choice.deployment.name: spent_in_vain(choice.deployment.name, earlier) for choice in choices}
+    worth = [choice for choice in choices if in_vain[choice.deployment.name] is None]
+    return worth, [failure for failure in in_vain.values() if failure is not None]
+
+
+def spent_in_vain(deployment: str, earlier: Sequence[ModelCall]) -> NoAnswer | None:
+    """Why `deployment` is not called any more for a request with the calls `earlier`; None: it may be called.
+
+    What is the same at every attempt is not bought again and again: a reply without an answer once (models are asked
+    at temperature 0), a call that broke off `PAID_ALIKE` times.
+    """
+    paid = Counter(
+        call.result for call in earlier if call.deployment == deployment and call.prompt_tokens + call.completion_tokens
+    )
+    for code in WITHOUT_ANSWER:
+        if paid[code]:
+            return NoAnswer(code, f"{deployment}: an earlier attempt ended as {code}, and this one would, too")
+    for result in (Fault.DOWN, Code.INVALID_REPLY):
+        if paid[result] >= PAID_ALIKE:
+            why = f"{deployment}: {paid[result]} calls were paid for and brought no answer; look at the server"
+            return NoAnswer(Code.INVALID_REPLY, why)
+    return None

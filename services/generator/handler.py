@@ -14,7 +14,7 @@ from services.generator.calls import ModelCalls, TooLate
 from services.generator.failover import Failover
 from services.generator.planner import Need, at_attempt, plan, why_none
 from services.generator.prompt import fixed_tokens, passage_tokens
-from services.generator.reply import Cancelled
+from services.generator.reply import Cancelled, NoAnswer
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
@@ -102,7 +102,11 @@ class Generator:
             outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
             now, spent = self._clock(), refused.used.tokens
-            outcome = ending(request, Outcome.FAILED, Code.MODEL_REFUSED, refused.detail, finished_at=now)
+            code = Code.CONTENT_FILTERED if refused.filtered else Code.MODEL_REFUSED
+            outcome = ending(request, Outcome.FAILED, code, refused.detail, finished_at=now)
+        except NoAnswer as nothing:
+            now, spent = self._clock(), nothing.used.tokens
+            outcome = ending(request, Outcome.FAILED, nothing.code, nothing.detail, finished_at=now)
         except ContextTooLong as long:
             log.warning("model.none_fits", use_case=use_case.name, detail=long.detail)
             now, spent = self._clock(), 0

@@ -12,7 +12,7 @@ from shared.access.use_cases import Grounding
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, Plan, RequestOutcome, Span, charged, ending
 
-CUT_OFF = "the answer was cut off at the use case's answer_tokens"
+CUT_OFF = "the answer was cut off at the use case's answer_tokens; raise them for longer answers"
 LEAKED = (
     "the model's answer repeated its instructions instead of the documents, so it is withheld; ask about the documents"
 )
@@ -53,7 +53,9 @@ def outcome_of(
     elif citations and spans and grounding is Grounding.REFUSE:
         code, message, citations = Code.UNGROUNDED, "a sentence of the model's answer has no citation that holds", ()
     elif citations:
-        outcome, code, message = Outcome.ANSWERED, Code.OK, CUT_OFF if reply.cut_off else ""
+        outcome, code, message = Outcome.ANSWERED, Code.OK, ""
+        if reply.cut_off:
+            code, message = Code.TRUNCATED, CUT_OFF
         text, truncated = shown, reply.cut_off
         if grounding is Grounding.DROP:
             text, spans = without_unverified(shown), []

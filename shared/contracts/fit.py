@@ -39,7 +39,8 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
         return answer
     shorter = _with_short_words(answer, most // 2)
     if _size(shorter) > most:
-        empty = shorter.replaced(text="", unverified=(), message=TOO_LARGE, truncated=True)
+        code = Code.TRUNCATED if shorter.code is Code.OK else shorter.code
+        empty = shorter.replaced(text="", unverified=(), message=TOO_LARGE, truncated=True, code=code)
         room = most - _size(empty) - len(to_json([Span(start=most, end=most)]))
         text = _HALF_A_MARKER.sub("", clipped(shorter.text, room - 2 * len(MARK.encode()))) + MARK
         left = tuple(citation for citation in shorter.citations if f"[{citation.marker}]" in text)
@@ -49,6 +50,7 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
             # The list could be larger than what is left of the text: one span is always right.
             unverified=(Span(start=0, end=len(text)),) if shorter.unverified else (),
             truncated=True,
+            code=code,
             message=shorter.message or TOO_LARGE,
         )
     lost_its_ground = bool(answer.citations) and not shorter.citations

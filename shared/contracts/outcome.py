@@ -44,6 +44,12 @@ class Code(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     NO_MODEL_FITS = "NoModelFits"
     MODEL_REFUSED = "ModelRefused"
+    CONTENT_FILTERED = "ContentFiltered"
+    TRUNCATED = "Truncated"
+    EMPTY_ANSWER = "EmptyAnswer"
+    REASONING_ONLY = "ReasoningOnly"
+    TOOL_CALLED = "ToolCalled"
+    INVALID_REPLY = "InvalidReply"
     POISON_CONTENT = "PoisonContent"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     UNAUTHORIZED = "Unauthorized"
@@ -161,7 +167,9 @@ class RequestOutcome(Message):
         description="plain text, which may have Markdown's emphasis, lists, tables and code; no HTML elements, images, "
         "links or control sequences; [n] is an entry of `citations`, and nothing else is",
     )
-    truncated: bool = Field(default=False, description="the text was cut; `message` says why")
+    truncated: bool = Field(
+        default=False, description="the text was cut, and `code` is `Truncated`; `message` says why"
+    )
     citations: tuple[Citation, ...] = ()
     unverified: tuple[Span, ...] = Field(default=(), description="the sentences of `text` that no citation supports")
     usage: Usage = NO_USAGE

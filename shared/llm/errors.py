@@ -51,18 +51,30 @@ class Used:
 NOTHING = Used()
 
 
-class Throttled(TryLater):
+class ModelError(Exception):
+    """A failed call of a model; `used`: what it cost, `sentence`: the provider's own words (redacted, short)."""
+
+    fault: Fault
+    used: Used = NOTHING
+    sentence: str = ""
+
+    @property
+    def result(self) -> str:
+        """How the call ended, in one word, for the outcome's `calls`."""
+        return str(self.fault)
+
+
+class Throttled(TryLater, ModelError):
     """The deployment has no quota left for now; `after`: the wait that the provider asked for."""
 
     fault = Fault.THROTTLED
-    used = NOTHING
 
     def __init__(self, why: str, *, after: timedelta = timedelta(0), sentence: str = "") -> None:
         super().__init__(why, after=after)
         self.sentence = sentence
 
 
-class ModelDown(DependencyDown):
+class ModelDown(DependencyDown, ModelError):
     """The deployment failed: unreachable, a time-out, a 5xx, or it broke off after `used` tokens."""
 
     fault = Fault.DOWN
@@ -79,15 +91,19 @@ class InvalidReply(ModelDown):
     It may be the same at every attempt, so paid ones are counted (`services/generator/failover.py`).
     """
 
+    @property
+    def result(self) -> str:
+        """Its outcome code when it happens again and again."""
+        return "InvalidReply"
 
-class ModelMisconfigured(Unprocessable):
+
+class ModelMisconfigured(Unprocessable, ModelError):
     """The provider does not accept our request: the operator must change models.yaml, a key or the quota plan.
 
     `status`: of the HTTP response. `param`: the parameter that the provider names, if it names one.
     """
 
     fault = Fault.CONFIGURATION
-    used = NOTHING
 
     def __init__(self, detail: str, *, status: int | None = None, sentence: str = "", param: str = "") -> None:
         super().__init__(Reason.MISCONFIGURED, detail)
@@ -96,18 +112,17 @@ class ModelMisconfigured(Unprocessable):
         self.param = param
 
 
-class ContextTooLong(Unprocessable):
+class ContextTooLong(Unprocessable, ModelError):
     """The prompt and the answer do not fit the deployment's context window."""
 
     fault = Fault.TOO_LONG
-    used = NOTHING
 
     def __init__(self, detail: str, *, sentence: str = "") -> None:
         super().__init__(Reason.PAYLOAD_TOO_LARGE, detail)
         self.sentence = sentence
 
 
-class ModelRefused(Unprocessable):
+class ModelRefused(Unprocessable, ModelError):
     """The model declined to answer, or the provider's content filter (`filtered`) stopped the prompt or the answer."""
 
     fault = Fault.REFUSED
@@ -117,6 +132,3 @@ class ModelRefused(Unprocessable):
         self.filtered = filtered
         self.sentence = sentence
         self.used = used
-
-
-ModelError = Throttled | ModelDown | ModelMisconfigured | ContextTooLong | ModelRefused

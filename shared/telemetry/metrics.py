@@ -32,6 +32,7 @@ class Metrics:
     cache_lookups: Counter
     tokens: Counter
     model_duration: Histogram
+    model_faults: Counter
     passages_embedded: Counter
     index_lag: Histogram
 
@@ -68,6 +69,10 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         cache_lookups=meter.create_counter(names.CACHE_LOOKUPS, description="answer cache lookups, by state"),
         tokens=meter.create_counter(names.TOKENS, unit="{token}", description="tokens, by type and deployment"),
         model_duration=seconds(names.MODEL_DURATION, "model calls, by deployment and result"),
+        model_faults=meter.create_counter(
+            names.MODEL_FAULTS,
+            description="failed model calls, by deployment and fault; `configuration` needs the operator",
+        ),
         passages_embedded=meter.create_counter(names.PASSAGES_EMBEDDED, description="passages that were embedded"),
         index_lag=seconds(names.INDEX_LAG, "from a storage event to its commit in the index"),
     )

@@ -21,7 +21,7 @@ from services.gateway.http_endpoint import HttpEndpoint
 from services.gateway.intake import Enqueued, Intake
 from services.gateway.main import check_deadlines
 from services.generator.citations import Verified, verify
-from services.generator.completion import CompletionBuffer
+from services.generator.completion import Completion
 from services.generator.first_completed import first_completed
 from shared.access.scope import TenantScope
 from shared.bus.port import ENQUEUED_AT, BusUnavailable
@@ -436,13 +436,13 @@ def everything_is_grounded(verify: Method, text: str, passages: Any) -> Verified
 
 
 @mutation(
-    CompletionBuffer.__post_init__,
+    Completion.__post_init__,
     request(
         "A stream that broke off is taken for an answer.",
         STREAMS + "test_an_incomplete_answer_is_tried_again",
     ),
 )
-def half_an_answer_is_one(post_init: Method, answer: CompletionBuffer) -> None:
+def half_an_answer_is_one(post_init: Method, answer: Completion) -> None:
     post_init(answer)
     answer.finish = "stop"
 

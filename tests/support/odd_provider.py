@@ -64,6 +64,12 @@ class OddProvider:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def play(self, *answers: Script) -> None:
+        """Begin again, with these answers."""
+        self.answers, self._served = list(answers), 0
+        self.asked.clear()
+        self.paths.clear()
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         return self
@@ -80,7 +86,8 @@ class OddProvider:
         assert task is not None
         self._tasks.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # A cancelled task would be reported as an error of the server.
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._serve(reader, writer):
                     pass
         finally:
