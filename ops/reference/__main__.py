@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ops.reference import asyncapi, decisions, emulator, examples, outcomes, queues, schemas, settings, states
+from ops.reference import asyncapi, decisions, emulator, examples, models, outcomes, queues, schemas, settings, states
 from ops.reference.text import Files
 from shared.access.callers import Callers
 
@@ -28,6 +28,7 @@ def generate(root: Path) -> Files:
     bodies: dict[str, Any] = {path.stem: _json(path) for path in sorted((root / GOLDEN).glob("*.json"))}
     for path in sorted((root / GOLDEN / "storage").glob("*-blob-created.json")):
         bodies[f"{asyncapi.STORAGE_EVENT}: {path.stem}"] = _json(path)
+    blocks = {str(path.relative_to(root)): path.read_text("utf-8") for path in (root / models.FOLDER).glob("*.yaml")}
     adrs = (path for path in (root / decisions.FOLDER).glob("*.md") if path.name != "README.md")
     version = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     return {
@@ -36,6 +37,7 @@ def generate(root: Path) -> Files:
         **queues.files(installed),
         **outcomes.files(),
         **states.files((root / states.PAGE).read_text("utf-8")),
+        **models.files(blocks),
         **settings.files(settings.classes(), texts[examples.MODELS]),
         **emulator.files(examples.queues_of(examples.only_first(callers))),
         **examples.files(callers, texts),

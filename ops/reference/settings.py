@@ -85,15 +85,15 @@ def files(classes: Mapping[str, type[Settings]], models_yaml: str) -> Files:
 def _table(rows: Iterable[tuple[str, FieldInfo]]) -> str:
     return table(
         ("variable", "type", "default", "meaning"),
-        [(f"`{name}`", _type(field.annotation), _default(field), field.description or "") for name, field in rows],
+        [(f"`{name}`", type_name(field.annotation), _default(field), field.description or "") for name, field in rows],
     )
 
 
-def _type(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) in (types.UnionType, Union):
-        return " or ".join(_type(each) for each in get_args(annotation) if each is not type(None))
+        return " or ".join(type_name(each) for each in get_args(annotation) if each is not type(None))
     if get_origin(annotation) is not None:
         return str(annotation)
     if issubclass(annotation, Enum):

@@ -100,14 +100,15 @@ class Failover:
         Raises `ContextTooLong` when no passage fits, also after the prompt was shrunk once; `TooLate` and `Cancelled`
         when no call was made or it was broken off; what `Model.complete` raises.
         """
-        answer_tokens = min(use_case.answer_tokens, choice.deployment.max_output or use_case.answer_tokens)
+        answer_tokens = choice.deployment.answer_limit(use_case.answer_tokens)
         room = choice.window - answer_tokens
+        output_tokens = answer_tokens + choice.deployment.reasoning_tokens
         prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
         if not prompt.passages:
             raise ContextTooLong(f"no passage fits into the {choice.window} tokens of {choice.deployment.name}")
         call = partial(self._calls.call, choice.deployment, next_usual=next_usual, waits=waits)
         try:
-            reply = await call(prompt, answer_tokens, task.request)
+            reply = await call(prompt, output_tokens, task.request)
         except ContextTooLong as long:
             log.info("model.prompt_too_long", deployment=choice.deployment.name, detail=long.detail)
             # Of what was sent: the window that models.yaml claims may be much too large.
@@ -115,7 +116,7 @@ class Failover:
             prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
             if not prompt.passages:
                 raise
-            reply = await call(prompt, answer_tokens, task.request)
+            reply = await call(prompt, output_tokens, task.request)
         return outcome_of(task, choice, prompt, reply, self._clock(), use_case.grounding)
 
 

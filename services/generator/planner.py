@@ -96,9 +96,10 @@ def _allowed(deployment: Deployment, use_case: UseCase) -> bool:
 
 
 def _window(deployment: Deployment, use_case: UseCase) -> int:
-    return min(deployment.context_window, use_case.context_window)
+    """What prompt and answer may fill; reasoning takes its share of the deployment's window, not of the use case's."""
+    return min(deployment.context_window - deployment.reasoning_tokens, use_case.context_window)
 
 
 def _price(deployment: Deployment, need: Need) -> float:
     price = deployment.price
-    return (need.fixed + need.passages) * price.input + need.answer * price.output
+    return (need.fixed + need.passages) * price.input + (need.answer + deployment.reasoning_tokens) * price.output

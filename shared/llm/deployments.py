@@ -21,6 +21,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -54,7 +55,7 @@ AZURE_V1: Final = "v1"
 """The `api_version` of Azure OpenAI's v1 API, which has no dates."""
 
 # Keys without effect for deployments of another kind.
-_ONLY: Final[Mapping[str, frozenset[str]]] = {
+ONLY: Final[Mapping[str, frozenset[str]]] = {
     "chat": frozenset(
         "max_output price priority reserved stream timeouts token_limit temperature top_p seed reasoning_effort "
         "reasoning_tokens stream_options".split()
@@ -62,7 +63,7 @@ _ONLY: Final[Mapping[str, frozenset[str]]] = {
     "embedding": frozenset("dimensions send_dimensions encoding".split()),
 }
 # Headers that the client sets: a second one would take away the key or the meaning of the body.
-_OUR_HEADERS: Final = {
+OUR_HEADERS: Final = {
     **dict.fromkeys(("authorization", "api-key"), "the key is read from the variable in key_env"),
     **dict.fromkeys(
         "accept accept-encoding connection content-encoding content-length content-type expect host te "
@@ -71,7 +72,7 @@ _OUR_HEADERS: Final = {
     ),
 }
 # Parts of a request that have a key of their own or decide what the reply looks like.
-_OUR_BODY: Final = {
+OUR_BODY: Final = {
     **dict.fromkeys(("messages", "input", "prompt"), "the prompt is made from the use case"),
     **dict.fromkeys(("model", "temperature", "top_p", "seed", "reasoning_effort"), "write it beside `body`"),
     **dict.fromkeys(("max_tokens", "max_completion_tokens"), "the use case's answer_tokens are sent; see token_limit"),
@@ -108,6 +109,9 @@ class Timeouts(_Strict):
     total: float | None = Field(default=None, gt=0, description="in all; RAGBUS_MODEL_TIMEOUT if it is not given")
 
 
+_TEMPERATURE = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 2}, {"const": NOT_SENT}]}
+
+
 def _none(value: object) -> object:
     return None if value == NOT_SENT else value
 
@@ -138,7 +142,7 @@ class Deployment(_Strict):
         "`${NAME}` and `${NAME:-default}` are replaced from the environment",
     )
     api_version: Annotated[str | None, BeforeValidator(_as_text)] = Field(
-        default=None, description="of azure: `v1`, or a date such as 2024-10-21 (then the path names the deployment)"
+        default=None, description="`v1`, or a date such as 2024-10-21 (then the path names the deployment)"
     )
     key_env: Annotated[str | None, AfterValidator(_a_name)] = Field(
         default=None,
@@ -174,7 +178,7 @@ class Deployment(_Strict):
         "compatible. The keys below override its parts",
     )
     token_limit: TokenLimit | None = Field(default=None, description="the parameter that limits the answer")
-    temperature: Annotated[float | None, BeforeValidator(_none)] = Field(
+    temperature: Annotated[float | None, BeforeValidator(_none), WithJsonSchema(_TEMPERATURE)] = Field(
         default=None, ge=0, le=2, description="a number, or `none`: it is not sent"
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="not sent without it")
@@ -211,7 +215,7 @@ class Deployment(_Strict):
         for name, value in headers.items():
             if not _HEADER_NAME.fullmatch(name):
                 findings.append(((name,), "is not the name of an HTTP header"))
-            elif why := _OUR_HEADERS.get(name.lower()):
+            elif why := OUR_HEADERS.get(name.lower()):
                 findings.append(((name,), f"cannot be set here: {why}"))
             try:
                 completed[name] = _completed(value, info)
@@ -227,7 +231,7 @@ class Deployment(_Strict):
     @field_validator("body")
     @classmethod
     def _more_parameters(cls, body: dict[str, Any]) -> dict[str, Any]:
-        findings = [((name,), f"cannot be set here: {_OUR_BODY[name]}") for name in body if name in _OUR_BODY]
+        findings = [((name,), f"cannot be set here: {OUR_BODY[name]}") for name in body if name in OUR_BODY]
         if findings:
             raise invalid(findings)
         return body
@@ -266,7 +270,7 @@ def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
     """What is wrong between the keys of one deployment, as they are written."""
     given = {name: value for name, value in given.items() if value is not None}
     kind, provider, dialect = given.get("kind", ModelKind.CHAT), given.get("provider"), given.get("dialect")
-    for only, names in _ONLY.items():
+    for only, names in ONLY.items():
         if kind in tuple(ModelKind) and kind != only:
             yield from (((name,), f"has no effect for kind: {kind}") for name in given if name in names)
     if kind == ModelKind.CHAT:

@@ -47,6 +47,7 @@ class OddProvider:
         self.answers: list[Script] = list(answers)
         self.asked: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.left = 0
         """Connections that the client closed before the answer had ended."""
         self._served = 0
@@ -100,6 +101,7 @@ class OddProvider:
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         self.paths.append(head[0].split(" ")[1])
+        self.headers.append(fields)
         self.asked.append(json.loads(body or b"{}"))
         script = self.answers[min(self._served, len(self.answers) - 1)]
         self._served += 1

@@ -37,6 +37,15 @@ def test_the_use_case_limits_what_may_be_filled() -> None:
     assert choice.window == 4000
 
 
+def test_reasoning_takes_its_share_of_the_deployments_window_and_of_its_price() -> None:
+    thinks = a_deployment("small", 4000, reasoning_tokens=1000, price={"output": 1})
+    answers = a_deployment("other", 4000, price={"output": 2})
+    chosen = plan(a_use_case(), [thinks, answers], Need(100, 100, 100))
+    assert [(choice.deployment.name, choice.window) for choice in chosen] == [("other", 4000), ("small", 3000)]
+    [choice, *_] = plan(a_use_case(context_window=2000), [thinks], Need(100, 100, 100))
+    assert choice.window == 2000
+
+
 def test_data_never_leaves_the_allowed_regions() -> None:
     deployments = [a_deployment("4k", 4000, region="eastus"), a_deployment("8k", 8000)]
     use_case = a_use_case(deployments=("4k", "8k"), regions=("westeurope",))
