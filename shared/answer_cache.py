@@ -116,7 +116,8 @@ class AnswerCache:
         cited = {(citation.path, citation.version) for citation in answer.citations}
         uses = sorted(cited if uses is None else uses)
         bound = answer.outcome is Outcome.NO_ANSWER
-        body = json.dumps({"answer": answer.model_dump(mode="json"), "uses": uses, "bound": bound, "epoch": str(epoch)})
+        about = json.dumps({"uses": uses, "bound": bound, "epoch": str(epoch)})
+        body = f'{{"answer": {answer.encode().decode()}, {about[1:]}'
         keys = [*self._keys(partition, key), *(partition.key("uses", path) for path, _ in uses)]
         pairs = [part for use in uses for part in use]
         return bool(await self._redis.script(_STORE, keys, [body, ttl, epoch, int(bound), *pairs]))

@@ -14,7 +14,7 @@ duplicates of `{request}/reply` by itself.
 Every step is one script on one key, so it is atomic, on a cluster too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -279,8 +279,9 @@ class Ledger:
         if not answer.trace_id:
             answer = answer.replaced(trace_id=traces.trace_id())
         answer = fitted(answer)
-        args = [*_of_admission(request), answer.encode(), _again(answer), int(delivered), int(request.recorded)]
-        return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args))
+        body = answer.encode().decode()
+        args = [*_of_admission(request), body, _again(answer), int(delivered), int(request.recorded)]
+        return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args), {body: answer})
 
     async def replace(self, request: Request, answer: RequestOutcome) -> None:
         """Replace an outcome that the broker refuses with `answer`."""
@@ -315,13 +316,13 @@ class Ledger:
         return _entry(found) if any(value is not None for value in found) else None
 
 
-def _entry(fields: Sequence[str | None]) -> Entry:
-    """The entry in the values of `_FIELDS`."""
+def _entry(fields: Sequence[str | None], known: Mapping[str, RequestOutcome] | None = None) -> Entry:
+    """The entry in the values of `_FIELDS`; `known`: outcomes that need not be read again, by their JSON."""
     tenant, caller, body, delivered, due, ask, token, admission, request, cancelled, unread, past = fields
     return Entry(
         tenant or "",
         caller or "",
-        _outcome(body),
+        (known or {}).get(body or "") or _outcome(body),
         bool(delivered),
         datetime.fromisoformat(due) if due else None,
         ask,
