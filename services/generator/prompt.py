@@ -9,16 +9,15 @@ their titles, the conversation, the question) loses a bracket.
     [[end 1 8f3a2c41]]
 """
 
-import html
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.contracts.generate import Candidate
 from shared.contracts.request import Request, Turn
 from shared.llm.tokens import PER_MESSAGE, count_tokens
-from shared.text import visible
+from shared.quoting import PLAIN, quoted
 
 NO_ANSWER = "NO_ANSWER"
 RULES = f"""\
@@ -29,21 +28,6 @@ If the passages do not hold the answer, reply exactly: {NO_ANSWER}"""
 MARKS = 40
 # The largest part of the window for the conversation.
 CONVERSATION_SHARE = 0.25
-# What may be a mark: opening brackets of any kind, a few characters apart, and what stands behind them.
-_OPEN = "\\[［﹝【〔〖〘〚⟦⟬❲⁅｢「『"
-_ENTITY = r"&(?:#0{0,6}91|#x0{0,6}5b|lsqb|lbrack);?"
-_MARK = re.compile(
-    rf"(?:[{_OPEN}]|{_ENTITY})(?:[\s\\]{{0,3}}(?:[{_OPEN}]|{_ENTITY}))+(?=([^\]]{{0,24}}))", re.IGNORECASE
-)
-# Letters of other alphabets that look like those of "passage" and "end".
-_ALIKE = str.maketrans("рαаеεѕցԁոρɑԍɡѡℯ", "paaeesgdnpaggwe")
-# Tokens with which chat templates begin and end a turn: a server may take them for its own.
-_TURN = re.compile(
-    r"<(?=[|｜]|/?s>|/?(?:bos|eos|start_of_turn|end_of_turn|start_header_id|end_header_id|system|assistant)>|<\s?/?SYS>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS)\])",
-    re.IGNORECASE,
-)
-
 # Words around `NO_ANSWER` with which it still counts as the whole reply ("Answer: NO_ANSWER.").
 _FEW = 3
 
@@ -61,13 +45,18 @@ class Prompt:
 
 def fixed_tokens(system: str, request: Request) -> int:
     """The tokens of the call without any passage."""
-    parts = (f"{system}\n{RULES}", f"Question: {quoted(request.question)}")
-    return sum(count_tokens(part) + PER_MESSAGE for part in parts)
+    question = count_tokens(f"Question: {quoted(request.question)}")
+    return _system_tokens(system) + question + 2 * PER_MESSAGE
+
+
+@lru_cache
+def _system_tokens(system: str) -> int:
+    return count_tokens(f"{system}\n{RULES}")
 
 
 def passage_tokens(candidate: Candidate) -> int:
     """The tokens of a candidate with its marks and label."""
-    return candidate.tokens + count_tokens(label(candidate)) + MARKS
+    return candidate.tokens + _label_of(candidate.title, candidate.section, candidate.page)[1] + MARKS
 
 
 def fit(
@@ -92,7 +81,7 @@ def fit(
     while any(nonce in text for text in texts):
         nonce = draw()
     passages = "\n\n".join(
-        f"[[passage {number} {nonce} | {label(passage)}]]\n{quoted(passage.text)}\n[[end {number} {nonce}]]"
+        f"[[passage {number} {nonce} | {label(passage)}]]\n{_text_of(passage)}\n[[end {number} {nonce}]]"
         for number, passage in enumerate(chosen, 1)
     )
     messages = (
@@ -103,30 +92,28 @@ def fit(
     return Prompt(messages, tuple(chosen), budget - left)
 
 
+def _text_of(passage: Candidate) -> str:
+    # The indexer has looked already, by the same rules.
+    return passage.text if passage.plain == PLAIN else quoted(passage.text)
+
+
 def label(candidate: Candidate) -> str:
     """One line that says where a passage stands: title, section, page."""
-    place = " › ".join(filter(None, (candidate.title, candidate.section)))
-    line = " ".join(quoted(f"{place}, page {candidate.page}" if candidate.page else place).split())
-    return re.sub(r"\]{2,}", "]", line)
+    return _label_of(candidate.title, candidate.section, candidate.page)[0]
+
+
+@lru_cache(maxsize=4096)
+def _label_of(title: str, section: str, page: int | None) -> tuple[str, int]:
+    """The label and its tokens; every passage below a heading has the same."""
+    place = " › ".join(filter(None, (title, section)))
+    line = " ".join(quoted(f"{place}, page {page}" if page else place).split())
+    line = re.sub(r"\]{2,}", "]", line)
+    return line, count_tokens(line)
 
 
 def says_no_answer(reply: str) -> bool:
     """Whether `reply` is `NO_ANSWER` with at most a few other words; in a longer one it may be a quotation."""
     return NO_ANSWER in reply and len(re.findall(r"\w+", reply.replace(NO_ANSWER, " "))) <= _FEW
-
-
-def quoted(text: str) -> str:
-    """`text` without invisible characters, and with a space in what looks like a mark or a turn of the chat."""
-    text = visible(text)
-    if "<" in text or "[" in text:
-        text = _TURN.sub(lambda begins: f"{begins[0]} ", text)
-    return _MARK.sub(_one_bracket, text)
-
-
-def _one_bracket(mark: re.Match[str]) -> str:
-    said = unicodedata.normalize("NFKD", html.unescape(mark[1])).casefold().translate(_ALIKE)
-    letters = "".join(filter(str.isalnum, said))
-    return "[" if letters.startswith(("passage", "end")) else mark[0]
 
 
 def _latest_turns(conversation: Sequence[Turn], budget: int) -> list[Turn]:

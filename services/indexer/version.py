@@ -9,6 +9,7 @@ from datetime import datetime
 from services.indexer.chunk import Chunk
 from services.indexer.lakes.port import Blob
 from services.indexer.sources import Source
+from shared.quoting import plainness
 from shared.vectors.port import Document, DocumentState, Passage, stable_id
 
 
@@ -94,6 +95,7 @@ class VersionFactory:
                     tokens=chunk.tokens,
                     ordinal=ordinal,
                     digest=_digest(self.vectors, words),
+                    plain=plainness(chunk.text),
                 )
             )
         return made

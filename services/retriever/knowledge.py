@@ -91,5 +91,6 @@ def _candidate(hit: Hit) -> Candidate:
         end=passage.end,
         text=passage.text,
         tokens=passage.tokens,
+        plain=passage.plain,
         score=hit.score,
     )

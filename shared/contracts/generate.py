@@ -24,6 +24,9 @@ class Candidate(MessagePart):
     end: int = Field(ge=0, description="the character after the last")
     text: str
     tokens: int = Field(ge=0, description="estimated at indexing time")
+    plain: int = Field(
+        default=0, ge=0, description="the rules by which the indexer found nothing in the text to escape; 0: none"
+    )
     score: float = Field(description="reciprocal-rank fusion score; larger is better")
 
 

@@ -57,6 +57,8 @@ class Passage:
     ordinal: int
     digest: str
     """Of the embedded text and the model that embedded it: equal digests, equal vectors."""
+    plain: int = 0
+    """The rules by which nothing in the text has to be escaped in a prompt (`shared.quoting.PLAIN`); 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,12 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/shared/pacing/test_rules.py",),
         floor=0.8,
     ),
+    "shared/quoting.py": Module(
+        (
+            "tests/unit/shared/test_quoting.py",
+            "tests/unit/services/generator/test_prompt.py",
+        ),
+    ),
     "shared/text.py": Module(
         ("tests/unit/shared/test_text.py",),
         floor=0.84,
