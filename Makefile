@@ -27,7 +27,7 @@ test-unit: $(VENV)/.dev      ## of them: the pure parts and the wire format, in 
 	@$(PYTEST) -m "not long" tests/unit tests/contracts tests/poison
 
 test-ports: $(VENV)/.dev     ## of them: every adapter and stand-in against its port's promises
-	@$(PYTEST) -m "not long" -n 2 tests/conformance tests/protocol
+	@$(PYTEST) -m "not long" -n 2 tests/conformance tests/protocol tests/injection
 
 # On a stack of their own: parts of it are killed, or replay what another test has left.
 FAULTS := $(addprefix tests/system/test_,crash_points.py pulling_plugs.py replay.py stack_lifecycle.py)

@@ -45,7 +45,10 @@ _ELEMENTS = frozenset(
 _PLACEHOLDER = re.compile(r"<([a-z][^<>]{0,80})>", re.IGNORECASE)
 _LOOKS_LIKE_A_TAG = re.compile(r"[<＜﹤](?=[a-z/!?|@#＼／]|｜)", re.IGNORECASE)
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\(([^()\n]*(?:\([^()\n]*\)[^()\n]*)*)\)")
-_ADDRESS = re.compile(r"[a-z0-9+.-]{0,30}://[^\s<>\"|\\]*|www\.[^\s<>\"|\\]+", re.IGNORECASE)
+_MARKER = re.compile(r"\W{0,3}\d{1,3}(?:\W{1,3}\d{1,3}){0,9}\W{0,3}")  # a link on a citation is still a citation
+_ADDRESS = re.compile(
+    r"[a-z0-9+.-]{0,30}://[^\s<>\"|\\]*|//[^\s<>\"|\\/]{1,255}\.[^\s<>\"|\\]*|www\.[^\s<>\"|\\]+", re.IGNORECASE
+)
 _SCHEME = re.compile(
     r"(?:javascript|vbscript|livescript|mailto|tel|sms|file|blob|view-source|ms-[a-z]{1,20}):[^\s<>]*"
     r"|data:(?=[a-z]{1,20}/|[,;])[^\s<>]*",
@@ -73,6 +76,8 @@ def inert(text: str, passages: Iterable[str]) -> str:
         return bare if any(address in passage for passage in known) else REMOVED
 
     def words(link: re.Match[str]) -> str:
+        if _MARKER.fullmatch(link[1]):
+            return f"[{link[1]}]"
         target = link[2].strip().split(maxsplit=1)
         is_image, address = link[0].startswith("!"), target[0].strip("<>") if target else ""
         there = not is_image and "://" in address and any(address in passage for passage in known)
@@ -80,7 +85,7 @@ def inert(text: str, passages: Iterable[str]) -> str:
 
     def bare(found: re.Match[str]) -> str:
         address = found[0].rstrip(_AFTER)
-        without = re.sub(r"^(?:[^/]*://)?(?:www\.)*", "", address, flags=re.IGNORECASE)
+        without = re.sub(r"^(?:[^/]*//)?(?:www\.)*", "", address, flags=re.IGNORECASE)
         return named(address, without) + found[0][len(address) :]
 
     if "[[" in text:
@@ -92,7 +97,7 @@ def inert(text: str, passages: Iterable[str]) -> str:
         text = _LINK.sub(words, text).replace("](", "] (").replace("]:", "] :")
     if ":" in text:
         text = _SCHEME.sub(REMOVED, text)
-    if "://" in text or "www." in text.casefold():
+    if "//" in text or "www." in text.casefold():
         text = _ADDRESS.sub(bare, text)
     if "@" in text:
         text = _EMAIL.sub(lambda found: named(found[0].rstrip(_AFTER), found[0]), text)
