@@ -7,8 +7,10 @@ from ops.findings import Finding, Level
 from services.generator.planner import Need, plan, why_none
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
+from shared.access.limits import Limits
 from shared.access.use_cases import UseCase
 from shared.llm.deployments import Deployments, ModelKind
+from shared.settings.budget import Unit
 
 _WHAT = "configuration"
 
@@ -54,15 +56,18 @@ def _answerable(use_case: UseCase, config: Configuration) -> Iterator[Finding]:
 
 def _readers(config: Configuration) -> Iterator[Finding]:
     """Whether callers can ask and read."""
+    limits = Limits(config.callers, config.use_cases)
     for caller in config.callers.callers:
         for use_case in (config.use_cases[name] for name in caller.use_cases if name in config.use_cases):
-            per_minute = config.callers.tokens_per_minute(caller.tenant)
-            if per_minute < use_case.context_window:
-                said = (
-                    f"tenant {caller.tenant} has {per_minute} tokens per minute, but an ask of use case "
-                    f"{use_case.name} reserves {use_case.context_window}, so every ask of {caller.name} is refused"
-                )
-                yield Finding(Level.FAIL, _WHAT, said, "raise tokens_per_minute, or lower context_window")
+            for limit in limits.named(caller.tenant, use_case.name, caller.name):
+                if limit.unit is Unit.TOKENS and limit.most < use_case.context_window:
+                    whose = " ".join((limit.scope if ":" in limit.scope else f"tenant:{caller.tenant}").split(":", 1))
+                    said = (
+                        f"{whose} has {limit.most} tokens per {limit.window}, but a "
+                        f"call of use case {use_case.name} may use {use_case.context_window}, so asks of {caller.name} "
+                        "are refused"
+                    )
+                    yield Finding(Level.FAIL, _WHAT, said, "raise that budget, or lower context_window")
             fed = [source for source in config.sources.sources if source.collection == use_case.collection]
             if fed and not any(
                 source.tenant == caller.tenant and set(source.groups) & set(caller.groups) for source in fed

@@ -11,7 +11,8 @@ from shared.access.callers import Caller
 from shared.contracts.cancel import Cancel
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.ids import request_id
-from shared.contracts.outcome import Outcome, RequestOutcome, cancelled
+from shared.contracts.outcome import ModelCall, RequestOutcome, cancelled, charged
+from shared.contracts.request import Request
 from shared.errors import TryLater
 from shared.ledger.ledger import Ledger
 from shared.redis import RedisUnavailable
@@ -19,8 +20,8 @@ from shared.telemetry.logs import get_logger
 
 log = get_logger()
 
-# `TenantBudget.correct`: tenant, spending, tokens that were used.
-CorrectBudget = Callable[[str, str, int], Awaitable[None]]
+# `TenantBudget.give_back`: ends the request's reservation; the calls that were made for it.
+GiveBack = Callable[[Request], Awaitable[Sequence[ModelCall]]]
 
 # Attempts of a cancellation while Redis is unavailable, and the time between them; after that most requests have ended.
 ATTEMPTS = 5
@@ -41,14 +42,14 @@ class Cancellation:
     def __init__(
         self,
         ledger: Ledger,
-        correct_budget: CorrectBudget,
+        give_back: GiveBack,
         clock: Callable[[], datetime],
         noted: Callable[[str], None] = lambda _request_id: None,
     ) -> None:
-        """`correct_budget`: returns a request's reserved tokens. `noted`: called with the id of an ask that is not
+        """`give_back`: of the budget. `noted`: called with the id of an ask that is not
         admitted yet."""
         self._ledger = ledger
-        self._correct_budget = correct_budget
+        self._give_back = give_back
         self._clock = clock
         self._noted = noted
 
@@ -80,9 +81,8 @@ class Cancellation:
             self._noted(identity)
             return None
         request, now = entry.request, self._clock()
-        answer = (await self._ledger.decide(request, cancelled(request, now))).answer or cancelled(request, now)
-        if answer.outcome is Outcome.CANCELLED:
-            # A running call is charged for its tokens when it is stopped.
-            await self._correct_budget(request.tenant, request.spending, 0)
+        # A call that is being made is charged when it has stopped; it is not among these.
+        stopped = charged(cancelled(request, now), await self._give_back(request))
+        answer = (await self._ledger.decide(request, stopped)).answer or stopped
         log.info("cancel.handled", request_id=identity, tenant=caller.tenant, outcome=answer.outcome)
         return Decided(answer, to_caller(request, answer, now))

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from services.gateway.admission import bound_to, reply_address
 from services.gateway.ask_consumer import AskConsumer
-from services.gateway.cancellation import CorrectBudget
+from services.gateway.cancellation import GiveBack
 from shared.bus.port import Received
 from shared.contracts.ask import Ask
 from shared.contracts.cancel import Cancel
@@ -25,7 +25,7 @@ from shared.contracts.envelope import Envelope, to_archive, to_caller, to_one_as
 from shared.contracts.expired import ExpiredRequest, ReplayRequest
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.ids import MAX_ID, request_id
-from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, ending, id_reused, repeated
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, cancelled, charged, ending, id_reused, repeated
 from shared.contracts.queues import DEAD, GENERATE, OUTCOMES, RETRIEVE
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
@@ -88,14 +88,14 @@ class DeadLetterConsumer:
         self,
         ask_consumer: AskConsumer,
         ledger: Ledger,
-        correct_budget: CorrectBudget,
+        give_back: GiveBack,
         release: Release,
         clock: Callable[[], datetime],
     ) -> None:
-        """`correct_budget`: returns a request's reserved tokens. `release`: returns its ticket."""
+        """`give_back`: of the budget. `release`: returns its ticket."""
         self._ask_consumer = ask_consumer
         self._ledger = ledger
-        self._correct_budget = correct_budget
+        self._give_back = give_back
         self._release = release
         self._clock = clock
 
@@ -151,9 +151,12 @@ class DeadLetterConsumer:
         if told is None:
             return []
         if told.decide and told.request is not None:
-            await self._correct_budget(told.request.tenant, told.request.spending, 0)
+            ended = told.request
+            calls = await self._give_back(ended)
+            if isinstance(told.message, RequestOutcome):
+                told = replace(told, message=charged(told.message, calls))
             if dead.is_ask:  # the ticket of work is returned with its outcome, which shows how long it took
-                await self._release(told.request)
+                await self._release(ended)
         return [told]
 
     def archive(self, dead: DeadMessage, known: Entry | None) -> ArchiveInPlace | Envelope | None:

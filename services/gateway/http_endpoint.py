@@ -6,10 +6,11 @@ HTTP is just a caller whose replies go to `outcomes`.
 import asyncio
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi.responses import JSONResponse, Response
 
@@ -20,6 +21,7 @@ from services.gateway.intake import Answered, Enqueued, Intake, Standing
 from services.gateway.problems import Problem
 from services.gateway.waiters import HttpOutcome, Waiters
 from shared.access.callers import Caller, Callers
+from shared.budget.rules import Quota
 from shared.bus.port import BusUnavailable, UnknownQueue
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope
@@ -29,6 +31,7 @@ from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Entry, Ledger
 from shared.redis import RedisUnavailable
+from shared.settings.budget import Unit, Window
 from shared.telemetry.logs import get_logger
 from shared.worker.publisher import Send, send_in_order
 
@@ -43,6 +46,10 @@ RETRY = {"Retry-After": "5"}
 SHORTEST_HOLD = 1.0
 # Seconds between two polls of the ledger, which has outcomes that another replica received; the pause grows.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# Seconds of a limit's window; a month has at most so many.
+_SECONDS = {Window.MINUTE: 60, Window.DAY: 86_400, Window.MONTH: 31 * 86_400}
 
 # The refusals that are errors of the call.
 _STATUS = {
@@ -115,7 +122,7 @@ class HttpEndpoint:
                         return reply(id_reused(taken.request, self._clock()))
                     if not entry.is_past(taken.request):
                         answer = entry.answer or answer
-            return reply(answer)
+            return reply(answer, rate_limits(taken.quotas))
         if isinstance(taken, Enqueued):
             try:
                 await self._enqueue([*taken.envelopes])
@@ -126,7 +133,8 @@ class HttpEndpoint:
         left = until - asyncio.get_running_loop().time()
         request = taken.request
         found = await self._outcome(request.request_id, request.admission, left, request.ask_digest)
-        return reply(found) if found is not None else accepted(request.request_id)
+        headers = rate_limits(taken.quotas) if isinstance(taken, Enqueued) else {}
+        return reply(found, headers) if found is not None else accepted(request.request_id, headers=headers)
 
     async def request(self, caller: Caller, request_id: str, wait: float, run: str = "") -> Response:
         """The outcome of a request of this caller, or of its rerun `run` (p{n}), if it comes within `wait` seconds.
@@ -220,27 +228,44 @@ def is_error(answer: RequestOutcome) -> bool:
     return answer.outcome is Outcome.REFUSED and answer.code in _STATUS
 
 
-def reply(answer: RequestOutcome) -> Response:
+def reply(answer: RequestOutcome, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """The reply to an ask: its outcome. Raises `Problem` for a refusal that is an error of the call."""
     if not is_error(answer):
-        return answered(answer)
+        return answered(answer, headers)
     wait = {"Retry-After": str(max(1, math.ceil(answer.retry_after)))} if answer.retry_after is not None else {}
-    raise Problem(_STATUS[answer.code], answer.message, answer.code, wait)
+    raise Problem(_STATUS[answer.code], answer.message, answer.code, {**wait, **headers})
 
 
-def answered(answer: RequestOutcome) -> Response:
+def answered(answer: RequestOutcome, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """200 with the outcome, as a queue would carry it, so that all who ask get the same."""
-    headers = {"Location": location(answer.request_id, answer.run)}
+    headers = {"Location": location(answer.request_id, answer.run), **headers}
     return Response(fitted(answer).encode(), media_type="application/json", headers=headers)
 
 
-def accepted(request_id: str, run: str = "") -> Response:
+def accepted(request_id: str, run: str = "", headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """202: the outcome will come."""
     return JSONResponse(
         {"request_id": request_id, "status": "accepted"},
         status_code=HTTPStatus.ACCEPTED,
-        headers={"Location": location(request_id, run), "Retry-After": "1"},
+        headers={"Location": location(request_id, run), "Retry-After": "1", **headers},
     )
+
+
+def rate_limits(quotas: Sequence[Quota]) -> dict[str, str]:
+    """What the caller may still spend, as `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+
+    A policy per limit, named `{scope}-{unit}-{window}`; its unit is a token or a millionth of a US dollar.
+    """
+    if not quotas:
+        return {}
+    policies, left = [], []
+    for quota in quotas:
+        limit = quota.limit
+        name = f'"{limit.scope.partition(":")[0]}-{limit.unit}-{limit.window}"'
+        unit = "tokens" if limit.unit is Unit.TOKENS else "micro-usd"
+        policies.append(f'{name};q={limit.most};w={_SECONDS[limit.window]};qu="{unit}"')
+        left.append(f"{name};r={quota.left};t={quota.resets_after}")
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
 
 
 def location(request_id: str, run: str) -> str:

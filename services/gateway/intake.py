@@ -4,7 +4,7 @@ For asks from a queue and over HTTP. It talks to Redis only, and every step work
 anything is decided: it belongs to the question that it came with first, whatever the outcome.
 """
 
-import math
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +13,14 @@ from datetime import datetime
 from enum import Enum
 
 from services.gateway.admission import Admitted, Arrival, Refused, admit
+from services.gateway.estimate import Estimate
 from services.gateway.held_asks import HeldAsks, Verdict
 from shared.access.scope import TenantScope
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition, answer_key
+from shared.budget.rules import Quota
 from shared.budget.tenant import TenantBudget
+from shared.budget.waiting import comes_back
 from shared.contracts.ask import Ask
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.outcome import (
@@ -28,10 +31,12 @@ from shared.contracts.outcome import (
     cancelled,
     ending,
     id_reused,
+    over_budget,
     overloaded,
     repeated,
 )
 from shared.contracts.request import Request
+from shared.errors import TryLater
 from shared.ledger.ledger import Entry, Ledger
 from shared.redis import RedisUnavailable
 from shared.telemetry.logs import get_logger
@@ -56,6 +61,8 @@ class Answered:
     request: Request
     answer: RequestOutcome
     standing: Standing = Standing.FIRST
+    quotas: Sequence[Quota] = ()
+    """What is left of each limit of its caller, if that was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,8 @@ class Enqueued:
     envelopes: Sequence[Envelope]
     resumed: bool = False
     """Whether another ask admitted it."""
+    quotas: Sequence[Quota] = ()
+    """What is left of each limit of its caller, if that was looked at."""
 
 
 class Intake:
@@ -97,12 +106,14 @@ class Intake:
         cache_secret: str,
         models_version: str,
         budget: TenantBudget,
+        estimate: Estimate,
         held: HeldAsks,
         metrics: Metrics,
         clock: Callable[[], datetime],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`cache_secret`: keys the answer cache. `chance`: random numbers from 0 to 1, which spread retries.
+        """`cache_secret`: keys the answer cache. `estimate`: what an ask will probably use.
+        `chance`: random numbers from 0 to 1, which spread retries.
 
         `models_version`: changes when models.yaml does, so that a new model does not answer from an old cache.
         """
@@ -112,6 +123,7 @@ class Intake:
         self._secret = cache_secret
         self._models_version = models_version
         self._budget = budget
+        self._estimate = estimate
         self._metrics = metrics
         self._clock = clock
         self._held = held
@@ -121,7 +133,7 @@ class Intake:
         """Admit `ask`, or answer it at once; what `Enqueued` holds is still to be sent.
 
         Waits for a ticket, up to the ask's deadline. Raises `Leaving` when this process stops before an ask from a
-        queue has one.
+        queue has one, `TryLater` when such an ask waits for its tenant's budget.
         """
         taken = await self._decide(ask, arrival)
         request, code = taken.request, taken.answer.code if isinstance(taken, Answered) else None
@@ -218,16 +230,22 @@ class Intake:
                 cached = await self._from_cache(request, key, use_case)
                 if cached is not None:
                     return Answered(request, cached)
-        # The most that one call can use; unused tokens are returned after the call.
-        tokens = use_case.context_window
-        refusal = await self._budget.reserve(request.tenant, request.spending, tokens)
-        if refusal is not None:
-            return Answered(request, over_budget(request, refusal.retry_after, self._clock()))
+        estimate = self._estimate(request, use_case, self._budget.usual_passages(request))
+        reserved = await self._budget.reserve(request, estimate)
+        while reserved.refusal is not None:
+            now, seconds = self._clock(), reserved.refusal.retry_after
+            wait = comes_back(request, seconds, use_case.budget.when_spent, now, self._held.usual(request))
+            if wait is None or (arrival.admitted_by is not None and now + wait > arrival.admitted_by):
+                return Answered(request, over_budget(request, seconds, now), quotas=reserved.quotas)
+            if arrival.admitted_by is None:
+                raise TryLater(f"the budget of tenant {request.tenant} has too little left", after=wait)
+            await asyncio.sleep(wait.total_seconds())
+            reserved = await self._budget.reserve(request, estimate)
         if await self._held.ticket(request, arrival.admitted_by) is Verdict.OVERLOADED:
-            await self._budget.correct(request.tenant, request.spending, 0)
-            wait, chance = self._held.usual(request), self._chance()
-            return Answered(request, overloaded(request, self._clock(), wait=wait, chance=chance))
-        request = request.reserving(tokens)
+            await self._budget.give_back(request)
+            usual, chance = self._held.usual(request), self._chance()
+            return Answered(request, overloaded(request, self._clock(), wait=usual, chance=chance))
+        request = request.reserving(estimate.tokens)
         with suppress(RedisUnavailable):
             entry = await self._ledger.accept(request)
             if entry.admission > request.admission and arrival.token not in entry.past and not bound_late:
@@ -241,7 +259,7 @@ class Intake:
                     await self._give_back(request)
                 return known
             request = request.due(entry.answer_by or request.answer_by)
-        return Enqueued(request, [at_deadline(request), to_retriever(request)])
+        return Enqueued(request, [at_deadline(request), to_retriever(request)], quotas=reserved.quotas)
 
     async def _from_cache(self, request: Request, key: str, use_case: UseCase) -> RequestOutcome | None:
         """A cached answer as the outcome of `request`, without usage or cost; None: there is none."""
@@ -267,27 +285,6 @@ class Intake:
         )
 
     async def _give_back(self, request: Request) -> None:
-        """Return the reserved tokens and the ticket of `request`."""
-        await self._budget.correct(request.tenant, request.spending, 0)
+        """Return what is reserved for `request`, and its ticket."""
+        await self._budget.give_back(request)
         await self._held.release(request)
-
-
-def over_budget(request: Request, wait: float | None, now: datetime) -> RequestOutcome:
-    """The outcome of a request whose tenant has too few tokens left.
-
-    `wait`: seconds until it has enough; None: it never has, because its budget is smaller than one question needs.
-    """
-    message = (
-        f"tenant {request.tenant} has spent its tokens for this minute; ask again in {math.ceil(wait)} s"
-        if wait is not None
-        else f"one question may need more tokens than tenant {request.tenant} has per minute; raise its budget"
-    )
-    return ending(
-        request,
-        Outcome.REFUSED,
-        Code.BUDGET_EXCEEDED,
-        message,
-        retryable=wait is not None,
-        retry_after=wait,
-        finished_at=now,
-    )

@@ -8,6 +8,7 @@ from typing import Any
 from services.gateway.ask_consumer import AskConsumer
 from services.gateway.cancellation import Cancellation
 from services.gateway.dead_letter_consumer import DeadLetterConsumer
+from services.gateway.estimate import Estimates
 from services.gateway.expired_dead_letters import ExpiredDeadLetterScan
 from services.gateway.held_asks import HeldAsks
 from services.gateway.intake import Intake
@@ -17,6 +18,7 @@ from services.gateway.server import http_server
 from services.gateway.settings import GatewaySettings
 from services.gateway.waiters import Waiters
 from shared.access.callers import Callers
+from shared.access.limits import Limits
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
@@ -24,7 +26,9 @@ from shared.contracts.queues import LOCK
 from shared.errors import SettingsError
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
+from shared.llm.deployments import Deployments
 from shared.settings.base import existing
+from shared.settings.files import read_yaml
 from shared.telemetry.metrics import Metrics
 from shared.worker.consumer import Consumer
 from shared.worker.outcome_guard import OutcomeGuard
@@ -43,8 +47,9 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
     use_cases = read_use_cases(settings.config / "use_cases")
     check_deadlines(use_cases, settings)
     check_rights(callers, use_cases)
-    budget = TenantBudget(ports.redis, callers.tokens_per_minute)
     ledger, tickets, clock = Ledger(ports.redis), Tickets(ports.redis), ports.clock
+    budget = TenantBudget(ports.redis, Limits(callers, use_cases).of, clock, ports.metrics)
+    models = read_yaml(settings.config / "models.yaml", Deployments, "models file")
     held = HeldAsks(tickets, clock)
     intake = Intake(
         use_cases=use_cases,
@@ -53,20 +58,21 @@ async def compose(settings: GatewaySettings, ports: Ports) -> Service:
         cache_secret=settings.cache_secret.get_secret_value(),
         models_version=_models_version(settings),
         budget=budget,
+        estimate=Estimates(models.deployments).of,
         held=held,
         metrics=ports.metrics,
         clock=clock,
     )
-    cancelling = Cancellation(ledger, budget.correct, clock, held.let_go)
+    cancelling = Cancellation(ledger, budget.give_back, clock, held.let_go)
     asks, waiters = AskConsumer(callers, intake, cancelling, clock), Waiters()
-    dead = DeadLetterConsumer(asks, ledger, budget.correct, held.release, clock)
+    dead = DeadLetterConsumer(asks, ledger, budget.give_back, held.release, clock)
     publisher = Publisher(ports.bus, OutcomeGuard(ledger, tickets=tickets), ports.metrics, clock)
     scan = ExpiredDeadLetterScan(
         bus=ports.bus, dead_letters=dead, ledger=ledger, redis=ports.redis, send=publisher.send, clock=clock
     )
     consumers: list[Consumer[Any]] = [
         *(asks.consumer(caller) for caller in callers.callers if caller.queue),
-        OutcomeConsumer(ledger, waiters, budget.correct, clock).consumer(ReplayConsumer(callers, asks)),
+        OutcomeConsumer(ledger, waiters, budget.give_back, clock).consumer(ReplayConsumer(callers, asks)),
         dead.consumer(),
     ]
     workers = make_workers(consumers, settings, ports)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from services.gateway.cancellation import CorrectBudget
+from services.gateway.cancellation import GiveBack
 from services.gateway.replay_consumer import Replay, ReplayConsumer
 from services.gateway.waiters import HttpOutcome, Waiters
 from shared.bus.port import Received
@@ -11,7 +11,7 @@ from shared.contracts.base import check_version
 from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.expired import ReplayRequest
-from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, charged, ending
 from shared.contracts.queues import OUTCOMES
 from shared.errors import TryLater
 from shared.ledger.ledger import Ledger, key_of
@@ -28,13 +28,11 @@ ATTEMPTS = 10_000
 class OutcomeConsumer:
     """Stores outcomes for HTTP callers, and sends `expired` to callers whose deadline has passed."""
 
-    def __init__(
-        self, ledger: Ledger, waiters: Waiters, correct_budget: CorrectBudget, clock: Callable[[], datetime]
-    ) -> None:
-        """`correct_budget`: returns a request's reserved tokens."""
+    def __init__(self, ledger: Ledger, waiters: Waiters, give_back: GiveBack, clock: Callable[[], datetime]) -> None:
+        """`give_back`: of the budget."""
         self._ledger = ledger
         self._waiters = waiters
-        self._correct_budget = correct_budget
+        self._give_back = give_back
         self._clock = clock
 
     def consumer(self, replays: ReplayConsumer) -> Consumer[HttpOutcome | DeadlinePassed | Replay]:
@@ -73,11 +71,11 @@ class OutcomeConsumer:
             if await self._is_early(task):
                 return []
             request, now = task.request, self._clock()
-            # A worker that has made a call charges for it itself, even after the deadline.
-            await self._correct_budget(request.tenant, request.spending, 0)
+            # A worker that is still making a call charges for it when it ends.
+            calls = await self._give_back(request)
             why = f"there was no answer by the deadline, {request.answer_by:%Y-%m-%d %H:%M:%S} UTC"
             answer = ending(request, Outcome.EXPIRED, Code.DEADLINE_EXCEEDED, why, retryable=True, finished_at=now)
-            return [to_caller(request, answer, now)]
+            return [to_caller(request, charged(answer, calls), now)]
         self._waiters.tell(task)
         try:
             await self._ledger.store(task.answer, task.tenant, task.caller, ask=task.ask, admission=task.admission)

@@ -2,25 +2,34 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any, Protocol
 
 from services.generator.breakers import DeploymentBreakers
 from services.generator.call_times import Call, CallTimes, share
-from services.generator.prompt import Prompt
+from services.generator.prompt import Prompt, passage_tokens
 from services.generator.reply import CallTimeout, Cancelled, Reply
+from shared.budget.price import amount
+from shared.budget.rules import Amount
 from shared.budget.tenant import TenantBudget
+from shared.contracts.outcome import ModelCall
 from shared.contracts.request import Request
 from shared.errors import DeadlineMissed
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
+from shared.llm.errors import Used
 from shared.pacing.pacing import Demand, Pacing
 from shared.redis import RedisUnavailable
+from shared.settings.budget import MICROS
 
 # The time to send the outcome; a model call must end this long before the deadline.
 MARGIN = timedelta(seconds=1)
 # How long a call takes at least, while nothing is known about its deployment.
 LEAST_CALL = timedelta(seconds=1)
+# `ModelCall.result` of a call that was answered.
+OK = "ok"
 # How long a cancelled call may continue.
 POLL_INTERVAL = timedelta(seconds=0.5)
 
@@ -31,6 +40,20 @@ class TooLate(Exception):
     def __init__(self, why: str, wait: float) -> None:
         super().__init__(why)
         self.wait = wait
+
+
+class OverBudget(Exception):
+    """A budget has too little left for the worst case of a call, which was not made."""
+
+    def __init__(self, retry_after: float | None) -> None:
+        """`retry_after`: seconds until it fits; None: never."""
+        super().__init__("the budget has too little left for the next call")
+        self.retry_after = retry_after
+
+
+def result_of(failure: BaseException) -> str:
+    """`ModelCall.result` of a call that raised `failure`."""
+    return "cancelled" if isinstance(failure, Cancelled) else str(getattr(failure, "fault", "broken off"))
 
 
 class Model(Protocol):
@@ -47,8 +70,36 @@ class Model(Protocol):
     ) -> Reply: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """A call whose worst case is held."""
+
+    budget: TenantBudget
+    request: Request
+    deployment: Deployment
+    prompt: Prompt
+    name: str
+    worst: Amount
+
+    async def settle(self, used: Used, result: str) -> None:
+        """Charge what it used, and add it to the calls of the request."""
+        paid = amount(self.deployment.price, used.prompt_tokens, used.completion_tokens)
+        made = ModelCall(
+            deployment=self.deployment.name,
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            cost=paid.usd / MICROS,
+            result=result,
+            estimated=used.estimated,
+            overrun=max(0, paid.tokens - self.worst.tokens),
+        )
+        # Without the rest of the prompt, which admission can count.
+        passages = max(0, used.prompt_tokens - self.prompt.tokens + sum(map(passage_tokens, self.prompt.passages)))
+        await self.budget.settle(self.request, self.name, made, paid, passages=passages if result == OK else -1)
+
+
 class ModelCalls:
-    """The calls that the generator makes, each guarded by deadline, cancellation and the usual time of a call."""
+    """The calls that the generator makes, each guarded by deadline, cancellation, its usual time, and the budget."""
 
     def __init__(
         self,
@@ -86,10 +137,11 @@ class ModelCalls:
         next_usual: timedelta | None = None,
         waits: bool = True,
     ) -> Reply:
-        """Call the model if there is time for it; a call that is cut off by the deadline is charged.
+        """Call the model if there is time, quota and budget for it; a call that was made is charged, however it ends.
 
         `next_usual`: see `share`. `waits`: whether it takes a place in the line when the quota is used up. Raises
-        `DeadlineMissed`, `Cancelled`, `TooLate`, `DeploymentOpen` and `OverQuota`, and what `Model.complete` raises.
+        `DeadlineMissed`, `Cancelled`, `TooLate`, `DeploymentOpen`, `OverQuota` and `OverBudget`, and what
+        `Model.complete` raises.
         """
         left = request.answer_by - self._clock() - MARGIN
         if left <= timedelta(0):
@@ -110,20 +162,19 @@ class ModelCalls:
             patience=left - max(usual, LEAST_CALL) if waits else timedelta(0),
         )
         async with self._breakers.guarding(deployment.name), self._pacing.turn(deployment, demand) as turn:
-            reply = await self._begun(call, deployment, prompt, answer_tokens, request, within)
+            name, worst = token_hex(8), amount(deployment.price, prompt.tokens, answer_tokens)
+            refusal = await self._budget.begin(request, name, worst, within)
+            if refusal is not None:
+                turn.used = 0
+                raise OverBudget(refusal.retry_after)
+            paid = _Paid(self._budget, request, deployment, prompt, name, worst)
+            reply = await self._begun(call, paid, answer_tokens, within)
             turn.used = reply.tokens
             return reply
 
-    async def _begun(
-        self,
-        call: Call,
-        deployment: Deployment,
-        prompt: Prompt,
-        answer_tokens: int,
-        request: Request,
-        within: timedelta,
-    ) -> Reply:
-        """Make the call that has its turn."""
+    async def _begun(self, call: Call, paid: _Paid, answer_tokens: int, within: timedelta) -> Reply:
+        """Make the call that has its turn and its budget."""
+        deployment, prompt, request = paid.deployment, paid.prompt, paid.request
 
         async def until_cancelled() -> None:
             while True:
@@ -139,15 +190,18 @@ class ModelCalls:
                 within=within,
                 cancelled=until_cancelled,
             )
-        except CallTimeout as slow:
+        except BaseException as failure:
+            # Of a call that ends with this process's work on the request, nobody knows more than its prompt.
+            used = getattr(failure, "used", Used(prompt.tokens, estimated=True))
+            await paid.settle(used, result_of(failure))
+            if not isinstance(failure, CallTimeout):
+                raise
             self._call_times.cut_off(call)
             if self._clock() + MARGIN < request.answer_by:
-                # Another call may follow, which is charged separately.
-                await self._budget.charge(request.tenant, slow.used.tokens)
                 raise
-            await self._budget.spend(request.tenant, request.spending, slow.used.tokens)
-            raise DeadlineMissed("the deadline passed while the model was answering") from slow
+            raise DeadlineMissed("the deadline passed while the model was answering") from failure
         self._call_times.ended(call)
+        await paid.settle(reply.used, OK)
         return reply
 
     async def _is_open(self, request: Request) -> bool:

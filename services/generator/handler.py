@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from services.generator.calls import ModelCalls, TooLate
+from services.generator.calls import ModelCalls, OverBudget, TooLate
 from services.generator.failover import Failover
 from services.generator.planner import Need, at_attempt, plan, why_none
 from services.generator.prompt import fixed_tokens, passage_tokens
@@ -18,6 +18,7 @@ from services.generator.reply import Cancelled, NoAnswer
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
+from shared.budget.waiting import comes_back
 from shared.contracts.envelope import Envelope, to_caller
 from shared.contracts.fit import fitted
 from shared.contracts.generate import GenerateAnswer
@@ -26,10 +27,12 @@ from shared.contracts.outcome import (
     Outcome,
     RequestOutcome,
     cancelled,
+    charged,
     ending,
+    over_budget,
     overloaded,
 )
-from shared.errors import Reason, Unprocessable
+from shared.errors import Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
@@ -92,39 +95,42 @@ class Generator:
         if not choices:
             why = why_none(use_case, self._deployments, need)
             log.warning("model.none_fits", use_case=use_case.name, detail=why)
-            await self._budget.correct(request.tenant, request.spending, 0)
             outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, why, finished_at=self._clock())
-            return [to_caller(request, outcome, self._clock())]
+            return [to_caller(request, charged(outcome, await self._budget.give_back(request)), self._clock())]
         try:
             answer = await self._failover.answer(at_attempt(choices, attempt, self._tries), use_case, task)
             if answer.code is Code.PROMPT_LEAK:
                 log.warning("answer.withheld", request_id=request.request_id, tenant=request.tenant, code=answer.code)
-            outcome, spent = fitted(answer), answer.usage.prompt_tokens + answer.usage.completion_tokens
         except ModelRefused as refused:
-            now, spent = self._clock(), refused.used.tokens
-            code = Code.CONTENT_FILTERED if refused.filtered else Code.MODEL_REFUSED
-            outcome = ending(request, Outcome.FAILED, code, refused.detail, finished_at=now)
+            code, now = Code.CONTENT_FILTERED if refused.filtered else Code.MODEL_REFUSED, self._clock()
+            answer = ending(request, Outcome.FAILED, code, refused.detail, finished_at=now)
         except NoAnswer as nothing:
-            now, spent = self._clock(), nothing.used.tokens
-            outcome = ending(request, Outcome.FAILED, nothing.code, nothing.detail, finished_at=now)
+            answer = ending(request, Outcome.FAILED, nothing.code, nothing.detail, finished_at=self._clock())
         except ContextTooLong as long:
             log.warning("model.none_fits", use_case=use_case.name, detail=long.detail)
-            now, spent = self._clock(), 0
-            outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail, finished_at=now)
+            await self._budget.give_back(request)
+            answer = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, long.detail, finished_at=self._clock())
         except TooLate as late:
-            await self._budget.correct(request.tenant, request.spending, 0)
             log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(late))
             # Never sooner: then it would be refused again.
             outcome = overloaded(request, self._clock(), wait=late.wait, chance=(1 + self._chance()) / 2)
-            return [to_caller(request, outcome, self._clock())]
+            return [to_caller(request, charged(outcome, await self._budget.give_back(request)), self._clock())]
+        except OverBudget as over:
+            now = self._clock()
+            wait = comes_back(request, over.retry_after, use_case.budget.when_spent, now)
+            if wait is not None:
+                raise TryLater(str(over), after=wait) from over
+            log.info("model.not_called", request_id=request.request_id, tenant=request.tenant, detail=str(over))
+            outcome = charged(over_budget(request, over.retry_after, now), await self._budget.give_back(request))
+            return [to_caller(request, outcome, now)]
         except Cancelled as stopped:
-            await self._budget.spend(request.tenant, request.spending, stopped.used.tokens)
             log.info("model.stopped", request_id=request.request_id, tokens=stopped.used.tokens)
             # It is sent although it was decided elsewhere: the worker that decided it may have failed to send it.
-            return [to_caller(request, cancelled(request, self._clock()), self._clock())]
+            outcome = charged(cancelled(request, self._clock()), await self._budget.give_back(request))
+            return [to_caller(request, outcome, self._clock())]
+        outcome = fitted(charged(answer, await self._budget.calls(request)))
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
             await self._ledger.decide(request, outcome)
-        await self._budget.spend(request.tenant, request.spending, spent)
         await self._cache_answer(use_case, task, outcome)
         return [to_caller(request, outcome, self._clock())]
 

@@ -13,6 +13,7 @@ from services.generator.chat import Chat
 from services.generator.handler import Generator
 from services.generator.settings import GeneratorSettings
 from shared.access.callers import Callers
+from shared.access.limits import Limits
 from shared.access.use_cases import UseCase, read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
@@ -43,7 +44,8 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     used = {name for use_case in use_cases.values() for name in use_case.deployments}
     chat = Chat(timedelta(seconds=settings.model_timeout), ports.metrics, ports.models)
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
-    ledger, budget = Ledger(ports.redis), TenantBudget(ports.redis, callers.tokens_per_minute)
+    ledger = Ledger(ports.redis)
+    budget = TenantBudget(ports.redis, Limits(callers, use_cases).of, ports.clock, ports.metrics)
     breakers = DeploymentBreakers(ports.redis, sorted(used))
     generator = Generator(
         use_cases=use_cases,

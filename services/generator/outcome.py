@@ -10,7 +10,7 @@ from services.generator.prompt import NO_ANSWER, Prompt, says_no_answer
 from services.generator.reply import Reply
 from shared.access.use_cases import Grounding
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, Plan, RequestOutcome, Span, charged, ending
+from shared.contracts.outcome import CacheState, Code, Outcome, Plan, RequestOutcome, Span, ending
 
 CUT_OFF = "the answer was cut off at the use case's answer_tokens; raise them for longer answers"
 LEAKED = (
@@ -30,7 +30,7 @@ def outcome_of(
 
     `answered` only with a citation, in inert text; `no_answer` with code `NotInDocuments` when the model says so,
     `PromptLeak` when it repeats its instructions, `Ungrounded` when no citation holds, or when `grounding` refuses what
-    is unverified. Prices are per million tokens.
+    is unverified. The handler adds what it cost.
     """
     sources = tuple(f"{passage.title}\n{passage.section}\n{passage.text}" for passage in prompt.passages)
     said = inert(plain(reply.text), sources)
@@ -43,8 +43,7 @@ def outcome_of(
         turns = (turn.text for turn in task.request.conversation)
         return "\n".join((*sources, task.request.question, *turns))
 
-    deployment, price = choice.deployment, choice.deployment.price
-    amount = (reply.prompt_tokens * price.input + reply.completion_tokens * price.output) / 1_000_000
+    deployment = choice.deployment
     outcome, text, citations, truncated = Outcome.NO_ANSWER, "", verified.citations, False
     if says_no_answer(said) or (NO_ANSWER in said and not citations):
         code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
@@ -62,7 +61,7 @@ def outcome_of(
     else:
         code, message = Code.UNGROUNDED, "the model's answer could not be traced to a passage"
         message = f"{message}; {CUT_OFF}" if reply.cut_off else message
-    ended = ending(
+    return ending(
         task.request,
         outcome,
         code,
@@ -83,11 +82,3 @@ def outcome_of(
         cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
         finished_at=finished_at,
     )
-    call = ModelCall(
-        deployment=deployment.name,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        cost=max(0.0, round(amount, 6)),
-        estimated=reply.estimated,
-    )
-    return charged(ended, [call])

@@ -13,6 +13,7 @@ from services.retriever.handler import Budget, Epochs, Retriever
 from services.retriever.knowledge import Knowledge
 from services.retriever.settings import RetrieverSettings
 from shared.access.callers import Callers
+from shared.access.limits import Limits
 from shared.access.use_cases import read_use_cases
 from shared.answer_cache import AnswerCache
 from shared.budget.tenant import TenantBudget
@@ -81,6 +82,7 @@ async def build(
         yield Retriever(
             knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),
             embedder=PacedEmbedder(embedder, pacing, deployment, clock),
+            deployment=deployment,
             epochs=epochs,
             use_cases=use_cases,
             budget=budget,
@@ -93,7 +95,8 @@ async def build(
 
 async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
     """The retriever; raises `SettingsError`."""
-    budget = TenantBudget(ports.redis, Callers.read(settings.config / "callers.yaml").tokens_per_minute)
+    limits = Limits(Callers.read(settings.config / "callers.yaml"), read_use_cases(settings.config / "use_cases"))
+    budget = TenantBudget(ports.redis, limits.of, ports.clock, ports.metrics)
     epochs = CacheEpochs(AnswerCache(ports.redis))
     closing = AsyncExitStack()
     retriever = await closing.enter_async_context(

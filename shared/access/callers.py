@@ -1,7 +1,9 @@
 """`callers.yaml`: the callers and their rights. A message does not prove who sent it; the queue it came by does.
 
 tenants:
-  larkfield: {tokens_per_minute: 60000}
+  larkfield:
+    tokens_per_minute: 60000
+    budget: {usd: {day: 20, month: 300}}    # see shared/settings/budget.py
 callers:
   - name: welcome-app
     tenant: larkfield
@@ -10,6 +12,7 @@ callers:
     queue: ask                      # only this app has the right to send here
     reply_queues: [answers]         # only these may be named in reply_to; the first is the default
     api_keys: [sha256:9f86…]        # for the HTTP endpoint
+    budget: {tokens: {day: 1000000}}
 """
 
 import hashlib
@@ -23,6 +26,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.contracts.queues import CORE, OUTCOMES
+from shared.settings.budget import TENANT, Budget, Limit, Tokens, Unit, Window
 from shared.settings.files import read_yaml
 
 KEY_PREFIX = "sha256:"
@@ -39,9 +43,24 @@ class _Strict(BaseModel):
 
 
 class Tenant(_Strict):
-    """What a tenant may spend."""
+    """What a tenant may spend. `tokens_per_minute: n` is short for `budget: {tokens: {minute: n}}`."""
 
-    tokens_per_minute: int = Field(gt=0)
+    tokens_per_minute: Tokens | None = None
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _is_limited_once(self) -> Self:
+        if self.tokens_per_minute is None and not any(self.budget.limits(TENANT)):
+            raise ValueError("a tenant needs tokens_per_minute or a budget; what it may spend is never unlimited")
+        if self.tokens_per_minute is not None and self.budget.tokens.minute is not None:
+            raise ValueError("tokens_per_minute and budget.tokens.minute are the same limit; give one of them")
+        return self
+
+    def limits(self, scope: str) -> Iterator[Limit]:
+        """Every limit of this tenant, for `scope`."""
+        if self.tokens_per_minute is not None:
+            yield Limit(scope, Unit.TOKENS, Window.MINUTE, self.tokens_per_minute)
+        yield from self.budget.limits(scope)
 
 
 class Caller(_Strict):
@@ -54,6 +73,7 @@ class Caller(_Strict):
     queue: QueueName | None = None
     reply_queues: tuple[QueueName, ...] = ()
     api_keys: tuple[str, ...] = ()
+    budget: Budget = Budget()
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
@@ -100,11 +120,6 @@ class Callers(_Strict):
     def reply_queues(self) -> Iterator[str]:
         """The queues that callers read outcomes from."""
         return (queue for caller in self.callers for queue in caller.reply_queues)
-
-    def tokens_per_minute(self, tenant: str) -> int:
-        """The tokens per minute of `tenant`; 0 for a tenant that was removed."""
-        known = self.tenants.get(tenant)
-        return known.tokens_per_minute if known is not None else 0
 
     def at_queue(self, queue: str) -> Caller | None:
         """The caller whose ingress queue is `queue`, or None."""

@@ -3,13 +3,14 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
 from shared.settings.base import existing
+from shared.settings.budget import Budget
 from shared.settings.files import read_yaml
 
 # The names of collections, as use cases and sources give them.
@@ -56,6 +57,14 @@ class Grounding(StrEnum):
     """The answer is withheld."""
 
 
+class UseCaseBudget(Budget):
+    """What each tenant may spend on a use case, and what becomes of an ask when a budget has nothing left for it."""
+
+    when_spent: Literal["wait", "refuse"] = Field(
+        default="wait", description="wait: as long as its deadline allows; refuse: at once, with retry_after"
+    )
+
+
 class UseCase(_Strict):
     """One thing that callers may ask for."""
 
@@ -74,6 +83,7 @@ class UseCase(_Strict):
     grounding: Grounding = Field(
         default=Grounding.FLAG, description="sentences without a verified citation: flag, drop, or refuse the answer"
     )
+    budget: UseCaseBudget = UseCaseBudget()
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
@@ -83,7 +93,7 @@ class UseCase(_Strict):
 
     def version(self) -> str:
         """Changes whenever an answer could change with it; part of every cache key."""
-        return digest(self.model_dump_json(exclude={"description", "deadline", "cache"}))[:12]
+        return digest(self.model_dump_json(exclude={"description", "deadline", "cache", "budget"}))[:12]
 
 
 def read_use_cases(folder: Path) -> dict[str, UseCase]:

@@ -1,1 +1,1 @@
-"""What may be spent: tokens per minute and tenant, reserved before a call and corrected after it."""
+"""What may be spent: reserved before a call, corrected after it, in tokens and in money."""

@@ -1,139 +1,271 @@
-"""The budget of a tenant: one bucket in Redis that all replicas share, changed by one atomic script at a time.
+"""The budgets of tenants in Redis, shared by all replicas; each step is one atomic script (`scripts.py`).
+
+    admission ─reserve▶ an estimate is held ─begin▶ the worst case of a call is held ─settle▶ what it used is spent
+                              └──────── give_back, or its time is over: nothing is held ────────┘
 
 Check-then-add lets concurrent calls overspend together; reserving first cannot. A reservation whose worker died is
-never returned: spending is over-counted rather than under-counted. Without Redis, each process uses a bucket of its
-own, a quarter of the size.
+given back when its time is over.
+
+Without Redis each process may spend a quarter of every limit (`FALLBACK_SHARE`), by the same rules; so n processes
+spend at most n quarters in a minute, day or month, and an outage of Redis adds that to what was spent before. What
+calls used meanwhile is told to Redis when it answers again, unless the process has ended by then.
 """
 
+import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from shared.budget.bucket import Bucket
+from shared.budget.rules import Accounts, Amount, Hold, Quota
+from shared.budget.scripts import GIVE_BACK, RESERVE, SETTLE
 from shared.contracts.ids import escaped
+from shared.contracts.outcome import ModelCall
+from shared.contracts.request import Request
 from shared.redis import FailFastRedis, RedisUnavailable
+from shared.settings.budget import Limit, Unit, Window, scopes
+from shared.telemetry.logs import get_logger
+from shared.telemetry.metrics import Metrics, make
 
-# A process does not know how many others spend at the same time; with four replicas this is exact.
+log = get_logger()
+
+# A process does not know how many others spend at the same time; with four it is exact.
 FALLBACK_SHARE = 0.25
-# A reservation is forgotten after this long without being corrected; its tokens stay spent.
-FORGET = 3600
-
-# KEYS: bucket (hash: level, at), reservation   ARGV: tokens per minute, tokens, seconds to keep the reservation
-# Returns -1 when they are reserved, now or before; else the milliseconds until there are enough.
-_RESERVE = """
-if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local size, wanted = tonumber(ARGV[1]), tonumber(ARGV[2])
-local known = redis.call('HMGET', KEYS[1], 'level', 'at')
-local level, at = tonumber(known[1] or size), tonumber(known[2] or now)
-level = math.min(size, level + math.max(0, now - at) * size / 60)
-local wait = -1
-if wanted <= level then
-  level = level - wanted
-  redis.call('SET', KEYS[2], wanted, 'EX', ARGV[3])
-else
-  wait = math.ceil((wanted - level) * 60000 / size)
-end
-redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', tostring(math.max(at, now)))
-redis.call('EXPIRE', KEYS[1], 3600)
-return wait
-"""
-
-# KEYS: bucket, reservation   ARGV: tokens per minute, tokens spent, 1 if they count without a reservation too
-# Returns 1 if the bucket was corrected, else 0.
-_CORRECT = """
-local reserved = redis.call('GET', KEYS[2])
-if not reserved and ARGV[3] == '0' then return 0 end
-reserved = reserved or 0
-redis.call('DEL', KEYS[2])
-local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
-level = math.min(tonumber(ARGV[1]), level + tonumber(reserved) - tonumber(ARGV[2]))
-redis.call('HSET', KEYS[1], 'level', tostring(level))
-redis.call('EXPIRE', KEYS[1], 3600)
-return 1
-"""
-
-# KEYS: bucket   ARGV: tokens per minute, tokens   Returns 1. The level may become negative.
-_CHARGE = """
-local level = tonumber(redis.call('HGET', KEYS[1], 'level') or ARGV[1])
-redis.call('HSET', KEYS[1], 'level', tostring(level - tonumber(ARGV[2])))
-redis.call('EXPIRE', KEYS[1], 3600)
-return 1
-"""
+# How much longer than the work itself a reservation lasts: a redelivery, a stop, clocks that differ.
+SPARE = timedelta(seconds=30)
+# Calls that Redis was not told of, and requests whose calls this process remembers; the oldest are forgotten.
+MOST_UNTOLD, MOST_REQUESTS = 10_000, 1_000
+_NEVER = -2
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """There are not enough tokens."""
+    """A budget has too little left."""
 
     retry_after: float | None
-    """Seconds until there are enough; None: never, because the tenant's limit is lower."""
+    """Seconds until it fits, if nobody else spends; None: never, because a limit is lower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The result of an admission."""
+
+    refusal: Refusal | None = None
+    quotas: Sequence[Quota] = ()
+    """What is left of each limit; empty without Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A call that Redis has to be told of."""
+
+    request: Request
+    name: str
+    call: ModelCall
+    used: Amount
+    passages: int
 
 
 class TenantBudget:
-    """Reserve before a call, correct after it; both are idempotent per request. No method raises `RedisUnavailable`."""
+    """Reserves before calls and corrects after them; each step counts once, however often it is repeated.
+
+    No method raises `RedisUnavailable`.
+    """
 
     def __init__(
-        self, redis: FailFastRedis, limits: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: FailFastRedis,
+        limits: Callable[[Request], Sequence[Limit]],
+        clock: Callable[[], datetime],
+        metrics: Metrics | None = None,
+        *,
+        now: Callable[[], int] | None = None,
     ) -> None:
-        """`limits`: tokens per minute of a tenant."""
+        """`limits`: all that hold for a request. `clock`: of this process, for how long a reservation lasts.
+
+        `now`: milliseconds since the epoch, by which minutes, days and months are told; None: Redis's own clock.
+        """
         self._redis = redis
         self._limits = limits
         self._clock = clock
-        self._fallback: dict[str, Bucket] = {}
+        self._metrics = metrics or make()
+        self._now = now
+        self._local: dict[str, Accounts] = {}
+        self._untold: deque[_Settled] = deque(maxlen=MOST_UNTOLD)
+        self._made: OrderedDict[str, Sequence[ModelCall]] = OrderedDict()
+        self._passages: dict[tuple[str, str], int] = {}
+        self._overridden: dict[str, int] = {}
 
-    async def reserve(self, tenant: str, request: str, tokens: int) -> Refusal | None:
-        """Reserve `tokens` for `request`; None when they are reserved, now or by an earlier delivery."""
-        limit = self._limits(tenant)
-        if tokens > limit:
+    def usual_passages(self, request: Request) -> int | None:
+        """The tokens that passages have in the prompts of this tenant and use case, as last heard; None: unknown."""
+        return self._passages.get((request.tenant, request.use_case))
+
+    async def reserve(self, request: Request, estimate: Amount) -> Reserved:
+        """Hold `estimate` for `request` until it is called for, given back, or late."""
+        lasts = max(timedelta(0), request.answer_by - self._clock()) + SPARE
+        return await self._reserve(request, request.spending, estimate, lasts)
+
+    async def begin(
+        self, request: Request, name: str, worst: Amount, lasts: timedelta, *, keep_estimate: bool = False
+    ) -> Refusal | None:
+        """Hold `worst`, all that the call `name` may use, in the place of the request's estimate.
+
+        When it does not fit, nothing is held any more. `keep_estimate`: only as much of the estimate is replaced as
+        the call may use; more calls follow.
+        """
+        kind = {"instead": request.spending, "keep": keep_estimate}
+        return (await self._reserve(request, name, worst, lasts + SPARE, **kind)).refusal
+
+    async def settle(self, request: Request, name: str, call: ModelCall, used: Amount, *, passages: int = -1) -> None:
+        """Spend what the call `name` used, in the place of what is held for it. Never gives the estimate back.
+
+        `passages`: tokens of the passages in its prompt, from which the next estimates learn; -1: it had none.
+        """
+        if call.overrun:
+            self._metrics.overruns.add(call.overrun, {"deployment": call.deployment})
+            log.warning("budget.overrun", deployment=call.deployment, tenant=request.tenant, tokens=call.overrun)
+        settled = _Settled(request, name, call, used, passages)
+        local = self._local.get(request.tenant)
+        try:
+            self._remember(request, self._lines(request, await self._tell(settled)))
+        except RedisUnavailable:
+            self._untold.append(settled)
+            self._remember(request, (*self._made.get(request.spending, ()), call))
+            local = self._accounts(request.tenant)
+        else:
+            if local is None or name not in local.holds:
+                return
+        local.settle(name, used, scopes(request), self._share(request), self._time())
+
+    async def give_back(self, request: Request, call: str = "") -> Sequence[ModelCall]:
+        """Give the request's estimate back, or what is held for `call`, which was not made.
+
+        Returns the calls that were made for the request.
+        """
+        local, name = self._local.get(request.tenant), call or request.spending
+        if local is not None:
+            local.release(name)
+        try:
+            found = await self._redis.script(GIVE_BACK, _keys(request), [self._asked(name=name)])
+        except RedisUnavailable:
+            return self._made.get(request.spending, ())  # what Redis holds is given back when its time is over
+        self._remember(request, self._lines(request, found))
+        return self._made[request.spending]
+
+    async def calls(self, request: Request) -> Sequence[ModelCall]:
+        """The calls that were made for `request`, as this process last heard from `settle` or `give_back`.
+
+        Without Redis those that this process made.
+        """
+        if request.spending in self._made:
+            return self._made[request.spending]
+        key = _keys(request)[3]
+        try:
+            return self._lines(request, [*map(str, await self._redis.run(lambda redis: redis.hvals(key)))])
+        except RedisUnavailable:
+            return ()
+
+    async def _reserve(self, request: Request, name: str, amount: Amount, lasts: timedelta, **kind: Any) -> Reserved:
+        limits = self._limits(request)
+        asked = self._asked(
+            name=name,
+            amount=asdict(amount),
+            scopes=scopes(request),
+            limits=[[each.unit, each.scope, each.window, each.most] for each in limits],
+            lasts=lasts // timedelta(milliseconds=1),
+            **{"instead": "", "keep": False, **kind},
+        )
+        try:
+            said = json.loads(await self._redis.script(RESERVE, _keys(request)[:3], [asked]))
+            await self._catch_up()
+        except RedisUnavailable:
+            return Reserved(self._reserve_locally(request, name, amount, lasts, **kind))
+        if said["passages"] >= 0:
+            self._passages[request.tenant, request.use_case] = said["passages"]
+        self._note(request.tenant, said["overridden"])
+        quotas = tuple(
+            Quota(Limit(scope, Unit(unit), Window(window), most), left, resets)
+            for unit, scope, window, most, left, resets in said.get("quotas", ())
+        )
+        if said["wait"] == _NEVER:
+            return Reserved(Refusal(None), quotas)
+        return Reserved(Refusal(said["wait"] / 1_000) if said["wait"] >= 0 else None, quotas)
+
+    async def _tell(self, settled: _Settled) -> list[str]:
+        request = settled.request
+        limits = self._limits(request)
+        asked = self._asked(
+            name=settled.name,
+            used=asdict(settled.used),
+            scopes=scopes(request),
+            limits=[[each.unit, each.scope, each.window, each.most] for each in limits],
+            line=settled.call.model_dump_json(),
+            passages=settled.passages,
+        )
+        found: list[str] = await self._redis.script(SETTLE, _keys(request), [asked])
+        return found
+
+    async def _catch_up(self) -> None:
+        """Tell Redis of the calls that it did not hear of; raises `RedisUnavailable`."""
+        while self._untold:
+            settled = self._untold.popleft()
+            try:
+                await self._tell(settled)
+            except RedisUnavailable:
+                self._untold.appendleft(settled)
+                raise
+
+    def _reserve_locally(
+        self, request: Request, name: str, amount: Amount, lasts: timedelta, *, instead: str = "", keep: bool = False
+    ) -> Refusal | None:
+        """Reserve from this process's share, while Redis is unavailable."""
+        if any(amount.of(limit.unit) > limit.most for limit in self._limits(request)):
             return Refusal(None)
-        try:
-            wait = await self._redis.script(_RESERVE, _keys(tenant, request), [limit, tokens, FORGET])
-        except RedisUnavailable:
-            return self._reserve_locally(tenant, limit, tokens)
-        return Refusal(int(wait) / 1000) if int(wait) >= 0 else None
+        now, limits = self._time(), self._share(request)
+        # A small budget must still allow one call at a time.
+        least = {unit: min([amount.of(unit), *(each.most for each in limits if each.unit is unit)]) for unit in Unit}
+        hold = Hold(
+            Amount(least[Unit.TOKENS], least[Unit.USD]), scopes(request), now + lasts // timedelta(milliseconds=1)
+        )
+        wait = self._accounts(request.tenant).reserve(name, hold, limits, now, instead=instead, keep=keep)
+        if wait is None:  # the rest of the estimate does not fit beside it
+            return Refusal(None)
+        return Refusal(wait / 1_000) if wait else None
 
-    async def correct(self, tenant: str, request: str, spent: int) -> None:
-        """Correct the reservation to the tokens that were spent; 0 returns all of it."""
-        await self._correct(tenant, request, spent, anyhow=False)
+    def _share(self, request: Request) -> Sequence[Limit]:
+        return [replace(limit, most=int(limit.most * FALLBACK_SHARE)) for limit in self._limits(request)]
 
-    async def spend(self, tenant: str, request: str, spent: int) -> None:
-        """Correct the reservation after a call that used `spent` tokens; they count even without a reservation.
+    def _accounts(self, tenant: str) -> Accounts:
+        return self._local.setdefault(tenant, Accounts())
 
-        Not idempotent: every call is counted.
-        """
-        await self._correct(tenant, request, spent, anyhow=True)
+    def _time(self) -> int:
+        return self._now() if self._now is not None else int(time.time() * 1_000)
 
-    async def charge(self, tenant: str, tokens: int) -> None:
-        """Take `tokens` that a call has used, in addition to the request's reservation.
+    def _asked(self, **fields: Any) -> str:
+        return json.dumps(fields if self._now is None else {"now": self._now(), **fields})
 
-        Not idempotent: every call is counted. Without Redis no call is counted; the request's reservation stays spent.
-        """
-        with suppress(RedisUnavailable):
-            await self._redis.script(_CHARGE, _keys(tenant, "")[:1], [self._limits(tenant), tokens])
+    def _remember(self, request: Request, made: Sequence[ModelCall]) -> None:
+        self._made[request.spending] = made
+        self._made.move_to_end(request.spending)
+        if len(self._made) > MOST_REQUESTS:
+            self._made.popitem(last=False)
 
-    async def _correct(self, tenant: str, request: str, spent: int, *, anyhow: bool) -> None:
-        try:
-            await self._redis.script(_CORRECT, _keys(tenant, request), [self._limits(tenant), spent, int(anyhow)])
-        except RedisUnavailable:
-            return  # stays reserved: over-counted, never under-counted
+    def _lines(self, request: Request, found: Sequence[str]) -> Sequence[ModelCall]:
+        """The calls in Redis, in their order, and those that it was not told of."""
+        told = [ModelCall.model_validate_json(line[6:]) for line in sorted(found)]
+        untold = [each.call for each in self._untold if each.request.spending == request.spending]
+        return (*told, *untold)
 
-    def _reserve_locally(self, tenant: str, limit: int, tokens: int) -> Refusal | None:
-        """Reserve in this process's own bucket, while Redis is unavailable."""
-        now, share = self._clock(), limit * FALLBACK_SHARE
-        bucket = self._fallback.get(tenant) or Bucket(share, share, now)
-        if tokens > share:
-            # A tenant with a small budget must still get one request at a time.
-            bucket = bucket.refilled(now)
-            if bucket.level < share:
-                return Refusal((share - bucket.level) * 60 / share)
-            tokens = int(share)
-        self._fallback[tenant], wait = bucket.reserve(tokens, now)
-        return None if wait is None else Refusal(wait)
+    def _note(self, tenant: str, overridden: int) -> None:
+        """Log when limits that an operator has set begin and end to hold, as this process learns of it."""
+        before = self._overridden.get(tenant, 0)
+        if overridden != before:
+            self._overridden[tenant] = overridden
+            log.warning("budget.overridden", tenant=tenant, limits=overridden)
 
 
-def _keys(tenant: str, request: str) -> list[str]:
-    whose = f"ragbus:{{{escaped(tenant)}}}"
-    return [f"{whose}:budget", f"{whose}:reserved:{request}"]
+def _keys(request: Request) -> list[str]:
+    whose = f"ragbus:{{{escaped(request.tenant)}}}:budget"
+    return [whose, f"{whose}:holds", f"{whose}:leases", f"{whose}:calls:{request.spending}"]

@@ -1,5 +1,6 @@
 """`answer.v1`: the one outcome of a request."""
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -203,6 +204,28 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
         "there is more work than can finish before the deadline; nothing was charged; ask again after retry_after",
         retryable=True,
         retry_after=round(max(1.0, wait) * (0.5 + chance), 1),
+        finished_at=now,
+    )
+
+
+def over_budget(request: Request, wait: float | None, now: datetime) -> RequestOutcome:
+    """The outcome of a request for which a budget has too little left.
+
+    `wait`: seconds until it has enough; None: it never has, because a limit is lower than one question needs.
+    """
+    whose = f"the budget of tenant {request.tenant}, use case {request.use_case} or caller {request.caller}"
+    message = (
+        f"{whose} has too little left for this question; ask again in {math.ceil(wait)} s"
+        if wait is not None
+        else f"{whose} is smaller than what this question may need; its operator can raise it"
+    )
+    return ending(
+        request,
+        Outcome.REFUSED,
+        Code.BUDGET_EXCEEDED,
+        message,
+        retryable=wait is not None,
+        retry_after=wait,
         finished_at=now,
     )
 

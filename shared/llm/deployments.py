@@ -57,7 +57,7 @@ AZURE_V1: Final = "v1"
 # Keys without effect for deployments of another kind.
 ONLY: Final[Mapping[str, frozenset[str]]] = {
     "chat": frozenset(
-        "max_output price priority reserved stream timeouts token_limit temperature top_p seed reasoning_effort "
+        "max_output priority reserved stream timeouts token_limit temperature top_p seed reasoning_effort "
         "reasoning_tokens stream_options".split()
     ),
     "embedding": frozenset("dimensions send_dimensions encoding".split()),
@@ -204,6 +204,8 @@ class Deployment(_Strict):
     @classmethod
     def _an_address(cls, endpoint: str, info: ValidationInfo) -> str:
         endpoint = _completed(endpoint, info)
+        if _VARIABLE.search(endpoint):
+            return endpoint  # read without an environment, by a process that calls no model
         if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
             raise ValueError(f"{endpoint!r} is not an http(s) address")
         return endpoint
@@ -277,6 +279,8 @@ def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
         yield from _of_chat(given)
     if kind == ModelKind.EMBEDDING and "dimensions" not in given:
         yield ("dimensions",), "is missing (the length of its vectors)"
+    if kind == ModelKind.EMBEDDING and isinstance(given.get("price"), Mapping) and "output" in given["price"]:
+        yield ("price", "output"), f"has no effect for kind: {kind}"
     if kind == ModelKind.EMBEDDING and dialect == Preset.REASONING:
         yield ("dialect",), "reasoning is a dialect of chat models"
     if provider == Provider.AZURE and "api_version" not in given:

@@ -31,6 +31,7 @@ class Metrics:
     queue_connected: Gauge
     cache_lookups: Counter
     tokens: Counter
+    overruns: Counter
     model_duration: Histogram
     model_faults: Counter
     passages_embedded: Counter
@@ -68,6 +69,11 @@ def make(provider: MeterProvider | None = None) -> Metrics:
         ),
         cache_lookups=meter.create_counter(names.CACHE_LOOKUPS, description="answer cache lookups, by state"),
         tokens=meter.create_counter(names.TOKENS, unit="{token}", description="tokens, by type and deployment"),
+        overruns=meter.create_counter(
+            names.OVERRUNS,
+            unit="{token}",
+            description="tokens that providers counted beyond what was reserved for a call, by deployment",
+        ),
         model_duration=seconds(names.MODEL_DURATION, "model calls, by deployment and result"),
         model_faults=meter.create_counter(
             names.MODEL_FAULTS,

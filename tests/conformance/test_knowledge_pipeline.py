@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -26,8 +26,10 @@ from services.indexer.storage_event import BlobChanged, Change
 from services.retriever.handler import Retriever
 from services.retriever.main import build as build_retriever
 from services.retriever.settings import RetrieverSettings
+from shared.budget.rules import Amount
+from shared.budget.tenant import Refusal
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import Code, RequestOutcome
+from shared.contracts.outcome import Code, ModelCall, RequestOutcome
 from shared.contracts.request import ReplyTo, Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.openai import OpenAIEmbedder
@@ -182,11 +184,16 @@ class Caches:
 class Free:
     """A budget that nothing is taken from."""
 
-    async def charge(self, tenant: str, tokens: int) -> None:
-        """Take nothing."""
+    async def begin(
+        self, request: Request, name: str, worst: Amount, lasts: timedelta, *, keep_estimate: bool = False
+    ) -> Refusal | None:
+        return None
 
-    async def correct(self, tenant: str, request: str, spent: int) -> None:
-        """Correct nothing."""
+    async def settle(self, request: Request, name: str, call: ModelCall, used: Amount) -> None:
+        """Spend nothing."""
+
+    async def give_back(self, request: Request, call: str = "") -> Sequence[ModelCall]:
+        return []
 
 
 class Knowing:

@@ -11,7 +11,6 @@ import pytest
 from redis.crc import key_slot
 
 from shared.answer_cache import AnswerCache, CachePartition
-from shared.budget.tenant import TenantBudget
 from shared.contracts.outcome import Citation, Code, Outcome, ending
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
@@ -19,6 +18,7 @@ from shared.llm.errors import Throttled
 from shared.pacing.pacing import Demand, Pacing
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import SharedBreaker
+from tests.support.budget import a_budget, hold, spend
 from tests.support.builders import NOW, a_deployment, a_request
 
 ROOT = Path(__file__).parents[2]
@@ -74,10 +74,10 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
     await ledger.store(answer, tenant, "caller")
     await ledger.cancel("r2", tenant, "caller")
     await ledger.forget(request, "token")
-    budget = TenantBudget(redis, lambda _tenant: 1_000)
-    await budget.reserve(tenant, "r1", 10)
-    await budget.correct(tenant, "r1", 10)
-    await budget.charge(tenant, 10)
+    budget = a_budget(redis, 1_000)
+    await hold(budget, 10, tenant=tenant)
+    await spend(budget, 10, tenant=tenant)
+    await budget.give_back(request)
     cache, partition = AnswerCache(redis), CachePartition(tenant, "handbook")
     await cache.store(partition, "key", answer, epoch=0, ttl=60)
     await cache.find(partition, "key")

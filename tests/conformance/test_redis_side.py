@@ -1,4 +1,4 @@
-"""Cache, budget and ledger on a real Redis, one server and a cluster: what their scripts promise."""
+"""Cache and ledger on a real Redis, one server and a cluster: what their scripts promise."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.answer_cache import AnswerCache, CachePartition, answer_key, normalise
-from shared.budget.tenant import TenantBudget
 from shared.contracts.outcome import Citation, Code, Outcome, RequestOutcome, cancelled, ending
 from shared.contracts.request import ReplyTo
 from shared.ledger.ledger import KEEP, Ledger
@@ -116,68 +115,6 @@ def test_questions_that_differ_in_meaning_do_not_share_a_key(one: str, other: st
 @pytest.mark.parametrize("same", ["how many  days", "How many days?!", " HOW MANY DAYS "])
 def test_spelling_differences_do_not_change_the_key(same: str) -> None:
     assert answer_key("s", turns=(), **SCOPE) == answer_key("s", turns=(), **{**SCOPE, "question": same})
-
-
-# -- the budget
-
-
-async def test_concurrent_requests_never_overspend(redis: FailFastRedis) -> None:
-    budget = TenantBudget(redis, lambda _tenant: 10_000)
-    taken = await asyncio.gather(*(budget.reserve("t", f"r{n}", 900) for n in range(200)))
-    assert sum(refusal is None for refusal in taken) == 11  # 9,900; refilling 900 takes over five seconds
-    waits = [refusal.retry_after for refusal in taken if refusal is not None]
-    assert all(wait is not None and 0 < wait < 6 for wait in waits)
-
-
-async def test_reserving_and_correcting_twice_counts_once(redis: FailFastRedis) -> None:
-    budget = TenantBudget(redis, lambda _tenant: 1_000)
-    for _ in range(5):
-        assert await budget.reserve("t", "r1", 900) is None
-    for _ in range(5):
-        await budget.correct("t", "r1", 100)
-    assert await budget.reserve("t", "r2", 900) is None
-    assert await budget.reserve("t", "r3", 900) is not None
-
-
-async def test_what_a_call_used_counts_even_after_its_reservation_was_given_back(redis: FailFastRedis) -> None:
-    budget = TenantBudget(redis, lambda _tenant: 1_000)
-    assert await budget.reserve("t", "r1", 900) is None
-    await budget.correct("t", "r1", 0)
-    await budget.spend("t", "r1", 300)
-    level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
-    assert float(level or 0) == 700
-
-
-async def test_what_is_charged_counts_beside_the_reservation_which_stays(redis: FailFastRedis) -> None:
-    budget = TenantBudget(redis, lambda _tenant: 1_000)
-    assert await budget.reserve("t", "r1", 900) is None
-    for _ in range(2):
-        await budget.charge("t", 40)
-    await budget.correct("t", "r1", 0)
-    level = await redis.run(lambda connection: connection.hget("ragbus:{t}:budget", "level"))
-    assert float(level or 0) == 920
-
-
-async def test_charges_alone_can_use_up_a_budget(redis: FailFastRedis) -> None:
-    """Each ask is answered by the retriever: its reservation is given back, and what its search used is not."""
-    budget, admitted = TenantBudget(redis, lambda _tenant: 1_000), 0
-    while await budget.reserve("t", f"r{admitted}", 500) is None:
-        await budget.charge("t", 100)
-        await budget.correct("t", f"r{admitted}", 0)
-        admitted += 1
-        assert admitted < 60  # a minute refills the whole budget, and no machine is that slow
-
-
-async def test_a_reservation_above_the_limit_is_refused_for_good(redis: FailFastRedis) -> None:
-    refusal = await TenantBudget(redis, lambda _tenant: 1_000).reserve("t", "r1", 1_001)
-    assert refusal is not None
-    assert refusal.retry_after is None
-
-
-async def test_tenants_do_not_spend_each_others_tokens(redis: FailFastRedis) -> None:
-    budget = TenantBudget(redis, lambda _tenant: 1_000)
-    assert await budget.reserve("a", "r", 1_000) is None
-    assert await budget.reserve("b", "r", 1_000) is None
 
 
 # -- the ledger

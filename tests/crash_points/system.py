@@ -23,6 +23,7 @@ import yaml
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
+from redis.asyncio import Redis
 
 from local.proxy import Proxy
 from local.proxy.control import Control
@@ -93,6 +94,8 @@ class System:
         """What the index says, by path; looked up again all the time."""
         self.calls: list[dict[str, Any]] = []
         """What the models were asked; looked up again all the time."""
+        self.charged: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        """The calls that requests were charged for, by request id."""
         self.proxies: dict[str, list[Proxy]] = {}
         self.http = httpx.AsyncClient(timeout=60)
         self._client = client
@@ -258,6 +261,18 @@ class System:
     def paid(self) -> list[Paid]:
         """The chat calls that were charged."""
         return [Paid(call["question"], call["at"]) for call in self.calls if _is_paid(call)]
+
+    async def look_at_charges(self) -> None:
+        """Read from Redis what each request was charged for."""
+        async with Redis.from_url(self.stack.redis_url, decode_responses=True) as redis:
+            async for key in redis.scan_iter("ragbus:*:budget:calls:*"):
+                request = key.rpartition(":calls:")[2].partition("/")[0]
+                self.charged[request] += [json.loads(line[6:]) for line in await redis.hvals(key)]
+
+    def charged_to(self, mark: str) -> list[dict[str, Any]]:
+        """The calls that the work of `mark` was charged for, however it was asked."""
+        by_http = request_id(TENANT, CALLER, f"http/{mark}", "http")
+        return [*self.charged[request_id(TENANT, CALLER, mark)], *self.charged[by_http]]
 
     async def queues(self) -> dict[str, dict[str, Any]]:
         """What is in each queue."""

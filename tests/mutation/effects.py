@@ -20,7 +20,6 @@ from tests.mutation.faults import (
     late,
     lost,
     misnamed,
-    twice,
     unconfirmed,
     undone,
 )
@@ -274,12 +273,12 @@ _ALL = (
         Fault("redis tenant.RESERVE", forgotten()),
         request(
             "Requests that come together overspend together.",
-            REDIS + "test_concurrent_requests_never_overspend",
+            BUDGET + "test_concurrent_requests_never_overspend",
         ),
     ),
     _effect(
-        "correction-undone",
-        Fault("redis tenant.CORRECT", undone()),
+        "estimate-not-given-back",
+        Fault("redis tenant.GIVE_BACK", undone()),
         request(
             "Each request that dies takes its tokens along.",
             INTAKE + "test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back",
@@ -291,17 +290,25 @@ _ALL = (
     ),
     _effect(
         "reservation-stays",
-        Fault("redis tenant.CORRECT", undone(only="*:reserved:*")),
+        Fault("redis tenant.GIVE_BACK", undone(only="*:holds")),
         request(
             "A tenant that is told twice may spend twice.",
-            BUDGET + "test_a_reservation_that_is_corrected_repeatedly_is_returned_once",
+            BUDGET + "test_a_reservation_that_is_given_back_repeatedly_is_returned_once",
         ),
     ),
     _effect(
-        "charged-twice",
-        Fault("redis tenant.CORRECT", twice),
+        "call-not-remembered",
+        Fault("redis tenant.SETTLE", undone(only="*:calls:*")),
         request(
             "One call is charged twice.",
+            BUDGET + "test_a_call_is_charged_once_however_often_it_is_settled",
+        ),
+    ),
+    _effect(
+        "call-not-charged",
+        Fault("redis tenant.SETTLE", undone()),
+        request(
+            "A call that was made is free.",
             GENERATOR + "test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charged",
         ),
     ),

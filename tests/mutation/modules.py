@@ -86,9 +86,17 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/shared/access/test_scope.py", "tests/unit/shared/access/test_rights.py"),
         floor=0.90,
     ),
-    "shared/budget/bucket.py": Module(
-        ("tests/unit/shared/budget/test_bucket.py",),
-        floor=0.95,
+    "shared/access/limits.py": Module(
+        ("tests/unit/shared/access/test_limits.py",),
+    ),
+    "shared/budget/price.py": Module(
+        ("tests/unit/shared/budget/test_price.py",),
+    ),
+    "shared/budget/rules.py": Module(
+        ("tests/unit/shared/budget/test_rules.py",),
+    ),
+    "shared/budget/waiting.py": Module(
+        ("tests/unit/shared/budget/test_waiting.py",),
     ),
     "shared/circuit_breaker.py": Module(
         (

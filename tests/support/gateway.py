@@ -18,7 +18,9 @@ from services.gateway.intake import Intake
 from services.gateway.outcome_consumer import OutcomeConsumer
 from services.gateway.waiters import Waiters
 from shared.access.callers import Callers, hash_key
+from shared.access.limits import Limits
 from shared.answer_cache import AnswerCache
+from shared.budget.rules import Amount
 from shared.budget.tenant import TenantBudget
 from shared.bus.port import BusUnavailable, Received
 from shared.contracts.envelope import Envelope
@@ -51,30 +53,34 @@ CALLERS = Callers.model_validate(
     }
 )
 
+USE_CASES = {"onboarding": a_use_case(budget={"when_spent": "refuse"})}
+
 
 class Gateway:
     def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
         self.now = NOW
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
-        self.budget = budget or TenantBudget(redis, CALLERS.tokens_per_minute)
+        self.budget = budget or TenantBudget(redis, Limits(CALLERS, USE_CASES).of, self.clock)
         self.tickets = Tickets(redis)
         held = HeldAsks(self.tickets, lambda: NOW)
         self.intake = Intake(
-            use_cases={"onboarding": a_use_case()},
+            use_cases=USE_CASES,
             ledger=self.ledger,
             cache=self.cache,
             cache_secret="s",
             models_version="1",
             budget=self.budget,
+            # A whole window: 8,000 tokens a minute pay for two asks.
+            estimate=lambda _request, use_case, _passages: Amount(use_case.context_window),
             held=held,
             metrics=make(),
             clock=self.clock,
         )
-        self.cancelling = Cancellation(self.ledger, self.budget.correct, self.clock)
+        self.cancelling = Cancellation(self.ledger, self.budget.give_back, self.clock)
         self.ask_consumer = AskConsumer(CALLERS, self.intake, self.cancelling, self.clock)
-        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.correct, held.release, self.clock)
+        self.dead = DeadLetterConsumer(self.ask_consumer, self.ledger, self.budget.give_back, held.release, self.clock)
         self.waiters = Waiters()
-        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.correct, self.clock)
+        self.outcomes = OutcomeConsumer(self.ledger, self.waiters, self.budget.give_back, self.clock)
 
     def clock(self) -> datetime:
         return self.now

@@ -150,16 +150,23 @@ async def outcomes(app: App, counter: str = "ragbus_outcomes_total") -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-async def test_a_search_is_charged_beside_what_the_model_used(app: App) -> None:
-    key = "ragbus:{tessolund}:budget"
+async def test_each_call_is_charged_and_listed_and_nothing_stays_held(app: App) -> None:
     async with Redis.from_url(app.stack.redis_url, decode_responses=True) as redis:
-        await redis.delete(key)
+
+        async def account(name: str) -> list[int]:
+            return [int(number) for number in (await redis.hget("ragbus:{tessolund}:budget", name) or "0 0 0").split()]
+
+        async def idle() -> bool:
+            return (await account("tokens|tenant"))[0] == 0
+
+        await until(idle)
+        before = [(await account(name))[2] for name in ("tokens|tenant", "usd|tenant")]
         answer = await app.ask("How many stock options do new employees of the company receive, if any?")
-        used = answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
-
-        async def settled() -> bool:
-            # 120,000 a minute, of which 4,000 are reserved meanwhile; nothing is refilled before the next reservation.
-            return float(await redis.hget(key, "level") or 0) > 120_000 - 4_000
-
-        await until(settled)
-        assert float(await redis.hget(key, "level") or 0) < 120_000 - used
+        await until(idle)
+        after = [(await account(name))[2] for name in ("tokens|tenant", "usd|tenant")]
+    assert [call["deployment"] for call in answer["calls"]] == ["embeddings", "onboarding-4k"]
+    assert [call["result"] for call in answer["calls"]] == ["ok", "ok"]
+    usage, cost = answer["usage"], answer["cost"]["amount"]
+    assert usage["prompt_tokens"] == sum(call["prompt_tokens"] for call in answer["calls"])
+    assert after[0] - before[0] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert after[1] - before[1] == round(cost * 1_000_000) > 0

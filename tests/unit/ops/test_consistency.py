@@ -76,7 +76,7 @@ def a_configuration(
         ),
         ({"source": {"tenant": "acne"}}, Level.FAIL, "source docs/: callers.yaml has no tenant acne"),
         ({"embedding": {"name": "elsewhere"}}, Level.FAIL, "models.yaml has no embedding deployment 'vectors'"),
-        ({"tokens_per_minute": 3_999}, Level.FAIL, "tenant acme has 3999 tokens per minute, but an ask of use case"),
+        ({"tokens_per_minute": 3_999}, Level.FAIL, "tenant acme has 3999 tokens per minute, but a call of use case"),
         (
             {"source": {"groups": ["employees", "employes"]}},
             Level.WARN,

@@ -7,13 +7,17 @@ import pytest
 
 from ops.reference.outcomes import HTTP_CODES
 from services.gateway.cancellation import ATTEMPTS
-from shared.budget.tenant import Refusal, TenantBudget
+from shared.budget.rules import Amount
+from shared.budget.tenant import Reserved, TenantBudget
 from shared.contracts.ids import request_id
 from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
+from shared.contracts.request import Request
 from shared.errors import TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.redis import FailFastRedis
-from tests.support.gateway import CALLERS, Gateway, Web, a_cancel, a_dead, an_ask, asked, cancel, the_answer
+from tests.support.budget import hold, per_minute
+from tests.support.builders import NOW
+from tests.support.gateway import Gateway, Web, a_cancel, a_dead, an_ask, asked, cancel, the_answer
 
 REQUEST = request_id("tessolund", "welcome-app", "m1")
 
@@ -72,25 +76,25 @@ async def test_an_ask_that_arrives_after_its_cancellation_is_not_worked_on(gatew
     assert await cancel(gateway) == []
     answer = the_answer(await gateway.ask())
     assert (answer.outcome, answer.request_id) == (Outcome.CANCELLED, REQUEST)
-    assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
+    assert await hold(gateway.budget, 8_000, "all of it") is None
 
 
 class Interrupted(TenantBudget):
     """While tokens are being reserved, the caller changes its mind."""
 
     def __init__(self, redis: FailFastRedis) -> None:
-        super().__init__(redis, CALLERS.tokens_per_minute)
+        super().__init__(redis, per_minute(8_000), lambda: NOW)
         self.ledger = Ledger(redis)
 
-    async def reserve(self, tenant: str, request: str, tokens: int) -> Refusal | None:
-        await self.ledger.cancel(request, tenant, "welcome-app")
-        return await super().reserve(tenant, request, tokens)
+    async def reserve(self, request: Request, estimate: Amount) -> Reserved:
+        await self.ledger.cancel(request.request_id, request.tenant, "welcome-app")
+        return await super().reserve(request, estimate)
 
 
 async def test_an_ask_that_is_cancelled_while_it_is_admitted_is_not_worked_on(redis: FailFastRedis) -> None:
     answer = the_answer(await Gateway(redis, Interrupted(redis)).ask())
     assert answer.outcome is Outcome.CANCELLED
-    assert await TenantBudget(redis, CALLERS.tokens_per_minute).reserve("tessolund", "all of it", 8_000) is None
+    assert await hold(Gateway(redis).budget, 8_000, "all of it") is None
 
 
 async def test_a_caller_cannot_cancel_the_request_of_another(gateway: Gateway) -> None:

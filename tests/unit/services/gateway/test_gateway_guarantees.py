@@ -18,6 +18,7 @@ from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
 from shared.worker.ports import Ports
 from shared.worker.retry import Retry, after_failure
+from tests.support.budget import hold
 from tests.support.builders import NOW
 from tests.support.gateway import Gateway, Web, an_ask
 from tests.support.memory_bus import MemoryBus
@@ -70,7 +71,7 @@ async def test_an_ask_that_was_not_enqueued_is_not_accepted_and_costs_nothing(re
     entry = await gateway.ledger.find(request_id("tessolund", "welcome-app", "http/k1", "http"))
     assert entry is not None
     assert (entry.state, entry.request) == (LedgerState.BOUND, None)
-    assert await gateway.budget.reserve("tessolund", "all of it", 8_000) is None
+    assert await hold(gateway.budget, 8_000, "all of it") is None
     await web.client.aclose()
 
 

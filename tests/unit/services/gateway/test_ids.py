@@ -32,6 +32,7 @@ from shared.worker.outcome_guard import OutcomeGuard
 from shared.worker.publisher import Publisher
 from shared.worker.worker import Worker
 from tests.support.breakable import Breakable
+from tests.support.budget import a_budget, hold, spend
 from tests.support.builders import NOW, a_request
 from tests.support.gateway import Gateway, Web, a_dead, an_ask, cancel, the_answer
 from tests.support.memory_bus import MemoryBus
@@ -286,7 +287,7 @@ async def test_only_the_sender_of_a_dead_repeat_is_told_and_no_tokens_are_given_
     [(message_id, _)] = await gateway.heard("s2")
     assert message_id == f"{REQUEST}/reply/{token_of(an_ask(**REPEAT))}"
     assert (await gateway.entry()).is_open
-    assert await gateway.budget.reserve("tessolund", "another", 4_000) is not None
+    assert await hold(gateway.budget, 4_000, "another") is not None
     await gateway.finish(request, text="24")
     assert [answer.text for _, answer in await gateway.heard("s1")] == ["24"]
 
@@ -411,7 +412,7 @@ async def refused_and_admitted_again(gateway: SendingGateway) -> Request:
     """The request of the second admission."""
     await first_over_budget(gateway)
     [(_, refusal)] = await gateway.heard("s1")
-    await gateway.budget.correct("tessolund", request_id("tessolund", "welcome-app", "other-0"), 0)
+    await gateway.budget.give_back(a_request(request_id=request_id("tessolund", "welcome-app", "other-0")))
     gateway.now += timedelta(seconds=refusal.retry_after or 0)
     return await gateway.work(**REPEAT)
 
@@ -551,7 +552,7 @@ async def test_one_of_several_concurrent_questions_gets_the_id(gateway: SendingG
 
 async def test_without_redis_only_the_reply_queue_drops_a_second_outcome() -> None:
     redis = FailFastRedis("redis://127.0.0.1:1/0")
-    gateway = SendingGateway(redis, TenantBudget(redis, lambda _tenant: 80_000))
+    gateway = SendingGateway(redis, a_budget(redis, 80_000))
     first, repeat = await gateway.ask(**FIRST), await gateway.ask(**REPEAT)
     assert [each.message_id for each in first] == [each.message_id for each in repeat]
 
@@ -672,7 +673,8 @@ async def test_a_retryable_refusal_over_http_counts_down_and_is_then_admitted(
     assert (first.status_code, again.status_code) == (429, 429)
     assert int(again.headers["Retry-After"]) == int(first.headers["Retry-After"]) - 10
     gateway.now += timedelta(seconds=int(again.headers["Retry-After"]))
-    await gateway.budget.correct("tessolund", request_id("tessolund", "welcome-app", "http/other-0", "http"), 0)
+    other = request_id("tessolund", "welcome-app", "http/other-0", "http")
+    await gateway.budget.give_back(a_request(request_id=other))
     reply = await post(web)
     assert reply.status_code == 202
     assert web.sent[-1].message_id == f"{reply.json()['request_id']}/retrieve/a1"
@@ -682,8 +684,8 @@ async def test_a_repeat_that_would_be_refused_now_does_not_end_the_request_in_pr
     web: Web, gateway: SendingGateway
 ) -> None:
     first = await post(web)
-    await gateway.budget.spend("tessolund", "something else", 100_000)
-    await gateway.budget.correct("tessolund", first.json()["request_id"], 4_000)
+    await spend(gateway.budget, 100_000)
+    await gateway.budget.give_back(a_request(request_id=first.json()["request_id"]))
     again = await post(web)
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     sent = [(each.message_id, each.message) for each in web.sent]
@@ -697,8 +699,8 @@ async def test_a_repeat_refused_during_the_first_admission_decides_nothing(web: 
     assert work is not None
     await gateway.ledger.forget(work, work.token)
     await gateway.ledger.bind(work, work.token, gateway.now)
-    await gateway.budget.spend("tessolund", "something else", 100_000)
-    await gateway.budget.correct("tessolund", first.json()["request_id"], 4_000)
+    await spend(gateway.budget, 100_000)
+    await gateway.budget.give_back(a_request(request_id=first.json()["request_id"]))
     assert (await post(web)).status_code == 429
     entry = await gateway.ledger.find(first.json()["request_id"])
     assert entry is not None
@@ -737,7 +739,7 @@ async def test_a_waiting_caller_never_gets_the_outcome_of_an_earlier_admission(g
 
 async def test_without_redis_no_caller_gets_the_answer_to_another_question() -> None:
     redis = FailFastRedis("redis://127.0.0.1:1/0")
-    gateway = SendingGateway(redis, TenantBudget(redis, lambda _tenant: 80_000))
+    gateway = SendingGateway(redis, a_budget(redis, 80_000))
     web = Web(gateway)
     asking = [asyncio.create_task(post(web, question, wait=30)) for question in ("How?", "How?", "Why?")]
     while sum(map(len, gateway.waiters._waiting.values())) < len(asking):

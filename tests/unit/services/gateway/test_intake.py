@@ -15,6 +15,7 @@ from shared.contracts.outcome import CacheState, Citation, Code, Outcome, ending
 from shared.contracts.retrieve import RetrievePassages
 from shared.errors import Reason, TryLater, Unprocessable
 from shared.redis import FailFastRedis
+from tests.support.budget import hold
 from tests.support.builders import NOW, a_request
 from tests.support.gateway import Gateway, a_dead, an_ask, the_answer
 
@@ -240,7 +241,7 @@ async def test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back(gateway:
     dead_message = gateway.dead.decode(a_dead(message, "RetriesExhausted", "retrieve"))
     answer = the_answer(await gateway.dead.handle(dead_message))
     assert (answer.code, answer.retryable) == (Code.RETRIES_EXHAUSTED, True)
-    assert await gateway.budget.reserve("tessolund", "next", 8000) is None
+    assert await hold(gateway.budget, 8000, "next") is None
 
 
 async def test_the_text_of_a_bug_does_not_reach_the_caller(gateway: Gateway) -> None:

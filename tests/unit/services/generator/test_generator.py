@@ -13,7 +13,6 @@ from services.generator.calls import ModelCalls
 from services.generator.handler import Generator
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.answer_cache import AnswerCache, CachePartition
-from shared.budget.tenant import TenantBudget
 from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, cancelled
@@ -26,6 +25,7 @@ from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.text import visible
 from shared.worker.shared_breaker import Circuit
+from tests.support.budget import a_budget, gone, hold
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
 from tests.support.ports import wired
 
@@ -83,18 +83,17 @@ class GeneratorFixture:
         self.call_times = CallTimes()
         self.use_case, self.deployments = a_use_case(), TWO
         self.cache, self.ledger = AnswerCache(redis), Ledger(redis)
-        self.budget = TenantBudget(redis, lambda _tenant: 10_000)
+        self.budget = a_budget(redis, 10_000)
         self.breakers = DeploymentBreakers(redis, ["small", "other"])
 
     async def cancel(self) -> None:
         request = a_request()
         await self.ledger.decide(request, cancelled(request, NOW))
-        await self.budget.correct(request.tenant, request.spending, 0)
+        await self.budget.give_back(request)
 
-    async def left(self) -> float:
+    async def left(self) -> int:
         """Of 10,000 tokens, without what was refilled since."""
-        level = await self.redis.run(lambda redis: redis.hget("ragbus:{tessolund}:budget", "level"))
-        return float(level or 0)
+        return 10_000 - await gone(self.redis)
 
     async def wait(self) -> None:
         self.now += timedelta(seconds=1)
@@ -370,7 +369,7 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
 
 
 async def test_a_refusal_of_the_provider_is_the_outcome_and_is_charged(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     answer = await setup.run(Script(ModelRefused("content filter", used=Used(600))))
     assert (answer.outcome, answer.code, answer.finished_at) == (Outcome.FAILED, Code.MODEL_REFUSED, NOW)
     assert await setup.left() == 10_000 - 600
@@ -393,9 +392,9 @@ async def test_no_model_is_called_after_the_deadline(setup: GeneratorFixture) ->
 
 
 async def test_unspent_tokens_are_given_back(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 9_000) is None
+    assert await hold(setup.budget, 9_000, "r1") is None
     await setup.run(Script(GOOD))
-    assert await setup.budget.reserve("tessolund", "r2", 8_900) is None  # 10,000 - 1,050
+    assert await hold(setup.budget, 8_900, "r2") is None  # 10,000 - 1,050
 
 
 STORING: list[tuple[str, Callable[[], dict[str, Any]], bool]] = [
@@ -447,14 +446,14 @@ async def test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charge
     async def buried() -> None:
         await setup.ledger.cancel("r1", "tessolund", "welcome-app")
 
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     stopped = Script(buried if tombstone else setup.cancel, SILENCE)
     assert (await setup.run(stopped)).outcome is Outcome.CANCELLED
     assert await setup.left() == 10_000 - 600
 
 
 async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     await setup.run(Script(setup.cancel, GOOD))
     entry = await setup.ledger.find("r1")
     assert entry is not None
@@ -464,7 +463,7 @@ async def test_an_answer_that_was_complete_when_it_was_cancelled_is_charged(setu
 
 
 async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     with pytest.raises(Unprocessable) as late:
         await setup.run(
             Script(setup.wait, CallTimeout("slow", used=Used(700))),
@@ -475,7 +474,7 @@ async def test_a_call_that_ends_with_the_deadline_is_charged(setup: GeneratorFix
 
 
 async def test_a_call_that_times_out_early_is_repeated_at_another_deployment(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     model = Script(CallTimeout("slow", used=Used(700)), GOOD)
     assert (await setup.run(model)).outcome is Outcome.ANSWERED
     assert model.called == ["small", "other"]
@@ -515,7 +514,7 @@ def known_calls(watch: Watch, request: Request | None = None, **took: float) -> 
 
 
 async def test_a_call_that_cannot_finish_in_time_is_not_made_and_costs_nothing(setup: GeneratorFixture) -> None:
-    assert await setup.budget.reserve("tessolund", "r1", 4_000) is None
+    assert await hold(setup.budget, 4_000, "r1") is None
     setup.call_times = known_calls(Watch(), small=20, other=20)
     model = Script()
     answer = await setup.run(model, request=a_request(answer_by=NOW + timedelta(seconds=19)))

@@ -1,5 +1,6 @@
 """The retriever's handler: candidates for the generator, or `no_answer` for the caller."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,15 +10,18 @@ import pytest
 from services.retriever.handler import Retriever, as_asked
 from shared.access.scope import TenantScope
 from shared.access.use_cases import Retrieval, UseCase
+from shared.budget.rules import Amount
+from shared.budget.tenant import Refusal
 from shared.contracts.generate import Candidate, GenerateAnswer
-from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome
+from shared.contracts.outcome import CacheState, Code, ModelCall, Outcome, RequestOutcome
 from shared.contracts.queues import GENERATE
 from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.port import Embedded
-from shared.errors import OverQuota, Reason, TryLater, Unprocessable
+from shared.errors import DependencyDown, OverQuota, Reason, TryLater, Unprocessable
 from shared.llm.tokens import count_tokens
 from shared.vectors.port import Query
+from tests.support.builders import a_deployment
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 USE_CASE = UseCase(
@@ -28,6 +32,7 @@ USE_CASE = UseCase(
     context_window=4000,
     retrieval=Retrieval(candidates=3, overfetch=2),
 )
+EMBEDDINGS = a_deployment("embeddings", 8_191, kind="embedding", dimensions=2, price={"input": 0.13})
 
 
 def request(**changes: Any) -> Request:
@@ -86,17 +91,28 @@ class Embeds:
 
 
 class Charged:
-    """A budget that remembers what was taken from whose, and which reservations were corrected."""
+    """A budget that remembers what was spent, and whose estimates were given back; it may have nothing left."""
 
-    def __init__(self) -> None:
-        self.tokens: list[tuple[str, int]] = []
-        self.corrected: list[tuple[str, str, int]] = []
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        self.refusal = refusal
+        self.begun: list[tuple[str, Amount, bool]] = []
+        self.calls: list[ModelCall] = []
+        self.given_back: list[str] = []
 
-    async def charge(self, tenant: str, tokens: int) -> None:
-        self.tokens.append((tenant, tokens))
+    async def begin(
+        self, request: Request, name: str, worst: Amount, lasts: timedelta, *, keep_estimate: bool = False
+    ) -> Refusal | None:
+        self.begun.append((name, worst, keep_estimate))
+        return self.refusal
 
-    async def correct(self, tenant: str, request: str, spent: int) -> None:
-        self.corrected.append((tenant, request, spent))
+    async def settle(self, request: Request, name: str, call: ModelCall, used: Amount) -> None:
+        assert name == self.begun[-1][0]
+        assert (used.tokens, used.usd) == (call.prompt_tokens, round(call.cost * 1_000_000))
+        self.calls.append(call)
+
+    async def give_back(self, request: Request, call: str = "") -> Sequence[ModelCall]:
+        self.given_back.append(call or request.spending)
+        return self.calls
 
 
 class Epoch:
@@ -122,6 +138,7 @@ def retriever(
     return Retriever(
         knowledge=known,  # type: ignore[arg-type]
         embedder=embeds or Embeds(),
+        deployment=EMBEDDINGS,
         epochs=Epoch(epoch, known),
         use_cases=use_cases,
         budget=budget or Charged(),
@@ -168,16 +185,65 @@ async def test_the_tokens_of_the_search_are_charged_whether_or_not_it_finds_pass
 ) -> None:
     budget = Charged()
     await retriever(Known(*texts), Embeds(counted), budget=budget).handle(RetrievePassages(request=request()))
-    assert budget.tokens == [("larkfield", charged)]
+    [call] = budget.calls
+    assert (call.deployment, call.prompt_tokens, call.result) == ("embeddings", charged, "ok")
+    assert (call.cost, call.estimated) == (math.ceil(0.13 * charged) / 1_000_000, counted is None)
+    assert [keep for _, _, keep in budget.begun] == [True]
 
 
-@pytest.mark.parametrize(("texts", "given_back"), [(("24 days",), []), ((), [("larkfield", "r1", 0)])])
+@pytest.mark.parametrize(("counted", "charged"), [(-4, 0), (10**9, len("How long is leave?")), (9, 9)])
+async def test_a_count_of_tokens_that_cannot_be_true_is_not_believed(counted: int, charged: int) -> None:
+    budget = Charged()
+    await retriever(Known("one"), Embeds(counted), budget=budget).handle(RetrievePassages(request=request()))
+    overrun = max(0, charged - count_tokens("How long is leave?"))
+    assert [(call.prompt_tokens, call.overrun) for call in budget.calls] == [(charged, overrun)]
+
+
+class Down(Embeds):
+    async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
+        raise DependencyDown("503")
+
+
+async def test_a_search_that_failed_is_a_call_without_tokens() -> None:
+    budget = Charged()
+    with pytest.raises(DependencyDown):
+        await retriever(Known("one"), Down(), budget=budget).handle(RetrievePassages(request=request()))
+    assert [(call.prompt_tokens, call.result) for call in budget.calls] == [(0, "broken off")]
+    assert budget.given_back == []
+
+
+@pytest.mark.parametrize("wait", [None, 50.0])
+async def test_a_question_that_the_budget_cannot_pay_is_refused_before_its_search(wait: float | None) -> None:
+    embeds, budget = Embeds(), Charged(Refusal(wait))
+    soon = NOON + timedelta(seconds=45)  # of the 60 s until the deadline
+    [out] = await retriever(Known("one"), embeds, now=soon, budget=budget).handle(RetrievePassages(request=request()))
+    assert isinstance(out.message, RequestOutcome)
+    assert (out.message.outcome, out.message.code) == (Outcome.REFUSED, Code.BUDGET_EXCEEDED)
+    assert (out.message.retryable, out.message.retry_after) == (wait is not None, wait)
+    assert (embeds.texts, budget.given_back) == ([], ["r1"])
+
+
+async def test_a_question_whose_deadline_allows_it_waits_for_the_budget() -> None:
+    budget = Charged(Refusal(5.0))
+    with pytest.raises(TryLater) as later:
+        await retriever(Known("one"), budget=budget).handle(RetrievePassages(request=request()))
+    assert later.value.after == timedelta(seconds=5)
+
+
+async def test_a_refusal_without_passages_has_the_calls_that_were_made() -> None:
+    [out] = await retriever(Known()).handle(RetrievePassages(request=request()))
+    assert isinstance(out.message, RequestOutcome)
+    assert [call.deployment for call in out.message.calls] == ["embeddings"]
+    assert out.message.usage.prompt_tokens == 9
+
+
+@pytest.mark.parametrize(("texts", "given_back"), [(("24 days",), []), ((), ["r1"])])
 async def test_tokens_stay_reserved_only_while_a_model_may_be_called(
-    texts: tuple[str, ...], given_back: list[tuple[str, str, int]]
+    texts: tuple[str, ...], given_back: list[str]
 ) -> None:
     budget = Charged()
     await retriever(Known(*texts), budget=budget).handle(RetrievePassages(request=request()))
-    assert budget.corrected == given_back
+    assert budget.given_back == given_back
 
 
 async def test_a_late_question_is_not_embedded() -> None:
@@ -215,14 +281,15 @@ async def test_without_quota_for_the_question_it_waits_for_its_turn_or_is_refuse
     if fits:
         with pytest.raises(OverQuota):
             await handling
-        assert budget.corrected == []
+        assert budget.given_back == [budget.begun[0][0]]  # what was held for the call, and not the estimate
         return
     [envelope] = await handling
     assert isinstance(envelope.message, RequestOutcome)
     assert (envelope.message.outcome, envelope.message.code) == (Outcome.REFUSED, Code.OVERLOADED)
     assert envelope.message.retry_after is not None
     assert 10 <= envelope.message.retry_after <= 15  # its turn is so long after its deadline
-    assert len(budget.corrected) == 1
+    assert budget.given_back == [budget.begun[0][0], "r1"]
+    assert budget.calls == []
 
 
 def turn(role: Any, text: str) -> Turn:

@@ -49,11 +49,6 @@ def test_a_key_is_stored_as_its_sha256() -> None:
     assert hash_key("abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_tenant_has_its_budget_and_one_that_was_removed_has_none(tmp_path: Path) -> None:
-    callers = read(tmp_path)
-    assert [callers.tokens_per_minute(tenant) for tenant in ("larkfield", "tessolund", "gone")] == [60_000, 7, 0]
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -69,6 +64,12 @@ def test_a_tenant_has_its_budget_and_one_that_was_removed_has_none(tmp_path: Pat
         ((hash_key("k-3"), hash_key("k-3").upper()), "never in the clear"),
         ((hash_key("k-3"), f"{hash_key('k-3')}0"), "never in the clear"),
         (("tokens_per_minute: 7", "tokens_per_minute: 0"), "must be more than 0, not 0"),
+        (("{tokens_per_minute: 7}", "{}"), "a tenant needs tokens_per_minute or a budget"),
+        (("tokens_per_minute: 7", "tokens_per_minute: 7, budget: {tokens: {minute: 7}}"), "are the same limit"),
+        (("tokens_per_minute: 7", "budget: {tokens: {hour: 7}}"), "no such key"),
+        (("tokens_per_minute: 7", "budget: {usd: {day: 0.0000001}}"), "decimal places"),
+        (("tokens_per_minute: 7", "budget: {usd: {day: -1}}"), "more than 0"),
+        (("tokens_per_minute: 7", "budget: {usd: {day: 100001}}"), "100000"),
         (("use_cases:", "usecases:"), "no such key; did you mean use_cases?"),
         (("[answers-hr]", "[answers-hr/$DeadLetterQueue]"), "reply_queues"),
     ],

@@ -17,6 +17,7 @@ from shared.answer_cache import CachePartition, answer_key
 from shared.budget.tenant import _keys as budget_keys
 from shared.contracts.ids import escaped, request_id
 from shared.vectors.port import stable_id
+from tests.support.builders import a_request
 
 SEPARATORS = [
     "",
@@ -79,13 +80,13 @@ def test_a_tenants_part_of_the_cache_is_its_own_and_in_one_slot(one: Any, other:
 
 @given(odd, odd, st.sampled_from(["r1", "r2"]), st.sampled_from(["r1", "r2"]))
 def test_a_tenants_budget_is_its_own_and_in_one_slot(one: str, other: str, first: str, second: str) -> None:
-    bucket, reserved = budget_keys(one, first)
-    others = budget_keys(other, second)
-    assert (bucket == others[0]) == (one == other)
-    assert (reserved == others[1]) == ((one, first) == (other, second))
-    assert {bucket, reserved}.isdisjoint(others) or one == other
-    tags = [match[1] for match in map(HASH_TAG.match, (bucket, reserved)) if match]
-    assert tags == [escaped(one)] * 2
+    keys = budget_keys(a_request(tenant=one, request_id=first))
+    others = budget_keys(a_request(tenant=other, request_id=second))
+    assert (keys[:3] == others[:3]) == (one == other)
+    assert (keys[3] == others[3]) == ((one, first) == (other, second))
+    assert set(keys).isdisjoint(others) or one == other
+    tags = [match[1] for match in map(HASH_TAG.match, keys) if match]
+    assert tags == [escaped(one)] * 4
 
 
 @given(odd, odd)

@@ -105,8 +105,8 @@ EMBEDDING = """
             "10: deployments[e].temperature: has no effect for kind: embedding",
         ),
         (
-            EMBEDDING + "    dimensions: 3\n    price: {input: 1}\n",
-            "10: deployments[e].price: has no effect for kind: embedding",
+            EMBEDDING + "    dimensions: 3\n    price: {output: 1}\n",
+            "10: deployments[e].price.output: has no effect for kind: embedding",
         ),
         (
             EMBEDDING + "    dimensions: 3\n    dialect: reasoning\n",

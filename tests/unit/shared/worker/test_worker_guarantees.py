@@ -12,7 +12,7 @@ from services.gateway.waiters import Waiters
 from shared.bus.port import ANSWER_BY, ENQUEUED_AT, ORIGIN, BusUnavailable, LockLost, Outgoing, Received
 from shared.contracts.envelope import Envelope, at_deadline, to_retriever
 from shared.contracts.ids import MAX_ID
-from shared.contracts.outcome import Outcome, RequestOutcome
+from shared.contracts.outcome import ModelCall, Outcome, RequestOutcome
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
 from shared.ledger.ledger import Entry, Ledger
@@ -237,10 +237,10 @@ async def test_a_sentinel_does_not_tell_expired_to_a_caller_who_has_an_answer(re
 
 
 def sentinels(ledger: Ledger) -> Consumer[Any]:
-    async def settle(tenant: str, spending: str, tokens: int) -> None:
-        """There is no budget."""
+    async def give_back(request: Request) -> Sequence[ModelCall]:
+        return []  # there is no budget
 
-    outcomes = OutcomeConsumer(ledger, Waiters(), settle, lambda: LATE)
+    outcomes = OutcomeConsumer(ledger, Waiters(), give_back, lambda: LATE)
     return Consumer(
         "outcomes", outcomes.decode, outcomes.handle, internal_identity, lambda task: task.request, after_deadline=True
     )
