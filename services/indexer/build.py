@@ -69,7 +69,7 @@ async def build(
         closing.push_async_callback(model.close)
         parser = SandboxedParser(settings.limits(), settings.parsers)
         closing.push_async_callback(parser.close)
-        embedder = OpenAIEmbedder(model, deployment)
+        embedder = OpenAIEmbedder(model, deployment, metrics)
         registry = QdrantRegistry(store)
         writer = IndexWriter(
             passages=QdrantPassages(store, deployment.dimensions),

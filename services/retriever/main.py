@@ -56,6 +56,7 @@ async def build(
     epochs: Epochs,
     budget: Budget,
     pacing: Pacing,
+    metrics: Metrics | None = None,
     models: "httpx2.AsyncBaseTransport | None" = None,
     vectors: "httpx.AsyncBaseTransport | None" = None,
     clock: Callable[[], datetime] = utc_now,
@@ -77,7 +78,7 @@ async def build(
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     store = connect(settings.qdrant_url, api_key=key, transport=vectors)
     model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
-    embedder = OpenAIEmbedder(model, deployment)
+    embedder = OpenAIEmbedder(model, deployment, metrics)
     try:
         yield Retriever(
             knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),
@@ -105,6 +106,7 @@ async def compose(settings: RetrieverSettings, ports: Ports) -> Service:
             epochs=epochs,
             budget=budget,
             pacing=Pacing(ports.redis, ports.metrics),
+            metrics=ports.metrics,
             models=ports.models,
             vectors=ports.vectors,
             clock=ports.clock,

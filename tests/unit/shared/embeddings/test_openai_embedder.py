@@ -1,103 +1,134 @@
-"""The embedding adapter, against a client that only pretends to call out."""
+"""The embedding adapter, against a provider over a real socket."""
 
-from types import SimpleNamespace
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
-import httpx2
 import pytest
 
 from shared.embeddings.openai import BATCH, OpenAIEmbedder
-from shared.errors import DependencyDown, SettingsError
-from tests.support.builders import a_deployment
+from shared.errors import DependencyDown
+from shared.llm.client import make_client
+from shared.llm.deployments import Deployment
+from shared.llm.errors import Fault, ModelDown, ModelError, ModelMisconfigured
+from tests.support.odd_provider import Answer, OddProvider, body, html, status
 
 
-class Service:
-    """Answers embeddings in reverse order; a vector says which text it is for."""
-
-    def __init__(self, *, length: int = 2, lose: int = 0, error: Exception | None = None, usage: Any = None) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self.embeddings = self
-        self._length, self._lose, self._error, self._usage = length, lose, error, usage
-
-    async def create(self, **asked: Any) -> SimpleNamespace:
-        self.calls.append(asked)
-        if self._error:
-            raise self._error
-        data = [
-            SimpleNamespace(index=n, embedding=[float(text), *[0.0] * (self._length - 1)])
-            for n, text in enumerate(asked["input"])
-        ]
-        answer = SimpleNamespace(data=data[self._lose :][::-1])
-        if self._usage is not None:
-            answer.usage = self._usage
-        return answer
+def embeddings(asked: dict[str, Any], *, length: int = 2, usage: Any = None) -> Answer:
+    """Answers in reverse order; a vector says which text it is for."""
+    data = [{"index": n, "embedding": [float(text), *[1.0] * (length - 1)]} for n, text in enumerate(asked["input"])]
+    return body({"data": data[::-1], "usage": usage})
 
 
-def embedder(service: Any, **changes: Any) -> OpenAIEmbedder:
-    return OpenAIEmbedder(service, a_deployment("e", 8000, kind="embedding", dimensions=2, **changes))
+class Fixture:
+    def __init__(self, provider: OddProvider) -> None:
+        self.provider = provider
+
+    async def embed(self, texts: list[str], **changes: Any) -> Any:
+        given = {"name": "e", "provider": "openai", "model": "m", "kind": "embedding", "region": "r"}
+        deployment = Deployment.model_validate(
+            {**given, "endpoint": self.provider.url, "context_window": 8000, "dimensions": 2, **changes}
+        )
+        client = make_client(deployment, timeout=timedelta(seconds=300), environment={})
+        try:
+            return await OpenAIEmbedder(client, deployment).embed(texts)
+        finally:
+            await client.close()
 
 
-async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are() -> None:
-    service = Service()
+@pytest.fixture
+async def service() -> AsyncIterator[Fixture]:
+    async with OddProvider(embeddings) as provider:
+        yield Fixture(provider)
+
+
+async def test_vectors_come_in_the_order_of_the_texts_however_many_there_are(service: Fixture) -> None:
     texts = [str(n) for n in range(2 * BATCH + 1)]
-    vectors = (await embedder(service).embed(texts)).vectors
-    assert [vector[0] for vector in vectors] == [float(n) for n in range(2 * BATCH + 1)]
-    assert [len(call["input"]) for call in service.calls] == [BATCH, BATCH, 1]
+    embedded = await service.embed(texts)
+    assert [vector[0] for vector in embedded.vectors] == [float(n) for n in range(2 * BATCH + 1)]
+    assert [len(call["input"]) for call in service.provider.asked] == [BATCH, BATCH, 1]
 
 
-async def test_dimensions_are_requested_unless_the_model_cannot_choose() -> None:
-    able, unable = Service(), Service()
-    await embedder(able).embed(["1"])
-    await embedder(unable, send_dimensions=False).embed(["1"])
-    assert able.calls[0]["dimensions"] == 2
-    assert "dimensions" not in unable.calls[0]
+async def test_dimensions_are_requested_unless_the_model_cannot_choose(service: Fixture) -> None:
+    await service.embed(["1"])
+    await service.embed(["1"], send_dimensions=False)
+    able, unable = service.provider.asked
+    assert able["dimensions"] == 2
+    assert "dimensions" not in unable
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-async def test_an_empty_text_is_refused_before_anything_is_paid(text: str) -> None:
-    service = Service()
+async def test_an_empty_text_is_refused_before_anything_is_paid(service: Fixture, text: str) -> None:
     with pytest.raises(ValueError, match="empty text"):
-        await embedder(service).embed(["1", text])
-    assert not service.calls
+        await service.embed(["1", text])
+    assert not service.provider.asked
 
 
-async def test_errors_of_the_sdk_are_translated_and_kept_as_the_cause() -> None:
-    cause = httpx2.ReadError("reset")
-    with pytest.raises(DependencyDown, match="reset") as raised:
-        await embedder(Service(error=cause)).embed(["1"])
-    assert raised.value.__cause__ is cause
+async def test_without_texts_no_call_is_made(service: Fixture) -> None:
+    assert (await service.embed([])).vectors == []
+    assert not service.provider.asked
 
 
-async def test_a_reply_without_all_vectors_is_retried() -> None:
-    with pytest.raises(DependencyDown, match="1 vectors for 2 texts"):
-        await embedder(Service(lose=1)).embed(["1", "2"])
+async def test_errors_are_translated_and_kept_as_the_cause(service: Fixture) -> None:
+    service.provider.play(status(503, {"error": {"message": "loading"}}, {"retry-after": "3"}))
+    with pytest.raises(ModelDown, match="loading") as raised:
+        await service.embed(["1"])
+    assert raised.value.after == timedelta(seconds=3)
+    assert raised.value.__cause__ is not None
 
 
-async def test_vectors_of_another_length_than_configured_are_a_settings_error() -> None:
-    with pytest.raises(SettingsError, match="3 dimensions"):
-        await embedder(Service(length=3)).embed(["1"])
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (html("Sign in"), Fault.DOWN),
+        (body({"error": {"message": "overloaded"}}), Fault.DOWN),
+        (body(b"x" * 3_000_000), Fault.DOWN),
+        (Answer((b'{"data": [',), end="reset"), Fault.DOWN),
+        (status(404, {"error": "no such model"}), Fault.CONFIGURATION),
+        (status(429, {"error": {"message": "no", "code": "insufficient_quota"}}), Fault.CONFIGURATION),
+    ],
+)
+async def test_what_is_no_reply_has_its_fault(service: Fixture, answer: Answer, fault: Fault) -> None:
+    service.provider.play(answer)
+    with pytest.raises(ModelError) as raised:
+        await service.embed(["1"])
+    assert raised.value.fault is fault
+    assert isinstance(raised.value, DependencyDown) is (fault is Fault.DOWN)
 
 
-async def test_a_reply_that_the_sdk_cannot_read_is_retried() -> None:
-    with pytest.raises(DependencyDown, match="No embedding data received"):
-        await embedder(Service(error=ValueError("No embedding data received"))).embed(["1"])
+async def test_vectors_of_another_length_than_configured_are_the_operators_to_mend(service: Fixture) -> None:
+    service.provider.play(lambda asked: embeddings(asked, length=3))
+    with pytest.raises(ModelMisconfigured, match="3 dimensions"):
+        await service.embed(["1"])
 
 
-async def test_without_texts_no_call_is_made() -> None:
-    service = Service()
-    assert (await embedder(service).embed([])).vectors == []
-    assert not service.calls
+async def test_a_parameter_that_is_refused_is_learned(service: Fixture) -> None:
+    def strict(asked: dict[str, Any]) -> Answer:
+        if "dimensions" in asked:
+            return status(400, {"error": {"message": "This model does not support specifying dimensions."}})
+        return embeddings(asked)
+
+    service.provider.play(strict)
+    assert (await service.embed(["7"])).vectors == [[7.0, 1.0]]
+    assert len(service.provider.asked) == 2
 
 
 @pytest.mark.parametrize(
     ("usage", "tokens"),
-    [
-        (SimpleNamespace(prompt_tokens=7, total_tokens=7), 14),
-        (SimpleNamespace(prompt_tokens=0, total_tokens=0), None),
-        (SimpleNamespace(), None),
-        (None, None),
-    ],
+    [({"prompt_tokens": 7, "total_tokens": 7}, 14), ({"prompt_tokens": 0}, None), ({}, None), (None, None)],
 )
-async def test_the_provider_s_token_count_is_returned_and_none_without_one(usage: Any, tokens: int | None) -> None:
-    embedded = await embedder(Service(usage=usage)).embed(["1"] * (BATCH + 1))
+async def test_the_provider_s_token_count_is_returned_and_none_without_one(
+    service: Fixture, usage: Any, tokens: int | None
+) -> None:
+    service.provider.play(lambda asked: embeddings(asked, usage=usage))
+    embedded = await service.embed(["1"] * (BATCH + 1))
     assert embedded.tokens == tokens
+
+
+async def test_a_refusal_does_not_quote_the_texts(service: Fixture) -> None:
+    detail = [{"loc": ["body", "input"], "msg": "Input is not valid", "input": "a secret"}]
+    service.provider.play(status(422, json.dumps({"detail": detail})))
+    with pytest.raises(ModelMisconfigured, match="Input is not valid") as raised:
+        await service.embed(["1"])
+    assert "a secret" not in str(raised.value)
