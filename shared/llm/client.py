@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
 
+Token = Callable[[], Coroutine[Any, Any, str]]
+"""Returns a valid access token each time."""
 CONNECT = timedelta(seconds=5)
 _SCOPE = "https://cognitiveservices.azure.com/.default"
 
@@ -26,10 +28,12 @@ def make_client(
     timeout: timedelta,
     transport: "httpx2.AsyncBaseTransport | None" = None,
     environment: Mapping[str, str] = os.environ,
+    identity: Token | None = None,
 ) -> "AsyncOpenAI":
     """A client for `deployment` that gives up after `timeout` and never retries; close it when done.
 
-    `transport` carries its HTTP; None: the SDK's own. Raises `SettingsError` when the key is missing.
+    `transport` carries its HTTP; None: the SDK's own. `identity`: the tokens for Azure where there is no key; None:
+    those of the worker's own identity. Raises `SettingsError` when the key is missing.
     """
     from openai import AsyncAzureOpenAI, AsyncOpenAI, Timeout
 
@@ -39,7 +43,7 @@ def make_client(
     key = environment.get(deployment.key_env) if deployment.key_env else None
     if deployment.key_env and not key:
         raise SettingsError(f"{deployment.key_env} is not set; it must have the key of deployment {deployment.name}")
-    token = _identity() if deployment.provider is Provider.AZURE and not key else None
+    token = (identity or _own_identity()) if deployment.provider is Provider.AZURE and not key else None
     shared: dict[str, Any] = {
         "timeout": limits,
         "max_retries": 0,
@@ -59,8 +63,7 @@ def make_client(
     return AsyncOpenAI(base_url=deployment.address, api_key=key or token or "none", **shared)
 
 
-def _identity() -> "Callable[[], Coroutine[Any, Any, str]]":
-    """The tokens of the worker's own identity."""
+def _own_identity() -> Token:
     from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
 
     return get_bearer_token_provider(DefaultAzureCredential(), _SCOPE)

@@ -28,6 +28,7 @@ from services.generator.chat import Chat
 from shared.embeddings.openai import OpenAIEmbedder
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment, Deployments, ModelKind
+from shared.llm.dialect import body as chat_body
 from shared.llm.errors import ModelMisconfigured
 from shared.telemetry.metrics import configure
 from tests.support.odd_provider import DONE, OddProvider, body, chunk, status, stream, usage, whole
@@ -232,3 +233,30 @@ async def test_an_embedding_model_that_refuses_dimensions_and_base64_is_asked_wi
     [deployment] = [each for each in read("openai", provider).deployments if each.kind is ModelKind.EMBEDDING]
     await embed(deployment, times=2)
     assert ["dimensions" in asked for asked in provider.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize("version", ["v1", "2024-10-21"])
+async def test_azure_without_a_key_gets_the_workers_token(provider: OddProvider, version: str) -> None:
+    given = read("azure-v1", provider).chats()[0].model_copy(update={"api_version": version, "key_env": None})
+    fresh = iter(["t-1", "t-2"])
+
+    async def token() -> str:
+        return next(fresh)
+
+    async with make_client(given, timeout=LONG, identity=token) as client:
+        for _ in range(2):
+            await client.chat.completions.create(**chat_body(given, MESSAGES, ANSWER, False))
+    assert [headers["authorization"] for headers in provider.headers] == ["Bearer t-1", "Bearer t-2"]
+    assert not any("api-key" in headers for headers in provider.headers)
+
+
+@pytest.mark.parametrize("block", ["azure-v1", "azure-dated", "openai"])
+async def test_more_headers_and_parameters_are_sent_with_chats_and_embeddings(
+    provider: OddProvider, block: str
+) -> None:
+    more = {"headers": {"Ocp-Apim-Subscription-Key": "s-1"}, "body": {"user": "ragbus"}}
+    [embedding] = [each for each in read(block, provider).deployments if each.kind is ModelKind.EMBEDDING]
+    await ask(read(block, provider).chats()[0].model_copy(update=more))
+    await embed(embedding.model_copy(update=more))
+    assert [headers["ocp-apim-subscription-key"] for headers in provider.headers] == ["s-1"] * 2
+    assert [asked["user"] for asked in provider.asked] == ["ragbus"] * 2
