@@ -20,7 +20,6 @@ from services.generator.chat import Chat
 from services.generator.handler import Generator
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache
-from shared.budget.tenant import TenantBudget
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import RequestOutcome
 from shared.ledger.ledger import Ledger
@@ -28,6 +27,7 @@ from shared.llm.deployments import Deployment
 from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.telemetry.metrics import make
+from tests.support.budget import a_budget
 from tests.support.builders import NOW
 from tests.support.odd_provider import Answer, OddProvider, whole
 
@@ -87,7 +87,7 @@ async def obedient_generator(redis: FailFastRedis, provider: OddProvider, use_ca
         {"name": "small", "provider": "compatible", "endpoint": provider.url, "model": "m", "region": "westeurope",
          "context_window": 4000}
     )  # fmt: skip
-    ledger, budget = Ledger(redis), TenantBudget(redis, lambda _tenant: 1_000_000_000)
+    ledger, budget = Ledger(redis), a_budget(redis, 1_000_000_000)
     chat = Chat(timedelta(seconds=300), make())
     generator = Generator(
         use_cases={use_case.name: use_case},
