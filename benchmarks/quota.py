@@ -230,7 +230,7 @@ async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str
             queue.ask("noisy", 60.0)
         await queue.all_ended()
         crowd = [at for at, _ in server.served[before:]]
-        figures["a crowd with one deadline: calls in waves"] = _waves(crowd, start + 5, start + 50)
+        figures["a crowd with one deadline: calls in waves"] = _waves(crowd, start + 15, start + 55)
         figures["a crowd with one deadline: refused (429)"] = len(server.refused) - refused_before
         return figures
 

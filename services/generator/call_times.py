@@ -14,7 +14,7 @@ from shared.contracts.request import Request
 from shared.flow.estimate import Recent
 
 Seconds = Callable[[], float]
-# A call that takes this many times as long as usual is given up when another deployment can still be called.
+# A call that takes this many times as long as usual is late: another deployment is called if there is one.
 PATIENCE = 1.25
 # Deployment, tenant, use case.
 Key = tuple[str, str, str]
@@ -51,6 +51,12 @@ class CallTimes:
     def usual(self, deployment: str, request: Request) -> timedelta:
         """How long calls usually take; zero: unknown."""
         return timedelta(seconds=self._recent(_key(deployment, request)).usual(self._clock()))
+
+    def longest(self, deployment: str) -> timedelta:
+        """How long calls of any tenant and use case usually take at most; zero: unknown."""
+        now = self._clock()
+        usual = (recent.usual(now) for key, recent in self._times.items() if key[0] == deployment)
+        return timedelta(seconds=max(usual, default=0.0))
 
     def begin(self, deployment: str, request: Request, within: timedelta) -> Call | None:
         """Start a call that may take `within`; None: calls usually take longer, so do not start it."""

@@ -8,7 +8,7 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from services.generator.breakers import DeploymentBreakers
-from services.generator.call_times import Call, CallTimes, share
+from services.generator.call_times import PATIENCE, Call, CallTimes, share
 from services.generator.prompt import Prompt, passage_tokens
 from services.generator.reply import CallTimeout, Cancelled, Reply
 from shared.budget.price import amount
@@ -30,6 +30,8 @@ MARGIN = timedelta(seconds=1)
 LEAST_CALL = timedelta(seconds=1)
 # `ModelCall.result` of a call that was answered.
 OK = "ok"
+# How much later than its turn rescheduled work may come back.
+LATE = timedelta(seconds=0.5)
 # How long a cancelled call may continue.
 POLL_INTERVAL = timedelta(seconds=0.5)
 
@@ -159,7 +161,8 @@ class ModelCalls:
             tenant=request.tenant,
             tokens=prompt.tokens + answer_tokens,
             due=request.answer_by,
-            patience=left - max(usual, LEAST_CALL) if waits else timedelta(0),
+            # Work that waits as long as it can is called at the last moment, so that moment must not be too late.
+            patience=left - PATIENCE * max(usual, LEAST_CALL) - LATE if waits else timedelta(0),
         )
         async with self._breakers.guarding(deployment.name), self._pacing.turn(deployment, demand) as turn:
             name, worst = token_hex(8), amount(deployment.price, prompt.tokens, answer_tokens)

@@ -31,6 +31,8 @@ from shared.worker.outbox import internal_identity
 from shared.worker.ports import Ports, open_ports
 from shared.worker.runtime import Service, make_workers, run_worker
 
+# How long a call takes while that is unknown, and a request on its way to the generator.
+CALL_UNKNOWN, BEFORE_THE_CALL = timedelta(seconds=5), timedelta(seconds=2)
 # Two announcements may be lost.
 ANNOUNCE = ANNOUNCED / 3
 
@@ -44,6 +46,7 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     used = {name for use_case in use_cases.values() for name in use_case.deployments}
     chat = Chat(timedelta(seconds=settings.model_timeout), ports.metrics, ports.models)
     chat.prepare(deployment for deployment in deployments if deployment.name in used)
+    call_times, pacing = CallTimes(), Pacing(ports.redis, ports.metrics)
     ledger = Ledger(ports.redis)
     budget = TenantBudget(ports.redis, Limits(callers, use_cases).of, ports.clock, ports.metrics)
     breakers = DeploymentBreakers(ports.redis, sorted(used))
@@ -54,9 +57,9 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
             model=chat,
             ledger=ledger,
             budget=budget,
-            call_times=CallTimes(),
+            call_times=call_times,
             breakers=breakers,
-            pacing=Pacing(ports.redis, ports.metrics),
+            pacing=pacing,
             clock=ports.clock,
         ),
         ledger=ledger,
@@ -65,6 +68,18 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
         clock=ports.clock,
         tries_per_deployment=settings.tries_per_deployment,
     )
+
+    async def quota() -> float | None:
+        """How many requests the quotas allow to be in flight; None: no limit is known."""
+        rooms: list[float] = []
+        for deployment in (each for each in deployments if each.name in used):
+            takes = (call_times.longest(deployment.name) or CALL_UNKNOWN) + BEFORE_THE_CALL
+            room = await pacing.room(deployment, takes.total_seconds())
+            if room is None:
+                return None
+            rooms.append(room)
+        return sum(rooms)
+
     consumer = Consumer(
         queue=GENERATE,
         decode=lambda message: GenerateAnswer.read(message.subject, message.body),
@@ -77,7 +92,7 @@ async def compose(settings: GeneratorSettings, ports: Ports) -> Service:
     )
     return Service(
         workers=make_workers([consumer], settings, ports),
-        background=[announcing(Tickets(ports.redis), settings.concurrency)],
+        background=[announcing(Tickets(ports.redis), settings.concurrency, quota)],
         closing=[chat.close],
     )
 
@@ -94,14 +109,16 @@ def check_deployments(use_cases: Mapping[str, UseCase], deployments: Sequence[De
             )
 
 
-def announcing(tickets: Tickets, slots: int) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """A background task that announces this worker's slots to the gateways."""
+def announcing(
+    tickets: Tickets, slots: int, quota: Callable[[], Awaitable[float | None]]
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """A background task that announces this worker's slots to the gateways, and what the quotas allow."""
     replica = uuid.uuid4().hex
 
     async def announce(stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             with suppress(RedisUnavailable):
-                await tickets.announce(replica, slots)
+                await tickets.announce(replica, slots, await quota())
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANNOUNCE.total_seconds()):
                     await stopping.wait()

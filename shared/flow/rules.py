@@ -1,7 +1,7 @@
 """Which requests are admitted under overload. Pure; `tickets.py` runs the same rules as scripts in Redis.
 
-limit   what the slots of all generators can do, and a little more, so that they never run dry; the little more
-        waits in `retrieve` and `generate`, for less than a call takes
+limit   what the slots of all generators can do and the quotas of their models allow, and a little more, so that they
+        never run dry; the little more waits in `retrieve` and `generate`, for less than a call takes
 share   limit / tenants with work or waiting. A tenant below its share is admitted at once, beside any backlog,
         even beyond the limit (but never beyond twice the limit); above it only while there is room
 """
@@ -20,9 +20,10 @@ MOST = 2
 SAFETY, MARGIN = 1.25, 1.0
 
 
-def limit(slots: int) -> int:
-    """How many requests may be in flight at once."""
-    return math.ceil(PER_SLOT * (slots or SLOTS_UNKNOWN)) + SPARE
+def limit(slots: int, quota: float | None = None) -> int:
+    """How many requests may be in flight at once; `quota`: how many the quotas of the models allow."""
+    there: float = slots or SLOTS_UNKNOWN
+    return math.ceil(PER_SLOT * (there if quota is None else min(there, quota))) + SPARE
 
 
 def admits(most: int, total: int, held: int, tenants: int) -> bool:

@@ -36,8 +36,9 @@ _PREFIX = "ragbus:{flow}:"
 # slots    sorted set: "slots replica", scored by when the announcement lapses
 # waiting  sorted set: tenant, scored by until when it counts as waiting
 # times    hash: "tenant use_case" -> "mean deviation observed-at"
+# quota    how many requests the quotas of the models allow to be in flight, as the last generator announced it
 # All times are seconds of Redis's clock.
-_KEYS = [_PREFIX + name for name in ("tickets", "holders", "held", "slots", "waiting", "times")]
+_KEYS = [_PREFIX + name for name in ("tickets", "holders", "held", "slots", "waiting", "times", "quota")]
 
 _COMMON = """
 local tickets, holders, held, slots, waiting, times = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -72,6 +73,7 @@ local tenant = ARGV[1]
 local there = 0
 for _, said in ipairs(redis.call('ZRANGE', slots, 0, -1)) do there = there + tonumber(string.match(said, '^%d+')) end
 if there == 0 then there = tonumber(ARGV[3]) end
+there = math.min(there, tonumber(redis.call('GET', KEYS[7]) or there))
 local most = math.ceil(tonumber(ARGV[4]) * there) + tonumber(ARGV[5])
 
 local total, mine = redis.call('ZCARD', tickets), tonumber(redis.call('HGET', held, tenant) or 0)
@@ -145,8 +147,9 @@ class Taken:
     """For each ask: how long requests like it take from ticket to outcome."""
 
 
-# KEYS: slots   ARGV: "slots replica", seconds that it is valid   Returns 1.
+# KEYS: slots, quota   ARGV: "slots replica", seconds that it is valid, quota or ''   Returns 1.
 _ANNOUNCE = """
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2]) end
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], tonumber(time[1]) + tonumber(ARGV[2]), ARGV[1])
 return 1
@@ -204,13 +207,17 @@ class Tickets:
                 await self.release(request)
                 return
 
-    async def announce(self, replica: str, slots: int) -> None:
-        """Announce that `replica` has `slots`, for the next `ANNOUNCED`; 0: it stops."""
+    async def announce(self, replica: str, slots: int, quota: float | None = None) -> None:
+        """Announce that `replica` has `slots`, for the next `ANNOUNCED`; 0: it stops.
+
+        `quota`: how many requests the quotas of the models allow to be in flight, for all replicas; None: unknown.
+        """
         key = _KEYS[3]
         if not slots:
             await self._redis.script(_LEAVE, [key], [replica])
-        else:
-            await self._redis.script(_ANNOUNCE, [key], [f"{slots} {replica}", ANNOUNCED.total_seconds()])
+            return
+        args = [f"{slots} {replica}", int(ANNOUNCED.total_seconds()), "" if quota is None else quota]
+        await self._redis.script(_ANNOUNCE, [key, _KEYS[6]], args)
 
 
 def _shown(answer: RequestOutcome | None) -> str:

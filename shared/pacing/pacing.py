@@ -19,7 +19,7 @@ from shared.llm.errors import Throttled
 from shared.llm.rate_limits import RateLimits, seen
 from shared.pacing import rules
 from shared.pacing.rules import Ask, Granted, Pace, Quota, Said
-from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys
+from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys, read
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
@@ -89,6 +89,17 @@ class Pacing:
                 raise
             finally:
                 await self._settle(deployment, turn, limits)
+
+    async def room(self, deployment: Deployment, seconds: float) -> float | None:
+        """How many calls of usual size all replicas together may begin within `seconds`; None: no limit is known.
+
+        Raises `RedisUnavailable`.
+        """
+        pace, _, _ = keys(deployment.name)
+        stored = await self._redis.run(lambda redis: redis.hgetall(pace))
+        return rules.room(
+            read({str(name): str(value) for name, value in stored.items()}), _quota(deployment), seconds, self._clock()
+        )
 
     async def _ask(self, deployment: Deployment, demand: Demand) -> Turn:
         quota, is_local = _quota(deployment), False

@@ -230,6 +230,19 @@ def throttled(pace: Pace, quota: Quota, call: Granted, after: float, now: float)
     return replace(pace, at=now + after, tokens=tokens, requests=1.0 if quota.requests else None)
 
 
+def room(pace: Pace, quota: Quota, seconds: float, now: float) -> float | None:
+    """How many calls of usual size may begin within `seconds`; None: no limit is known."""
+    quota = quota.least(pace.limit)
+    pace = _refilled(pace, quota, now)
+    left, rooms = max(0.0, seconds - (pace.at - now)), list[float]()
+    if pace.tokens is not None and pace.total_requests:
+        tokens = pace.tokens - CUSHION * quota.tokens_burst + left * quota.tokens / MINUTE
+        rooms.append(tokens * pace.total_requests / pace.total_tokens)
+    if pace.requests is not None:
+        rooms.append(pace.requests + left * quota.requests / MINUTE)
+    return max(0.0, min(rooms)) if rooms else None
+
+
 def _granted(pace: Pace, quota: Quota, wants: Ask, now: float) -> tuple[Pace, Granted]:
     start = max(pace.served.get(wants.flow, 0.0), pace.virtual)
     served = {flow: tag for flow, tag in pace.served.items() if tag > start}

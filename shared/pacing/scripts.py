@@ -8,8 +8,10 @@ served  hash: flow -> finish tag
 line    hash: who -> "due since tokens lapses flow"
 """
 
+from collections.abc import Mapping
+
 from shared.contracts.ids import escaped
-from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, REQUESTS_BURST, RESERVE, SPACING
+from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, REQUESTS_BURST, RESERVE, SPACING, Pace, Quota
 
 # Seconds without a call after which the state of a deployment is forgotten: every bucket is full again by then.
 KEEP = 3600
@@ -18,6 +20,13 @@ KEEP = 3600
 def keys(deployment: str) -> list[str]:
     """The keys of a deployment: pace, served, line."""
     return [f"ragbus:{{{escaped(deployment)}}}:{name}" for name in ("pace", "served", "line")]
+
+
+def read(stored: Mapping[str, str]) -> Pace:
+    """What the hash `pace` holds, without `served` and the line."""
+    known = {name: float(value) for name, value in stored.items()}
+    limit = Quota(known.pop("limit_tokens", 0.0), known.pop("limit_requests", 0.0))
+    return Pace(limit=limit, **known)  # type: ignore[arg-type]  # its other numbers
 
 
 # ARGV of every script: tokens and requests per minute as configured, then what the script names.

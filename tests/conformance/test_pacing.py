@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,7 @@ from shared.pacing import rules
 from shared.pacing.embedder import PacedEmbedder
 from shared.pacing.pacing import FALLBACK_SHARE, Demand, Pacing
 from shared.pacing.rules import Ask, Granted, Pace, Place, Quota, Said
-from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys
+from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys, read
 from shared.redis import FailFastRedis
 from tests.support.builders import NOW, a_deployment
 
@@ -38,26 +39,11 @@ def demand(who: str, tokens: int = 1_000, tenant: str = "a", due: datetime | Non
 async def stored(redis: FailFastRedis) -> Pace:
     """The state in Redis."""
     pace, served, line = [await redis.run(lambda client, key=key: client.hgetall(key)) for key in keys(NAME)]  # type: ignore[misc]
-    known = {name: float(value) for name, value in pace.items()}
     places = {}
     for who, written in line.items():
         due, since, tokens, lapses, flow = written.split(" ", 4)
         places[who] = Place(flow, float(due), float(since), float(tokens), float(lapses))
-    return Pace(
-        tokens=known.get("tokens"),
-        requests=known.get("requests"),
-        at=known.get("at", 0.0),
-        limit=Quota(known.get("limit_tokens", 0.0), known.get("limit_requests", 0.0)),
-        total_tokens=known.get("total_tokens", 0.0),
-        total_requests=known.get("total_requests", 0.0),
-        mark_at=known.get("mark_at", 0.0),
-        mark_total=known.get("mark_total", 0.0),
-        next_mark_at=known.get("next_mark_at", 0.0),
-        next_mark_total=known.get("next_mark_total", 0.0),
-        virtual=known.get("virtual", 0.0),
-        served={flow: float(tag) for flow, tag in served.items()},
-        line=places,
-    )
+    return replace(read(pace), served={flow: float(tag) for flow, tag in served.items()}, line=places)
 
 
 steps = st.lists(
@@ -237,3 +223,13 @@ async def test_asks_are_embedded_before_ingestion(redis: FailFastRedis) -> None:
     with pytest.raises(OverQuota) as hasty:
         await embedder.embed([passage], tenant="a", due=NOW + timedelta(seconds=3))
     assert not hasty.value.fits
+
+
+async def test_the_room_of_a_deployment_is_what_its_levels_and_its_rate_allow(redis: FailFastRedis) -> None:
+    pacing, quota = Pacing(redis), deployment(tokens_per_minute=6_000)
+    assert await pacing.room(deployment(), 10) is None
+    assert await pacing.room(quota, 10) is None  # the size of a call is unknown
+    assert await call(pacing, demand("one"), quota) is None
+    room = await pacing.room(quota, 10)
+    assert room is not None
+    assert 5.6 < room < 6.5  # 5,000 without the cushion of 300, and 1,000 more in ten seconds

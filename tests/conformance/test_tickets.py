@@ -112,6 +112,14 @@ async def test_the_limit_follows_the_slots_that_generators_announce(tickets: Tic
     assert (await tickets.take("noisy", many[-1:], NOW)).granted == 0
 
 
+async def test_a_quota_below_the_slots_is_the_limit(tickets: Tickets) -> None:
+    await tickets.announce("one", 16, 4.5)
+    many = [asked(f"r{number}") for number in range(100)]
+    assert (await tickets.take("noisy", many, NOW)).granted == limit(16, 4.5) < limit(16)
+    await tickets.announce("one", 16, 400)
+    assert (await tickets.take("noisy", many, NOW)).granted == limit(16)
+
+
 async def test_how_long_requests_take_is_learned_from_those_that_a_model_answered(tickets: Tickets) -> None:
     request = asked("r1", "a tenant % with blanks")
     known = Estimate()

@@ -61,6 +61,14 @@ def test_a_duration_counts_for_its_deployment_tenant_and_use_case_only() -> None
         assert known.times.usual(deployment, request) == timedelta(0)
 
 
+def test_the_longest_of_a_deployment_is_over_its_tenants() -> None:
+    known = Times()
+    assert known.times.longest("a") == timedelta(0)
+    known.call(3)
+    assert known.times.longest("a") == timedelta(seconds=3)
+    assert known.times.longest("b") == timedelta(0)
+
+
 def test_a_call_that_was_cut_off_counts_as_longer_than_it_lasted() -> None:
     known = Times()
     call = known.begin()

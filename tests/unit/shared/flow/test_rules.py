@@ -18,6 +18,13 @@ def test_without_a_generator_there_is_a_limit_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    ("slots", "quota", "at_once"), [(16, 4, 5), (16, 100, 20), (0, 4, 5), (16, 0, 0), (16, 0.5, 1)]
+)
+def test_a_quota_below_the_slots_is_the_limit(slots: int, quota: float, at_once: int) -> None:
+    assert limit(slots, quota) == at_once + SPARE
+
+
+@pytest.mark.parametrize(
     ("total", "held", "tenants", "admitted"),
     [
         (0, 0, 0, True),

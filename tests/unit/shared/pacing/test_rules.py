@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pacing.rules import CUSHION, GRACE, MINUTE, Ask, Granted, Pace, Quota, Said, ask, settle, throttled
+from shared.pacing.rules import CUSHION, GRACE, MINUTE, Ask, Granted, Pace, Quota, Said, ask, room, settle, throttled
 
 QUOTA = Quota(tokens=6_000)  # a hundred a second
 LONG = 1_000.0
@@ -186,6 +186,15 @@ def test_without_a_word_of_the_provider_unused_tokens_are_given_back() -> None:
     pace, call = granted(Pace(), wants("one"), 0)
     assert settle(pace, QUOTA, call, Said(), 300, 0).tokens == 5_700
     assert settle(pace, QUOTA, call, Said(), None, 0).tokens == 5_000
+
+
+def test_room_is_what_may_begin_within_a_time() -> None:
+    quota = Quota(6_000, 120)
+    assert room(Pace(), Quota(), 10, 0) is None
+    assert room(Pace(), Quota(requests=120), 10, 0) == 20 + 20
+    pace, call = granted(emptied(quota), wants("one", 300), 3, quota)
+    assert room(replace(pace, total_tokens=1_000, total_requests=2), quota, 10, 3) == 2
+    assert room(throttled(pace, quota, call, 20, 3), quota, 10, 3) == pytest.approx(300 / (6_300 / 2))
 
 
 def test_after_a_throttle_the_refused_call_is_first_and_the_others_follow_one_by_one() -> None:
