@@ -116,7 +116,8 @@ FAULTS: Mapping[Fault, tuple[str, str, str, str]] = {
     ),
     Fault.DOWN: (
         "Unreachable, 5xx, a time-out, a connection that breaks off, a 200 that is no completion.",
-        "The next deployment, then again; three paid replies that are broken alike are the most for one deployment.",
+        "The next deployment, then again until the deadline; of calls that were paid for, at most three whose reply is "
+        "no completion and eight that broke off, for each deployment.",
         "`DeadlineExceeded`, `InvalidReply`",
         NOBODY,
     ),

@@ -55,7 +55,7 @@ class OverBudget(Exception):
 
 def result_of(failure: BaseException) -> str:
     """`ModelCall.result` of a call that raised `failure`."""
-    return "cancelled" if isinstance(failure, Cancelled) else str(getattr(failure, "fault", "broken off"))
+    return "cancelled" if isinstance(failure, Cancelled) else str(getattr(failure, "result", "broken off"))
 
 
 class Model(Protocol):

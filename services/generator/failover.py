@@ -23,8 +23,9 @@ log = get_logger()
 # Our estimate was too low once; a prompt this much smaller is tried once.
 SHRINK = 0.75
 
-# Calls of one request and deployment that may break off after they were paid for.
-PAID_ALIKE = 3
+# Calls of one request and deployment that may be paid for and bring nothing: replies that are no completion, which will
+# hardly change, and calls that broke off or timed out, as they do in an outage, which may end before the deadline.
+MOST_IN_VAIN = {Code.INVALID_REPLY: 3, Fault.DOWN: 8}
 # Results of calls that were complete.
 WITHOUT_ANSWER = (Code.EMPTY_ANSWER, Code.REASONING_ONLY, Code.TOOL_CALLED)
 
@@ -143,7 +144,7 @@ def spent_in_vain(deployment: str, earlier: Sequence[ModelCall]) -> NoAnswer | N
     """Why `deployment` is not called any more for a request with the calls `earlier`; None: it may be called.
 
     What is the same at every attempt is not bought again and again: a reply without an answer once (models are asked
-    at temperature 0), a call that broke off `PAID_ALIKE` times.
+    at temperature 0), other calls as often as `MOST_IN_VAIN` says.
     """
     paid = Counter(
         call.result for call in earlier if call.deployment == deployment and call.prompt_tokens + call.completion_tokens
@@ -151,8 +152,8 @@ def spent_in_vain(deployment: str, earlier: Sequence[ModelCall]) -> NoAnswer | N
     for code in WITHOUT_ANSWER:
         if paid[code]:
             return NoAnswer(code, f"{deployment}: an earlier attempt ended as {code}, and this one would, too")
-    for result in (Fault.DOWN, Code.INVALID_REPLY):
-        if paid[result] >= PAID_ALIKE:
+    for result, most in MOST_IN_VAIN.items():
+        if paid[result] >= most:
             why = f"{deployment}: {paid[result]} calls were paid for and brought no answer; look at the server"
             return NoAnswer(Code.INVALID_REPLY, why)
     return None

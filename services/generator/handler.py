@@ -98,13 +98,15 @@ class Generator:
             outcome = ending(request, Outcome.FAILED, Code.NO_MODEL_FITS, why, finished_at=self._clock())
             return [to_caller(request, charged(outcome, await self._budget.give_back(request)), self._clock())]
         try:
-            answer = await self._failover.answer(at_attempt(choices, attempt, self._tries), use_case, task)
+            earlier = await self._budget.calls(request) if attempt > 1 else ()
+            answer = await self._failover.answer(at_attempt(choices, attempt, self._tries), use_case, task, earlier)
             if answer.code is Code.PROMPT_LEAK:
                 log.warning("answer.withheld", request_id=request.request_id, tenant=request.tenant, code=answer.code)
         except ModelRefused as refused:
             code, now = Code.CONTENT_FILTERED if refused.filtered else Code.MODEL_REFUSED, self._clock()
             answer = ending(request, Outcome.FAILED, code, refused.detail, finished_at=now)
         except NoAnswer as nothing:
+            await self._budget.give_back(request)
             answer = ending(request, Outcome.FAILED, nothing.code, nothing.detail, finished_at=self._clock())
         except ContextTooLong as long:
             log.warning("model.none_fits", use_case=use_case.name, detail=long.detail)

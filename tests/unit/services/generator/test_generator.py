@@ -10,8 +10,9 @@ import pytest
 from services.generator.breakers import DeploymentBreakers
 from services.generator.call_times import Call, CallTimes
 from services.generator.calls import ModelCalls
+from services.generator.failover import MOST_IN_VAIN
 from services.generator.handler import Generator
-from services.generator.reply import CallTimeout, Cancelled, Reply
+from services.generator.reply import CallTimeout, Cancelled, NoAnswer, Reply
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
@@ -20,7 +21,7 @@ from shared.contracts.request import Request
 from shared.errors import DependencyDown, OverQuota, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
-from shared.llm.errors import ContextTooLong, ModelRefused, Throttled, Used
+from shared.llm.errors import ContextTooLong, InvalidReply, ModelDown, ModelRefused, Throttled, Used
 from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.text import visible
@@ -366,6 +367,46 @@ async def test_a_window_without_room_for_a_passage_is_not_an_answer_that_the_doc
     failed = await setup.run(Script(), passages=long)
     assert (failed.outcome, failed.code, failed.finished_at) == (Outcome.FAILED, Code.NO_MODEL_FITS, NOW)
     assert failed.message == "no passage fits into the 4000 tokens of small"
+
+
+@pytest.mark.parametrize("code", [Code.EMPTY_ANSWER, Code.REASONING_ONLY, Code.TOOL_CALLED])
+async def test_a_reply_without_an_answer_is_bought_once_at_each_deployment(setup: GeneratorFixture, code: Code) -> None:
+    model = Script(NoAnswer(code, "small: none", Used(500)), NoAnswer(code, "other: none", Used(300)))
+    answer = await setup.run(model)
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.FAILED, code, False)
+    assert [(call.deployment, call.result, call.prompt_tokens) for call in answer.calls] == [
+        ("small", code, 500),
+        ("other", code, 300),
+    ]
+    assert await setup.left() == 10_000 - 800
+
+
+async def test_another_deployment_may_answer_what_one_does_not(setup: GeneratorFixture) -> None:
+    model = Script(NoAnswer(Code.EMPTY_ANSWER, "small: none", Used(500)), ModelDown("other: away"))
+    with pytest.raises(DependencyDown):
+        await setup.run(model)
+    again = Script(GOOD)
+    assert (await setup.run(again, attempt=2)).code is Code.OK
+    assert again.called == ["other"]
+
+
+async def test_calls_that_break_off_alike_are_not_paid_until_the_deadline(setup: GeneratorFixture) -> None:
+    most = MOST_IN_VAIN[Code.INVALID_REPLY]
+    for attempt in range(1, most + 1):
+        model = Script(InvalidReply("it was cut", used=Used(100)), InvalidReply("it was cut", used=Used(100)))
+        with pytest.raises(DependencyDown):
+            await setup.run(model, attempt=attempt)
+    answer = await setup.run(Script(), attempt=most + 1)
+    assert (answer.outcome, answer.code) == (Outcome.FAILED, Code.INVALID_REPLY)
+    assert "look at the server" in answer.message
+    assert await setup.left() == 10_000 - 2 * most * 100
+
+
+async def test_a_filtered_answer_and_a_declined_one_have_codes_of_their_own(setup: GeneratorFixture) -> None:
+    filtered = await setup.run(Script(ModelRefused("filtered", filtered=True, used=Used(600))))
+    assert (filtered.outcome, filtered.code) == (Outcome.FAILED, Code.CONTENT_FILTERED)
+    declined = await setup.run(Script(ModelRefused("I can't help")), request=a_request(request_id="another"))
+    assert (declined.outcome, declined.code) == (Outcome.FAILED, Code.MODEL_REFUSED)
 
 
 async def test_a_refusal_of_the_provider_is_the_outcome_and_is_charged(setup: GeneratorFixture) -> None:
