@@ -203,13 +203,17 @@ async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str
         await _one(queue)
         tokens = server.served[0][1]
         rate = TOKENS_PER_MINUTE / 60 / tokens
-        for _ in range(int(rate * 60)):  # what a full minute allows at once
-            queue.ask("noisy")
-        began = time.monotonic()
-        await asyncio.gather(
-            _offer(queue, "noisy", 1.7 * rate, WITHIN + seconds), _offer(queue, "quiet", 0.3 * rate, WITHIN + seconds)
+        began, over = time.monotonic(), asyncio.Event()
+        offering = asyncio.gather(
+            _drain(server, queue), _offer(queue, "noisy", 1.7 * rate, over), _offer(queue, "quiet", 0.3 * rate, over)
         )
-        first, last = began + WITHIN, began + WITHIN + seconds
+        await _until_drained(server)
+        await asyncio.sleep(10)
+        first = time.monotonic()
+        await asyncio.sleep(seconds)
+        last = time.monotonic()
+        over.set()
+        await offering
         await queue.all_ended()
         asked = [each for each in queue.asked if each.sent >= began]
         good = [each for each in asked if each.code == "Ok" and first <= each.ended < last]
@@ -217,7 +221,7 @@ async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str
         refused = [at for at in server.refused if first <= at < last]
         figures: dict[str, Any] = {
             "calls a second that the quota allows": round(rate, 2),
-            "part of the quota that was answered with": len(good) * tokens / (TOKENS_PER_MINUTE * seconds / 60),
+            "part of the quota that was answered with": len(good) * tokens / (TOKENS_PER_MINUTE * (last - first) / 60),
             "part of all calls that were refused (429)": len(refused) / (len(calls) + len(refused)),
             "calls in waves (variance / mean of seconds; 1: independent)": _waves(calls, first, last),
             "deliveries for each answer": fmean(each.deliveries for each in asked if each.code == "Ok"),
@@ -226,7 +230,7 @@ async def measure(seed: int, *, seconds: float, refused_count: bool) -> dict[str
             his = Counter(each.code for each in asked if each.task.request.tenant == tenant)
             figures[f"{tenant}: ended as"] = dict(his.most_common())
         start, before, refused_before = time.monotonic(), len(server.served), len(server.refused)
-        for _ in range(int(rate * 60)):
+        for _ in range(int(rate * 120)):
             queue.ask("noisy", 60.0)
         await queue.all_ended()
         crowd = [at for at, _ in server.served[before:]]
@@ -242,11 +246,24 @@ async def _one(queue: Queue) -> None:
         raise SystemExit(f"the first ask ended as {queue.asked[0].code}")
 
 
-async def _offer(queue: Queue, tenant: str, rate: float, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+async def _offer(queue: Queue, tenant: str, rate: float, over: asyncio.Event) -> None:
+    """Ask at random moments; a late moment does not delay the next."""
+    due = time.monotonic()
+    while not over.is_set():
+        due += queue.chance.expovariate(rate)
+        await asyncio.sleep(due - time.monotonic())
         queue.ask(tenant)
-        await asyncio.sleep(queue.chance.expovariate(rate))
+
+
+async def _drain(server: QuotaServer, queue: Queue) -> None:
+    """Ask for what the quota allows at once; the provider has it when a minute was idle."""
+    for _ in range(int(server.level / server.served[0][1])):
+        queue.ask("noisy")
+
+
+async def _until_drained(server: QuotaServer) -> None:
+    while server.level > 0.1 * TOKENS_PER_MINUTE:
+        await asyncio.sleep(1)
 
 
 def _waves(calls: Sequence[float], first: float, last: float) -> float:

@@ -371,22 +371,17 @@ class Worker(Generic[Task]):
             chance=self.chance(),
         )
         match decision:
-            case Retry(at=at, why=why):
+            case Retry(at=at, why=why) | Reschedule(at=at, why=why):
+                counts = isinstance(decision, Retry)
                 try:
-                    await self.bus.send(retry_copy(message, identity, at))
+                    await self.bus.send((retry_copy if counts else handed_back)(message, identity, at))
                 except MessageTooLarge as large:
                     # With an attempt's properties it is larger than the broker accepts, at every redelivery.
                     return await self._after(Unprocessable(Reason.PAYLOAD_TOO_LARGE, f"{large}: {why}"), delivery)
-                self.metrics.retries.add(1, {"queue": message.queue})
-                log.info("delivery.retried", until=at.isoformat(), detail=why)
+                (self.metrics.retries if counts else self.metrics.rescheduled).add(1, {"queue": message.queue})
+                log.info("delivery.retried" if counts else "delivery.rescheduled", until=at.isoformat(), detail=why)
                 await delivery.complete()
-                return "retried"
-            case Reschedule(at=at, why=why):
-                await self.bus.send(handed_back(message, identity, at))
-                self.metrics.rescheduled.add(1, {"queue": message.queue})
-                log.info("delivery.rescheduled", until=at.isoformat(), detail=why)
-                await delivery.complete()
-                return "rescheduled"
+                return "retried" if counts else "rescheduled"
             case DeadLetter(reason=reason, detail=detail):
                 self.metrics.dead_letters.add(1, {"queue": message.queue, "reason": reason})
                 trace = failure if reason is Reason.CRASHED else None

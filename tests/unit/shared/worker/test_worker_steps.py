@@ -12,7 +12,7 @@ from shared.contracts.envelope import Envelope, to_caller, to_retriever
 from shared.contracts.outcome import RequestOutcome
 from shared.contracts.request import Request
 from shared.contracts.retrieve import RetrievePassages
-from shared.errors import Reason, TryLater, Unprocessable
+from shared.errors import OverQuota, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Entry, Ledger
 from shared.redis import FailFastRedis
 from shared.worker.consumer import Consumer
@@ -97,6 +97,24 @@ async def test_work_for_later_becomes_a_scheduled_copy_under_a_new_id(setup: Wor
     assert copy.properties[ATTEMPT] == 2
     assert copy.scheduled_for == NOW + timedelta(seconds=5.5)  # half of a second's jitter
     assert delivery.settled == "completed"
+
+
+async def test_work_over_a_quota_comes_back_at_its_turn_and_no_attempt_is_counted(setup: WorkerFixture) -> None:
+    setup.result = lambda _request: OverQuota("full", after=timedelta(seconds=5))
+    delivery = await setup.deliver()
+    await setup.worker().process(delivery)
+    [copy] = await setup.queued("retrieve")
+    assert copy.message_id == f"r1/retrieve/r0.{delivery.message.sequence_number}"
+    assert copy.properties[ATTEMPT] == 1
+    assert copy.scheduled_for == NOW + timedelta(seconds=5)
+    assert delivery.settled == "completed"
+    setup.clock.now += timedelta(seconds=6)
+    again = await setup.bus.inbox("retrieve").receive(timedelta(0))
+    assert again is not None
+    await setup.worker().process(again)
+    assert [attempt for _, attempt in setup.calls] == [1, 1]
+    [second] = await setup.queued("retrieve")
+    assert second.message_id != copy.message_id
 
 
 async def test_a_redelivered_message_stays_hidden_until_its_time(setup: WorkerFixture) -> None:
