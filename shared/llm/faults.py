@@ -8,7 +8,9 @@ llama.cpp (`exceed_context_size_error`, "exceeds the available context size", "C
 length"), TGI ("`inputs` tokens + `max_new_tokens` must be <="), Ollama ("input length exceeds the context length",
 "prompt too long"), LM Studio ("greater than the context length"), Anthropic ("prompt is too long"), Gemini ("exceeds
 the maximum number of tokens"), Bedrock ("input is too long"), xAI ("maximum prompt length"), Kimi ("exceeded model
-token limit"), Copilot ("token count of 65204 exceeds the limit").
+token limit"), Copilot ("token count of 65204 exceeds the limit"), Cohere and AI21 ("too many tokens"), Zhipu ("Prompt
+exceeds max length"), Vertex AI ("only supports up to"), watsonx ("number of input tokens 9000 cannot exceed"), GitHub
+Models (`tokens_limit_reached`), Alibaba ("输入长度超过").
 """
 
 import json
@@ -45,7 +47,7 @@ SENTENCE = 300
 
 _TOO_LONG_CODES = {
     "context_length_exceeded", "context_window_exceeded", "exceed_context_size_error", "max_tokens_per_request",
-    "model_context_window_exceeded", "request_too_large", "string_above_max_length",
+    "model_context_window_exceeded", "request_too_large", "string_above_max_length", "tokens_limit_reached",
 }  # fmt: skip
 _TOO_LONG = re.compile(
     r"(maximum|max|supported) (context|prompt|model|input|sequence|allowed) (length|size|window)"
@@ -59,7 +61,12 @@ _TOO_LONG = re.compile(
     r"|exceeds? the maximum allowed length"
     r"|\binputs?`? (tokens|must have less than)[^.]{0,80}(<=|less than|must be)|must have less than \d+ tokens"
     r"|reduce (the length of |your |the number of tokens in )(the |your )?(input |prompt|messages?)"
-    r"|too large to process",
+    r"|too large to process"
+    r"|too many tokens"
+    r"|\b(prompt|input|messages?) exceeds? (the )?max(imum)? length"
+    r"|\b(input )?token count is \d+[^.]{0,40}only supports up to"
+    r"|number of (input )?tokens \d+ cannot exceed"
+    r"|(输入|上下文)[^。]{0,20}(超过|超出|过长)",
     re.IGNORECASE,
 )
 # A 429 for a request that is larger than the whole quota of a minute: waiting does not help, a smaller one does.
@@ -99,12 +106,14 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", re.IGNORECASE), r"\1 …"),
     (
         re.compile(
-            r"\b((?:api|access|subscription|account|shared)?[-_ ]?(?:key|token|secret|signature|password|sig)s?)"
+            r"\b((?:api|access|subscription|account|shared)?[-_ ]?(?:key|secret|signature|password|sig)s?)"
             r"([\"']?\s*[:=]\s*[\"']?)[^\s\"',;)]{4,}",
             re.IGNORECASE,
         ),
         r"\1\2…",
     ),
+    # "too many tokens: 4292" is no secret.
+    (re.compile(r"(tokens?[\"']?\s*[:=]\s*[\"']?)(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;)]{8,}", re.IGNORECASE), r"\1…"),
     (re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key|pat|ghp)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"), "…"),
     (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "…"),
     (re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9+/_]{28,}={0,2}"), "…"),
@@ -168,6 +177,8 @@ def fault_of(status: int | None, about: Said) -> Fault:
         return Fault.REFUSED
     if status is None:
         return Fault.DOWN if about.codes.isdisjoint(_OURS_CODES) else Fault.CONFIGURATION
+    if status == HTTPStatus.NOT_IMPLEMENTED:  # llama.cpp's "does not support embeddings": waiting does not help
+        return Fault.CONFIGURATION
     return Fault.DOWN if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Fault.CONFIGURATION
 
 

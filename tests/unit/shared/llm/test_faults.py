@@ -58,6 +58,13 @@ TOO_LONG: list[tuple[int, Any]] = [
     (500, {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}),
     (500, {"error": {"code": 500, "message": "input is too large to process. increase the physical batch size"}}),
     (500, openai_says("Requested tokens (2285) exceed context window of 2048")),
+    (400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292."}),
+    (400, {"error": {"code": "1261", "message": "Prompt exceeds max length"}}),
+    (400, openai_says("because the input token count is 40000 but model only supports up to 32768.")),
+    (422, {"detail": "Prompt has too many tokens (300000 > 262144)"}),
+    (400, {"errors": [{"message": "the number of input tokens 9000 cannot exceed the total tokens limit 8192"}]}),
+    (413, openai_says("Request body too large for gpt-5 model. Max size: 4000 tokens.", "tokens_limit_reached")),
+    (400, openai_says("输入长度超过模型最大上下文长度 32768", "InvalidParameter")),
     (400, {"object": "error", "message": "The input (61709 tokens) is longer than the model's context length (40960 "
                                          "tokens).", "type": "BadRequestError", "param": None, "code": 400}),
     (400, openai_says("Requested token count exceeds the model's maximum context length of 8192 tokens.", 400)),
@@ -103,6 +110,7 @@ CONFIGURATION: list[tuple[int, Any]] = [
     (413, PAGE),
     (405, ""),
     (400, ""),
+    (501, {"error": {"code": 501, "message": "This server does not support embeddings. Start it with `--embeddings`"}}),
 ]  # fmt: skip
 
 REFUSED: list[tuple[int, Any]] = [
@@ -255,6 +263,11 @@ def test_a_bug_is_not_translated() -> None:
         ("at https://user:pass@x.example/", "at https://…@x.example/"),
         ("owner jane.doe@example.com", "owner …@…"),
         ("token eyJhbGciOi.eyJzdWIi.abc", "token …"),
+        ("access_token=a1b2c3d4e5 is wrong", "access_token=… is wrong"),
+        (
+            "too many tokens: total number 4292, max tokens: 4096",
+            "too many tokens: total number 4292, max tokens: 4096",
+        ),
         ("maximum context length is 4096 tokens", "maximum context length is 4096 tokens"),
         (
             "'max_tokens' or 'max_completion_tokens' is too large",
