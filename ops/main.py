@@ -6,6 +6,8 @@ import sys
 import traceback
 from bdb import BdbQuit
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -339,6 +341,65 @@ def index_reconcile(
 
     at = _target(folder)
     index.reconcile(at, dry_run=dry_run)
+
+
+budget = typer.Typer(help="Show and change what tenants may spend.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(budget, name="budget")
+Tenant = Annotated[str, typer.Argument(help="The tenant, as in callers.yaml.")]
+OfUseCase = Annotated[str | None, typer.Option("--use-case", help="Its budget for this use case.")]
+OfCaller = Annotated[str | None, typer.Option("--caller", help="The budget of this caller of the tenant.")]
+
+
+@budget.command("show")
+@plainly
+def budget_show(tenant: Tenant, json: AsJson = False, config: Config = None, folder: Folder = Path(".ragbus")) -> None:
+    """List a tenant's limits: spent, reserved and left; and what operators changed."""
+    from ops import console
+    from ops.commands import budget as budgets
+
+    rows, changes = budgets.show(_target(folder, config), tenant)
+    if json:
+        console.print_json({"limits": [asdict(row) for row in rows], "changes": changes})
+    else:
+        budgets.print_rows(rows, changes)
+
+
+@budget.command("set")
+@plainly
+def budget_set(
+    tenant: Tenant,
+    window: Annotated[str, typer.Argument(help="minute, day or month.")],
+    limit: Annotated[float, typer.Argument(help="The most tokens, or with --usd the most US dollars.")],
+    minutes: Annotated[float, typer.Option("--for", min=1, help="How many minutes it holds.")],
+    usd: Annotated[bool, typer.Option("--usd", help="The limit is in US dollars.")] = False,
+    use_case: OfUseCase = None,
+    caller: OfCaller = None,
+    config: Config = None,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Set a limit for a while, in the place of the configured one."""
+    from ops import console
+    from ops.commands import budget as budgets
+
+    wanted = budgets.limit_of(budgets.scope_of(use_case, caller), window, limit, usd=usd)
+    said = budgets.set_limit(_target(folder, config), tenant, wanted, timedelta(minutes=minutes))
+    console.err(said)
+
+
+@budget.command("reset")
+@plainly
+def budget_reset(
+    tenant: Tenant,
+    use_case: OfUseCase = None,
+    caller: OfCaller = None,
+    config: Config = None,
+    folder: Folder = Path(".ragbus"),
+) -> None:
+    """Begin a budget anew: nothing is spent, and limits that operators set are forgotten."""
+    from ops import console
+    from ops.commands import budget as budgets
+
+    console.err(budgets.reset(_target(folder, config), tenant, budgets.scope_of(use_case, caller)))
 
 
 @app.command()

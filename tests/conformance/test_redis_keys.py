@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
+from ops.commands.budget import ask
 from shared.answer_cache import AnswerCache, CachePartition
+from shared.budget.scripts import CHANGE, SHOW
 from shared.contracts.outcome import Citation, Code, Outcome, ending
 from shared.flow.tickets import Tickets
 from shared.ledger.ledger import Ledger
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 # Those that are kept apart on purpose, by what stands in the braces: a tenant, a tenant's collection, a request.
 PATTERNS = {
     "shared.budget.tenant": "ragbus:{…}:",
+    "ops.commands.budget": "ragbus:{…}:",
     "shared.answer_cache": "ragbus:{…}:",
     "shared.flow.tickets": "ragbus:{flow}:",
     "shared.pacing.pacing": "ragbus:{…}:",
@@ -78,6 +81,8 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
     await hold(budget, 10, tenant=tenant)
     await spend(budget, 10, tenant=tenant)
     await budget.give_back(request)
+    await ask(redis, tenant, SHOW, {})
+    await ask(redis, tenant, CHANGE, {"change": {}, "scopes": []})
     cache, partition = AnswerCache(redis), CachePartition(tenant, "handbook")
     await cache.store(partition, "key", answer, epoch=0, ttl=60)
     await cache.find(partition, "key")
