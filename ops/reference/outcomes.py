@@ -33,7 +33,8 @@ CODES: Mapping[Code, str] = {
     Code.QUESTION_TOO_LONG: "The question has more tokens than the use case allows. It is never cut; shorten it.",
     Code.ID_REUSED: "The `message_id` or `Idempotency-Key` was used for another question (or use case, conversation, "
     "cache mode) in the last day. The first request is unaffected. Send the new question under a new id.",
-    Code.BUDGET_EXCEEDED: "The tenant has spent its tokens for this minute. Ask again after `retry_after`.",
+    Code.BUDGET_EXCEEDED: "The budget of the tenant, the use case or the caller has too little left for this question; "
+    "some calls may have been made. Ask again after `retry_after`; without it, a limit is smaller than one call needs.",
     Code.OVERLOADED: "The request cannot finish in time; nothing was charged. Ask again after `retry_after`.",
     Code.DEADLINE_EXCEEDED: "The deadline passed. Set a longer `time_to_live`, or ask again.",
     Code.RETRIES_EXHAUSTED: "All attempts failed. Only work without a deadline ends so; an ask ends as `expired`.",

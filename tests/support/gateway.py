@@ -1,7 +1,7 @@
 """The gateway without its queues and its web server, on a real Redis."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from services.gateway.outcome_consumer import OutcomeConsumer
 from services.gateway.waiters import Waiters
 from shared.access.callers import Callers, hash_key
 from shared.access.limits import Limits
+from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache
 from shared.budget.rules import Amount
 from shared.budget.tenant import TenantBudget
@@ -57,14 +58,19 @@ USE_CASES = {"onboarding": a_use_case(budget={"when_spent": "refuse"})}
 
 
 class Gateway:
-    def __init__(self, redis: FailFastRedis, budget: TenantBudget | None = None) -> None:
+    def __init__(
+        self,
+        redis: FailFastRedis,
+        budget: TenantBudget | None = None,
+        use_cases: Mapping[str, UseCase] = USE_CASES,
+    ) -> None:
         self.now = NOW
         self.ledger, self.cache = Ledger(redis), AnswerCache(redis)
-        self.budget = budget or TenantBudget(redis, Limits(CALLERS, USE_CASES).of, self.clock)
+        self.budget = budget or TenantBudget(redis, Limits(CALLERS, use_cases).of, self.clock)
         self.tickets = Tickets(redis)
         held = HeldAsks(self.tickets, lambda: NOW)
         self.intake = Intake(
-            use_cases=USE_CASES,
+            use_cases=use_cases,
             ledger=self.ledger,
             cache=self.cache,
             cache_secret="s",

@@ -1,5 +1,6 @@
 """The generator's story, with a scripted model and a real Redis."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
@@ -21,12 +22,20 @@ from shared.contracts.request import Request
 from shared.errors import DependencyDown, OverQuota, Reason, TryLater, Unprocessable
 from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
-from shared.llm.errors import ContextTooLong, InvalidReply, ModelDown, ModelRefused, Throttled, Used
+from shared.llm.errors import (
+    ContextTooLong,
+    InvalidReply,
+    ModelDown,
+    ModelMisconfigured,
+    ModelRefused,
+    Throttled,
+    Used,
+)
 from shared.pacing.pacing import Pacing
 from shared.redis import FailFastRedis
 from shared.text import visible
 from shared.worker.shared_breaker import Circuit
-from tests.support.budget import a_budget, gone, hold
+from tests.support.budget import a_budget, gone, hold, spend
 from tests.support.builders import NOW, a_candidate, a_deployment, a_request, a_use_case
 from tests.support.ports import wired
 
@@ -681,3 +690,101 @@ async def test_the_decided_outcome_fits_into_a_message(setup: GeneratorFixture) 
     assert entry.answer == answer
     assert len(answer.encode()) <= LARGEST_OUTCOME
     assert len(answer.citations) == 3
+
+
+# -- the budget
+
+
+async def calls_of(setup: GeneratorFixture) -> list[tuple[str, int, str]]:
+    made = await setup.budget.give_back(a_request())
+    return [(call.deployment, call.prompt_tokens + call.completion_tokens, call.result) for call in made]
+
+
+@pytest.mark.parametrize(
+    ("failure", "used", "result"),
+    [
+        (ModelDown("broken off", used=Used(900, 20, estimated=True)), 920, "down"),
+        (CallTimeout("slow", used=Used(700)), 700, "down"),
+        (Throttled("429", after=timedelta(seconds=50)), 0, "throttled"),
+        (ModelMisconfigured("404"), 0, "configuration"),
+    ],
+)
+async def test_each_call_is_charged_and_listed_also_one_that_failed(
+    setup: GeneratorFixture, failure: Exception, used: int, result: str
+) -> None:
+    answer = await setup.run(Script(failure, GOOD))
+    assert answer.outcome is Outcome.ANSWERED
+    expected = [("small", used, result), ("other", 1_050, "ok")]
+    assert [
+        (call.deployment, call.prompt_tokens + call.completion_tokens, call.result) for call in answer.calls
+    ] == expected
+    assert answer.usage.prompt_tokens + answer.usage.completion_tokens == used + 1_050
+    assert answer.cost.amount == round(sum(call.cost for call in answer.calls), 6)
+    assert await setup.left() == 10_000 - used - 1_050
+
+
+async def test_the_calls_of_earlier_attempts_are_listed_too(setup: GeneratorFixture) -> None:
+    with pytest.raises(TryLater):
+        await setup.run(Script(ModelDown("x", used=Used(300)), ModelDown("x", used=Used(200))))
+    answer = await setup.run(Script(GOOD), attempt=2)
+    assert [call.prompt_tokens for call in answer.calls] == [300, 200, 1_000]
+    assert await setup.left() == 10_000 - 500 - 1_050
+
+
+async def test_a_refused_and_a_cancelled_call_are_listed(setup: GeneratorFixture) -> None:
+    refused = await setup.run(Script(ModelRefused("filter", used=Used(600))), request=a_request(request_id="r2"))
+    assert [(call.prompt_tokens, call.result) for call in refused.calls] == [(600, "refused")]
+    stopped = await setup.run(Script(setup.cancel, SILENCE))
+    assert [(call.prompt_tokens, call.result) for call in stopped.calls] == [(600, "cancelled")]
+
+
+async def test_a_call_that_its_worker_broke_off_is_charged_for_its_prompt(setup: GeneratorFixture) -> None:
+    async def hang() -> None:
+        working.set()
+        await asyncio.Event().wait()
+
+    working = asyncio.Event()
+    attempt = asyncio.create_task(setup.run(Script(hang, GOOD)))
+    await working.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    [(deployment, tokens, result)] = await calls_of(setup)
+    assert (deployment, result) == ("small", "broken off")
+    assert 0 < tokens == 10_000 - await setup.left()
+
+
+@pytest.mark.parametrize(("policy", "seconds"), [("wait", 60), ("refuse", 60), ("wait", 12)])
+async def test_a_call_that_the_budget_cannot_pay_waits_or_ends_the_request(
+    setup: GeneratorFixture, policy: str, seconds: int
+) -> None:
+    setup.use_case = a_use_case(budget={"when_spent": policy})
+    # About 600 tokens for the call, so it fits in about eight seconds at 10,000 a minute.
+    assert await hold(setup.budget, 4_000, "r1") is None
+    await spend(setup.budget, 10_000 - 4_000 + 4_900, "others")
+    model, request = Script(), a_request(answer_by=NOW + timedelta(seconds=seconds))
+    if (policy, seconds) == ("wait", 60):
+        with pytest.raises(TryLater) as later:
+            await setup.run(model, request=request)
+        assert timedelta(seconds=2) < later.value.after < timedelta(seconds=20)
+    else:
+        answer = await setup.run(model, request=request)
+        assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.BUDGET_EXCEEDED, True)
+        assert answer.retry_after is not None
+        assert 2 < answer.retry_after < 20
+    assert model.called == []
+    # Nothing stays held for it.
+    assert 10_000 - await setup.left() == 10_900
+
+
+async def test_a_call_that_may_cost_more_than_a_limit_is_refused_for_good(setup: GeneratorFixture) -> None:
+    setup.budget = a_budget(setup.redis, 400)
+    answer = await setup.run(Script())
+    assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.BUDGET_EXCEEDED, False)
+
+
+async def test_what_a_provider_counts_beyond_its_cap_is_an_overrun(setup: GeneratorFixture) -> None:
+    answer = await setup.run(Script(Reply(GOOD, prompt_tokens=1_000, completion_tokens=2_000)))
+    [call] = answer.calls
+    assert call.overrun == answer.usage.overrun > 0
+    assert await setup.left() == 10_000 - 3_000
