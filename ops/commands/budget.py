@@ -111,11 +111,24 @@ def rows(limits: Sequence[Limit], kept: dict[str, str], now: int) -> list[Row]:
             Window.DAY: (account.day_spent, account.day_overrun),
             Window.MONTH: (account.month_spent, account.month_overrun),
         }[limit.window]
-        in_unit = 1 if limit.unit is Unit.TOKENS else MICROS
         until = datetime.fromtimestamp(held[name][1] / 1_000, UTC) if name in held else None
-        numbers = (limit.most, max(0, spent), account.held, overrun, quota.left)
-        shown = (number if in_unit == 1 else number / in_unit for number in numbers)
-        found.append(Row(limit.scope, limit.unit, limit.window, *shown, override_until=until))
+
+        def shown(number: int, unit: Unit = limit.unit) -> float:
+            return number if unit is Unit.TOKENS else number / MICROS
+
+        found.append(
+            Row(
+                scope=limit.scope,
+                unit=limit.unit,
+                window=limit.window,
+                limit=shown(limit.most),
+                spent=shown(max(0, spent)),
+                held=shown(account.held),
+                overrun=shown(overrun),
+                left=shown(quota.left),
+                override_until=until,
+            )
+        )
     return found
 
 
