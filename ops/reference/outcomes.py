@@ -52,6 +52,8 @@ CODES: Mapping[Code, str] = {
     "`reasoning_effort` in models.yaml.",
     Code.TOOL_CALLED: "The model called a tool; none was offered. Switch tool calling off in the server, or use "
     "another model.",
+    Code.INVALID_STRUCTURE: "The model's JSON did not fit the use case's `output_schema`, also after it was told why. "
+    "Use a deployment with `structured_output: json_schema`, simplify the schema, or raise `answer_tokens`.",
     Code.INVALID_REPLY: "Every deployment's replies were broken in the same way several times, and were paid for. "
     "`message` says how; check the server.",
     Code.POISON_CONTENT: "The body must not be parsed: it is not UTF-8, is nested too deeply, or has a lone surrogate.",
@@ -91,6 +93,7 @@ MOVES: Mapping[Code, str] = {
     Code.EMPTY_ANSWER: OPERATOR,
     Code.REASONING_ONLY: OPERATOR,
     Code.TOOL_CALLED: OPERATOR,
+    Code.INVALID_STRUCTURE: OPERATOR,
     Code.INVALID_REPLY: OPERATOR,
     Code.POISON_CONTENT: CALLER,
     Code.PAYLOAD_TOO_LARGE: CALLER,
@@ -106,7 +109,7 @@ FAULTS: Mapping[Fault, tuple[str, str, str, str]] = {
     Fault.CONFIGURATION: (
         "400, 401, 402, 403, 404, 413, 422, a refused parameter, `insufficient_quota`, vectors of another length.",
         "The next deployment, at once. A refused parameter is left out from then on.",
-        "`Misconfigured`, `EmptyAnswer`, `ReasoningOnly`, `ToolCalled`",
+        "`Misconfigured`, `EmptyAnswer`, `ReasoningOnly`, `ToolCalled`, `InvalidStructure`",
         OPERATOR,
     ),
     Fault.THROTTLED: (

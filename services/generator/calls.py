@@ -1,7 +1,7 @@
 """One call of a model: whether it may begin, the call itself, and what it cost."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import token_hex
@@ -69,6 +69,7 @@ class Model(Protocol):
         answer_tokens: int,
         within: timedelta,
         cancelled: Callable[[], Coroutine[Any, Any, None]],
+        schema: Mapping[str, Any] | None = None,
     ) -> Reply: ...
 
 
@@ -192,6 +193,7 @@ class ModelCalls:
                 answer_tokens=answer_tokens,
                 within=within,
                 cancelled=until_cancelled,
+                schema=prompt.schema,
             )
         except BaseException as failure:
             # Of a call that ends with this process's work on the request, nobody knows more than its prompt.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,10 +48,18 @@ class _Asked:
     messages: tuple[dict[str, str], ...]
     answer_tokens: int
     within: timedelta
+    schema: Mapping[str, Any] | None
 
     def body(self, learned: Learned) -> dict[str, Any]:
         """The arguments for the SDK."""
-        return body(self.deployment, self.messages, self.answer_tokens, stream=self.deployment.stream, learned=learned)
+        return body(
+            self.deployment,
+            self.messages,
+            self.answer_tokens,
+            stream=self.deployment.stream,
+            learned=learned,
+            schema=self.schema,
+        )
 
     @property
     def most_text(self) -> int:
@@ -90,14 +98,16 @@ class Chat:
         answer_tokens: int,
         within: timedelta,
         cancelled: Callable[[], Coroutine[Any, Any, None]],
+        schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One call, no retries, at most `within`; broken off when `cancelled` ends, so that the provider stops too.
 
+        `schema`: the JSON Schema that the reply should fit, for servers that can enforce one.
         Raises `Cancelled`, a `ModelError` (`CallTimeout` and `InvalidReply` are among them), and `NoAnswer`.
         """
         total = deployment.timeouts.total
         most = timedelta(seconds=total) if total else self._timeout
-        asked = _Asked(deployment, messages, answer_tokens, min(within, most))
+        asked = _Asked(deployment, messages, answer_tokens, min(within, most), schema)
         completion = Completion(asked.most_text, deployment.name)
         with self._measured(deployment):
             try:

@@ -78,6 +78,8 @@ class Verified:
 
     text: str
     citations: tuple[Citation, ...]
+    numbers: tuple[int, ...] = ()
+    """Of each citation, the number of its passage in the prompt."""
 
 
 def verify(text: str, passages: Sequence[Candidate]) -> Verified:
@@ -96,7 +98,7 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
     kept: list[str] = []
     text = _in_our_marks(text, len(passages))
     for start, end, following in _sentences(text):
-        statement = _without_marks(text[start:end])
+        statement = without_marks(text[start:end])
         said = read(statement)
         marked = dict.fromkeys(int(n) for mark in _MARK.findall(text[start:end]) for n in mark.split(","))
         numbers = [n for n in marked if 1 <= n <= len(passages) and _carries(reading_of(n), said)]
@@ -108,7 +110,8 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
             statement = statement.rstrip() + "".join(f" \ue000{marker}\ue001" for marker in markers)
         kept.append(statement + text[end:following])
     # Once more: where two statements meet again, they may form what looks like a mark.
-    return Verified(_HELD.sub(r"[\1]", _without_marks("".join(kept))).strip(), tuple(found.values()))
+    shown = _HELD.sub(r"[\1]", without_marks("".join(kept))).strip()
+    return Verified(shown, tuple(found.values()), tuple(found))
 
 
 def unverified(text: str) -> list[tuple[int, int]]:
@@ -139,6 +142,12 @@ def without_unverified(text: str) -> str:
 def supports(passage: str, statement: str) -> bool:
     """Whether `passage` may carry `statement`: all of its numbers and enough of its words."""
     return _carries(read(passage), read(statement))
+
+
+def covers(passage: Candidate, value: str) -> bool:
+    """Whether `passage` has every word and number of `value`."""
+    there, said = read(f"{passage.title}\n{passage.section}\n{passage.text}"), read(value)
+    return all(map(there.bears, said.stated)) and said.words <= there.words | said.number_words
 
 
 def _carries(there: Reading, said: Reading) -> bool:
@@ -193,7 +202,8 @@ def _off_links(text: str) -> str:
     return "".join(kept) + text[at:]
 
 
-def _without_marks(sentence: str) -> str:
+def without_marks(sentence: str) -> str:
+    """`sentence` without anything that looks like a mark."""
     for _ in range(_ROUNDS):
         shorter = _ALIKE.sub("", sentence)
         if shorter == sentence:

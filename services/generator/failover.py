@@ -1,21 +1,25 @@
 """The deployments of a plan in turn, until one answers."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 from services.generator.calls import ModelCalls, TooLate
 from services.generator.outcome import outcome_of
 from services.generator.planner import Choice
-from services.generator.prompt import fit
-from services.generator.reply import NoAnswer
+from services.generator.prompt import Prompt, fit
+from services.generator.reply import NoAnswer, Reply
+from services.generator.structured import InvalidStructure, data_of, repair_messages, system_prompt, wrapped
 from shared.access.use_cases import UseCase
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import Code, ModelCall, RequestOutcome
 from shared.errors import DeadlineMissed, DependencyDown, OverQuota, TryLater, Unprocessable
 from shared.llm.errors import ContextTooLong, Fault, ModelRefused, Throttled
+from shared.llm.tokens import PER_MESSAGE, count_tokens
+from shared.quoting import quoted
 from shared.telemetry.logs import get_logger
 
 log = get_logger()
@@ -104,7 +108,16 @@ class Failover:
         answer_tokens = choice.deployment.answer_limit(use_case.answer_tokens)
         room = choice.window - answer_tokens
         output_tokens = answer_tokens + choice.deployment.reasoning_tokens
-        prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
+        schema = use_case.output_schema
+        fitted = partial(
+            fit,
+            system_prompt(use_case.prompt, schema),
+            task.request,
+            task.candidates,
+            draw=partial(token_hex, 4),
+            schema=schema and wrapped(schema),
+        )
+        prompt = fitted(room)
         if not prompt.passages:
             raise ContextTooLong(f"no passage fits into the {choice.window} tokens of {choice.deployment.name}")
         call = partial(self._calls.call, choice.deployment, next_usual=next_usual, waits=waits)
@@ -114,11 +127,50 @@ class Failover:
             log.info("model.prompt_too_long", deployment=choice.deployment.name, detail=long.detail)
             # Of what was sent: the window that models.yaml claims may be much too large.
             room = int(min(room, prompt.tokens) * SHRINK)
-            prompt = fit(use_case.prompt, task.request, task.candidates, room, draw=partial(token_hex, 4))
+            prompt = fitted(room)
             if not prompt.passages:
                 raise
             reply = await call(prompt, output_tokens, task.request)
-        return outcome_of(task, choice, prompt, reply, self._clock(), use_case.grounding)
+        if schema is not None:
+            reply = await self._repaired(
+                reply, schema, prompt, partial(call, answer_tokens=output_tokens), choice, task
+            )
+        return outcome_of(task, choice, prompt, reply, self._clock(), use_case)
+
+    async def _repaired(
+        self,
+        reply: Reply,
+        schema: Mapping[str, Any],
+        prompt: Prompt,
+        call: Callable[..., Awaitable[Reply]],
+        choice: Choice,
+        task: GenerateAnswer,
+    ) -> Reply:
+        """`reply` if it fits `schema`, else what the model makes of it when it is told once what is wrong.
+
+        Raises `NoAnswer` (`InvalidStructure`) when that does not fit either, or cannot be asked for.
+        """
+        name = choice.deployment.name
+        try:
+            data_of(reply.text, schema, prompt.passages)
+            return reply
+        except InvalidStructure as wrong:
+            log.info("model.invalid_structure", deployment=name, detail=str(wrong), cut_off=reply.cut_off)
+            if reply.cut_off:
+                detail = f"{name}: the JSON was cut off at the use case's answer_tokens; raise them, or ask for less"
+                raise NoAnswer(Code.INVALID_STRUCTURE, detail, reply.used) from wrong
+            messages = repair_messages(schema, quoted(reply.text), str(wrong))
+            tokens = sum(count_tokens(message["content"]) + PER_MESSAGE for message in messages)
+        try:
+            again = await call(Prompt(messages, prompt.passages, tokens, prompt.schema), request=task.request)
+            data_of(again.text, schema, prompt.passages)
+        except InvalidStructure as wrong:
+            detail = f"{name}: the model's JSON does not fit output_schema, also after it was told why: {wrong}"
+            raise NoAnswer(Code.INVALID_STRUCTURE, detail, reply.used) from wrong
+        except (TooLate, TryLater) as busy:
+            detail = f"{name}: the model's JSON does not fit output_schema, and it could not be asked again: {busy}"
+            raise NoAnswer(Code.INVALID_STRUCTURE, detail, reply.used) from busy
+        return again
 
 
 def _combined(failures: Sequence[Failure]) -> Failure:

@@ -15,6 +15,7 @@ from services.generator.failover import Failover
 from services.generator.planner import Need, at_attempt, plan, why_none
 from services.generator.prompt import fixed_tokens, passage_tokens
 from services.generator.reply import Cancelled, NoAnswer
+from services.generator.structured import system_prompt
 from shared.access.use_cases import UseCase
 from shared.answer_cache import AnswerCache, CachePartition
 from shared.budget.tenant import TenantBudget
@@ -87,7 +88,7 @@ class Generator:
                 f"use case {request.use_case!r} is not configured here; deploy its file to the generator, too",
             )
         need = Need(
-            fixed=fixed_tokens(use_case.prompt, request),
+            fixed=fixed_tokens(system_prompt(use_case.prompt, use_case.output_schema), request),
             passages=sum(passage_tokens(candidate) for candidate in task.candidates),
             answer=use_case.answer_tokens,
         )

@@ -10,9 +10,10 @@ their titles, the conversation, the question) loses a bracket.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from shared.contracts.generate import Candidate
 from shared.contracts.request import Request, Turn
@@ -41,6 +42,8 @@ class Prompt:
     messages: tuple[ChatMessage, ...]
     passages: tuple[Candidate, ...]
     tokens: int
+    schema: Mapping[str, Any] | None = None
+    """The JSON Schema of the reply."""
 
 
 def fixed_tokens(system: str, request: Request) -> int:
@@ -60,11 +63,18 @@ def passage_tokens(candidate: Candidate) -> int:
 
 
 def fit(
-    system: str, request: Request, candidates: Iterable[Candidate], budget: int, *, draw: Callable[[], str]
+    system: str,
+    request: Request,
+    candidates: Iterable[Candidate],
+    budget: int,
+    *,
+    draw: Callable[[], str],
+    schema: Mapping[str, Any] | None = None,
 ) -> Prompt:
     """The best candidates and the latest turns that fit into `budget` tokens of prompt, best first.
 
     `draw`: gives eight random hexadecimal digits; those of the marks are new for every call and in no text of it.
+    `schema`: the JSON Schema of the reply.
     """
     left = budget - fixed_tokens(system, request)
     turns = _latest_turns(request.conversation, int(min(left, budget * CONVERSATION_SHARE)))
@@ -89,7 +99,7 @@ def fit(
         *({"role": turn.role, "content": quoted(turn.text)} for turn in turns),
         {"role": "user", "content": f"{passages}\n\nQuestion: {quoted(request.question)}"},
     )
-    return Prompt(messages, tuple(chosen), budget - left)
+    return Prompt(messages, tuple(chosen), budget - left, schema)
 
 
 def _text_of(passage: Candidate) -> str:

@@ -3,10 +3,11 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.access.output_schema import check
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
 from shared.settings.base import existing
@@ -84,6 +85,24 @@ class UseCase(_Strict):
         default=Grounding.FLAG, description="sentences without a verified citation: flag, drop, or refuse the answer"
     )
     budget: UseCaseBudget = UseCaseBudget()
+
+    output_schema: dict[str, Any] | None = Field(
+        default=None,
+        description="a JSON Schema (draft 2020-12, a subset): the answer comes as `data` of this structure",
+    )
+
+    @field_validator("output_schema")
+    @classmethod
+    def _supported(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            check(schema)
+        return schema
+
+    @model_validator(mode="after")
+    def _keeps_its_structure(self) -> Self:
+        if self.output_schema is not None and self.grounding is Grounding.DROP:
+            raise ValueError("grounding: nothing can be dropped from a structure; write flag or refuse")
+        return self
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:

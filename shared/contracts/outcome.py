@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, JsonValue
 
 from shared.contracts.base import Message, MessagePart
 from shared.contracts.request import Request
@@ -50,6 +50,7 @@ class Code(StrEnum):
     EMPTY_ANSWER = "EmptyAnswer"
     REASONING_ONLY = "ReasoningOnly"
     TOOL_CALLED = "ToolCalled"
+    INVALID_STRUCTURE = "InvalidStructure"
     INVALID_REPLY = "InvalidReply"
     POISON_CONTENT = "PoisonContent"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
@@ -80,11 +81,15 @@ class Citation(MessagePart):
     end: int
     quote: str = Field(description="the sentence of the passage that supports the statement")
     score: float
+    pointers: tuple[str, ...] = Field(
+        default=(), description="the strings of `data` that it supports, as JSON Pointers (RFC 6901)"
+    )
 
 
 class Span(MessagePart):
-    """A part of `text`, in characters."""
+    """A part of `text`, or of a value of `data`, in characters."""
 
+    pointer: str = Field(default="", description="the value of `data`, as a JSON Pointer (RFC 6901); empty: `text`")
     start: int = Field(ge=0)
     end: int = Field(ge=0, description="the character after the last")
 
@@ -172,7 +177,14 @@ class RequestOutcome(Message):
         default=False, description="the text was cut, and `code` is `Truncated`; `message` says why"
     )
     citations: tuple[Citation, ...] = ()
-    unverified: tuple[Span, ...] = Field(default=(), description="the sentences of `text` that no citation supports")
+    data: JsonValue = Field(
+        default=None,
+        description="the answer in the structure of the use case's `output_schema`, without marks; `text` is the same "
+        "for people, a line for each value, with its marks",
+    )
+    unverified: tuple[Span, ...] = Field(
+        default=(), description="the sentences of `text`, or the values of `data`, that no citation supports"
+    )
     usage: Usage = NO_USAGE
     cost: Cost = NO_COST
     calls: tuple[ModelCall, ...] = Field(
@@ -269,6 +281,7 @@ def ending(
     text: str = "",
     truncated: bool = False,
     citations: tuple[Citation, ...] = (),
+    data: JsonValue = None,
     unverified: tuple[Span, ...] = (),
     cache: CacheState = CacheState.OFF,
     plan: Plan | None = None,
@@ -289,6 +302,7 @@ def ending(
         text=text,
         truncated=truncated,
         citations=citations,
+        data=data,
         unverified=unverified,
         cache=cache,
         plan=plan,

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from shared.errors import SettingsError
-from shared.llm.dialect import NOT_SENT, Encoding, Preset, TokenLimit
+from shared.llm.dialect import NOT_SENT, Encoding, Preset, StructuredOutput, TokenLimit
 from shared.settings.files import Where, invalid, read_yaml
 
 # The key of the environment in the validation's context.
@@ -58,7 +58,7 @@ AZURE_V1: Final = "v1"
 ONLY: Final[Mapping[str, frozenset[str]]] = {
     "chat": frozenset(
         "max_output priority reserved stream timeouts token_limit temperature top_p seed reasoning_effort "
-        "reasoning_tokens stream_options".split()
+        "reasoning_tokens stream_options structured_output".split()
     ),
     "embedding": frozenset("dimensions send_dimensions encoding".split()),
 }
@@ -193,6 +193,9 @@ class Deployment(_Strict):
         "`dialect: reasoning` needs it",
     )
     stream_options: bool | None = Field(default=None, description="whether a stream is asked for its usage")
+    structured_output: StructuredOutput | None = Field(
+        default=None, description="how it is asked for the structure of a use case with `output_schema`"
+    )
     dimensions: int = Field(default=0, gt=0, description="the length of its vectors")
     send_dimensions: bool | None = Field(
         default=None, description="whether the server is asked for this length; some models refuse"

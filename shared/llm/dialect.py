@@ -51,6 +51,14 @@ class TokenLimit(StrEnum):
         return TokenLimit.MAX_TOKENS if self is TokenLimit.MAX_COMPLETION_TOKENS else TokenLimit.MAX_COMPLETION_TOKENS
 
 
+class StructuredOutput(StrEnum):
+    """How a server is asked for JSON (`response_format`)."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    NONE = "none"
+
+
 class Encoding(StrEnum):
     """How vectors travel: base64 is a tenth of the work of decoding floats from JSON."""
 
@@ -73,6 +81,8 @@ class Dialect:
     reasoning_effort: str | None = None
     stream_options: bool = True
     """Whether a stream is asked for its usage."""
+    structured_output: StructuredOutput = StructuredOutput.JSON_SCHEMA
+    """How it is asked for an answer in a structure; the prompt asks for it, too, and we check it."""
     send_dimensions: bool = False
     """Whether an embedding model is asked for vectors of a length."""
     encoding: Encoding = Encoding.BASE64
@@ -161,11 +171,12 @@ def body(
     stream: bool,
     *,
     learned: Learned | None = None,
+    schema: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The arguments of `chat.completions.create` for one call.
 
     `answer_tokens`: the limit of everything that the model writes, its reasoning included. `learned`: what this process
-    knows of refusals.
+    knows of refusals. `schema`: the JSON Schema of the answer.
     """
     dialect = learned.dialect(deployment) if learned else dialect_of(deployment)
     optional = {name: getattr(dialect, name) for name in ("temperature", "top_p", "seed", "reasoning_effort")}
@@ -175,6 +186,12 @@ def body(
         dialect.token_limit.value: answer_tokens,
         **{name: value for name, value in optional.items() if value is not None},
     }
+    if schema is not None and dialect.structured_output is StructuredOutput.JSON_SCHEMA:
+        # OpenAI's "Structured outputs"; vLLM, llama.cpp's server and Ollama take the same.
+        named = {"name": "answer", "schema": schema, "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": named}
+    elif schema is not None and dialect.structured_output is StructuredOutput.JSON_OBJECT:
+        arguments["response_format"] = {"type": "json_object"}
     if stream:
         arguments["stream"] = True
         if dialect.stream_options:
@@ -208,6 +225,7 @@ LESSONS: Final[Mapping[str, str]] = {
     "seed": "no seed",
     "reasoning_effort": "no reasoning_effort",
     "stream_options": "stream_options: false",
+    "response_format": "structured_output: none",
     "dimensions": "send_dimensions: false",
     "encoding_format": "encoding: float",
 }
@@ -256,6 +274,8 @@ def _sends(dialect: Dialect, parameter: str, value: Any) -> bool:
             return dialect.token_limit.value == parameter
         case "stream_options":
             return dialect.stream_options
+        case "response_format":
+            return bool(dialect.structured_output.value == value["type"])
         case "dimensions":
             return dialect.send_dimensions
         case "encoding_format":
@@ -272,6 +292,8 @@ def _without(dialect: Dialect, parameter: str, refused: set[str]) -> Dialect | N
             return None if other.value in refused else replace(dialect, token_limit=other)
         case "stream_options":
             return replace(dialect, stream_options=False)
+        case "response_format":
+            return replace(dialect, structured_output=StructuredOutput.NONE)
         case "dimensions":
             return replace(dialect, send_dimensions=False)
         case "encoding_format":

@@ -66,6 +66,9 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/services/generator/test_prompt.py",),
         floor=0.83,
     ),
+    "services/generator/structured.py": Module(
+        ("tests/unit/services/generator/test_structured.py",),
+    ),
     "services/indexer/chunk.py": Module(
         ("tests/unit/services/indexer/test_chunking.py",),
         floor=0.85,
@@ -81,6 +84,9 @@ MODULES: Final[Mapping[str, Module]] = {
     "shared/access/callers.py": Module(
         ("tests/unit/shared/access/test_callers.py",),
         floor=0.94,
+    ),
+    "shared/access/output_schema.py": Module(
+        ("tests/unit/shared/access/test_output_schema.py",),
     ),
     "shared/access/scope.py": Module(
         ("tests/unit/shared/access/test_scope.py", "tests/unit/shared/access/test_rights.py"),

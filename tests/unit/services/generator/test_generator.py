@@ -68,6 +68,7 @@ class Script:
         answer_tokens: int,
         within: timedelta,
         cancelled: Callable[[], Coroutine[Any, Any, None]],
+        schema: Any = None,
     ) -> Reply:
         self.called.append(deployment.name)
         self.within.append(within)

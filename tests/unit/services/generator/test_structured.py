@@ -1,0 +1,235 @@
+"""Answers in a structure, from the reply to the outcome, with a scripted model and a real Redis."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.generator.structured import InvalidStructure, data_of, structured, system_prompt, wrapped
+from shared.contracts.generate import GenerateAnswer
+from shared.contracts.outcome import Code, Outcome
+from shared.redis import FailFastRedis
+from tests.support.builders import a_candidate, a_request, a_use_case
+from tests.support.obedient_model import CANARY, obedient_generator
+from tests.support.odd_provider import OddProvider, status, whole
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "summary": {"type": "string", "maxLength": 80},
+        "days": {"type": "integer"},
+        "country": {"enum": ["PT", "DK", None]},
+        "notes": {"type": "array", "items": {"$ref": "#/$defs/note"}},
+    },
+    "required": ["summary", "days", "country", "notes"],
+    "additionalProperties": False,
+    "$defs": {
+        "note": {
+            "type": "object",
+            "properties": {"text": {"type": "string"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        }
+    },
+}
+PASSAGES = (
+    a_candidate(1, text="Annual leave is paid. New employees receive 24 days of annual leave per year."),
+    a_candidate(2, text="The per diem in Denmark is EUR 62."),
+)
+
+
+def a_reply(wrap: bool = True, **changes: Any) -> str:
+    given = {
+        "summary": "New employees receive 24 days of annual leave [1].",
+        "days": 24,
+        "country": "PT",
+        "notes": [{"text": "The per diem in Denmark is EUR 62 [2]. Leave is paid [1]."}],
+        **changes,
+    }
+    return json.dumps({"answer": given} if wrap else given)
+
+
+def test_marks_are_verified_and_taken_out_of_the_data() -> None:
+    found = structured(a_reply(), SCHEMA, PASSAGES)
+    assert found is not None
+    assert found.data == {
+        "summary": "New employees receive 24 days of annual leave.",
+        "days": 24,
+        "country": "PT",
+        "notes": [{"text": "The per diem in Denmark is EUR 62. Leave is paid."}],
+    }
+    assert found.text.splitlines() == [
+        "summary: New employees receive 24 days of annual leave. [1]",
+        "days: 24",
+        "country: PT",
+        "notes.0.text: The per diem in Denmark is EUR 62. [2] Leave is paid. [1]",
+    ]
+    assert [(each.marker, each.path, each.pointers) for each in found.citations] == [
+        (1, "leave-1.md", ("/summary", "/notes/0/text")),
+        (2, "leave-2.md", ("/notes/0/text",)),
+    ]
+    # An enumerated word is not in the passages.
+    assert [(span.pointer, span.start, span.end) for span in found.unverified] == [("/country", 0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "unverified"),
+    [
+        ({"days": 25, "country": None}, ["/days"]),
+        ({"summary": "New employees receive 99 days of annual leave [1].", "country": None}, ["/summary"]),
+        ({"summary": "Pay doubles. Leave is paid [1].", "country": None}, ["/summary"]),
+        ({"notes": [{"text": "annual leave"}], "country": None}, []),
+        ({"notes": [{"text": "A pay rise [2]"}], "country": None}, ["/notes/0/text"]),
+    ],
+)
+def test_values_that_no_cited_passage_has_are_known(changes: dict[str, Any], unverified: list[str]) -> None:
+    changes = {"notes": [{"text": "Annual leave is paid [1]."}], **changes}
+    found = structured(a_reply(**changes), SCHEMA, PASSAGES)
+    assert found is not None
+    assert [span.pointer for span in found.unverified] == unverified
+
+
+@pytest.mark.parametrize("reply", ["NO_ANSWER", '{"answer": null}', '```json\n{"answer": null}\n```'])
+def test_a_reply_can_say_that_there_is_no_answer(reply: str) -> None:
+    assert structured(reply, SCHEMA, PASSAGES) is None
+
+
+@pytest.mark.parametrize("reply", [a_reply(), a_reply(wrap=False), f"```json\n{a_reply()}\n```", f"  {a_reply()}\n"])
+def test_the_forms_in_which_models_write_json_are_read(reply: str) -> None:
+    assert data_of(reply, SCHEMA, PASSAGES)["days"] == 24
+
+
+@pytest.mark.parametrize(
+    ("reply", "wrong"),
+    [
+        ("You get 24 days [1].", "it is not JSON"),
+        (a_reply()[:-9], "it is not JSON"),
+        (a_reply().replace("24,", "NaN,"), "NaN is not a JSON number"),
+        ("[" * 100_000, "not JSON|nested"),
+        ('{"answer":' + "[" * 400 + "]" * 400 + "}", "not of type|nested"),
+        (a_reply(days="24"), "days: '24' is not of type 'integer'"),
+        (a_reply(country="SE"), "country: 'SE' is not one of"),
+        (a_reply(extra=1), "the answer: Additional properties are not allowed"),
+        (a_reply(summary="a" * 81), "summary: .* is too long"),
+        (a_reply(notes=[{}]), "notes/0: 'text' is a required property"),
+        ('{"answer": 1}', "the answer: 1 is not of type 'object'"),
+    ],
+)
+def test_what_does_not_fit_is_named(reply: str, wrong: str) -> None:
+    with pytest.raises(InvalidStructure, match=wrong):
+        data_of(reply, SCHEMA, PASSAGES)
+
+
+def test_marks_do_not_count_for_the_schema() -> None:
+    assert len(data_of(a_reply(summary="a" * 80 + " [1][2]"), SCHEMA, PASSAGES)["summary"]) == 80
+
+
+def test_data_is_inert() -> None:
+    reply = a_reply(summary="Leave is paid [1]. <b>x</b> \x1b[31m![a](https://evil.example)")
+    found = structured(reply, SCHEMA, PASSAGES)
+    assert found is not None
+    assert found.data["summary"] == "Leave is paid. x a"
+    assert "evil" not in found.text
+
+
+def test_the_prompt_has_the_schema_and_null_for_no_answer() -> None:
+    assert system_prompt("Be brief.", None) == "Be brief."
+    assert json.dumps(wrapped(SCHEMA), separators=(",", ":")) in system_prompt("Be brief.", SCHEMA)
+    assert wrapped(SCHEMA)["properties"]["answer"]["anyOf"][1] == {"type": "null"}
+    assert wrapped(SCHEMA)["$defs"] == SCHEMA["$defs"]
+
+
+# -- through the generator, over a socket
+
+USE_CASE = a_use_case(deployments=("small",), output_schema=SCHEMA)
+SAID = "New employees receive 21 days of annual leave per year [1]."
+
+
+def a_task() -> GenerateAnswer:
+    return GenerateAnswer(request=a_request(), candidates=(a_candidate(1), a_candidate(2)))
+
+
+GOOD = a_reply(summary=SAID, days=21, country=None, notes=[])
+
+
+async def test_an_answer_comes_as_data(redis: FailFastRedis) -> None:
+    async with OddProvider(whole(GOOD)) as provider, obedient_generator(redis, provider, USE_CASE) as answered:
+        outcome = await answered(a_task())
+    assert (outcome.outcome, outcome.code) == (Outcome.ANSWERED, Code.OK)
+    assert outcome.data == {
+        "summary": "New employees receive 21 days of annual leave per year.",
+        "days": 21,
+        "country": None,
+        "notes": [],
+    }
+    assert outcome.unverified == ()
+    sent = provider.asked[0]["response_format"]
+    assert (sent["type"], sent["json_schema"]["strict"], sent["json_schema"]["schema"]) == (
+        "json_schema",
+        True,
+        wrapped(SCHEMA),
+    )
+
+
+async def test_a_reply_that_does_not_fit_is_repaired_once_and_paid(redis: FailFastRedis) -> None:
+    bad = a_reply(summary=SAID, days="many", country=None, notes=[])
+    async with (
+        OddProvider(whole(bad), whole(GOOD)) as provider,
+        obedient_generator(redis, provider, USE_CASE) as answered,
+    ):
+        outcome = await answered(a_task())
+    assert outcome.code is Code.OK
+    assert outcome.usage.prompt_tokens == 2 * 9
+    first, second = provider.asked
+    assert "days: 'many' is not of type 'integer'" in second["messages"][-1]["content"]
+    assert second["response_format"] == first["response_format"]
+    assert len(str(second["messages"])) < len(str(first["messages"])) + len(bad)
+
+
+@pytest.mark.parametrize(
+    ("replies", "calls", "why"),
+    [
+        (["You get 21 days [1]."], 2, "also after it was told why"),
+        ([whole('{"answer": {"summary": "You', "length")], 1, "cut off"),
+    ],
+)
+async def test_a_reply_that_cannot_be_repaired_has_a_code_of_its_own(
+    redis: FailFastRedis, replies: list[Any], calls: int, why: str
+) -> None:
+    answers = [whole(each) if isinstance(each, str) else each for each in replies]
+    async with OddProvider(*answers) as provider, obedient_generator(redis, provider, USE_CASE) as answered:
+        outcome = await answered(a_task())
+    assert (outcome.outcome, outcome.code, outcome.data) == (Outcome.FAILED, Code.INVALID_STRUCTURE, None)
+    assert why in outcome.message
+    assert len(provider.asked) == calls
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        ('{"answer": null}', Code.NOT_IN_DOCUMENTS),
+        (a_reply(summary="Made up.", days=21, country=None, notes=[]), Code.UNGROUNDED),
+        (a_reply(summary=f"{SAID} {CANARY}", days=21, country=None, notes=[]), Code.PROMPT_LEAK),
+    ],
+)
+async def test_structured_answers_are_checked_like_others(redis: FailFastRedis, reply: str, code: Code) -> None:
+    use_case = a_use_case(deployments=("small",), output_schema=SCHEMA, prompt=f"Be brief. {CANARY}.")
+    async with OddProvider(whole(reply)) as provider, obedient_generator(redis, provider, use_case) as answered:
+        outcome = await answered(a_task())
+    assert (outcome.outcome, outcome.code, outcome.text, outcome.data) == (Outcome.NO_ANSWER, code, "", None)
+
+
+async def test_a_use_case_can_refuse_unverified_values(redis: FailFastRedis) -> None:
+    use_case = a_use_case(deployments=("small",), output_schema=SCHEMA, grounding="refuse")
+    wrong = a_reply(summary=SAID, days=22, country=None, notes=[])
+    async with OddProvider(whole(wrong)) as provider, obedient_generator(redis, provider, use_case) as answered:
+        assert (await answered(a_task())).code is Code.UNGROUNDED
+
+
+async def test_a_server_that_refuses_response_format_is_asked_without(redis: FailFastRedis) -> None:
+    refusal = {"error": {"message": "Unsupported parameter: 'response_format'", "param": "response_format"}}
+    provider = OddProvider(status(400, refusal), whole(GOOD))
+    async with provider, obedient_generator(redis, provider, USE_CASE) as answered:
+        outcome = await answered(a_task())
+    assert outcome.code is Code.OK
+    assert "response_format" not in provider.asked[1]
