@@ -185,13 +185,15 @@ class Chat:
                     deployment, arguments, meant.sentence, meant.param
                 ):
                     continue
-                if isinstance(meant, ModelError) and (completion.written or completion.usage):
+                if isinstance(meant, ModelError) and (completion.written or completion.usage or completion.reached):
                     meant.used = self._used(asked, completion)
                 raise meant from error
             break
         if not completion.is_complete:
             why = f"{deployment.name}: the reply ended without a finish reason, perhaps in the middle of the answer"
-            raise InvalidReply(why, used=self._used(asked, completion) if completion.started else NOTHING)
+            raise InvalidReply(
+                why, used=self._used(asked, completion) if completion.started or completion.usage else NOTHING
+            )
 
     async def _read(self, asked: _Asked, arguments: dict[str, Any], completion: Completion) -> None:
         """One request, and its response read into `completion`; raises `TimeoutError` when the server stops sending."""

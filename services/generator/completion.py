@@ -14,7 +14,7 @@ that is not streamed is not typed by it at all when the content type is wrong.
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from services.generator.reasoning import without_reasoning
 from services.generator.reply import NoAnswer, Reply
 from shared.contracts.outcome import Code
-from shared.llm.errors import InvalidReply, ModelRefused, Used
+from shared.llm.errors import InvalidReply, ModelError, ModelRefused, Used
 from shared.llm.faults import error_in, error_of, redacted, text_of
 from shared.llm.tokens import count_tokens
 from shared.text import brief
@@ -41,6 +41,8 @@ BROKEN = frozenset({"error", "abort", "network_error", "insufficient_system_reso
 STRANGE = (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError, IndexError)
 # Characters of an HTML page that are read.
 PAGE = 16 * 1024
+# How often a body is parsed before its end.
+MOST_TRIES = 50
 
 
 class Overlong(Exception):
@@ -103,6 +105,8 @@ class Completion:
     """The server said that nothing follows: `[DONE]`, or the end of a body that is not a stream."""
     started: bool = False
     """A choice has arrived."""
+    reached: bool = False
+    """The beginning of an answer that is not streamed has arrived."""
     calls_tools: bool = False
     usage: tuple[object, object] | None = None
     """Tokens of prompt and completion as the provider counted them, whatever they are."""
@@ -178,10 +182,10 @@ class Completion:
                 f"{self.name}: the reply has no completion in it: {said or 'it is empty'}", sentence=said
             )
 
-    def take(self, data: bytes) -> None:
-        """Add a chunk of a stream, or all of an answer that is not streamed."""
+    def take(self, data: bytes, parsed: Any = None) -> None:
+        """Add a chunk of a stream, or all of an answer that is not streamed; `parsed`: the same, if it is known."""
         try:
-            self._add(json.loads(data))
+            self._add(json.loads(data) if parsed is None else parsed)
         except STRANGE as strange:
             raise InvalidReply(
                 f"{self.name}: the reply is not a chat completion: {brief(repr(strange), 200)}",
@@ -189,30 +193,43 @@ class Completion:
             ) from strange
 
     async def _read_whole(self, received: AsyncIterator[bytes]) -> AsyncGenerator[None, None]:
-        body = bytearray()
+        body, tries = bytearray(), MOST_TRIES
         try:
             async for block in received:
                 body += block
                 if body.startswith(b"<") and len(body) > PAGE:
                     break
+                # It may be whole although the connection stays open.
+                if not self.done and tries and body.rstrip().endswith(b"}") and body.count(b"{") == body.count(b"}"):
+                    tries, parsed = tries - 1, None
+                    with suppress(*STRANGE):
+                        parsed = json.loads(body)
+                    if parsed is not None:
+                        self.take(bytes(body), parsed)
+                        self.done = True
                 yield
-        except Overlong:
-            self._take_beginning(bytes(body))
+        except ModelError:
+            raise
+        except BaseException:
+            if not self.done:
+                self._take_beginning(bytes(body))
             raise
         if body.startswith(b"<"):
             page = text_of(body.decode("utf-8", "replace"))
             raise InvalidReply(f"{self.name}: the reply is {page}, not a completion", sentence=page)
-        self.take(bytes(body))
-        self.done = True
+        if not self.done:
+            self.take(bytes(body))
+            self.done = True
         if not self.started:
             raise InvalidReply(f"{self.name}: the reply has no choices")
 
     def _take_beginning(self, body: bytes) -> None:
-        """Add the readable beginning of an answer that is not streamed."""
-        try:
+        """Add the readable beginning of an answer that is not streamed; it counts as paid for."""
+        self.reached = body.startswith(b"{")
+        with suppress(ModelError, Overlong, *STRANGE):
             self._add(from_json(body.decode("utf-8", "ignore"), allow_partial="trailing-strings"))
-        except STRANGE:
-            return
+        # It may stand before the text, which is not complete.
+        self.finish = None
 
     def _add(self, completion: dict[str, Any]) -> None:
         """Add the text and usage of a chunk or a completion, whose text is in `delta` or `message`.

@@ -101,6 +101,8 @@ _OURS_CODES = {
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # pydantic quotes what it refuses: our prompt.
+    (re.compile(r"""(['"]input['"]\s*:).*"""), r"\1 …"),
     (re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE), r"\1…@"),
     (re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", re.IGNORECASE), r"\1 …"),

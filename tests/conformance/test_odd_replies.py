@@ -258,6 +258,8 @@ async def test_a_failed_call_says_what_it_used(odd: Odd) -> None:
         (stream({**ONE, "usage": USAGE}, error("overloaded")), 12),
         (html("Sign in"), 0),
         (status(500), 0),
+        (Answer((whole("words " * 100).blocks[0][:-200],), end="half"), 60),
+        (Answer((b'{"choices": [',), end="reset"), 20),
     ]
     for answer, tokens in cases:
         failure = await odd.tell(answer)
@@ -340,6 +342,9 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(odd:
         assert isinstance(reply, Reply), repr(reply)
         assert reply.text == SAID
         assert len(odd.provider.asked) == 1
+    for end in ("open", "reset", "half"):
+        reply = await odd.tell(replace(in_pieces(whole(SAID)), end=end), streams=False)
+        assert reply == Reply(SAID, 9, 3), repr(reply)
 
 
 async def test_a_reset_after_the_end_does_no_harm(odd: Odd) -> None:

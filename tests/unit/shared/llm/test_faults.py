@@ -261,6 +261,10 @@ def test_a_bug_is_not_translated() -> None:
         ("key 0123456789abcdef0123456789abcdef", "key …"),
         ("GET https://x.example/a/b?sig=abc&se=1 failed", "GET https://x.example/a/b?… failed"),
         ("at https://user:pass@x.example/", "at https://…@x.example/"),
+        (
+            "[{'loc': ('body', 'x'), 'msg': 'no', 'input': 'my question'}]",
+            "[{'loc': ('body', 'x'), 'msg': 'no', 'input': …",
+        ),
         ("owner jane.doe@example.com", "owner …@…"),
         ("token eyJhbGciOi.eyJzdWIi.abc", "token …"),
         ("access_token=a1b2c3d4e5 is wrong", "access_token=… is wrong"),
