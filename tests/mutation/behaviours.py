@@ -10,7 +10,8 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -20,6 +21,7 @@ from services.gateway.dead_letter_consumer import DeadLetterConsumer
 from services.gateway.http_endpoint import HttpEndpoint
 from services.gateway.intake import Enqueued, Intake
 from services.gateway.main import check_deadlines
+from services.generator.breakers import DeploymentBreakers
 from services.generator.citations import Verified, verify
 from services.generator.completion import Completion
 from services.generator.first_completed import first_completed
@@ -28,6 +30,8 @@ from shared.bus.port import ENQUEUED_AT, BusUnavailable
 from shared.bus.servicebus.inbox import SdkInbox
 from shared.bus.servicebus.sender import Sender
 from shared.ledger.ledger import Entry, Ledger
+from shared.pacing.pacing import Pacing, Turn
+from shared.pacing.rules import Granted
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.slots import Share
@@ -36,12 +40,14 @@ from tests.mutation.promises import (
     ADAPTER,
     BREAKER,
     CANCELLATION,
+    DEPLOYMENTS,
     ENDS,
     FIRST_COMPLETED,
     GATEWAY,
     GENERATOR,
     GUARANTEES,
     INTAKE,
+    PACING,
     STEPS,
     STREAMS,
     UNAVAILABLE,
@@ -252,6 +258,37 @@ async def given_up_is_a_success(process: Method, worker: Worker[Any], delivered:
 )
 async def breaker_stays_open(succeeded: Method, breaker: SharedBreaker) -> None:
     """It stays as it is."""
+
+
+@mutation(
+    DeploymentBreakers.ask,
+    delivery(
+        "One use case's dead model holds up the work of all others.",
+        DEPLOYMENTS + "test_a_dead_deployment_is_not_called_and_the_others_are",
+    ),
+)
+async def one_dead_holds_up_all(ask: Method, breakers: DeploymentBreakers) -> Circuit:
+    await ask(breakers)
+    return Circuit.OPEN
+
+
+# -- quotas
+
+
+@mutation(
+    Pacing.turn,
+    delivery(
+        "Each replica uses the whole quota of a deployment.",
+        PACING + "test_all_replicas_share_one_quota",
+    ),
+    delivery(
+        "A provider that said when to come back is asked again before.",
+        PACING + "test_a_throttle_stops_all_replicas_for_as_long_as_the_provider_says",
+    ),
+)
+@asynccontextmanager
+async def quota_not_asked_for(turn: Method, pacing: Pacing, *call: Any) -> AsyncIterator[Turn]:
+    yield Turn(Granted(0, 0, 0, 0), is_local=False)
 
 
 # -- one outcome, on time
