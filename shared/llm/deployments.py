@@ -170,8 +170,12 @@ class Deployment(_Strict):
     )
     price: Price = Field(default=Price(), description="USD per million tokens")
     priority: int = Field(default=100, ge=0, description="the deployment with the smallest number is tried first")
-    tokens_per_minute: int | None = Field(default=None, gt=0, description="the provider's quota (TPM)")
-    requests_per_minute: int | None = Field(default=None, gt=0, description="the provider's quota (RPM)")
+    tokens_per_minute: int | None = Field(
+        default=None, gt=0, description="the provider's quota (TPM), or your part of it, for all replicas together"
+    )
+    requests_per_minute: int | None = Field(
+        default=None, gt=0, description="the provider's quota (RPM), or your part of it, for all replicas together"
+    )
     reserved: bool = Field(default=False, description="paid for anyway (PTU), so it is tried before others")
     stream: bool = Field(
         default=False,
