@@ -6,6 +6,7 @@ import httpx2
 from openai import DefaultAsyncHttpxClient
 
 from shared.llm import rate_limits
+from shared.llm.aiohttp_transport import AiohttpTransport
 
 # Larger than a provider's JSON; errors quote one sentence of a proxy's HTML page.
 MOST_OF_AN_ERROR = 64 * 1024
@@ -32,7 +33,9 @@ class Beginning(httpx2.AsyncByteStream):
 
 def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """The SDK's HTTP client, with errors cut to `MOST_OF_AN_ERROR` bytes."""
-    return DefaultAsyncHttpxClient(timeout=timeout, transport=transport, event_hooks={"response": [_bound]})
+    return DefaultAsyncHttpxClient(
+        timeout=timeout, transport=transport or AiohttpTransport(), event_hooks={"response": [_bound]}
+    )
 
 
 async def _bound(response: httpx2.Response) -> None:

@@ -15,6 +15,7 @@ import httpx2
 
 from services.indexer.lakes.port import Blob
 from shared.bus.port import Bus, Delivery, Inbox, Outgoing, Received
+from shared.llm.aiohttp_transport import AiohttpTransport
 from shared.redis import FailFastRedis
 from shared.worker.ports import Ports
 from tests.crash_points.trap import Trap
@@ -32,7 +33,7 @@ def trapped(ports: P, trap: Trap) -> P:
     wrapped: dict[str, Callable[[Any], Any]] = {
         "bus": lambda bus: TrappedBus(bus, trap),
         "redis": lambda redis: TrappedRedis(redis, trap),
-        "models": lambda _: ModelTransport(httpx2.AsyncHTTPTransport(limits=httpx2.Limits()), "models", trap),
+        "models": lambda _: ModelTransport(AiohttpTransport(), "models", trap),
         "vectors": lambda _: VectorTransport(httpx.AsyncHTTPTransport(limits=httpx.Limits()), "vectors", trap),
         "lake": lambda lake: TrappedLake(lake, trap),
         "metrics": lambda metrics: metrics,  # a crash loses what was counted, and no promise concerns it
