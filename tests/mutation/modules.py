@@ -175,6 +175,9 @@ MODULES: Final[Mapping[str, Module]] = {
             "tests/unit/services/generator/test_prompt.py",
         ),
     ),
+    "shared/llm/dialect.py": Module(
+        ("tests/unit/shared/llm/test_dialect.py",),
+    ),
     "shared/text.py": Module(
         ("tests/unit/shared/test_text.py",),
         floor=0.84,

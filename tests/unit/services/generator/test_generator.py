@@ -58,6 +58,7 @@ class Script:
         self.heard: list[str] = []
         self.called: list[str] = []
         self.prompts: list[int] = []
+        self.limits: list[int] = []
         self.within: list[timedelta] = []
 
     async def complete(
@@ -73,6 +74,7 @@ class Script:
         self.called.append(deployment.name)
         self.within.append(within)
         self.heard.append(messages[-1]["content"])
+        self.limits.append(answer_tokens)
         self.prompts.append(sum(len(message["content"]) for message in messages))
         said = self.says.pop(0)
         while callable(said):
@@ -355,6 +357,17 @@ async def test_a_prompt_that_was_estimated_too_small_is_shrunk_once(setup: Gener
     )
     await generator.handle(generator_task)
     assert model.prompts[1] < model.prompts[0]
+
+
+@pytest.mark.parametrize(("max_output", "limit"), [(None, 1400), (1200, 1200)])
+async def test_a_model_may_reason_beside_the_answer(
+    setup: GeneratorFixture, max_output: int | None, limit: int
+) -> None:
+    reasons = {"dialect": "reasoning", "reasoning_tokens": 1000, "max_output": max_output}
+    setup.deployments = [a_deployment("small", 4000, **reasons)]
+    model = Script(GOOD)
+    assert (await setup.run(model)).outcome is Outcome.ANSWERED
+    assert model.limits == [limit]
 
 
 async def test_a_prompt_far_below_the_window_that_is_claimed_is_shrunk_too(setup: GeneratorFixture) -> None:

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from shared.llm.dialect import Learned, Preset, body, embedding_body, refused_parameter
+from shared.llm.dialect import Learned, Lesson, Preset, body, embedding_body, refused_parameter
 from tests.support.builders import a_deployment
 
 MESSAGES = ({"role": "user", "content": "how many days?"},)
@@ -67,9 +68,15 @@ def test_embeddings_are_asked_for_as_the_model_can(
     given = {"kind": "embedding", "dimensions": 64, "provider": provider, **changes}
     if provider == "azure":
         given["api_version"] = "2024-10-21"
-    arguments = embedding_body(a_deployment("e", 8000, **given), ["one"])
-    assert arguments.get("dimensions") == dimensions
-    assert arguments["encoding_format"] == encoding
+    arguments = embedding_body(a_deployment("e", 8000, model="m", body={"user": "u"}, **given), ("one", "two"))
+    assert arguments == {
+        "model": "m",
+        "input": ["one", "two"],
+        "encoding_format": encoding,
+        **({} if dimensions is None else {"dimensions": dimensions}),
+        "extra_body": {"user": "u"},
+    }
+    assert "extra_body" not in embedding_body(a_deployment("e", 8000, **given), ["one"])
 
 
 # Sentences of servers, from their code or from bug reports.
@@ -129,6 +136,57 @@ def test_refusals_one_after_the_other_are_each_learned_once() -> None:
     assert learned.lesson(deployment, again, UNSUPPORTED_TEMPERATURE, "temperature") is None
     # Another deployment has its own.
     assert "temperature" in body(a_deployment("e", 4000), MESSAGES, 3, False, learned=learned)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "write", "instead"),
+    [
+        ("max_completion_tokens", "token_limit: max_tokens", {"max_tokens": 3}),
+        ("temperature", "temperature: none", {}),
+        ("top_p", "no top_p", {}),
+        ("seed", "no seed", {}),
+        ("reasoning_effort", "no reasoning_effort", {}),
+        ("stream_options", "stream_options: false", {}),
+    ],
+)
+def test_a_lesson_changes_one_parameter_and_says_what_to_write(
+    parameter: str, write: str, instead: dict[str, Any]
+) -> None:
+    learned = Learned()
+    every = {"temperature": 1, "top_p": 0.5, "seed": 7, "reasoning_effort": "low", "stream": True}
+    deployment = a_deployment("d", 4000, token_limit="max_completion_tokens", **every)
+    before = body(deployment, MESSAGES, 3, True, learned=learned)
+    # Only the provider's own field says which one: the sentence names others first.
+    sentence = f"max_completion_tokens, temperature, seed: '{parameter}' is not supported"
+    with capture_logs() as logs:
+        assert learned.lesson(deployment, before, sentence, parameter) == Lesson(parameter, write)
+    after = body(deployment, MESSAGES, 3, True, learned=learned)
+    assert after == {name: value for name, value in before.items() if name != parameter} | instead
+    assert logs == [
+        {
+            "event": "model.parameter_refused",
+            "log_level": "warning",
+            "deployment": "d",
+            "parameter": parameter,
+            "write": f"{write} (deployment d in models.yaml)",
+            "detail": sentence,
+        }
+    ]
+    # Another call was under way; nothing is said again.
+    with capture_logs() as logs:
+        assert learned.lesson(deployment, before, sentence, parameter) == Lesson(parameter, write)
+    assert logs == []
+
+
+def test_what_one_deployment_refuses_another_may_refuse_too() -> None:
+    learned, one = Learned(), a_deployment("d", 4000)
+    first = body(one, MESSAGES, 3, False, learned=learned)
+    assert learned.lesson(one, first, UNSUPPORTED_MAX_TOKENS)
+    renamed = a_deployment("e", 4000, token_limit="max_completion_tokens")
+    second = body(renamed, MESSAGES, 3, False, learned=learned)
+    assert learned.lesson(renamed, second, "Unknown parameter: 'max_completion_tokens'.")
+    assert "max_tokens" in body(renamed, MESSAGES, 3, False, learned=learned)
+    assert "max_completion_tokens" in body(one, MESSAGES, 3, False, learned=learned)
 
 
 def test_a_server_that_refuses_both_limits_teaches_one_of_them() -> None:
