@@ -1,12 +1,15 @@
 """The files of a configuration, each right by itself, and what is wrong between them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops.checks.configuration import configuration
 from ops.checks.consistency import Configuration, contradictions
 from ops.findings import Level
+from ops.target import Target
 from services.indexer.sources import Sources
 from shared.access.callers import Callers
 from shared.access.use_cases import UseCase, read_use_cases
@@ -119,3 +122,13 @@ def test_the_example_goes_together() -> None:
 def test_a_key_that_is_not_a_hash_is_refused(hashed: str) -> None:
     with pytest.raises(ValueError, match="write api_keys as sha256:<64 hex digits in lower case>"):
         a_configuration(caller={"api_keys": [f"sha256:{hashed}"]})
+
+
+def test_each_line_of_a_wrong_file_is_a_finding_of_its_own(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "config", ignore=shutil.ignore_patterns("handbook", "sources"))
+    models = tmp_path / "config" / "models.yaml"
+    models.write_text(models.read_text().replace("    region: ", "    regoin: "))
+    found = list(configuration(Target({"RAGBUS_CONFIG": str(tmp_path / "config")}, "a test")))
+    assert {each.level for each in found} == {Level.FAIL}
+    assert len(found) == 2 * models.read_text().count("regoin")
+    assert all(each.said.startswith(f"{models}:") and "models.yaml:" in each.said for each in found)
