@@ -7,9 +7,8 @@ Why it is our own reader. `openai.AsyncStream` (3.54) is right about line ends, 
 the same rules are here. What it gets wrong, each seen in the wild: `data:` without text, which proxies send to keep a
 connection alive, raises (netease-lcap/wave-agent#1326, theopenco/llmgateway#2334), and so does any blank line after an
 `id:`; a byte order mark hides the first event; a last event without a blank line is dropped; of an HTML page, or of a
-completion that is not a stream, nothing is left, not even an error; a line may be endless. It also makes an object of
-every chunk (112 µs against 8 µs, shared with what a call costs in docs/adr/0019-model-calls-through-post.md). A body
-that is not streamed is not typed by it at all when the content type is wrong.
+completion that is not a stream, nothing is left, not even an error; a line may be endless. The cost is no reason: a
+chunk takes it 17 µs with `cast_to=object`, ours 8, and its typed form 145 (2 cores of an EPYC, 2026-11-28).
 """
 
 import json

@@ -24,7 +24,10 @@ from services.gateway.main import check_deadlines
 from services.generator.breakers import DeploymentBreakers
 from services.generator.citations import Verified, verify
 from services.generator.completion import Completion
+from services.generator.failover import spent_in_vain
 from services.generator.first_completed import first_completed
+from services.generator.reasoning import without_reasoning
+from services.generator.reply import usable_usage
 from shared.access.scope import TenantScope
 from shared.bus.port import ENQUEUED_AT, BusUnavailable
 from shared.bus.servicebus.inbox import SdkInbox
@@ -47,6 +50,7 @@ from tests.mutation.promises import (
     GENERATOR,
     GUARANTEES,
     INTAKE,
+    ODD_REPLIES,
     PACING,
     STEPS,
     STREAMS,
@@ -482,6 +486,39 @@ def everything_is_grounded(verify: Method, text: str, passages: Any) -> Verified
 def half_an_answer_is_one(post_init: Method, answer: Completion) -> None:
     post_init(answer)
     answer.finish = "stop"
+
+
+@mutation(
+    without_reasoning,
+    request(
+        "The model's reasoning is told as its answer.",
+        ODD_REPLIES + "test_a_complete_answer_is_read_however_it_is_sent",
+    ),
+)
+def reasoning_is_told(without_reasoning: Method, text: str) -> str:
+    return text
+
+
+@mutation(
+    spent_in_vain,
+    request(
+        "The same broken reply is paid for until the deadline.",
+        GENERATOR + "test_calls_that_break_off_alike_are_not_paid_until_the_deadline",
+    ),
+)
+def bought_again(spent_in_vain: Method, deployment: str, earlier: Any) -> None:
+    return None
+
+
+@mutation(
+    usable_usage,
+    request(
+        "A token count that cannot be is charged.",
+        ODD_REPLIES + "test_a_usage_that_cannot_be_is_replaced",
+    ),
+)
+def every_count_is_charged(usable_usage: Method, reported: Any, **limits: Any) -> Any:
+    return usable_usage(reported, **{**limits, "most_prompt": 10**12, "most_output": 10**12})
 
 
 # -- the adapter

@@ -66,6 +66,12 @@ MODULES: Final[Mapping[str, Module]] = {
         ("tests/unit/services/generator/test_prompt.py",),
         floor=0.83,
     ),
+    "services/generator/reasoning.py": Module(
+        ("tests/unit/services/generator/test_reasoning.py",),
+    ),
+    "services/generator/reply.py": Module(
+        ("tests/unit/services/generator/test_usable_usage.py",),
+    ),
     "services/generator/structured.py": Module(
         ("tests/unit/services/generator/test_structured.py",),
     ),
@@ -157,6 +163,9 @@ MODULES: Final[Mapping[str, Module]] = {
             ),
         ),
     ),
+    "shared/embeddings/reply.py": Module(
+        ("tests/unit/shared/embeddings/test_embedding_reply.py",),
+    ),
     "shared/flow/estimate.py": Module(
         ("tests/unit/shared/flow/test_estimate.py",),
         floor=0.96,
@@ -164,6 +173,9 @@ MODULES: Final[Mapping[str, Module]] = {
     "shared/flow/rules.py": Module(
         ("tests/unit/shared/flow/test_rules.py", "tests/unit/shared/flow/test_estimate.py"),
         floor=0.94,
+    ),
+    "shared/llm/faults.py": Module(
+        ("tests/unit/shared/llm/test_faults.py",),
     ),
     "shared/pacing/rules.py": Module(
         ("tests/unit/shared/pacing/test_rules.py",),
