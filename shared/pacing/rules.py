@@ -29,6 +29,9 @@ RESERVE = 0.1
 # The part of a minute's tokens that is left unused: what our estimates of calls under way may be too low by. It takes
 # nothing from the rate.
 CUSHION = 0.05
+# Ingestion that may have a place: a backlog of thousands of documents must not make the line long for asks. What comes
+# after them gets a time behind them, and no place.
+PLACES = 100
 # Seconds between calls when a throttle is over and the quota is unknown.
 SPACING = 0.1
 
@@ -131,6 +134,8 @@ class Pace:
     served: Mapping[str, float] = field(default_factory=dict)
     """Finish tags, of flows that are ahead of `virtual`."""
     line: Mapping[str, Place] = field(default_factory=dict)
+    tail: float = 0.0
+    """The last time that was given to ingestion without a place."""
 
     def in_turn(self) -> Iterator[tuple[str, Place]]:
         """The line, first to last."""
@@ -183,6 +188,10 @@ def ask(pace: Pace, quota: Quota, wants: Ask, now: float) -> "tuple[Pace, Grante
     wait += held_up
     if wait > 0:
         line = {who: place for who, place in pace.line.items() if who != wants.who}
+        if wants.ingestion and before is None and sum(each.flow[0] == "1" for each in line.values()) >= PLACES:
+            by_tokens = wants.tokens * MINUTE / quota.tokens if quota.tokens else 0.0
+            tail = max(pace.tail, now + wait) + max(by_tokens, MINUTE / quota.requests if quota.requests else SPACING)
+            return replace(pace, line=line, tail=tail), tail - now
         if wait <= wants.patience:
             line[wants.who] = replace(own, lapses=now + wait + GRACE)
         return replace(pace, line=line), wait

@@ -11,7 +11,7 @@ line    hash: who -> "due since tokens lapses flow"
 from collections.abc import Mapping
 
 from shared.contracts.ids import escaped
-from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, REQUESTS_BURST, RESERVE, SPACING, Pace, Quota
+from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, PLACES, REQUESTS_BURST, RESERVE, SPACING, Pace, Quota
 
 # Seconds without a call after which the state of a deployment is forgotten: every bucket is full again by then.
 KEEP = 3600
@@ -33,7 +33,7 @@ def read(stored: Mapping[str, str]) -> Pace:
 _COMMON = (
     f"""
 local MINUTE, RESERVE, SPACING, GRACE, KEEP = {MINUTE}, {RESERVE}, {SPACING}, {GRACE}, {KEEP}
-local BURST, ARRIVES, CUSHION = {REQUESTS_BURST}, {ARRIVES}, {CUSHION}
+local BURST, ARRIVES, CUSHION, PLACES = {REQUESTS_BURST}, {ARRIVES}, {CUSHION}, {PLACES}
 """
     + """
 local time = redis.call('TIME')
@@ -51,6 +51,7 @@ local total_tokens, total_requests = known.total_tokens or 0, known.total_reques
 local limit_tokens, limit_requests = known.limit_tokens or 0, known.limit_requests or 0
 local tokens, requests = known.tokens, known.requests
 local mark_at, mark_total = known.mark_at or 0, known.mark_total or 0
+local tail = known.tail or 0
 local next_mark_at, next_mark_total = known.next_mark_at or 0, known.next_mark_total or 0
 local quota_tokens, quota_requests, tokens_burst, requests_burst
 local function limited()
@@ -71,7 +72,7 @@ end
 local function write()
   redis.call('HSET', KEYS[1], 'at', exact(at), 'virtual', exact(virtual), 'limit_tokens', limit_tokens,
     'limit_requests', limit_requests, 'total_tokens', exact(total_tokens), 'total_requests', exact(total_requests),
-    'mark_at', exact(mark_at), 'mark_total', exact(mark_total),
+    'tail', exact(tail), 'mark_at', exact(mark_at), 'mark_total', exact(mark_total),
     'next_mark_at', exact(next_mark_at), 'next_mark_total', exact(next_mark_total))
   if tokens then redis.call('HSET', KEYS[1], 'tokens', exact(tokens)) else redis.call('HDEL', KEYS[1], 'tokens') end
   if requests then redis.call('HSET', KEYS[1], 'requests', exact(requests))
@@ -91,16 +92,17 @@ local who, flow, wanted, patience = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumbe
 local reserve = 0
 if string.sub(flow, 1, 1) == '1' then reserve = RESERVE end
 refill()
-local due, since = tonumber(ARGV[6]), now
+local due, since, placed, ingesting = tonumber(ARGV[6]), now, false, 0
 local flows, waiting = {}, {}
 read = redis.call('HGETALL', KEYS[3])
 for i = 1, #read, 2 do
   local his_due, his_since, his_tokens, lapses, his_flow =
     string.match(read[i + 1], '^(%S+) (%S+) (%S+) (%S+) (.*)$')
-  if read[i] == who then since = tonumber(his_since) end
+  if read[i] == who then since, placed = tonumber(his_since), true end
   if tonumber(lapses) <= now then
     redis.call('HDEL', KEYS[3], read[i])
   elseif read[i] ~= who then
+    if string.sub(his_flow, 1, 1) == '1' then ingesting = ingesting + 1 end
     waiting[#waiting + 1] = {who = read[i], flow = his_flow, due = tonumber(his_due), since = tonumber(his_since),
       tokens = tonumber(his_tokens)}
   end
@@ -164,7 +166,13 @@ elseif wait > 0 then
 end
 wait = wait + held_up
 if wait > 0 then
-  if wait <= patience then
+  if reserve > 0 and not placed and ingesting >= PLACES then
+    local by_tokens, by_requests = 0, SPACING
+    if quota_tokens > 0 then by_tokens = wanted * MINUTE / quota_tokens end
+    if quota_requests > 0 then by_requests = MINUTE / quota_requests end
+    tail = math.max(tail, now + wait) + math.max(by_tokens, by_requests)
+    wait = tail - now
+  elseif wait <= patience then
     local place = {exact(due), exact(since), exact(wanted), exact(now + wait + GRACE), flow}
     redis.call('HSET', KEYS[3], who, table.concat(place, ' '))
   else

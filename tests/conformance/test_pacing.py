@@ -103,6 +103,23 @@ async def test_the_scripts_do_as_rules_py_does(
             assert await stored(redis) == pace
 
 
+@pytest.mark.parametrize("quota", [Quota(), Quota(6_000), Quota(requests=60)])
+async def test_behind_the_last_place_the_script_gives_times_as_rules_py_does(
+    redis: FailFastRedis, quota: Quota
+) -> None:
+    pace, both = Pace(), [quota.tokens, quota.requests]
+    await redis.script(THROTTLED, keys(NAME), [*both, 1, 500])
+    pace = await stored(redis)
+    for number in range(rules.PLACES + 5):
+        wants = Ask(f"r{number}", "a", 100, ingestion=True, patience=100_000)
+        args = [*both, wants.who, wants.flow, wants.tokens, wants.due, wants.patience]
+        wait, now, *_ = await redis.script(ASK, keys(NAME), args)
+        pace, result = rules.ask(pace, quota, wants, float(now))
+        assert float(wait) == result
+    assert await stored(redis) == pace
+    assert len(pace.line) == rules.PLACES
+
+
 async def call(pacing: Pacing, wanted: Demand, quota: Deployment, **headers: str) -> float | None:
     """None for a call that was made; else the seconds to wait."""
     try:

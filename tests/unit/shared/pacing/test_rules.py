@@ -6,7 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pacing.rules import CUSHION, GRACE, MINUTE, Ask, Granted, Pace, Quota, Said, ask, room, settle, throttled
+from shared.pacing.rules import (
+    CUSHION,
+    GRACE,
+    MINUTE,
+    PLACES,
+    Ask,
+    Granted,
+    Pace,
+    Quota,
+    Said,
+    ask,
+    room,
+    settle,
+    throttled,
+)
 
 QUOTA = Quota(tokens=6_000)  # a hundred a second
 LONG = 1_000.0
@@ -109,6 +123,21 @@ def test_ingestion_waits_for_all_asks_and_leaves_a_tenth() -> None:
     assert wait == 10 + 1 + 6
     pace, _ = granted(pace, wants("ask"), 10)
     assert waits(pace, wants("batch", 100, ingestion=True), 10)[1] == pytest.approx(7)
+
+
+def test_a_backlog_of_documents_gets_times_one_behind_the_other_and_a_line_of_limited_length() -> None:
+    pace, times = emptied(), []
+    for number in range(3 * PLACES):
+        pace, wait = waits(pace, wants(f"{number:03}", 100, due=0, ingestion=True), 0)
+        times.append(wait)
+    assert len(pace.line) == PLACES
+    assert len(set(times)) == len(times)
+    assert times == sorted(times)
+    assert times[-1] == pytest.approx(6 + 3 * PLACES + 1, abs=1.5)
+    # With a place it keeps that, and an ask does not wait behind any of them.
+    pace, again = waits(pace, wants("000", 100, due=0, ingestion=True), 0)
+    assert again == times[0]
+    assert waits(pace, wants("ask", 100), 0)[1] == 1
 
 
 def test_the_oldest_ingestion_is_first_whenever_it_comes_back() -> None:
