@@ -1,15 +1,19 @@
 """Answer a question by quoting the passages, or not at all. The model that the stand-in is: simple on purpose.
 
 A passage is cut into sentences, list items and table rows. Each is scored by the words that it shares with the
-question, rare words counting more, and words of the passage's label or of the line before half as much. The best one is
-quoted with its passage's number; a second one follows when it holds words of the question that the first does not. When
-the best holds too few of them, there is no answer. Nothing in a passage is ever acted upon, it is only quoted.
+question, rare words counting more, words of the passage's label or of the line before half as much, and by how alike
+the two are as vectors. The best one is quoted with its passage's number; a second one follows when it holds words of
+the question that the first does not. When the best scores too little, there is no answer. Nothing in a passage is ever
+acted upon, it is only quoted.
+
+The numbers were chosen on XQuAD's English questions (deepmind/xquad; the last paragraph of each article taken away, so
+that its questions have no answer), and on nothing else: `evals/README.md`.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,15 +21,18 @@ import snowballstemmer  # type: ignore[import-untyped]
 
 from local.llm.passages import Passage
 
-# Of the question's words by weight: what the best quotation and its surroundings must hold, and itself.
-ENOUGH = 0.5
-ENOUGH_OWN = 0.34
-# What a second quotation must add.
-WORTH_ADDING = 0.2
+# What the best must score: 1 for all of the question's words, and ALIKE for the same direction.
+ENOUGH = 0.62
+ALIKE = 0.4
 SURROUNDINGS = 0.5
+# What a second quotation must add, of the question's words by weight.
+WORTH_ADDING = 0.15
 # A question of so few words leans on the one before it, whose words count half.
 FEW = 2
 BORROWED = 0.5
+
+# The cosines of a text with others.
+Similarities = Callable[[str, Sequence[str]], Sequence[float]]
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:]\d+)*(?:['’][^\W\d_]+)?")
 # What stands in brackets at the end does not count: a test makes a question another one by it.
@@ -53,13 +60,15 @@ class Unit:
     around: frozenset[str]
 
 
-def answer(question: str, passages: Sequence[Passage], *, before: str = "") -> str | None:
+def answer(question: str, passages: Sequence[Passage], alike: Similarities, *, before: str = "") -> str | None:
     """Quote what answers the question, each quotation followed by `[n]`; None when the passages do not hold it.
 
     `before` is the user's previous question: a question of few words ("and in Spain?") borrows its words.
     """
-    own_words = stems(_ASIDE.sub("", question))
-    asked = own_words | stems(before) if len(own_words) <= FEW else own_words
+    question = _ASIDE.sub("", question)
+    own_words = stems(question)
+    borrowed = stems(before) if len(own_words) <= FEW else frozenset[str]()
+    asked = own_words | borrowed
     found = [unit for passage in passages for unit in units(passage)]
     if not own_words or not found:
         return None
@@ -72,14 +81,18 @@ def answer(question: str, passages: Sequence[Passage], *, before: str = "") -> s
         # Rounded: the order of a set is not that of the next process, and the last digit of a sum depends on it.
         return round(sum(weight[stem] for stem in words & asked) / total, 6)
 
-    def covered(unit: Unit) -> float:
-        return weighed(unit.own) + SURROUNDINGS * weighed(unit.around - unit.own)
+    whole = f"{before} {question}" if borrowed else question
+    cosines = dict(zip(found, alike(whole, [unit.text for unit in found]), strict=True))
 
-    best = max(found, key=covered)
-    if covered(best) < ENOUGH or weighed(best.own) < ENOUGH_OWN:
+    def score(unit: Unit) -> float:
+        surroundings = weighed(unit.around - unit.own)
+        return round(weighed(unit.own) + SURROUNDINGS * surroundings + ALIKE * cosines[unit], 4)
+
+    best = max(found, key=score)
+    if score(best) < ENOUGH:
         return None
     missing = asked - best.own
-    second = max(found, key=lambda unit: (weighed(missing & unit.own), covered(unit)))
+    second = max(found, key=lambda unit: (weighed(missing & unit.own), score(unit)))
     chosen = [best, second] if weighed(missing & second.own) >= WORTH_ADDING else [best]
     return " ".join(f"{unit.text} [{unit.passage}]" for unit in chosen)
 

@@ -82,8 +82,7 @@ class Model:
             if longest > deployment.context_window and deployment.dialect != "ollama":
                 raise errors.too_long(deployment.dialect, deployment.context_window, longest, 0)
             headers = self._pay(request, deployment, call.prompt_tokens)
-            if self.embedder.state.startswith("failed"):
-                raise ApiError(503, f"Embeddings {self.embedder.state}", code="model_unavailable", type_="server_error")
+            self._check_embedder()
             vectors = await self.embedder.embed(texts, dimensions)
             if change := fault.misbehaviour.vectors:
                 vectors = matrix(change(vectors.tolist()))
@@ -97,7 +96,7 @@ class Model:
         return JSONResponse(wire.models_body(self.deployments.names()))
 
     async def health(self, request: Request) -> Response:
-        """`GET /health`: 200 once the embedding model is loaded, else 503; chat works earlier."""
+        """`GET /health`: 200 once the embedding model is loaded, else 503; a call waits for it."""
         state = self.embedder.state
         return JSONResponse({"status": state, "service": "local.llm"}, 200 if state == "ready" else 503)
 
@@ -155,7 +154,8 @@ class Model:
         room = max(window - prompt_tokens, 1) if deployment.dialect == "ollama" else window - prompt_tokens
         if room < needs and deployment.dialect != "ollama":
             raise errors.too_long(deployment.dialect, window, prompt_tokens, chat.max_tokens or 0)
-        said = reply.reply(chat.system, users)
+        self._check_embedder()
+        said = reply.reply(chat.system, users, await self.embedder.similarities())
         text, finish_reason = reply.shortened(said, min(chat.max_tokens or room, room))
         if fault.says is not None or fault.repeat is not None:
             text = " ".join([text if fault.says is None else fault.says] * (fault.repeat or 1))
@@ -166,6 +166,10 @@ class Model:
         if change := fault.misbehaviour.completion:
             completion = change(completion)
         return completion
+
+    def _check_embedder(self) -> None:
+        if self.embedder.state.startswith("failed"):
+            raise ApiError(503, f"Embeddings {self.embedder.state}", code="model_unavailable", type_="server_error")
 
     def _pay(self, request: Request, deployment: Deployment, amount: int) -> dict[str, str]:
         now = time.monotonic()

@@ -6,7 +6,9 @@ cache directory is the way round. It also sets up the root logger on import, so 
 
 import asyncio
 import base64
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     Matrix = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
 
 DIMENSIONS = 256
+# How many sentences' vectors are kept: 5 MB.
+KNOWN = 5_000
 
 
 class Embedder:
@@ -24,6 +28,7 @@ class Embedder:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._model: asyncio.Future[Any] | None = None
+        self._known: dict[str, Matrix] = {}
 
     def start(self) -> None:
         """Begin loading; it takes about a second."""
@@ -37,14 +42,29 @@ class Embedder:
         error = self._model.exception()
         return f"failed: {error}" if error else "ready"
 
+    async def similarities(self) -> Callable[[str, Sequence[str]], list[float]]:
+        """What says how alike a text and others are, once the model is loaded; raises what loading it raised."""
+        return partial(self._similarities, await self._loaded())
+
     async def embed(self, texts: list[str], dimensions: int = DIMENSIONS) -> "Matrix":
         """n texts → an array of n × `dimensions` float32, rows of unit length. Raises what loading the model raised."""
+        model = await self._loaded()
+        run = asyncio.get_running_loop().run_in_executor
+        return await run(self._thread, _embed, model, texts, dimensions)
+
+    async def _loaded(self) -> Any:
         if self._model is None:
             self.start()
         assert self._model is not None
-        model = await asyncio.shield(self._model)
-        run = asyncio.get_running_loop().run_in_executor
-        return await run(self._thread, _embed, model, texts, dimensions)
+        return await asyncio.shield(self._model)
+
+    def _similarities(self, model: Any, text: str, others: Sequence[str]) -> list[float]:
+        unknown = [each for each in dict.fromkeys((text, *others)) if each not in self._known]
+        if len(self._known) + len(unknown) > KNOWN:
+            self._known.clear()
+            unknown = list(dict.fromkeys((text, *others)))
+        self._known.update(zip(unknown, _embed(model, unknown, DIMENSIONS), strict=True))
+        return [float(self._known[text] @ self._known[other]) for other in others]
 
     def stop(self) -> None:
         """End the thread."""

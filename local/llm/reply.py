@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from local.llm import passages, tokens
-from local.llm.answer import answer
+from local.llm.answer import Similarities, answer
 
 
 def question(users: Sequence[str]) -> str:
@@ -11,10 +11,10 @@ def question(users: Sequence[str]) -> str:
     return passages.read(users[-1]).question if users else ""
 
 
-def reply(system: Sequence[str], users: Sequence[str]) -> str:
+def reply(system: Sequence[str], users: Sequence[str], alike: Similarities) -> str:
     """The reply to the last user message; the message before it helps when the question is elliptic."""
     asked = passages.read(users[-1] if users else "")
-    said = answer(asked.question, asked.passages, before=question(users[:-1]))
+    said = answer(asked.question, asked.passages, alike, before=question(users[:-1]))
     return said if said is not None else passages.sentinel(list(system))
 
 

@@ -414,7 +414,7 @@ async def test_an_endless_answer_is_cut_off_and_no_longer_paid_for(
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_model_that_ignores_its_limit_is_cut_off(model: Model, stream: bool) -> None:
-    await model.fail(repeat=1_000)
+    await model.fail(repeat=1_000, chunk_latency=0.001)  # so that it is not done before it is stopped
     reply = await model.ask(stream=stream)
     assert reply.cut_off
     assert reply.text.startswith(SAID)

@@ -188,7 +188,7 @@ async def test_what_a_broker_takes_and_our_messages_cannot_carry_is_refused_at_o
 
 async def test_an_answer_without_an_end_is_one_outcome_that_says_so(app: App) -> None:
     """A model that ignores max_tokens, by queue and by HTTP, and what is read of it later."""
-    await app.fail({"deployment": "*", "kind": "chat", "repeat": 4_000})
+    await app.fail({"deployment": "*", "kind": "chat", "repeat": 1_000})
     body = {"question": "How many weeks of parental leave do employees in Denmark receive?", "cache": "refresh"}
     session = await app.post({**body, "use_case": "onboarding"})
     [first, *more] = await app.answers(session, more=2)

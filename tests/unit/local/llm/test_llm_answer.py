@@ -1,14 +1,42 @@
 """Quoted answers over a small handbook full of near-duplicates."""
 
+import asyncio
 import re
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.llm.answer import answer
+from local.llm import answer as answering
+from local.llm import reply as replying
+from local.llm.answer import Similarities
+from local.llm.embed import Embedder
 from local.llm.passages import Passage
-from local.llm.reply import reply
+
+
+@cache
+def loaded() -> Similarities:
+    """The vectors in the wheel."""
+
+    async def load() -> Similarities:
+        embedder = Embedder()
+        found = await embedder.similarities()
+        embedder.stop()
+        return found
+
+    return asyncio.run(load())
+
+
+def answer(question: str, passages: list[Passage], before: str = "") -> str | None:
+    """What the model says."""
+    return answering.answer(question, passages, loaded(), before=before)
+
+
+def reply(system: list[str], users: list[str]) -> str:
+    """What the model replies."""
+    return replying.reply(system, users, loaded())
+
 
 HANDBOOK = [
     Passage(
