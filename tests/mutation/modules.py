@@ -100,6 +100,7 @@ MODULES: Final[Mapping[str, Module]] = {
     ),
     "shared/access/limits.py": Module(
         ("tests/unit/shared/access/test_limits.py",),
+        floor=0.93,
     ),
     "shared/budget/price.py": Module(
         ("tests/unit/shared/budget/test_price.py",),

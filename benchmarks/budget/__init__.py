@@ -1,0 +1,1 @@
+"""What a budget lets through, and what it costs, beside LiteLLM's."""
