@@ -34,6 +34,9 @@ deployments:
 - {name: slow, rpm: 2, tpm: 100000}
 - {name: thrifty, rpm: 1000, tpm: 400}
 - {name: embed, context_window: 8191}
+- {name: thinker, dialect: reasoning, rpm: 1}
+- {name: hoarse, dialect: ollama, context_window: 100}
+- {name: ada, context_window: 8191, shortens: false}
 """
 
 
@@ -201,7 +204,9 @@ def dot(one: list[float], other: list[float]) -> float:
 
 
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == ["chat", "small", "slow", "thrifty", "embed"]
+    assert [model.id async for model in client.models.list()] == [
+        "chat", "small", "slow", "thrifty", "embed", "thinker", "hoarse", "ada"
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------ refusals
@@ -236,6 +241,32 @@ async def test_a_prompt_that_does_not_fit_the_window_is_refused(client: AsyncOpe
             )
         assert error.value.code == "context_length_exceeded"
     assert [call["completion_tokens"] for call in calls(http)] == [0, 0]
+
+
+async def test_a_reasoning_model_says_what_to_send_instead(client: AsyncOpenAI, http: httpx.Client) -> None:
+    ask = client.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="Use 'max_completion_tokens' instead") as error:
+        await ask(model="thinker", messages=conversation(), max_tokens=50)
+    assert (error.value.code, error.value.param) == ("unsupported_parameter", "max_tokens")
+    reply = await ask(model="thinker", messages=conversation(), max_completion_tokens=50)
+    assert reply.choices[0].message.content == ANSWER
+    assert [call["status"] for call in calls(http)] == [400, 200]
+
+
+async def test_ollama_loses_the_beginning_of_a_long_prompt_and_ignores_the_other_limit(client: AsyncOpenAI) -> None:
+    [_, asked] = conversation()
+    long = [{"role": "user", "content": f"{'word ' * 50}\n" * 20 + str(asked["content"])}]
+    reply = await client.chat.completions.create(model="hoarse", messages=long, max_completion_tokens=1)  # type: ignore[arg-type]
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == 100
+    short = await client.chat.completions.create(model="hoarse", messages=[asked], max_completion_tokens=1)
+    assert short.choices[0].message.content == ANSWER
+
+
+async def test_a_model_of_one_length_refuses_dimensions(azure: AsyncAzureOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="does not support specifying dimensions"):
+        await azure.embeddings.create(model="ada", input="annual leave", dimensions=64)
+    assert len((await azure.embeddings.create(model="ada", input="annual leave")).data[0].embedding) == 256
 
 
 async def test_requests_per_minute_are_counted(client: AsyncOpenAI) -> None:

@@ -27,6 +27,19 @@ def test_a_refused_call_costs_nothing() -> None:
     assert headers(after) == headers(limits)
 
 
+def test_a_refused_call_costs_a_request_where_refused_calls_count() -> None:
+    limits, now = Limits.of(rpm=60, tpm=100, now=0), 0.0
+    for _ in range(59):
+        limits, refused = admit(limits, 101, now, count_refused=True)
+        assert refused is not None
+    assert headers(limits)["x-ratelimit-remaining-requests"] == "1"
+    assert headers(limits)["x-ratelimit-remaining-tokens"] == "100"
+    for _ in range(200):  # who goes on asking twice a second never gets in at 60 a minute
+        now += 0.5
+        limits, refused = admit(limits, 101, now, count_refused=True)
+    assert headers(limits)["x-ratelimit-remaining-requests"] == "0"
+
+
 def test_unlimited_quotas_have_no_headers() -> None:
     limits, refused = admit(Limits.of(rpm=None, tpm=None, now=0), 10**9, 0)
     assert refused is None
