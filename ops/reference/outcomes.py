@@ -35,7 +35,8 @@ CODES: Mapping[Code, str] = {
     "cache mode) in the last day. The first request is unaffected. Send the new question under a new id.",
     Code.BUDGET_EXCEEDED: "The budget of the tenant, the use case or the caller has too little left for this question; "
     "some calls may have been made. Ask again after `retry_after`; without it, a limit is smaller than one call needs.",
-    Code.OVERLOADED: "The request cannot finish in time; nothing was charged. Ask again after `retry_after`.",
+    Code.OVERLOADED: "The request cannot finish in time. Nothing was charged, unless `calls` lists it. Ask again after "
+    "`retry_after`.",
     Code.DEADLINE_EXCEEDED: "The deadline passed. Set a longer `time_to_live`, or ask again.",
     Code.RETRIES_EXHAUSTED: "All attempts failed. Only work without a deadline ends so; an ask ends as `expired`.",
     Code.NO_MODEL_FITS: (

@@ -184,7 +184,8 @@ class Completion:
     def take(self, data: bytes, parsed: Any = None) -> None:
         """Add a chunk of a stream, or all of an answer that is not streamed; `parsed`: the same, if it is known."""
         try:
-            self._add(json.loads(data) if parsed is None else parsed)
+            # A byte that is not UTF-8 costs one character, not the answer.
+            self._add(json.loads(data.decode("utf-8", "replace")) if parsed is None else parsed)
         except STRANGE as strange:
             raise InvalidReply(
                 f"{self.name}: the reply is not a chat completion: {brief(repr(strange), 200)}",
@@ -202,7 +203,7 @@ class Completion:
                 if not self.done and tries and body.rstrip().endswith(b"}") and body.count(b"{") == body.count(b"}"):
                     tries, parsed = tries - 1, None
                     with suppress(*STRANGE):
-                        parsed = json.loads(body)
+                        parsed = json.loads(body.decode("utf-8", "replace"))
                     if parsed is not None:
                         self.take(bytes(body), parsed)
                         self.done = True
@@ -246,8 +247,8 @@ class Completion:
             return
         # One answer was asked for; of several, the first that speaks is read.
         if not self.started:
-            self._index = choices[0].get("index")
-        choice = next((each for each in choices if each.get("index") == self._index), None)
+            self._index = choices[0].get("index") or 0
+        choice = next((each for each in choices if (each.get("index") or 0) == self._index), None)
         if choice is None:
             return
         self.started = True

@@ -61,7 +61,9 @@ class Failover:
             next_usual, waits = min(following, default=None), len(choices) == 1
             try:
                 return await self._answer_with(choice, use_case, task, next_usual=next_usual, waits=waits)
-            except (ModelRefused, DeadlineMissed):
+            except (ModelRefused, DeadlineMissed) as final:
+                fault = str(getattr(final, "fault", ""))
+                log.info("model.failed", deployment=choice.deployment.name, fault=fault, detail=str(final))
                 raise
             except TooLate as late:
                 too_late.append(late)

@@ -213,7 +213,7 @@ def overloaded(request: Request, now: datetime, *, wait: float, chance: float) -
         request,
         Outcome.REFUSED,
         Code.OVERLOADED,
-        "there is more work than can finish before the deadline; nothing was charged; ask again after retry_after",
+        "there is more work than can finish before the deadline; ask again after retry_after",
         retryable=True,
         retry_after=round(max(1.0, wait) * (0.5 + chance), 1),
         finished_at=now,

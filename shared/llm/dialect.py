@@ -237,7 +237,8 @@ LESSONS: Final[Mapping[str, str]] = {
 # matter ("max_tokens is too large").
 _REFUSED = re.compile(
     r"unsupported|not supported|(?:does|do) ?n[o']t support|n[o']t permitted|n[o']t allowed|extra_forbidden"
-    r"|extra (?:inputs|fields|field)|unrecogni[sz]ed|unknown|unexpected|deprecated|unsupportedparams",
+    r"|extra (?:inputs|fields|field)|unrecogni[sz]ed|unknown|unexpected|deprecated|unsupportedparams"
+    r"|only .{1,40} (?:is|are) supported",
     re.IGNORECASE,
 )
 # Where pydantic says which field it means; the rest of its text repeats the whole input.

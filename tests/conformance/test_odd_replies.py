@@ -128,6 +128,9 @@ STREAMS: dict[str, Answer] = {
     "usage in each chunk": stream({**ONE, "usage": {"prompt_tokens": 9, "completion_tokens": 1}}, STOP, usage(), DONE),
     "two choices": stream(ONE, chunk("other", index=1), chunk("x", "stop", index=1), STOP, usage(), DONE),
     "reasoning beside it": stream(chunk(None, reasoning_content="hm"), chunk(None, reasoning="hm"), ONE, STOP, usage()),
+    "a byte that is not UTF-8": stream(
+        b'data: {"id": "caf\xe9", "choices": [{"delta": {"content": "one "}}]}\n\n', STOP, usage(), DONE
+    ),
     "thinking first": stream(chunk("<thi"), chunk("nk>hm [1]</th"), chunk("ink>\n\n"), ONE, STOP, usage(), DONE),
     "broken after its end": stream(ONE, STOP, usage(), "half a chu"),
     "an error after its end": stream(ONE, STOP, usage(), error("too late")),

@@ -106,6 +106,7 @@ PARAMETERS = ("max_tokens", "temperature", "seed", "stream_options", "reasoning_
         ("Unknown parameter: 'stream_options.include_usage'.", "stream_options.include_usage", "stream_options"),
         (EXTRA, None, "stream_options"),
         ("property 'seed' is unsupported", None, "seed"),
+        ("temperature: only 1 is supported", "temperature", "temperature"),
         ('Invalid JSON payload received. Unknown name "seed": Cannot find field.', None, "seed"),
         ("This model does not support specifying dimensions.", None, "dimensions"),
         ('"gemma3" does not support thinking', None, "reasoning_effort"),
