@@ -22,12 +22,16 @@ from services.gateway.http_endpoint import HttpEndpoint
 from services.gateway.intake import Enqueued, Intake
 from services.gateway.main import check_deadlines
 from services.generator.breakers import DeploymentBreakers
-from services.generator.citations import Verified, verify
+from services.generator.citations import Verified, unverified, verify
 from services.generator.completion import Completion
 from services.generator.failover import spent_in_vain
 from services.generator.first_completed import first_completed
+from services.generator.leak import leaks
+from services.generator.markup import inert, plain
+from services.generator.numbers import Number, Reading
 from services.generator.reasoning import without_reasoning
 from services.generator.reply import usable_usage
+from services.generator.structured import data_of
 from shared.access.scope import TenantScope
 from shared.bus.port import ENQUEUED_AT, BusUnavailable
 from shared.bus.servicebus.inbox import SdkInbox
@@ -35,6 +39,7 @@ from shared.bus.servicebus.sender import Sender
 from shared.ledger.ledger import Entry, Ledger
 from shared.pacing.pacing import Pacing, Turn
 from shared.pacing.rules import Granted
+from shared.quoting import quoted
 from shared.redis import FailFastRedis
 from shared.worker.shared_breaker import Circuit, SharedBreaker
 from shared.worker.slots import Share
@@ -49,11 +54,13 @@ from tests.mutation.promises import (
     GATEWAY,
     GENERATOR,
     GUARANTEES,
+    INJECTION,
     INTAKE,
     ODD_REPLIES,
     PACING,
     STEPS,
     STREAMS,
+    STRUCTURED,
     UNAVAILABLE,
     Promise,
     delivery,
@@ -474,6 +481,83 @@ def outage_not_remembered(unavailable: Method, redis: FailFastRedis) -> bool:
 )
 def everything_is_grounded(verify: Method, text: str, passages: Any) -> Verified:
     return Verified(text, verify(passages[0].text + " [1]", passages).citations)
+
+
+@mutation(
+    inert,
+    request(
+        "An answer carries an image whose address takes the conversation away, or a script.",
+        INJECTION + "test_nothing_that_injected_text_asks_for_comes_out",
+    ),
+)
+def markup_passed_on(inert: Method, text: str, passages: Any) -> str:
+    return text
+
+
+@mutation(
+    plain,
+    request(
+        "An answer writes to the clipboard of the terminal that shows it.",
+        INJECTION + "test_nothing_that_injected_text_asks_for_comes_out",
+    ),
+)
+def escape_sequences_passed_on(plain: Method, reply: str) -> str:
+    return reply
+
+
+@mutation(
+    leaks,
+    request(
+        "An answer repeats the system prompt, with the secrets in it.",
+        INJECTION + "test_nothing_that_injected_text_asks_for_comes_out",
+    ),
+)
+def prompt_passed_on(leaks: Method, *_: Any) -> bool:
+    return False
+
+
+@mutation(
+    quoted,
+    request(
+        "The author of a document ends its passage in the prompt, and gives orders.",
+        INJECTION + "test_nothing_that_injected_text_asks_for_comes_out",
+    ),
+)
+def marks_of_documents_sent(quoted: Method, text: str) -> str:
+    return text
+
+
+@mutation(
+    unverified,
+    request(
+        "A sentence that no document supports looks like those beside it.",
+        GENERATOR + "test_a_use_case_decides_what_becomes_of_unverified_sentences",
+    ),
+)
+def unverified_not_listed(unverified: Method, text: str) -> list[tuple[int, int]]:
+    return []
+
+
+@mutation(
+    Reading.bears,
+    request(
+        "A wrong number is cited.",
+        INJECTION + "test_nothing_that_injected_text_asks_for_comes_out",
+    ),
+)
+def any_number_is_borne(bears: Method, there: Reading, number: Number) -> bool:
+    return True
+
+
+@mutation(
+    data_of,
+    request(
+        "A caller that reads `data` gets another structure than the use case promises.",
+        STRUCTURED + "test_a_reply_that_does_not_fit_is_repaired_once_and_paid",
+    ),
+)
+def any_structure_is_valid(data_of: Method, reply: str, schema: Any, passages: Any) -> Any:
+    return {}
 
 
 @mutation(
