@@ -8,14 +8,17 @@ import pytest
 from services.gateway.estimate import FIRST_GUESS, Estimates
 from shared.access.use_cases import UseCase
 from shared.budget.rules import Amount
+from shared.bus.port import Received
+from shared.contracts.deadline import DeadlinePassed
 from shared.contracts.outcome import Code, ModelCall
 from shared.contracts.request import Turn
+from shared.contracts.retrieve import RetrievePassages
 from shared.errors import TryLater
 from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.redis import FailFastRedis
 from tests.support.budget import spend
 from tests.support.builders import NOW, a_deployment, a_request, a_use_case
-from tests.support.gateway import USE_CASES, Gateway, Web, asked, cancel, the_answer
+from tests.support.gateway import USE_CASES, Gateway, Web, a_dead, asked, cancel, the_answer
 
 WAITING = {"onboarding": a_use_case(budget={"when_spent": "wait"})}
 CHEAP = a_deployment("small", 4_000, priority=1, price={"input": 1.0, "output": 2.0})
@@ -144,3 +147,29 @@ async def test_a_cancelled_request_lists_the_calls_that_were_made_for_it(waiting
     assert answer.calls == (call,)
     assert (answer.usage.prompt_tokens, answer.cost.amount) == (9, 0.000001)
     assert waiting.now == NOW
+
+
+async def test_an_expired_request_lists_the_calls_that_were_made_for_it(waiting: Gateway) -> None:
+    request = await asked(waiting)
+    call = ModelCall(deployment="small", prompt_tokens=900, cost=0.0009, result="down", estimated=True)
+    await waiting.budget.settle(request, "c1", call, Amount(900, 900))
+    waiting.now = request.answer_by + timedelta(seconds=2)
+    answer = the_answer(await waiting.outcomes.handle(DeadlinePassed(request=request.without_question())))
+    assert (answer.code, answer.calls, answer.cost.amount) == (Code.DEADLINE_EXCEEDED, (call,), 0.0009)
+    assert answer.usage.estimated
+
+
+async def test_a_request_whose_work_was_dead_lettered_lists_the_calls_that_were_made_for_it(waiting: Gateway) -> None:
+    request = await asked(waiting)
+    call = ModelCall(deployment="small", prompt_tokens=900, cost=0.0009, result="down")
+    await waiting.budget.settle(request, "c1", call, Amount(900, 900))
+    work = Received(
+        queue="retrieve",
+        body=RetrievePassages(request=request).encode(),
+        subject="retrieve.v1",
+        message_id="x",
+        enqueued_at=NOW,
+        sequence_number=9,
+    )
+    dead = waiting.dead.decode(a_dead(work, "Crashed", "retrieve"))
+    assert the_answer(await waiting.dead.handle(dead)).calls == (call,)
