@@ -197,6 +197,22 @@ def test_calls_that_have_arrived_since_are_not_in_what_remains() -> None:
     assert pace.tokens == 500 + 4 * 100 - 100
 
 
+def test_requests_that_others_sent_are_not_sent_again() -> None:
+    quota = Quota(requests=60)
+    pace, call = granted(Pace(), wants("one"), 0, quota)
+    assert settle(pace, quota, call, Said(remaining_requests=3), None, 2).requests == 5
+    assert settle(pace, quota, call, Said(remaining_requests=50), None, 0).requests == 9
+    assert settle(pace, quota, call, Said(), None, 0).requests == 9
+
+
+def test_after_a_throttle_requests_begin_one_by_one() -> None:
+    quota = Quota(requests=60)
+    pace, call = granted(Pace(), wants("one"), 0, quota)
+    pace = throttled(pace, quota, call, 20, 0)
+    pace, _ = granted(pace, wants("one"), 20, quota)
+    assert waits(pace, wants("two"), 20, quota)[1] == 1
+
+
 def test_a_configured_part_of_a_larger_quota_is_kept() -> None:
     pace, call = granted(emptied(), wants("one"), 20)
     before = pace.tokens
