@@ -44,7 +44,8 @@ _ELEMENTS = frozenset(
 )
 _PLACEHOLDER = re.compile(r"<([a-z][^<>]{0,80})>", re.IGNORECASE)
 _LOOKS_LIKE_A_TAG = re.compile(r"[<＜﹤](?=[a-z/!?|@#＼／]|｜)", re.IGNORECASE)
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\(([^()\n]*(?:\([^()\n]*\)[^()\n]*)*)\)")
+# Its words may hold a citation: `[here [1]](address)`.
+_LINK = re.compile(r"!?\[((?:[^\[\]\n]|\[[^\[\]\n]*\])*)\]\(([^()\n]*(?:\([^()\n]*\)[^()\n]*)*)\)")
 _MARKER = re.compile(r"\W{0,3}\d{1,3}(?:\W{1,3}\d{1,3}){0,9}\W{0,3}")  # a link on a citation is still a citation
 _ADDRESS = re.compile(
     r"[a-z0-9+.-]{0,30}://[^\s<>\"|\\]*|//[^\s<>\"|\\/]{1,255}\.[^\s<>\"|\\]*|www\.[^\s<>\"|\\]+", re.IGNORECASE

@@ -387,7 +387,7 @@ async def test_what_people_cannot_see_goes_in_nowhere_and_comes_out_nowhere(app:
     says = f"A kayak{UNSEEN} costs EUR 19{chr(0x1B)}[m per day 【1†kayaks】. Pay [here [1]](https://evil.example)."
     await app.fail({"deployment": "*", "kind": "chat", "says": says})
     answer = await app.ask("What is the price of a kayak per day?")
-    assert (answer["outcome"], answer["text"]) == ("answered", "A kayak costs EUR 19[m per day. [1] Pay here.")
+    assert (answer["outcome"], answer["text"]) == ("answered", "A kayak costs EUR 19 per day. [1] Pay here.")
     (app.stack.lake / name).unlink()
 
 
