@@ -193,6 +193,7 @@ MODULES: Final[Mapping[str, Module]] = {
     ),
     "shared/llm/dialect.py": Module(
         ("tests/unit/shared/llm/test_dialect.py",),
+        floor=0.80,
     ),
     "shared/text.py": Module(
         ("tests/unit/shared/test_text.py",),

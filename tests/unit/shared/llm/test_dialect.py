@@ -179,6 +179,23 @@ def test_a_lesson_changes_one_parameter_and_says_what_to_write(
     assert logs == []
 
 
+def test_an_answer_in_json_is_asked_for_as_the_server_can_until_it_refuses() -> None:
+    learned, schema = Learned(), {"type": "object"}
+    whole = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    for style, expected in (("json_schema", whole), ("json_object", {"type": "json_object"}), ("none", None)):
+        deployment = a_deployment(style, 4000, structured_output=style)
+        before = body(deployment, MESSAGES, 3, False, learned=learned, schema=schema)
+        assert before.get("response_format") == expected
+        assert "response_format" not in body(deployment, MESSAGES, 3, False, learned=learned)
+        if expected:
+            lesson = Lesson("response_format", "structured_output: none")
+            # Twice: another call was under way.
+            for _ in range(2):
+                assert learned.lesson(deployment, before, "'response_format' is not supported") == lesson
+            after = body(deployment, MESSAGES, 3, False, learned=learned, schema=schema)
+            assert after == {name: value for name, value in before.items() if name != "response_format"}
+
+
 def test_what_one_deployment_refuses_another_may_refuse_too() -> None:
     learned, one = Learned(), a_deployment("d", 4000)
     first = body(one, MESSAGES, 3, False, learned=learned)
