@@ -16,12 +16,13 @@ def configuration(
     use_cases: Mapping[str, Mapping[str, Any]],
     tenants: Mapping[str, Mapping[str, Any]] | None = None,
     callers: Sequence[Mapping[str, Any]] = (),
+    sources: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write a configuration into `folder`, and return it.
 
     `deployments`: of chat models; the example's embeddings are added. `use_cases`: what each changes in the example's.
-    Callers may ask for all of them. `tenants`, `callers`: beside the example's; `callers` by what they change in its
-    first.
+    Callers may ask for all of them. `tenants`, `callers`, `sources`: beside the example's; `callers` by what they
+    change in its first.
     """
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("handbook", "questions.yaml"))
     models = yaml.safe_load((folder / "models.yaml").read_text("utf-8"))
@@ -40,6 +41,9 @@ def configuration(
     for caller in access["callers"]:
         caller["use_cases"] = list(use_cases)
     _write(folder / "callers.yaml", access)
+    owners = yaml.safe_load((folder / "sources.yaml").read_text("utf-8"))
+    owners["sources"] += sources
+    _write(folder / "sources.yaml", owners)
     return folder
 
 
