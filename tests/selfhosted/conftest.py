@@ -135,7 +135,13 @@ def configured(folder: Path, llama: LlamaServer) -> Path:
         "failover": {"deployments": ["dead", "alive"]},
         "endless": {"deployments": ["endless"], "answer_tokens": LONG_ANSWER},
     }
-    return configuration(folder, deployments, {name: common | own for name, own in use_cases.items()})
+    return configuration(
+        folder,
+        deployments,
+        {name: common | own for name, own in use_cases.items()},
+        # A day of UTC: so that what was spent can be compared.
+        tenants={"tessolund": {"budget": {"tokens": {"day": 10_000_000}, "usd": {"day": 100}}}},
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

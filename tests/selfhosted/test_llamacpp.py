@@ -1,5 +1,6 @@
 """Questions through the whole system to llama.cpp's own server. What its tiny model says is not judged."""
 
+import json
 import uuid
 from typing import Any
 
@@ -9,6 +10,7 @@ from shared.contracts.ids import request_id
 from tests.selfhosted.conftest import ANSWER, LONG_ANSWER, WINDOW, LlamaServer
 from tests.support.waiting import until
 from tests.system.conftest import App
+from tests.system.test_replay import ragbus
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,6 +42,16 @@ async def test_a_question_is_answered_and_charged_as_the_server_counted(
     assert (call["prompt_tokens"], call["completion_tokens"]) == (prompt, completion)
     assert 0 < completion <= ANSWER
     assert call["cost"] == pytest.approx((prompt * 1.0 + completion * 2.0) / 1_000_000)
+
+
+@pytest.mark.long
+async def test_the_budget_is_charged_what_the_server_counted(app: App, llama: LlamaServer) -> None:
+    before = await spent(app)
+    outcome, (prompt, completion) = await metered(app, llama, "whole")
+    after = await spent(app)
+    embedded = sum(call["prompt_tokens"] for call in outcome["calls"] if call["deployment"] == "embeddings")
+    assert after["tokens"] - before["tokens"] == prompt + completion + embedded
+    assert after["usd"] - before["usd"] == pytest.approx((prompt * 1.0 + completion * 2.0) / 1_000_000, abs=1e-6)
 
 
 @pytest.mark.long
@@ -84,6 +96,18 @@ async def test_an_answer_that_is_cancelled_makes_the_server_free(app: App, llama
 
     await until(free)
     assert (await llama.tokens())[1] - before[1] < LONG_ANSWER
+
+
+async def spent(app: App) -> dict[str, float]:
+    """What the tenant has spent today, in tokens and in dollars, with what the server counted beyond our estimates.
+
+    Nothing is held for a call that goes on.
+    """
+    # What it says to people follows what it prints.
+    shown, _ = json.JSONDecoder().raw_decode(await ragbus(app, "budget", "show", "tessolund", "--json"))
+    today = {each["unit"]: each for each in shown["limits"] if each["window"] == "day" and each["scope"] == "tenant"}
+    assert all(each["held"] == 0 for each in today.values())
+    return {unit: each["spent"] + each["overrun"] for unit, each in today.items()}
 
 
 def calls(outcome: dict[str, Any]) -> list[dict[str, Any]]:
