@@ -1,6 +1,7 @@
 """`answer.v1`: the one outcome of a request."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -10,6 +11,8 @@ from pydantic import AwareDatetime, Field, JsonValue
 
 from shared.contracts.base import Message, MessagePart
 from shared.contracts.request import Request
+
+_WORD = re.compile(r"[A-Z][A-Za-z]{1,63}")
 
 ID_REUSED = "this id belongs to another question; send a new or corrected question under a new id"
 
@@ -26,7 +29,11 @@ class Outcome(StrEnum):
 
 
 class Code(StrEnum):
-    """The reason, as one stable word; `docs/reference/outcomes.md` explains each."""
+    """The reason, as one stable word; `docs/reference/outcomes.md` explains each.
+
+    A word that this release does not know is read and passed on as it is: while a deployment rolls, a newer worker may
+    have sent it.
+    """
 
     OK = "Ok"
     NOT_IN_DOCUMENTS = "NotInDocuments"
@@ -58,6 +65,14 @@ class Code(StrEnum):
     MISCONFIGURED = "Misconfigured"
     CRASHED = "Crashed"
     CANCELLED = "Cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Code | None":
+        if not isinstance(value, str) or not _WORD.fullmatch(value):
+            return None
+        word = str.__new__(cls, value)
+        word._name_, word._value_ = value, value
+        return word
 
 
 class CacheState(StrEnum):
@@ -164,7 +179,7 @@ class RequestOutcome(Message):
     correlation_id: str
     use_case: str = ""
     outcome: Outcome
-    code: Code
+    code: Code = Field(description="the reason; later releases may add words, so decide by `outcome` and `retryable`")
     message: str = Field(default="", description="a sentence for a person")
     retryable: bool = False
     retry_after: float | None = Field(default=None, ge=0, description="seconds")

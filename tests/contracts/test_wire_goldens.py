@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from ops.reference.schemas import MESSAGES, schema
 from shared.contracts.base import MAX_DEPTH, Message, check_version
+from shared.contracts.outcome import Code, RequestOutcome
 from shared.errors import Reason, Unprocessable
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +52,21 @@ def test_what_an_earlier_release_sent_is_read_and_passed_on_without_loss(sent: P
     """While a deployment rolls, messages of the release before are on the queues."""
     body = json.loads(sent.read_text("utf-8"))
     assert contains(json.loads(read(sent.stem, body).encode()), body)
+
+
+def test_a_code_of_a_later_release_is_read_and_passed_on() -> None:
+    body = full("answer.v1") | {"code": "ReadTheRoom"}
+    outcome = read("answer.v1", body)
+    assert isinstance(outcome, RequestOutcome)
+    assert outcome.code == "ReadTheRoom"
+    assert json.loads(outcome.encode()) == json.loads(outcome.replaced(message=outcome.message).encode()) == body
+    assert "ReadTheRoom" not in Code.__members__
+
+
+@pytest.mark.parametrize("code", ["", "no word", "<script>", "A" * 65, 7, None])
+def test_a_code_that_is_no_word_is_refused(code: object) -> None:
+    with pytest.raises(Unprocessable):
+        read("answer.v1", full("answer.v1") | {"code": code})
 
 
 @pytest.mark.parametrize("kind", KINDS)
