@@ -7,7 +7,7 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from services.generator.calls import ModelCalls, TooLate
+from services.generator.calls import ModelCalls, OverBudget, TooLate
 from services.generator.outcome import outcome_of
 from services.generator.planner import Choice
 from services.generator.prompt import Prompt, fit
@@ -169,7 +169,7 @@ class Failover:
         except InvalidStructure as wrong:
             detail = f"{name}: the model's JSON does not fit output_schema, also after it was told why: {wrong}"
             raise NoAnswer(Code.INVALID_STRUCTURE, detail, reply.used) from wrong
-        except (TooLate, TryLater) as busy:
+        except (OverBudget, TooLate, TryLater) as busy:  # another attempt would buy the first call again
             detail = f"{name}: the model's JSON does not fit output_schema, and it could not be asked again: {busy}"
             raise NoAnswer(Code.INVALID_STRUCTURE, detail, reply.used) from busy
         return again

@@ -131,7 +131,7 @@ class Generator:
             # It is sent although it was decided elsewhere: the worker that decided it may have failed to send it.
             outcome = charged(cancelled(request, self._clock()), await self._budget.give_back(request))
             return [to_caller(request, outcome, self._clock())]
-        outcome = fitted(charged(answer, await self._budget.calls(request)))
+        outcome = fitted(charged(answer, await self._budget.calls(request, heard=True)))
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
             await self._ledger.decide(request, outcome)
         await self._cache_answer(use_case, task, outcome)

@@ -253,6 +253,8 @@ if ask.reset then
   each_account({{}}, ask.scopes, function(each)
     each.day_spent, each.day_overrun, each.month_spent, each.month_overrun = 0, 0, 0, 0
     each.debt = each.held * SCALE
+    -- Also when Redis's clock was ahead for a while: else the day would not end before that time comes.
+    each.day, each.month, each.at = today, this_month, now
   end)
 end
 local changes = cjson.decode(redis.call('HGET', KEYS[1], 'changes') or '[]')

@@ -96,7 +96,7 @@ class TenantBudget:
         self._untold: deque[_Settled] = deque(maxlen=MOST_UNTOLD)
         self._made: OrderedDict[str, Sequence[ModelCall]] = OrderedDict()
         self._passages: dict[tuple[str, str], int] = {}
-        self._overridden: dict[str, int] = {}
+        self._overridden: dict[tuple[str, str, str], int] = {}
 
     def usual_passages(self, request: Request) -> int | None:
         """The tokens that passages have in the prompts of this tenant and use case, as last heard; None: unknown."""
@@ -129,9 +129,10 @@ class TenantBudget:
         settled = _Settled(request, name, call, used, passages)
         local = self._local.get(request.tenant)
         try:
-            self._remember(request, self._lines(request, await self._tell(settled)))
+            await self._catch_up()
+            self._remember(request, _lines(await self._tell(settled)))
         except RedisUnavailable:
-            self._untold.append(settled)
+            self._untold.append(replace(settled, request=request.without_question()))
             self._remember(request, (*self._made.get(request.spending, ()), call))
             local = self._accounts(request.tenant)
         else:
@@ -148,24 +149,26 @@ class TenantBudget:
         if local is not None:
             local.release(name)
         try:
+            await self._catch_up()
             found = await self._redis.script(GIVE_BACK, _keys(request), [self._asked(name=name)])
         except RedisUnavailable:
             return self._made.get(request.spending, ())  # what Redis holds is given back when its time is over
-        self._remember(request, self._lines(request, found))
+        self._remember(request, _lines(found))
         return self._made[request.spending]
 
-    async def calls(self, request: Request) -> Sequence[ModelCall]:
-        """The calls that were made for `request`, as this process last heard from `settle` or `give_back`.
+    async def calls(self, request: Request, *, heard: bool = False) -> Sequence[ModelCall]:
+        """The calls that were made for `request`, in all processes; without Redis those that this one knows of.
 
-        Without Redis those that this process made.
+        `heard`: as `settle` or `give_back` last returned them, without asking Redis again.
         """
-        if request.spending in self._made:
+        if heard and request.spending in self._made:
             return self._made[request.spending]
         key = _keys(request)[3]
         try:
-            return self._lines(request, [*map(str, await self._redis.run(lambda redis: redis.hvals(key)))])
+            await self._catch_up()
+            return _lines([*map(str, await self._redis.run(lambda redis: redis.hvals(key)))])
         except RedisUnavailable:
-            return ()
+            return self._made.get(request.spending, ())
 
     async def _reserve(self, request: Request, name: str, amount: Amount, lasts: timedelta, **kind: Any) -> Reserved:
         limits = self._limits(request)
@@ -184,7 +187,7 @@ class TenantBudget:
             return Reserved(self._reserve_locally(request, name, amount, lasts, **kind))
         if said["passages"] >= 0:
             self._passages[request.tenant, request.use_case] = said["passages"]
-        self._note(request.tenant, said["overridden"])
+        self._note(request, said["overridden"])
         quotas = tuple(
             Quota(Limit(scope, Unit(unit), Window(window), most), left, resets)
             for unit, scope, window, most, left, resets in said.get("quotas", ())
@@ -210,12 +213,11 @@ class TenantBudget:
     async def _catch_up(self) -> None:
         """Tell Redis of the calls that it did not hear of; raises `RedisUnavailable`."""
         while self._untold:
-            settled = self._untold.popleft()
-            try:
-                await self._tell(settled)
-            except RedisUnavailable:
-                self._untold.appendleft(settled)
-                raise
+            settled = self._untold[0]
+            await self._tell(settled)
+            # Only now: this task may be cancelled meanwhile. Others may have told it, too; that counts once.
+            if self._untold and self._untold[0] is settled:
+                self._untold.popleft()
 
     def _reserve_locally(
         self, request: Request, name: str, amount: Amount, lasts: timedelta, *, instead: str = "", keep: bool = False
@@ -252,18 +254,18 @@ class TenantBudget:
         if len(self._made) > MOST_REQUESTS:
             self._made.popitem(last=False)
 
-    def _lines(self, request: Request, found: Sequence[str]) -> Sequence[ModelCall]:
-        """The calls in Redis, in their order, and those that it was not told of."""
-        told = [ModelCall.model_validate_json(line[6:]) for line in sorted(found)]
-        untold = [each.call for each in self._untold if each.request.spending == request.spending]
-        return (*told, *untold)
-
-    def _note(self, tenant: str, overridden: int) -> None:
+    def _note(self, request: Request, overridden: int) -> None:
         """Log when limits that an operator has set begin and end to hold, as this process learns of it."""
-        before = self._overridden.get(tenant, 0)
-        if overridden != before:
-            self._overridden[tenant] = overridden
-            log.warning("budget.overridden", tenant=tenant, limits=overridden)
+        whose = request.tenant, request.use_case, request.caller
+        if overridden != self._overridden.get(whose, 0):
+            self._overridden[whose] = overridden
+            tenant, use_case, caller = whose
+            log.warning("budget.overridden", tenant=tenant, use_case=use_case, caller=caller, limits=overridden)
+
+
+def _lines(found: Sequence[str]) -> Sequence[ModelCall]:
+    """The calls of a request in Redis, in their order."""
+    return tuple(ModelCall.model_validate_json(line[6:]) for line in sorted(found))
 
 
 def _keys(request: Request) -> list[str]:

@@ -4,14 +4,17 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from ops.commands.budget import ask
 from shared.budget.rules import Amount
+from shared.budget.scripts import CHANGE, SETTLE
 from shared.budget.tenant import FALLBACK_SHARE, SPARE, TenantBudget
 from shared.contracts.outcome import ModelCall
 from shared.contracts.request import Request
-from shared.redis import FailFastRedis
+from shared.redis import FailFastRedis, RedisUnavailable
 from shared.settings.budget import MICROS, TENANT, Limit, Unit, Window
 from tests.support.breakable import Breakable
 from tests.support.budget import a_budget, hold, in_debt, spend
@@ -278,6 +281,43 @@ async def test_admission_learns_what_passages_usually_have(redis: FailFastRedis)
     assert budget.usual_passages(a_request(use_case="travel")) is None
 
 
+async def test_what_another_process_paid_for_is_known_at_the_next_attempt(redis: FailFastRedis) -> None:
+    mine, other, request = limited(redis, Clock(), DAY), limited(redis, Clock(), DAY), a_request()
+    await mine.settle(request, "c1", a_call(1), Amount(1))
+    await other.settle(request, "c2", a_call(2), Amount(2))
+    assert list(await mine.calls(request)) == [a_call(1), a_call(2)]
+    assert list(await mine.calls(request, heard=True)) == [a_call(1)]
+
+
+async def test_a_limit_that_is_set_is_logged_once_for_each_whose_it_is(
+    redis: FailFastRedis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with every ask, when some callers have such a limit and others have not."""
+    clock = Clock()
+    budget = limited(redis, clock, DAY)
+    mine = {"tokens|caller:welcome-app|day": 5_000}
+    asked = {"now": clock.now, "set": mine, "scopes": [], "lasts": 60_000, "change": {}}
+    await ask(redis, "tessolund", CHANGE, asked)
+    for number in range(3):
+        assert await hold(budget, 1, f"a{number}") is None
+        assert await hold(budget, 1, f"b{number}", caller="hr-portal") is None
+    clock.now += 60_000
+    assert await hold(budget, 1, "later") is None
+    assert capsys.readouterr().out.count("budget.overridden") == 2
+
+
+async def test_a_reset_begins_the_day_anew_after_the_clock_was_ahead(redis: FailFastRedis) -> None:
+    clock = Clock()
+    budget, request = limited(redis, clock, DAY), a_request()
+    clock.now += 400 * 86_400_000
+    await budget.settle(request, "c1", a_call(10_000), Amount(10_000))
+    clock.now = START
+    await ask(redis, "tessolund", CHANGE, {"now": START, "scopes": [TENANT], "reset": True, "change": {}})
+    await budget.settle(request, "c2", a_call(10_000), Amount(10_000))
+    clock.now += 86_400_000
+    assert await hold(budget, 10_000, "r2") is None
+
+
 # -- without Redis
 
 
@@ -322,6 +362,50 @@ async def test_without_redis_this_attempts_calls_are_known() -> None:
     assert list(await budget.give_back(request)) == [a_call(5)] * 2
 
 
+class Slow(Breakable):
+    """Redis does what it is told, but while it is `late`, its answers come too late."""
+
+    late = False
+    hangs = False
+
+    async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+        """See `FailFastRedis.script`."""
+        if self.hangs and source is SETTLE:
+            await asyncio.Event().wait()
+        said = await super().script(source, keys, args)
+        if self.late:
+            raise RedisUnavailable("late")
+        return said
+
+
+async def test_a_call_whose_charge_was_answered_late_is_listed_once(redis_url: str) -> None:
+    redis = Slow(redis_url, timeout=60)
+    await redis.run(lambda client: client.flushall())
+    budget, request = limited(redis, Clock(), DAY), a_request()
+    redis.late = True
+    await budget.settle(request, "c1", a_call(700), Amount(700))
+    redis.late = False
+    assert list(await budget.give_back(request)) == [a_call(700)]
+    assert (await account(redis))["spent"] == 700
+    await redis.close()
+
+
+async def test_what_is_being_told_is_not_lost_when_its_task_is_cancelled(redis_url: str) -> None:
+    redis = Slow(redis_url, timeout=60)
+    await redis.run(lambda client: client.flushall())
+    budget, request = limited(redis, Clock(), DAY), a_request()
+    redis.cut = True
+    await budget.settle(request, "c1", a_call(700), Amount(700))
+    redis.cut, redis.hangs = False, True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await hold(budget, 1, "r3")
+    redis.hangs = False
+    assert await hold(budget, 1, "r2") is None
+    assert (await account(redis))["spent"] == 700
+    await redis.close()
+
+
 async def test_what_was_spent_without_redis_is_told_when_it_is_back(redis_url: str) -> None:
     redis = Breakable(redis_url, timeout=60)
     await redis.run(lambda client: client.flushall())
@@ -330,7 +414,7 @@ async def test_what_was_spent_without_redis_is_told_when_it_is_back(redis_url: s
     redis.cut = True
     await budget.settle(request, "c1", a_call(700), Amount(700))
     redis.cut = False
-    assert list(await budget.give_back(request)) == [a_call(700)]  # Redis knows nothing of it yet
+    assert list(await budget.give_back(request)) == [a_call(700)]
     assert await hold(budget, 1, "r2") is None
     found = await account(redis)
     assert (found["spent"], found["held"]) == (700, 1)

@@ -81,13 +81,15 @@ def obeying(reply: str) -> Callable[[dict[str, Any]], Answer]:
 
 
 @asynccontextmanager
-async def obedient_generator(redis: FailFastRedis, provider: OddProvider, use_case: UseCase) -> AsyncIterator[Answers]:
+async def obedient_generator(
+    redis: FailFastRedis, provider: OddProvider, use_case: UseCase, tokens_per_minute: int = 1_000_000_000
+) -> AsyncIterator[Answers]:
     """The real generator, whose model is `provider`: tasks in, outcomes out."""
     deployment = Deployment.model_validate(
         {"name": "small", "provider": "compatible", "endpoint": provider.url, "model": "m", "region": "westeurope",
          "context_window": 4000}
     )  # fmt: skip
-    ledger, budget = Ledger(redis), a_budget(redis, 1_000_000_000)
+    ledger, budget = Ledger(redis), a_budget(redis, tokens_per_minute)
     chat = Chat(timedelta(seconds=300), make())
     generator = Generator(
         use_cases={use_case.name: use_case},

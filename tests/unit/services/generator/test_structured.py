@@ -204,6 +204,19 @@ async def test_a_reply_that_cannot_be_repaired_has_a_code_of_its_own(
     assert len(provider.asked) == calls
 
 
+async def test_a_repair_that_the_budget_cannot_pay_is_not_waited_for(redis: FailFastRedis) -> None:
+    """After the wait the first call, which brings the same, would be bought again, and so on until the deadline."""
+    bad = whole(
+        a_reply(summary=SAID, days="many", country=None, notes=[]),
+        counted={"prompt_tokens": 3_000, "completion_tokens": 400},
+    )
+    async with OddProvider(bad) as provider, obedient_generator(redis, provider, USE_CASE, 3_500) as answered:
+        outcome = await answered(a_task())
+    assert (outcome.code, len(provider.asked)) == (Code.INVALID_STRUCTURE, 1)
+    assert "could not be asked again: the budget has too little left" in outcome.message
+    assert outcome.usage.prompt_tokens + outcome.usage.completion_tokens == 3_400
+
+
 @pytest.mark.parametrize(
     ("reply", "code"),
     [
