@@ -25,6 +25,7 @@ from shared.embeddings import sparse
 from shared.embeddings.port import SharedEmbedder
 from shared.errors import OverQuota, Reason, TryLater, Unprocessable
 from shared.llm.deployments import Deployment
+from shared.llm.errors import NOTHING
 from shared.llm.tokens import count_tokens
 from shared.settings.budget import MICROS
 from shared.telemetry import names, traces
@@ -151,9 +152,10 @@ class Retriever:
         except OverQuota:
             raise
         except BaseException as failure:
-            # The provider counts the tokens of answers; of a call that was broken off nobody knows.
-            broken_off = isinstance(failure, asyncio.CancelledError)
-            await self._settle(request, name, worst, worst.tokens if broken_off else 0, failure)
+            # Of a call that ends with this process's work on the request, nobody knows what it used.
+            stopped = isinstance(failure, asyncio.CancelledError)
+            used = worst.tokens if stopped else getattr(failure, "used", NOTHING).tokens
+            await self._settle(request, name, worst, used, failure)
             raise
         [dense] = embedded.vectors
         # Now, because the request may end in many ways from here on, and every call that was made was paid.

@@ -7,9 +7,10 @@ from shared.embeddings.port import Embedded
 from shared.embeddings.reply import most_bytes, vectors_of
 from shared.llm.deployments import Deployment
 from shared.llm.dialect import Learned, embedding_body
-from shared.llm.errors import Fault, InvalidReply, ModelError, ModelMisconfigured
+from shared.llm.errors import Fault, InvalidReply, ModelError, ModelMisconfigured, Used
 from shared.llm.faults import translate
 from shared.llm.post import EMBEDDINGS, posted
+from shared.llm.tokens import count_tokens
 from shared.telemetry import names, traces
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
@@ -34,7 +35,10 @@ class OpenAIEmbedder:
         self._learned = Learned()
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """See `Embedder`; raises a `ModelError`, `ModelMisconfigured` for vectors of another length, too."""
+        """See `Embedder`; raises a `ModelError`, `ModelMisconfigured` for vectors of another length, too.
+
+        Its `used` has the tokens of the texts when the model answered, or was too slow, as that is paid for.
+        """
         if not all(text.strip() for text in texts):
             raise ValueError("an empty text cannot be embedded")
         vectors: list[list[float]] = []
@@ -62,10 +66,10 @@ class OpenAIEmbedder:
     async def _ask(self, texts: list[str]) -> Embedded:
         """One answered request. A parameter that the server refuses is learned, and the texts are sent again."""
         while True:
-            arguments = embedding_body(self._deployment, texts, learned=self._learned)
+            arguments, body = embedding_body(self._deployment, texts, learned=self._learned), bytearray()
             try:
                 async with posted(self._client, EMBEDDINGS, arguments) as response:
-                    body, most = bytearray(), most_bytes(texts, self._deployment)
+                    most = most_bytes(texts, self._deployment)
                     async for block in response.aiter_bytes():
                         body += block
                         if len(body) > most:
@@ -76,4 +80,14 @@ class OpenAIEmbedder:
                 if not isinstance(meant, ModelMisconfigured) or not self._learned.lesson(
                     self._deployment, arguments, meant.sentence, meant.param
                 ):
+                    if isinstance(meant, ModelError) and (b'"data"' in body or _is_slow(error)):
+                        # It answered, or was still at it: that is paid for, whatever came of it.
+                        meant.used = Used(sum(map(count_tokens, texts)), estimated=True)
                     raise meant from error
+
+
+def _is_slow(error: Exception) -> bool:
+    """Whether the request was sent, and its answer did not come in time."""
+    import httpx2
+
+    return isinstance(error.__cause__ or error, httpx2.ReadTimeout)

@@ -19,6 +19,7 @@ from shared.contracts.request import ReplyTo, Request, Turn
 from shared.contracts.retrieve import RetrievePassages
 from shared.embeddings.port import Embedded
 from shared.errors import DependencyDown, OverQuota, Reason, TryLater, Unprocessable
+from shared.llm.errors import ModelDown, Used
 from shared.llm.tokens import count_tokens
 from shared.vectors.port import Query
 from tests.support.builders import a_deployment
@@ -210,6 +211,18 @@ async def test_a_search_that_failed_is_a_call_without_tokens() -> None:
         await retriever(Known("one"), Down(), budget=budget).handle(RetrievePassages(request=request()))
     assert [(call.prompt_tokens, call.result) for call in budget.calls] == [(0, "broken off")]
     assert budget.given_back == []
+
+
+class TooSlow(Embeds):
+    async def embed(self, texts: Sequence[str], *, tenant: str, due: datetime | None = None) -> Embedded:
+        raise ModelDown("no answer in time", used=Used(4, estimated=True))
+
+
+async def test_a_search_that_was_answered_too_late_is_charged() -> None:
+    budget = Charged()
+    with pytest.raises(DependencyDown):
+        await retriever(Known("one"), TooSlow(), budget=budget).handle(RetrievePassages(request=request()))
+    assert [(call.prompt_tokens, call.result, call.estimated) for call in budget.calls] == [(4, "down", True)]
 
 
 @pytest.mark.parametrize("wait", [None, 50.0])

@@ -11,7 +11,8 @@ from shared.embeddings.openai import BATCH, OpenAIEmbedder
 from shared.errors import DependencyDown
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
-from shared.llm.errors import Fault, ModelDown, ModelError, ModelMisconfigured
+from shared.llm.errors import NOTHING, Fault, ModelDown, ModelError, ModelMisconfigured, Used
+from shared.llm.tokens import count_tokens
 from tests.support.odd_provider import Answer, OddProvider, body, html, status
 
 
@@ -25,12 +26,12 @@ class Fixture:
     def __init__(self, provider: OddProvider) -> None:
         self.provider = provider
 
-    async def embed(self, texts: list[str], **changes: Any) -> Any:
+    async def embed(self, texts: list[str], timeout: float = 300, **changes: Any) -> Any:  # noqa: ASYNC109
         given = {"name": "e", "provider": "openai", "model": "m", "kind": "embedding", "region": "r"}
         deployment = Deployment.model_validate(
             {**given, "endpoint": self.provider.url, "context_window": 8000, "dimensions": 2, **changes}
         )
-        client = make_client(deployment, timeout=timedelta(seconds=300), environment={})
+        client = make_client(deployment, timeout=timedelta(seconds=timeout), environment={})
         try:
             return await OpenAIEmbedder(client, deployment).embed(texts)
         finally:
@@ -79,28 +80,46 @@ async def test_errors_are_translated_and_kept_as_the_cause(service: Fixture) -> 
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("answer", "fault", "is_paid"),
     [
-        (html("Sign in"), Fault.DOWN),
-        (body({"error": {"message": "overloaded"}}), Fault.DOWN),
-        (body(b"x" * 3_000_000), Fault.DOWN),
-        (Answer((b'{"data": [',), end="reset"), Fault.DOWN),
-        (status(404, {"error": "no such model"}), Fault.CONFIGURATION),
-        (status(429, {"error": {"message": "no", "code": "insufficient_quota"}}), Fault.CONFIGURATION),
+        (html("Sign in"), Fault.DOWN, False),
+        (body({"error": {"message": "overloaded"}}), Fault.DOWN, False),
+        (body(b"x" * 3_000_000), Fault.DOWN, False),
+        (Answer((b'{"data": [',), end="reset"), Fault.DOWN, True),
+        (status(503, {"error": "loading"}), Fault.DOWN, False),
+        (status(404, {"error": "no such model"}), Fault.CONFIGURATION, False),
+        (status(429, {"error": {"message": "no", "code": "insufficient_quota"}}), Fault.CONFIGURATION, False),
     ],
 )
-async def test_what_is_no_reply_has_its_fault(service: Fixture, answer: Answer, fault: Fault) -> None:
+async def test_what_is_no_reply_has_its_fault_and_is_paid_if_an_answer_had_begun(
+    service: Fixture, answer: Answer, fault: Fault, is_paid: bool
+) -> None:
     service.provider.play(answer)
     with pytest.raises(ModelError) as raised:
         await service.embed(["1"])
     assert raised.value.fault is fault
+    assert raised.value.used == (Used(count_tokens("1"), estimated=True) if is_paid else NOTHING)
     assert isinstance(raised.value, DependencyDown) is (fault is Fault.DOWN)
 
 
-async def test_vectors_of_another_length_than_configured_are_the_operators_to_mend(service: Fixture) -> None:
+async def test_a_call_that_is_answered_too_late_is_paid(service: Fixture) -> None:
+    service.provider.play(Answer(before=300))
+    with pytest.raises(ModelDown) as raised:
+        await service.embed(["1"], timeout=0.2)
+    assert raised.value.used.tokens == count_tokens("1")
+
+
+async def test_a_server_that_cannot_be_reached_is_not_paid(service: Fixture) -> None:
+    with pytest.raises(ModelDown) as raised:
+        await service.embed(["1"], endpoint="http://127.0.0.1:1/v1")
+    assert raised.value.used == NOTHING
+
+
+async def test_vectors_of_another_length_than_configured_are_the_operators_to_mend_and_paid(service: Fixture) -> None:
     service.provider.play(lambda asked: embeddings(asked, length=3))
-    with pytest.raises(ModelMisconfigured, match="3 dimensions"):
+    with pytest.raises(ModelMisconfigured, match="3 dimensions") as raised:
         await service.embed(["1"])
+    assert raised.value.used.tokens == count_tokens("1")
 
 
 async def test_a_parameter_that_is_refused_is_learned(service: Fixture) -> None:
