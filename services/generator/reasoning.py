@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from shared.text import visible
 
 _NAMES = r"think|thinking|thought|thoughts|reasoning|reflection|seed:think|scratchpad"
-_TAG = re.compile(rf"<\s*(?P<close>/?)\s*(?:{_NAMES})\b[^<>\n]*>|\[(?P<bracket_close>/?)THINK\]", re.IGNORECASE)
+# Bounded: a model may write thousands of spaces after a "<", and two open runs of them take quadratic time.
+_TAG = re.compile(
+    rf"<\s{{0,8}}(?P<close>/?)\s{{0,8}}(?:{_NAMES})\b[^<>\n]*>|\[(?P<bracket_close>/?)THINK\]", re.IGNORECASE
+)
 # gpt-oss: https://cookbook.openai.com/articles/openai-harmony
 _FINAL = re.compile(r"<\|channel\|>\s*final\s*(?:<\|constrain\|>[^<]*)?<\|message\|>", re.IGNORECASE)
 _HARMONY = re.compile(r"<\|(?:channel|start|end|message|return|call)\|>", re.IGNORECASE)
 _QUOTES = "`\"'“”‘’«»"
-_ONE_WORD = re.compile(r"\W*\w{0,7}\W*")
+_ONE_WORD = re.compile(r"\W{0,16}\w{0,7}\W{0,16}")
 
 
 def without_reasoning(text: str) -> str:

@@ -44,6 +44,8 @@ __all__ = ["Fault", "Said", "error_in", "fault_of", "redacted", "said", "transla
 
 # Characters of a provider's sentence that we keep.
 SENTENCE = 300
+# Characters of an HTML page that are looked at: an error's body may have any length.
+PAGE = 8192
 
 _TOO_LONG_CODES = {
     "context_length_exceeded", "context_window_exceeded", "exceed_context_size_error", "max_tokens_per_request",
@@ -98,7 +100,7 @@ _OURS_CODES = {
     "unsupported_value",
 }  # fmt: skip
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     # pydantic quotes what it refuses: our prompt.
@@ -220,17 +222,20 @@ def text_of(text: str) -> str:
     """Plain text; of an HTML page its title, or its words."""
     if text.lstrip()[:1] != "<":
         return text
-    if title := _TITLE.search(text):
-        return f"an HTML page, {_MARKUP.sub(' ', title[1]).strip()!r}"
-    return f"an HTML page, {brief(_MARKUP.sub(' ', text[:8192]), 120)!r}"
+    page = text[:PAGE]
+    title = _TITLE.search(page)
+    if title and title[1].strip():
+        return f"an HTML page, {brief(title[1], 120)!r}"
+    return f"an HTML page, {brief(_MARKUP.sub(' ', page), 120)!r}"
 
 
 def redacted(text: str) -> str:
     """`text` in one line of at most `SENTENCE` characters, without keys, tokens, query strings and e-mail addresses."""
-    short = brief(text, SENTENCE)
+    # Cut twice: the beginning of a secret that the cut leaves would not be known as one.
+    short = brief(text, 4 * SENTENCE)
     for pattern, replacement in _SECRETS:
         short = pattern.sub(replacement, short)
-    return short
+    return brief(short, SENTENCE)
 
 
 def wait_asked(headers: Mapping[str, str], now: datetime | None = None) -> timedelta:

@@ -62,3 +62,13 @@ def test_reasoning_alone_leaves_nothing(text: str) -> None:
 )
 def test_text_about_tags_stays(text: str) -> None:
     assert without_reasoning(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a <" + " " * 100_000 + "b", "a <think>" + "!" * 100_000 + " so it is</think> [1]", "<think " * 15_000],
+    ids=["spaces", "marks", "beginnings"],
+)
+def test_odd_text_of_the_largest_size_does_not_hold_up_the_worker(text: str) -> None:
+    """A minute and more, before; pytest's time-out is the guard."""
+    assert without_reasoning(text)

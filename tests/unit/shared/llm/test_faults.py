@@ -19,7 +19,7 @@ from shared.llm.errors import (
     ModelRefused,
     Throttled,
 )
-from shared.llm.faults import SENTENCE, error_in, redacted, translate, wait_asked
+from shared.llm.faults import SENTENCE, error_in, redacted, said, translate, wait_asked
 from tests.support.builders import a_deployment
 
 REQUEST = httpx2.Request("POST", "https://x.example/chat/completions")
@@ -317,3 +317,19 @@ def test_the_wait_is_passed_on(code: int) -> None:
     found = meant(status(code, headers={"retry-after": "7"}))
     assert isinstance(found, TryLater)
     assert found.after == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["<title>" * 100_000, "<title" * 100_000, "<title>" + "<script " * 100_000 + "</title>", "<" * 500_000],
+    ids=["titles", "beginnings", "scripts", "brackets"],
+)
+def test_an_odd_page_of_any_size_does_not_hold_up_the_worker(page: str) -> None:
+    """Minutes, before; pytest's time-out is the guard."""
+    assert said(page).sentence.startswith("an HTML page")
+
+
+@pytest.mark.parametrize("before", range(250, 310, 6))
+def test_a_key_at_the_cut_is_not_shown_in_part(before: int) -> None:
+    key = "0f3c9b7d5a1e" * 7
+    assert key[:6] not in redacted("x " * (before // 2) + key)
