@@ -3,7 +3,7 @@
 Exception
 ├── TryLater        another attempt may succeed              -> a scheduled copy
 │   ├── DependencyDown  a dependency of the queue is down        -> and the breaker counts it
-│   └── OverQuota       a quota is used up                       -> the same, and no attempt is counted
+│   └── OverQuota       a quota is used up                       -> the same; only an attempt that paid counts
 ├── Unprocessable   no redelivery can help                   -> the dead-letter queue
 └── anything else   a bug                                    -> the dead-letter queue, as `Crashed`
 """
@@ -48,11 +48,13 @@ class OverQuota(TryLater):
     """A deployment's quota is used up; after `after` it is this work's turn.
 
     `fits`: it has a place in the line. If not, it would end too late, and `after` only says when there is room.
+    `counts`: the attempt made calls before, which the next one must know of.
     """
 
-    def __init__(self, why: str, *, after: timedelta, fits: bool = True) -> None:
+    def __init__(self, why: str, *, after: timedelta, fits: bool = True, counts: bool = False) -> None:
         super().__init__(why, after=after)
         self.fits = fits
+        self.counts = counts
 
 
 class Unprocessable(Exception):

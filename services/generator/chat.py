@@ -198,7 +198,7 @@ class Chat:
     async def _read(self, asked: _Asked, arguments: dict[str, Any], completion: Completion) -> None:
         """One request, and its response read into `completion`; raises `TimeoutError` when the server stops sending."""
         now, limits, streams = asyncio.get_running_loop().time, asked.deployment.timeouts, asked.deployment.stream
-        share = self._timeout.total_seconds()
+        share = limits.total or self._timeout.total_seconds()
         # Of a reply that is not streamed, the first thing to come are the headers of the response.
         first = limits.first_token or (share * FIRST_TOKEN if streams else None)
         between = (limits.between_tokens or share * BETWEEN_TOKENS) if streams else None

@@ -17,7 +17,7 @@ from shared.access.use_cases import UseCase
 from shared.contracts.generate import GenerateAnswer
 from shared.contracts.outcome import Code, ModelCall, RequestOutcome
 from shared.errors import DeadlineMissed, DependencyDown, OverQuota, TryLater, Unprocessable
-from shared.llm.errors import ContextTooLong, Fault, ModelRefused, Throttled
+from shared.llm.errors import NOTHING, ContextTooLong, Fault, ModelRefused, Throttled
 from shared.llm.tokens import PER_MESSAGE, count_tokens
 from shared.quoting import quoted
 from shared.telemetry.logs import get_logger
@@ -32,6 +32,9 @@ SHRINK = 0.75
 MOST_IN_VAIN = {Code.INVALID_REPLY: 3, Fault.DOWN: 8}
 # Results of calls that were complete.
 WITHOUT_ANSWER = (Code.EMPTY_ANSWER, Code.REASONING_ONLY, Code.TOOL_CALLED)
+
+# What another attempt needs: the first wait of a retry, a call, and the time to send its outcome.
+ANOTHER_TRY = timedelta(seconds=3)
 
 Failure = TryLater | Unprocessable
 
@@ -54,13 +57,29 @@ class Failover:
         can answer in time.
         """
         choices, failures = worth_calling(choices, earlier)
+        try:
+            return await self._in_turn(choices, use_case, task, earlier, failures)
+        except OverQuota as over:
+            # The next attempt must know what was paid for in this one.
+            over.counts = over.counts or any(getattr(failure, "used", NOTHING).tokens for failure in failures)
+            raise
+
+    async def _in_turn(
+        self,
+        choices: Sequence[Choice],
+        use_case: UseCase,
+        task: GenerateAnswer,
+        earlier: Sequence[ModelCall],
+        failures: list[Failure],
+    ) -> RequestOutcome:
+        """See `answer`; adds to `failures`."""
         too_late: list[TooLate] = []
         full: list[tuple[OverQuota | Throttled, Choice]] = []
         for position, choice in enumerate(choices):
             following = [self._calls.usual(later.deployment, task.request) for later in choices[position + 1 :]]
             next_usual, waits = min(following, default=None), len(choices) == 1
             try:
-                return await self._answer_with(choice, use_case, task, next_usual=next_usual, waits=waits)
+                return await self._answer_with(choice, use_case, task, earlier, next_usual=next_usual, waits=waits)
             except (ModelRefused, DeadlineMissed) as final:
                 fault = str(getattr(final, "fault", ""))
                 log.info("model.failed", deployment=choice.deployment.name, fault=fault, detail=str(final))
@@ -81,23 +100,32 @@ class Failover:
         if full:
             _, choice = min(full, key=lambda each: each[0].after)
             try:
-                return await self._answer_with(choice, use_case, task)
+                return await self._in_line(choice, use_case, task, earlier)
             except TooLate as late:
                 too_late.append(late)
-            except (OverQuota, Throttled) as still:
-                if isinstance(still, OverQuota) and still.fits:
-                    raise
-                left = task.request.answer_by - self._clock()
-                too_late.append(TooLate(str(still), (still.after - left).total_seconds()))
         if any(isinstance(failure, TryLater) for failure in failures) or not too_late:
             raise _combined(failures)
         raise min(too_late, key=lambda late: late.wait)
+
+    async def _in_line(
+        self, choice: Choice, use_case: UseCase, task: GenerateAnswer, earlier: Sequence[ModelCall]
+    ) -> RequestOutcome:
+        """Take a place in the line of `choice`, or call it if its turn has come; raises `TooLate` if it is too late."""
+        try:
+            return await self._answer_with(choice, use_case, task, earlier)
+        except (OverQuota, Throttled) as still:
+            left = task.request.answer_by - self._clock()
+            # A throttle now: it has its turn by our count, and not by the provider's.
+            if still.fits if isinstance(still, OverQuota) else still.after + ANOTHER_TRY < left:
+                raise
+            raise TooLate(str(still), (still.after - left).total_seconds()) from still
 
     async def _answer_with(
         self,
         choice: Choice,
         use_case: UseCase,
         task: GenerateAnswer,
+        earlier: Sequence[ModelCall],
         *,
         next_usual: timedelta | None = None,
         waits: bool = True,
@@ -120,6 +148,11 @@ class Failover:
             schema=schema and wrapped(schema),
         )
         prompt = fitted(room)
+        shrunk = any(call.deployment == choice.deployment.name and call.result == Fault.TOO_LONG for call in earlier)
+        if shrunk:
+            # Of what was sent: the window that models.yaml claims may be much too large.
+            room = int(min(room, prompt.tokens) * SHRINK)
+            prompt = fitted(room)
         if not prompt.passages:
             raise ContextTooLong(f"no passage fits into the {choice.window} tokens of {choice.deployment.name}")
         call = partial(self._calls.call, choice.deployment, next_usual=next_usual, waits=waits)
@@ -127,12 +160,17 @@ class Failover:
             reply = await call(prompt, output_tokens, task.request)
         except ContextTooLong as long:
             log.info("model.prompt_too_long", deployment=choice.deployment.name, detail=long.detail)
-            # Of what was sent: the window that models.yaml claims may be much too large.
+            if shrunk:
+                raise
             room = int(min(room, prompt.tokens) * SHRINK)
             prompt = fitted(room)
             if not prompt.passages:
                 raise
-            reply = await call(prompt, output_tokens, task.request)
+            try:
+                reply = await call(prompt, output_tokens, task.request)
+            except OverQuota as over:
+                over.counts = True  # so that the long prompt is not sent again at its turn
+                raise
         if schema is not None:
             reply = await self._repaired(
                 reply, schema, prompt, partial(call, answer_tokens=output_tokens), choice, task

@@ -105,13 +105,13 @@ class Timeouts(_Strict):
     first_token: float | None = Field(
         default=None,
         gt=0,
-        description="to the first token of a stream (half of RAGBUS_MODEL_TIMEOUT if it is not given); without a "
+        description="to the first token of a stream (half of `total` if it is not given); without a "
         "stream, to the response's headers",
     )
     between_tokens: float | None = Field(
         default=None,
         gt=0,
-        description="between two tokens of a stream; a quarter of RAGBUS_MODEL_TIMEOUT if it is not given",
+        description="between two tokens of a stream; a quarter of `total` if it is not given",
     )
     total: float | None = Field(default=None, gt=0, description="in all; RAGBUS_MODEL_TIMEOUT if it is not given")
 

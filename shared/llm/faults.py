@@ -44,6 +44,8 @@ __all__ = ["Fault", "Said", "error_in", "fault_of", "redacted", "said", "transla
 
 # Characters of a provider's sentence that we keep.
 SENTENCE = 300
+# Then it is asked again: daily quotas are the longest that providers have.
+LONGEST_WAIT = timedelta(days=1)
 # Characters of an HTML page that are looked at: an error's body may have any length.
 PAGE = 8192
 
@@ -241,17 +243,19 @@ def redacted(text: str) -> str:
 def wait_asked(headers: Mapping[str, str], now: datetime | None = None) -> timedelta:
     """The wait in `Retry-After-Ms` or `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); 0 without either.
 
+    At most `LONGEST_WAIT`: it stops all replicas, and a number in a wrong unit may be later than any date.
+
     A date counts from the response's own `Date`, so that clocks need not agree; without one from `now`.
     """
     for name, unit in (("retry-after-ms", timedelta(milliseconds=1)), ("retry-after", timedelta(seconds=1))):
         try:
-            return max(timedelta(0), float(headers[name]) * unit)
+            return min(LONGEST_WAIT, max(timedelta(0), float(headers[name]) * unit))
         except (KeyError, ValueError, OverflowError):
             continue
     back_at = _date(headers.get("retry-after"))
     if back_at is None:
         return timedelta(0)
-    return max(timedelta(0), back_at - (_date(headers.get("date")) or now or datetime.now(UTC)))
+    return min(LONGEST_WAIT, max(timedelta(0), back_at - (_date(headers.get("date")) or now or datetime.now(UTC))))
 
 
 def _date(text: str | None) -> datetime | None:

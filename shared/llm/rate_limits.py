@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 # As OpenAI writes a span of time: 120ms, 1.5s, 6m0s, 1h2m3s.
 _SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+# Seconds; daily quotas are the longest that providers have.
+DAY = 86_400.0
 
 
 @dataclass(slots=True)
@@ -65,7 +67,12 @@ def _number(written: str | None) -> float | None:
 
 
 def _span(written: str | None) -> float | None:
-    """Seconds; None if it is no span of time."""
+    """Seconds; None if it is no span of time, or longer than a day: then it is a date as a number."""
+    seconds = _seconds(written)
+    return seconds if seconds is not None and seconds <= DAY else None
+
+
+def _seconds(written: str | None) -> float | None:
     if (plain := _number(written)) is not None:
         return plain
     found = _SPAN.fullmatch(written.strip()) if written else None

@@ -64,10 +64,10 @@ def after_failure(
             return DeadLetter(reason, detail)
         case SettingsError():
             return DeadLetter(Reason.MISCONFIGURED, str(failure))
-        case OverQuota(after=asked):
+        case OverQuota(after=asked, counts=counts):
             # Without jitter: everything that waits for the quota has a time of its own.
             if deadline is None or now + asked < deadline - MARGIN:
-                return Reschedule(now + asked, str(failure))
+                return (Retry if counts else Reschedule)(now + asked, str(failure))
             return DeadLetter(Reason.DEADLINE_EXCEEDED, f"its turn would come after the deadline: {failure}")
         case TryLater(after=asked):
             return _later(failure, asked, attempt, now, deadline, policy, chance)

@@ -32,6 +32,7 @@ from shared.llm.errors import (
     Used,
 )
 from shared.pacing.pacing import Pacing
+from shared.pacing.scripts import keys
 from shared.redis import FailFastRedis
 from shared.text import visible
 from shared.worker.shared_breaker import Circuit
@@ -304,6 +305,42 @@ async def test_what_has_quota_at_no_deployment_waits_where_its_turn_is_first(set
     with pytest.raises(OverQuota, match="other: the quota is used up") as over:
         await setup.run(Script(), request=later)
     assert over.value.fits
+
+
+async def test_a_second_refusal_at_its_turn_is_no_end(setup: GeneratorFixture) -> None:
+    """The provider's count differs from ours for a moment; the request has a minute left."""
+    setup.deployments = TWO[:1]
+    model = Script(throttled(0.000001), throttled(5))
+    with pytest.raises(TryLater) as busy:
+        await setup.run(model)
+    assert model.called == ["small", "small"]
+    assert busy.value.after >= timedelta(seconds=5)
+
+
+async def test_what_was_bought_in_vain_is_not_bought_again_at_its_turn(setup: GeneratorFixture) -> None:
+    empty = NoAnswer(Code.EMPTY_ANSWER, "nothing", Used(900, 0))
+    with pytest.raises(OverQuota) as busy:
+        await setup.run(Script(empty, throttled(3)))
+    assert busy.value.counts
+    model = Script(throttled(3))
+    with pytest.raises(OverQuota) as again:
+        await setup.run(model, attempt=2)
+    assert model.called == []
+    assert not again.value.counts
+
+
+async def test_a_prompt_that_was_too_long_is_not_sent_again_at_its_turn(setup: GeneratorFixture) -> None:
+    setup.deployments = [TWO[0].model_copy(update={"tokens_per_minute": 1_000})]
+    long = Script(ContextTooLong("4,100 tokens"))
+    passages = tuple(a_candidate(number) for number in range(1, 40))
+    with pytest.raises(OverQuota) as busy:
+        await setup.run(long, passages=passages, request=a_request(answer_by=NOW + timedelta(hours=1)))
+    assert busy.value.counts
+    setup.deployments = TWO[:1]
+    await setup.redis.run(lambda redis: redis.delete(*keys("small")))
+    short = Script(GOOD)
+    await setup.run(short, attempt=2, passages=passages, request=a_request(answer_by=NOW + timedelta(hours=1)))
+    assert short.prompts[0] < long.prompts[0]
 
 
 async def test_what_has_no_quota_in_time_is_refused_and_costs_nothing(setup: GeneratorFixture) -> None:

@@ -312,6 +312,20 @@ def test_retry_after_is_read_in_every_form(headers: dict[str, str], after: float
     assert wait_asked(headers, NOW) == timedelta(seconds=after)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "1790000000"},
+        {"retry-after": "99999999999"},
+        {"retry-after-ms": "1e15"},
+        {"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"},
+    ],
+)
+def test_no_wait_is_longer_than_a_day(headers: dict[str, str]) -> None:
+    """It stops all replicas, and must be a date that exists."""
+    assert wait_asked(headers, NOW) == timedelta(days=1)
+
+
 @pytest.mark.parametrize("code", [429, 503])
 def test_the_wait_is_passed_on(code: int) -> None:
     found = meant(status(code, headers={"retry-after": "7"}))

@@ -29,10 +29,18 @@ def test_what_is_used_up_is_back_after_the_reset(span: str, seconds: float) -> N
     assert said(remaining_tokens="0", remaining_requests="0", reset_tokens="1s", reset_requests="90s").back_after == 90
 
 
-@pytest.mark.parametrize("nonsense", ["", "soon", "-1", "nan", "inf", "1e999", "s", "1..2s", "2026-11-28T09:00:00Z"])
+@pytest.mark.parametrize(
+    "nonsense",
+    ["", "soon", "-1", "nan", "inf", "1e999", "s", "1..2s", "2026-11-28T09:00:00Z"],
+)
 def test_nonsense_is_not_said(nonsense: str) -> None:
     limits = said(limit_tokens=nonsense, remaining_tokens=nonsense, remaining_requests="0", reset_requests=nonsense)
     assert limits == RateLimits(remaining_requests=0)
+
+
+@pytest.mark.parametrize("date", ["1790000000", "1790000000000", "500h"])
+def test_a_date_as_a_number_is_no_span_of_time(date: str) -> None:
+    assert said(remaining_tokens="0", reset_tokens=date).back_after is None
 
 
 def test_a_limit_of_nothing_is_no_limit() -> None:

@@ -41,6 +41,11 @@ def test_work_over_a_quota_comes_back_at_its_turn_whatever_the_attempt(attempt: 
         assert decide(over, attempt, left, chance) == Reschedule(NOW + timedelta(seconds=7), "full")
 
 
+def test_an_attempt_that_made_calls_before_its_quota_was_used_up_counts() -> None:
+    over = OverQuota("full", after=timedelta(seconds=7), counts=True)
+    assert decide(over, chance=1.0) == Retry(NOW + timedelta(seconds=7), "full")
+
+
 def test_work_whose_turn_is_after_its_deadline_has_missed_it() -> None:
     decision = decide(OverQuota("full", after=timedelta(seconds=7)), left=7.5)
     assert isinstance(decision, DeadLetter)
