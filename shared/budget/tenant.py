@@ -11,12 +11,14 @@ spend at most n quarters in a minute, day or month, and an outage of Redis adds 
 calls used meanwhile is told to Redis when it answers again, unless the process has ended by then.
 """
 
+import asyncio
 import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from shared.budget.rules import Accounts, Amount, Hold, Quota
@@ -37,6 +39,8 @@ FALLBACK_SHARE = 0.25
 SPARE = timedelta(seconds=30)
 # Calls that Redis was not told of, and requests whose calls this process remembers; the oldest are forgotten.
 MOST_UNTOLD, MOST_REQUESTS = 10_000, 1_000
+# Calls that Redis is told of at once when it is back.
+AT_ONCE = 50
 _NEVER = -2
 
 
@@ -94,6 +98,7 @@ class TenantBudget:
         self._now = now
         self._local: dict[str, Accounts] = {}
         self._untold: deque[_Settled] = deque(maxlen=MOST_UNTOLD)
+        self._telling = asyncio.Lock()
         self._made: OrderedDict[str, Sequence[ModelCall]] = OrderedDict()
         self._passages: dict[tuple[str, str], int] = {}
         self._overridden: dict[tuple[str, str, str], int] = {}
@@ -212,12 +217,16 @@ class TenantBudget:
 
     async def _catch_up(self) -> None:
         """Tell Redis of the calls that it did not hear of; raises `RedisUnavailable`."""
-        while self._untold:
-            settled = self._untold[0]
-            await self._tell(settled)
-            # Only now: this task may be cancelled meanwhile. Others may have told it, too; that counts once.
-            if self._untold and self._untold[0] is settled:
-                self._untold.popleft()
+        if not self._untold:
+            return
+        async with self._telling:
+            while self._untold:
+                some = list(islice(self._untold, AT_ONCE))
+                await asyncio.gather(*map(self._tell, some))
+                # Only now: this task may be cancelled meanwhile. What is told twice counts once.
+                for told in some:
+                    if self._untold and self._untold[0] is told:
+                        self._untold.popleft()
 
     def _reserve_locally(
         self, request: Request, name: str, amount: Amount, lasts: timedelta, *, instead: str = "", keep: bool = False

@@ -367,12 +367,14 @@ class Slow(Breakable):
 
     late = False
     hangs = False
+    settled = 0
 
     async def script(self, source: str, keys: list[str], args: list[Any]) -> Any:
         """See `FailFastRedis.script`."""
         if self.hangs and source is SETTLE:
             await asyncio.Event().wait()
         said = await super().script(source, keys, args)
+        self.settled += source is SETTLE
         if self.late:
             raise RedisUnavailable("late")
         return said
@@ -403,6 +405,21 @@ async def test_what_is_being_told_is_not_lost_when_its_task_is_cancelled(redis_u
     redis.hangs = False
     assert await hold(budget, 1, "r2") is None
     assert (await account(redis))["spent"] == 700
+    await redis.close()
+
+
+async def test_many_requests_at_once_tell_redis_of_each_call_once(redis_url: str) -> None:
+    redis = Slow(redis_url, timeout=60)
+    await redis.run(lambda client: client.flushall())
+    budget = limited(redis, Clock(), DAY)
+    redis.cut = True
+    for number in range(120):
+        await budget.settle(a_request(request_id=f"r{number}"), "c1", a_call(10), Amount(10))
+    redis.cut = False
+    made = await asyncio.gather(*(budget.give_back(a_request(request_id=f"r{number}")) for number in range(120)))
+    assert [list(calls) for calls in made] == [[a_call(10)]] * 120
+    assert (await account(redis))["spent"] == 1_200
+    assert redis.settled == 120
     await redis.close()
 
 
