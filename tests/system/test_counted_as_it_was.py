@@ -54,7 +54,7 @@ async def test_the_sentinel_of_an_http_request_is_cancelled(app: App) -> None:
 
 async def late(app: App, question: str, **properties: Any) -> dict[str, Any]:
     """What is kept of a request that the model had no time for: `expired.v1`, as its archive shows it."""
-    await app.fail({"kind": "chat", "status": 429, "retry_after": 100})
+    await app.fail({"kind": "chat", "status": 503, "retry_after": 100})
     body = {"question": question, "use_case": "onboarding"}
     if "http" in properties:
         said = await app.http.post("/v1/onboarding/ask?wait=60&deadline=20", json=body, headers=app.key())
