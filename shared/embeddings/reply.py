@@ -44,7 +44,7 @@ def vectors_of(body: bytes, texts: Sequence[str], deployment: Deployment) -> Emb
             page = text_of(body[:16_384].decode("utf-8", "replace"))
             raise InvalidReply(f"{name}: the reply is {page}, not embeddings", sentence=page)
         reply = json.loads(body.removeprefix(b"\xef\xbb\xbf"))
-        if error := error_of({"choices": None, **reply} if "data" in reply else reply):
+        if error := error_of({"choices": reply.get("data"), **reply}):
             raise error_in(error, name)
         vectors = [_vector(item["embedding"]) for item in _in_order(reply["data"])]
         usage = reply.get("usage") or {}

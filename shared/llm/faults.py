@@ -40,7 +40,7 @@ from shared.text import brief
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-__all__ = ["Fault", "Said", "error_in", "fault_of", "redacted", "said", "translate", "wait_asked"]
+__all__ = ["LONGEST_WAIT", "Fault", "Said", "error_in", "fault_of", "redacted", "said", "translate", "wait_asked"]
 
 # Characters of a provider's sentence that we keep.
 SENTENCE = 300
@@ -91,6 +91,13 @@ _NO_QUOTA_CODES = {
 _NO_QUOTA = re.compile(r"insufficient (balance|credit|fund)|credit balance is too low|out of credits", re.IGNORECASE)
 _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 _DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+# Of a 402 or 403: not the key is wrong, but what it may spend.
+_UNPAID = re.compile(r"credits?\b|quota|billing|balance|payment|spending|subscription", re.IGNORECASE)
+# MiniMax's codes inside a 200 (platform.minimax.io, "Error Codes"), as others call them.
+_MINIMAX = {
+    1002: "rate_limit_exceeded", 1004: "invalid_api_key", 1008: "insufficient_balance", 1026: "sensitive_content",
+    1027: "sensitive_content", 1039: "rate_limit_exceeded", 2013: "invalid_request_error", 2049: "invalid_api_key",
+}  # fmt: skip
 # Of an error inside a 200, which has no status of its own.
 _BUSY_CODES = {
     "rate_limit_exceeded", "rate_limit_error", "ratelimitreached", "requests", "resource_exhausted", "throttled",
@@ -250,7 +257,9 @@ def wait_asked(headers: Mapping[str, str], now: datetime | None = None) -> timed
     for name, unit in (("retry-after-ms", timedelta(milliseconds=1)), ("retry-after", timedelta(seconds=1))):
         try:
             return min(LONGEST_WAIT, max(timedelta(0), float(headers[name]) * unit))
-        except (KeyError, ValueError, OverflowError):
+        except OverflowError:
+            return LONGEST_WAIT if float(headers[name]) > 0 else timedelta(0)
+        except (KeyError, ValueError):
             continue
     back_at = _date(headers.get("retry-after"))
     if back_at is None:
@@ -293,7 +302,12 @@ def _made(fault: Fault, status: int | None, about: Said, name: str, after: timed
             kind = ModelDown if status is not None else InvalidReply
             return kind(f"{name}: the model {answered}{words}", after=after, sentence=about.sentence, used=used)
         case _:
-            if status in _DENIED:
+            if status == HTTPStatus.PAYMENT_REQUIRED or (
+                status == HTTPStatus.FORBIDDEN and _UNPAID.search(about.sentence)
+            ):
+                cure = "check credits, quota and billing of the account"
+                why = f"{name}: the provider does not serve our account ({status}); {cure}{words}"
+            elif status in _DENIED:
                 why = f"{name}: the model refused our credentials ({status}); check key_env in models.yaml{words}"
             else:
                 why = f"{name}: the model refused the request ({status or 'inside a 200'}); check models.yaml{words}"
@@ -303,10 +317,13 @@ def _made(fault: Fault, status: int | None, about: Said, name: str, after: timed
 def error_of(completion: Mapping[str, Any]) -> object:
     """The error inside a body that came with a 200; None: there is none."""
     if error := completion.get("error"):
-        return error
-    # vLLM and SGLang send the error itself, with `object: error`; FastAPI sends `detail`.
-    if completion.get("object") == "error" or (
-        "choices" not in completion and completion.keys() & {"detail", "message"}
-    ):
+        return error if isinstance(error, (str, dict, list)) else completion
+    # vLLM and SGLang send the error itself, with `object: error`; FastAPI sends `detail`; gateways `code` and `msg`.
+    if completion.get("object") == "error":
         return completion
-    return None
+    if completion.get("choices"):
+        return None
+    match completion.get("base_resp"):
+        case {"status_code": code, "status_msg": sentence} if code:
+            return {"code": _MINIMAX.get(code, code), "message": sentence}
+    return completion if any(completion.get(each) for each in ("detail", "message", "msg", "errors")) else None

@@ -19,7 +19,7 @@ from shared.llm.errors import (
     ModelRefused,
     Throttled,
 )
-from shared.llm.faults import SENTENCE, error_in, redacted, said, translate, wait_asked
+from shared.llm.faults import LONGEST_WAIT, SENTENCE, error_in, redacted, said, translate, wait_asked
 from tests.support.builders import a_deployment
 
 REQUEST = httpx2.Request("POST", "https://x.example/chat/completions")
@@ -186,6 +186,26 @@ def test_an_error_inside_a_200_has_the_same_class(fault: Fault, body: object) ->
     assert found.fault is fault
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence", "word"),
+    [
+        (403, "You have exceeded your monthly included credits for Inference Providers.", "the account"),
+        (403, "Your quota is used up", "the account"),
+        (403, "Billing is not enabled for this project", "the account"),
+        (402, "Insufficient Balance", "the account"),
+        (402, "", "the account"),
+        (403, "Country, region, or territory not supported", "key_env"),
+        (401, "Incorrect API key provided; manage billing at https://x.example", "key_env"),
+        (400, "max_tokens exceeds your plan", "models.yaml"),
+    ],
+)
+def test_what_is_not_paid_for_is_not_blamed_on_the_key(code: int, sentence: str, word: str) -> None:
+    found = meant(status(code, openai_says(sentence)))
+    assert found.fault is Fault.CONFIGURATION
+    assert word in str(found)
+    assert ("key_env" in str(found)) is (word == "key_env")
+
+
 def test_the_classes_lead_to_what_the_worker_does_next() -> None:
     assert issubclass(Throttled, TryLater)
     assert not issubclass(Throttled, DependencyDown)
@@ -299,7 +319,10 @@ NOW = datetime(2026, 10, 21, 7, 0, 0, tzinfo=UTC)
         ({"retry-after": "7", "retry-after-ms": "250"}, 0.25),
         ({"retry-after": "-3"}, 0),
         ({"retry-after": "nan"}, 0),
-        ({"retry-after": "1e999"}, 0),
+        ({"retry-after": "-1e999"}, 0),
+        ({"retry-after": "1e999"}, LONGEST_WAIT.total_seconds()),
+        ({"retry-after": "1" + "0" * 30}, LONGEST_WAIT.total_seconds()),
+        ({"retry-after-ms": "inf", "retry-after": "3"}, LONGEST_WAIT.total_seconds()),
         ({"retry-after": "soon"}, 0),
         ({"retry-after": "Wed, 21 Oct 2026 07:00:08 GMT"}, 8),
         ({"retry-after": "Wed, 21 Oct 2026 06:59:00 GMT"}, 0),
