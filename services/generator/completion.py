@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from services.generator.reasoning import without_reasoning
+from services.generator.reasoning import calls_tools, without_reasoning, without_special_tokens
 from services.generator.reply import NoAnswer, Reply
 from shared.contracts.outcome import Code
 from shared.llm.errors import InvalidReply, ModelError, ModelRefused, Used
@@ -28,6 +28,8 @@ from shared.llm.tokens import count_tokens
 from shared.text import brief
 
 DONE = b"[DONE]"
+# Data that keeps a connection alive.
+KEEP_ALIVE = (b"null", b'""')
 BOM = b"\xef\xbb\xbf"
 # Finish reasons, in lower case. OpenAI has stop, length, content_filter, tool_calls and function_call; the others are
 # Anthropic's, Gemini's, Mistral's and Zhipu's, which proxies pass on.
@@ -109,7 +111,7 @@ class Completion:
     calls_tools: bool = False
     usage: tuple[object, object] | None = None
     """Tokens of prompt and completion as the provider counted them, whatever they are."""
-    _index: object = None
+    _index: int = 0
 
     def __post_init__(self) -> None:
         self.left = self.most
@@ -172,7 +174,7 @@ class Completion:
                 for data in _documents(event):
                     if data.startswith(DONE):
                         self.done = True
-                    else:
+                    elif not self.done and data not in KEEP_ALIVE:
                         self.take(data)
                 yield
         if not self.done and not self.started and self.usage is None:
@@ -245,19 +247,25 @@ class Completion:
         choices = completion.get("choices")
         if not choices:
             return
-        # One answer was asked for; of several, the first that speaks is read.
-        if not self.started:
-            self._index = choices[0].get("index") or 0
-        choice = next((each for each in choices if (each.get("index") or 0) == self._index), None)
-        if choice is None:
+        # One answer was asked for; of several, the first by number is read.
+        choice = min(choices, key=_number)
+        if self.started and _number(choice) > self._index:
             return
-        self.started = True
+        if self.started and _number(choice) < self._index:
+            self._forget()
+        self.started, self._index = True, _number(choice)
         said = choice.get("delta") or {}
         if not said and not self.pieces:
             said = choice.get("message") or {}
         text = _content(said, self.reasoning, self.refused)
         self._note(said, choice.get("finish_reason"))
         self._write(text)
+
+    def _forget(self) -> None:
+        """Of the choice that was read so far, nothing is kept."""
+        self.left, self.finish, self.calls_tools = self.most, None, False
+        for pieces in (self.pieces, self.reasoning, self.refused):
+            pieces.clear()
 
     def _note(self, said: dict[str, Any], finish: object) -> None:
         """Remember what is not text: reasoning, a refusal, tool calls, why the answer ended."""
@@ -297,7 +305,8 @@ def reply_of(completion: Completion, used: Used, name: str) -> Reply:
     if completion.finish in FILTERED:
         raise ModelRefused(f"{name}: the provider's content filter stopped the answer", filtered=True, used=used)
     text = completion.text
-    if text.strip():
+    in_words = calls_tools(text, completion.written)
+    if not in_words and without_special_tokens(text):
         return Reply(
             text,
             used.prompt_tokens,
@@ -305,12 +314,12 @@ def reply_of(completion: Completion, used: Used, name: str) -> Reply:
             cut_off=completion.finish in LENGTH,
             estimated=used.estimated,
         )
-    if completion.calls_tools or completion.finish in TOOLS:
+    if in_words or completion.calls_tools or completion.finish in TOOLS:
         why = (
             "the model called a tool, but none was offered; switch tool calling off in the server, or use another model"
         )
         raise NoAnswer(Code.TOOL_CALLED, f"{name}: {why}", used)
-    if completion.finish in LENGTH or completion.reasoning or completion.written.strip():
+    if completion.finish in LENGTH or any(completion.reasoning) or without_special_tokens(completion.written):
         why = (
             "all of answer_tokens went into the model's reasoning, and no answer was written; raise answer_tokens in "
             "the use case, or lower reasoning_effort in models.yaml"
@@ -331,12 +340,20 @@ def _content(said: dict[str, Any], reasoning: list[str], refused: list[str]) -> 
                     text += part["text"]
                 case "refusal":
                     refused.append(part["refusal"])
-                case _:  # Mistral's `thinking`, and what may come
+                case str() as kind if "think" in kind or "reason" in kind:  # Mistral's `thinking`, and what may come
                     reasoning.append(json.dumps(part))
+                case _:  # an image, say
+                    pass
         return text
     if not isinstance(content, str):
         raise TypeError(f"content is {type(content).__name__}")
     return content
+
+
+def _number(choice: dict[str, Any]) -> int:
+    """The index of a choice, which some servers leave out."""
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _documents(event: bytes) -> Iterator[bytes]:

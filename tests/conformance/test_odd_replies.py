@@ -98,6 +98,10 @@ STREAMS: dict[str, Answer] = {
     "crlf in pieces": in_pieces(stream(ONE, STOP, usage(), DONE, end="\r\n\r\n"), 1),
     "byte order mark": stream(b"\xef\xbb\xbf", ONE, STOP, usage(), DONE),
     "empty data": stream(b"data:\n\n", ONE, b"data: \n\n", STOP, b"data\n\n", usage(), DONE),
+    "null data": stream(b"data: null\n\n", ONE, b"data: null\n\n", STOP, usage(), DONE),
+    "an empty text as data": stream(b'data: ""\n\n', ONE, b'data: ""\n\n', STOP, usage(), DONE),
+    "more after DONE": stream(ONE, STOP, usage(), DONE, chunk(" three")),
+    "the second choice first": stream(chunk("other", "stop", index=1), ONE, STOP, usage(), DONE),
     "comments": stream(b": OPENROUTER PROCESSING\n\n", ONE, b":\n\n", STOP, usage(), DONE),
     "ids and blank lines": stream(b"id: 1\n\n\n\n", ONE, b"\n\nid: 2\nretry: 3\n\n", STOP, usage(), DONE),
     "event names": stream(b"event: message\n", ONE, b"event: message\n", STOP, usage(), DONE),
@@ -163,6 +167,15 @@ WHOLE: dict[str, Answer] = {
             "usage": USAGE,
         }
     ),
+    "the second choice first": body(
+        {
+            "choices": [
+                {"index": 1, "message": {"content": "other"}, "finish_reason": "length"},
+                {"index": 0, "message": {"content": SAID}, "finish_reason": "stop"},
+            ],
+            "usage": USAGE,
+        }
+    ),
     "an index twice": body(
         {"choices": [{"index": 0, "message": {"content": each}, "finish_reason": "stop"} for each in (SAID, "other")],
          "usage": USAGE}
@@ -208,6 +221,15 @@ FAULTS: list[tuple[str, Answer, Fault, str]] = [
     ("an error: filter", body(error("no", "content_filter")), Fault.REFUSED, "no"),
     ("vllm's own object", body({"object": "error", "message": "maximum context length is 9 tokens", "code": 400}),
      Fault.TOO_LONG, "maximum context"),
+    ("code and msg", body({"code": 1301, "msg": "it failed", "data": None}), Fault.DOWN, "it failed"),
+    ("code and message", body({"success": False, "code": 429, "message": "slow down"}), Fault.THROTTLED, "slow down"),
+    ("a list of errors", body({"errors": [{"message": "model busy", "code": "busy"}]}), Fault.DOWN, "model busy"),
+    ("detail", body({"detail": "Not authenticated", "choices": None}), Fault.DOWN, "Not authenticated"),
+    ("only that there is one", body({"error": True, "message": "boom"}), Fault.DOWN, "boom"),
+    ("minimax: key", body({"base_resp": {"status_code": 1004, "status_msg": "login fail"}, "choices": None}),
+     Fault.CONFIGURATION, "login fail"),
+    ("minimax: throttled", body({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}), Fault.THROTTLED,
+     "rate limit"),
     ("given up", whole("one", "error"), Fault.DOWN, "gave up"),
     ("refusal", whole(None, refusal="I can't help with that."), Fault.REFUSED, "I can't help with that."),
     ("filtered with text", whole("one", "content_filter"), Fault.REFUSED, "content filter"),
@@ -228,6 +250,8 @@ IN_STREAM: list[tuple[str, Answer, Fault, str]] = [
     ("an error in the middle", stream(ONE, error("overloaded"), DONE), Fault.DOWN, "overloaded"),
     ("an error event", stream(b"event: error\n", {"message": "overloaded"}), Fault.DOWN, "overloaded"),
     ("only DONE", stream(DONE), Fault.DOWN, "without a finish reason"),
+    ("only null data", stream(b"data: null\n\n"), Fault.DOWN, "no completion in it"),
+    ("DONE before the text", stream(DONE, ONE, STOP), Fault.DOWN, "without a finish reason"),
     ("only comments", stream(b": hello\n\n"), Fault.DOWN, "no completion in it"),
     ("cut", stream(ONE), Fault.DOWN, "without a finish reason"),
     ("reset in the middle", stream(ONE, end="\n\n"), Fault.DOWN, "without a finish reason"),
@@ -279,12 +303,34 @@ WORDLESS: list[tuple[dict[str, Any], str, Code]] = [
     ({"content": ""}, "stop", Code.EMPTY_ANSWER),
     ({"content": None}, "stop", Code.EMPTY_ANSWER),
     ({"content": " \n"}, "stop", Code.EMPTY_ANSWER),
+    ({"content": "", "reasoning_content": ""}, "stop", Code.EMPTY_ANSWER),
+    ({"content": "<|endoftext|>"}, "stop", Code.EMPTY_ANSWER),
+    ({"content": "\u200b\u2060<|im_end|>\n"}, "stop", Code.EMPTY_ANSWER),
+    ({"content": "\u200b\u200b"}, "stop", Code.EMPTY_ANSWER),
+    ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "stop", Code.EMPTY_ANSWER),
     ({"content": ""}, "length", Code.REASONING_ONLY),
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}, "stop", Code.REASONING_ONLY),
     (THINKING, "length", Code.REASONING_ONLY),
     ({"content": "<think>hm"}, "length", Code.REASONING_ONLY),
     ({"content": "<think>hm</think>"}, "stop", Code.REASONING_ONLY),
     ({"content": None, "tool_calls": [{"function": {"name": "f"}}]}, "tool_calls", Code.TOOL_CALLED),
     ({"content": None, "function_call": {"name": "f"}}, "function_call", Code.TOOL_CALLED),
+    *(
+        ({"content": text}, "stop", Code.TOOL_CALLED)
+        for text in (
+            '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>',
+            '<think>hm</think><tool_call>{"name": "f"}</tool_call>\n<tool_call>{"name": "g"}</tool_call><|im_end|>',
+            '[TOOL_CALLS][{"name": "f", "arguments": {}}]',
+            '[TOOL_CALLS]f[ARGS]{"a": 1}',
+            "<function=f>\n<parameter=a>1</parameter>\n</function>",
+            '<|python_tag|>{"name": "f", "parameters": {}}',
+            "<|tool_call>call:f{a:1}<tool_call|>",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>",
+            '<|START_ACTION|>[{"tool_name": "f"}]<|END_ACTION|>',
+            "<｜tool▁calls▁begin｜>f<｜tool▁calls▁end｜>",
+            "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
+        )
+    ),
 ]
 
 
@@ -296,6 +342,18 @@ async def test_a_reply_without_an_answer_says_what_it_was(odd: Odd, streams: boo
         failure = await odd.tell(stream(answer, DONE) if streams else body(answer), streams=streams)
         assert isinstance(failure, NoAnswer), repr(failure)
         assert (failure.code, failure.used.tokens, len(odd.provider.asked)) == (code, 12, 1)
+
+
+async def test_text_about_tool_calls_is_an_answer(odd: Odd) -> None:
+    for text in (
+        "A call is written as <tool_call>{}</tool_call> [1].",
+        "<tool_call> is the tag of a call [1].",
+        "[TOOL_CALLS] is the token of a call [1].",
+        '<tool_call>{"name": "f"}</tool_call>\nThere are two [1].',
+    ):
+        reply = await odd.tell(whole(text), streams=False)
+        assert isinstance(reply, Reply), repr(reply)
+        assert reply.text == text
 
 
 async def test_an_answer_at_its_limit_is_cut_off(odd: Odd) -> None:
