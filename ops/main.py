@@ -370,7 +370,9 @@ def budget_set(
     tenant: Tenant,
     window: Annotated[str, typer.Argument(help="minute, day or month.")],
     limit: Annotated[float, typer.Argument(help="The most tokens, or with --usd the most US dollars.")],
-    minutes: Annotated[float, typer.Option("--for", min=1, help="How many minutes it holds.")],
+    minutes: Annotated[
+        float, typer.Option("--for", min=1, max=57_600, help="How many minutes it holds; up to 40 days.")
+    ],
     usd: Annotated[bool, typer.Option("--usd", help="The limit is in US dollars.")] = False,
     use_case: OfUseCase = None,
     caller: OfCaller = None,

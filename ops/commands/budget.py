@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def limit_of(scope: str, window: str, most: float, *, usd: bool) -> Limit:
     """The limit that an operator names; raises `CommandError`."""
     if window not in tuple(Window):
         raise CommandError(f"{window!r} is not a window; use one of: {', '.join(Window)}")
-    number = round(most * MICROS) if usd else round(most)
+    number = (round(most * MICROS) if usd else round(most)) if math.isfinite(most) else 0
     if not 0 < number <= MOST:
         raise CommandError(f"a limit is more than 0, and at most {MOST} tokens or {MOST // MICROS} dollars")
     return Limit(scope, Unit.USD if usd else Unit.TOKENS, Window(window), number)
@@ -63,7 +64,7 @@ def set_limit(target: Target, tenant: str, limit: Limit, lasts: timedelta) -> st
 
     Raises `CommandError`.
     """
-    _configured(target, tenant)
+    _configured(target, tenant, limit.scope)
     name = f"{limit.unit}|{limit.scope}|{limit.window}"
     most = limit.most if limit.unit is Unit.TOKENS else limit.most / MICROS
     what = f"{limit.scope}: {most:,g} {limit.unit} per {limit.window} for {lasts}"
@@ -72,7 +73,7 @@ def set_limit(target: Target, tenant: str, limit: Limit, lasts: timedelta) -> st
 
 def reset(target: Target, tenant: str, scope: str) -> str:
     """Spend nothing in `scope` so far, and forget the limits that operators set there; returns what was done."""
-    _configured(target, tenant)
+    _configured(target, tenant, scope)
     forgotten = [f"{unit}|{scope}|{window}" for unit in Unit for window in Window]
     return _change(target, tenant, f"{scope}: reset", scopes=[scope], reset=True, forget=forgotten)
 
@@ -139,8 +140,8 @@ def scope_of(use_case: str | None, caller: str | None) -> str:
     return f"use_case:{use_case}" if use_case else f"caller:{caller}" if caller else TENANT
 
 
-def _configured(target: Target, tenant: str) -> list[Limit]:
-    """Every limit of `tenant` in the configuration; raises `CommandError` for an unknown tenant."""
+def _configured(target: Target, tenant: str, scope: str = TENANT) -> list[Limit]:
+    """Every limit of `tenant` in the configuration; raises `CommandError` when it has no such tenant or `scope`."""
     try:
         callers = Callers.read(target.config / "callers.yaml")
         use_cases = read_use_cases(target.config / "use_cases")
@@ -148,6 +149,12 @@ def _configured(target: Target, tenant: str) -> list[Limit]:
         raise CommandError(str(wrong)) from wrong
     if tenant not in callers.tenants:
         raise CommandError(f"callers.yaml has no tenant {tenant!r}; it has: {', '.join(callers.tenants)}")
+    names = [f"use_case:{name}" for name in use_cases]
+    names += [f"caller:{each.name}" for each in callers.callers if each.tenant == tenant]
+    if scope not in (TENANT, *names):
+        kind, _, name = scope.partition(":")
+        there = ", ".join(each.partition(":")[2] for each in names if each.startswith(f"{kind}:")) or "none"
+        raise CommandError(f"tenant {tenant} has no {kind.replace('_', ' ')} {name!r}; it has: {there}")
     return [
         *callers.tenants[tenant].limits(TENANT),
         *(limit for name, each in use_cases.items() for limit in each.budget.limits(f"use_case:{name}")),

@@ -1,6 +1,7 @@
 """`ragbus budget` on a real Redis, beside a worker that spends."""
 
 import asyncio
+import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,6 +107,8 @@ async def test_a_limit_that_was_set_ends(target: Target, redis: FailFastRedis) -
     [
         ("week", 5.0, False, "'week' is not a window; use one of: minute, day, month"),
         ("day", 0.0, False, "a limit is more than 0"),
+        ("day", math.inf, False, "a limit is more than 0"),
+        ("day", math.nan, True, "a limit is more than 0"),
         ("day", 100_001.0, True, "at most 100000000000 tokens or 100000 dollars"),
     ],
 )
@@ -119,6 +122,11 @@ def test_an_unknown_tenant_and_two_scopes_are_refused(target: Target) -> None:
     with pytest.raises(CommandError) as unknown:
         command.show(target, "tesolund")
     assert "it has: tessolund" in str(unknown.value)
+    with pytest.raises(CommandError, match="tenant tessolund has no caller 'wellcome-app'; it has: welcome-app"):
+        command.reset(target, "tessolund", "caller:wellcome-app")
+    limit = command.limit_of("use_case:onbording", "day", 5, usd=True)
+    with pytest.raises(CommandError, match="tenant tessolund has no use case 'onbording'; it has: onboarding"):
+        command.set_limit(target, "tessolund", limit, HOUR)
     with pytest.raises(CommandError):
         command.scope_of("onboarding", "welcome-app")
     assert [command.scope_of("u", None), command.scope_of(None, "c"), command.scope_of(None, None)] == [
