@@ -12,7 +12,7 @@ It compares words and numbers. `docs/explanation/citations.md` says what that pr
 import functools
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.generator.numbers import Reading, read, words_of
@@ -64,11 +64,20 @@ _LINKED = re.compile(rf"\](?:{_TARGET}|(?=\[))")
 
 # Brackets of a confirmed mark, until all others are removed: two characters that visible text cannot contain.
 _HELD = re.compile("\ue000(\\d+)\ue001")
+_OURS = re.compile(r"\[(\d+)\]")
 
 # -- statements
 
 # After a full stop or a mark, before anything that is not another mark: `A. [1] B [2] C.` is three statements.
 _SENTENCE_END = re.compile(r"(?<=[.!?\]])\s+(?=[^\s\[])|\n+")
+# A full stop behind one of these ends no sentence: behind the first ones never, behind the others before no capital
+# letter; behind a digit, before the name of a month ("am 1. Januar", "den 1. januar").
+_ABBREVIATED = re.compile(
+    r"(?:^|[\W_])(?:(?P<title>e\.g|i\.e|z\.b|d\.h|u\.a|dr|mrs?|ms|prof|hr|fr|vgl|cf|vs|bzw|incl|inkl|approx|ca|no|nr)"
+    r"|a\.m|p\.m|etc|usw|max|min|sec|art|abs|fig|para|dept|est|tel|(?P<day>\d\d?))\.$",
+    re.IGNORECASE,
+)
+_MONTH = re.compile(r"(?:jan|feb|m[aä]r|ap[rp]|ma[ij]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]{0,6}\b", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -137,6 +146,22 @@ def without_unverified(text: str) -> str:
         kept.append(text[at:start])
         at = end
     return re.sub(r"\n{3,}", "\n\n", "".join((*kept, text[at:]))).strip()
+
+
+def rewritten(text: str, change: Callable[[str], str]) -> str:
+    """`text`, which `verify` returned, after `change`, which may take out more; its marks remain the only ones.
+
+    What is taken out may bring together what looks like a mark or like something to take out.
+    """
+    held = _OURS.sub("\ue000\\1\ue001", text)
+    for _ in range(_ROUNDS):
+        after = without_marks(change(held))
+        if after == held:
+            break
+        held = after
+    else:
+        held = change(_BRACKET.sub("", held.replace("<", "‹")))
+    return _HELD.sub(r"[\1]", held)
 
 
 def supports(passage: str, statement: str) -> bool:
@@ -280,6 +305,18 @@ def _citation(marker: int, passage: Candidate, said: Reading) -> Citation:
 def _sentences(text: str, start: int = 0) -> Iterator[tuple[int, int, int]]:
     """Of each sentence, with its marks: where it starts, where it ends, and where the white space after it ends."""
     for gap in _SENTENCE_END.finditer(text, start):
+        if text[gap.start() - 1] == "." and "\n" not in gap[0] and _goes_on(text, max(start, gap.start() - 10), gap):
+            continue
         yield start, gap.start(), gap.end()
         start = gap.end()
     yield start, len(text), len(text)
+
+
+def _goes_on(text: str, start: int, gap: re.Match[str]) -> bool:
+    """Whether the full stop before `gap` belongs to an abbreviation or a date."""
+    found = _ABBREVIATED.search(text[start : gap.start()])
+    if found is None:
+        return False
+    if found["day"]:
+        return _MONTH.match(text, gap.end()) is not None
+    return bool(found["title"]) or not text[gap.end()].isupper()

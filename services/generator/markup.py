@@ -42,6 +42,8 @@ _ELEMENTS = frozenset(
     var video wbr xmp
     """.split()
 )
+# Where one of these stands, a page has a gap: "30<br>14" is not 3014.
+_APART = frozenset("br p div li ul ol dl dt dd tr td th hr h1 h2 h3 h4 h5 h6 table blockquote pre option".split())
 _PLACEHOLDER = re.compile(r"<([a-z][^<>]{0,80})>", re.IGNORECASE)
 _LOOKS_LIKE_A_TAG = re.compile(r"[<＜﹤](?=[a-z/!?|@#＼／]|｜)", re.IGNORECASE)
 # Its words may hold a citation: `[here [1]](address)`.
@@ -51,8 +53,10 @@ _ADDRESS = re.compile(
     r"[a-z0-9+.-]{0,30}://[^\s<>\"|\\]*|//[^\s<>\"|\\/]{1,255}\.[^\s<>\"|\\]*|www\.[^\s<>\"|\\]+", re.IGNORECASE
 )
 _SCHEME = re.compile(
-    r"(?:javascript|vbscript|livescript|mailto|tel|sms|file|blob|view-source|ms-[a-z]{1,20}):[^\s<>]*"
-    r"|data:(?=[a-z]{1,20}/|[,;])[^\s<>]*",
+    # "Hotel:" is no scheme, and "Tel: 1234" no address.
+    r"(?:javascript|vbscript|livescript):[^\s<>]*"
+    r"|(?<![a-z0-9])(?:(?:mailto|tel|sms|file|blob|view-source|ms-[a-z]{1,20}):(?=[^\s*_`])"
+    r"|data:(?=[a-z]{1,20}/|[,;]))[^\s<>]*",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
@@ -74,7 +78,9 @@ def inert(text: str, passages: Iterable[str]) -> str:
     known = passages if isinstance(passages, tuple) else tuple(passages)
 
     def named(address: str, bare: str) -> str:
-        return bare if any(address in passage for passage in known) else REMOVED
+        # A model may add the https:// that the document leaves out.
+        there = any(address in passage or (bare and bare in passage) for passage in known)
+        return bare if there else REMOVED
 
     def words(link: re.Match[str]) -> str:
         if _MARKER.fullmatch(link[1]):
@@ -107,4 +113,8 @@ def inert(text: str, passages: Iterable[str]) -> str:
 
 
 def _element(tag: re.Match[str]) -> str:
-    return "" if tag[1].casefold() in _ELEMENTS or "=" in tag[2] else tag[0]
+    name, attributes = tag[1].casefold(), tag[2].strip(" \t\n/")
+    if name in _ELEMENTS and not attributes:
+        return " " if name in _APART else ""
+    # "a<b and c>d" has no attribute: its < is replaced later, and nothing is lost.
+    return "" if "=" in attributes or (tag[0][1] == "/" and name in _ELEMENTS) else tag[0]

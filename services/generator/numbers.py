@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 Value = int | float | str
 
-_WORD = re.compile(r"[^\W_]+(?:[.,:][0-9]+)*")
+_WORD = re.compile(r"[^\W_]+(?:[.,:][0-9]+(?:[a-zA-Z]{1,3}\b)?)*")
 # A number and its unit do not stand on both sides of a full stop, a line end or a cell's border.
 _TOKEN = re.compile(rf"{_WORD.pattern}|[.!?](?=\s)|[\n|]")
 _BREAKS = frozenset(".!?\n|")
@@ -42,6 +42,8 @@ _SMALL = (
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _SCALES |= {f"{word}s": factor for word, factor in _SCALES.items()} | {"hundredth": 100, "thousandth": 1_000}
 _SHORT_SCALES = {"k": 1_000, "mio": 1_000_000, "mn": 1_000_000, "bn": 1_000_000_000}
+_OF_MONEY = {"m": 1_000_000, "b": 1_000_000_000}  # of a currency: 3m are metres
+_MONEY = re.compile(r"(\d[\d.,]*)([mb])")
 _PARTS = {"half": 0.5, "quarter": 0.25, "½": 0.5, "¼": 0.25, "¾": 0.75}
 # Often no number: checked only before a unit.
 _WEAK = {"zero", "one", "first", "second", "third"}
@@ -195,7 +197,12 @@ def _number(tokens: Sequence[str], at: int) -> tuple[Number | None, int, bool]:
         if weak and not number.unit and token not in ("zero", "one"):
             number = Number(spelled, _OF_SOMETHING)
         return number, end, weak and number.unit in ("", _OF_SOMETHING)
-    value, unit = _written(token)
+    money = _MONEY.fullmatch(token)
+    if money and _CURRENCIES & {_UNITS.get(tokens[at - 1], "") if at else "", _UNITS.get(tokens[at + 1], "")}:
+        value, unit = _plain(money[1]), ""
+        value = value if isinstance(value, str) else _exact(value * _OF_MONEY[money[2]])
+    else:
+        value, unit = _written(token)
     if isinstance(value, str):
         return Number(value), at + 1, False
     end = at + 1
@@ -263,14 +270,14 @@ def _written(token: str) -> tuple[Value, str]:
         return token, ""
     before, digits, behind = whole[1] or "", whole[2], whole[3] or ""
     value = _plain(digits)
+    if behind in ("am", "pm") and not before and (not isinstance(value, str) or _TIME.fullmatch(value)):
+        return _clock(value, behind[0]), ""
     if isinstance(value, str):
         return (value, "") if not before and not behind else (token, "")
     if behind in _PARTS:
         return value + _PARTS[behind], ""
     if behind in ("st", "nd", "rd", "th", "") and (not before or before in _CURRENCIES):
         return value, before
-    if behind in ("am", "pm") and not before:
-        return _clock(value, behind[0]), ""
     if behind in _SHORT_SCALES and (not before or before in _CURRENCIES):
         return _exact(value * _SHORT_SCALES[behind]), before
     return (value, _UNITS[behind]) if behind in _UNITS and not before else (token, "")

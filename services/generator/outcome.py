@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from services.generator.citations import unverified, verify, without_unverified
+from services.generator.citations import rewritten, unverified, verify, without_unverified
 from services.generator.leak import leaks
 from services.generator.markup import inert, plain
 from services.generator.planner import Choice
@@ -43,7 +43,8 @@ def outcome_of(
     if use_case.output_schema is None:
         verified = verify(said, prompt.passages)
         # Once more: taking marks out may have put an address or a tag together.
-        shown, citations = inert(verified.text, sources), verified.citations
+        shown = rewritten(verified.text, lambda text: inert(text, sources))
+        citations = tuple(each for each in verified.citations if f"[{each.marker}]" in shown)
         spans = tuple(Span(start=start, end=end) for start, end in unverified(shown))
         says_none = says_no_answer(said) or (NO_ANSWER in said and not citations)
     else:

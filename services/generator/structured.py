@@ -6,19 +6,20 @@ and taken out of the data. A string without a mark, or a number, counts as verif
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from services.generator.citations import covers, unverified, verify, without_marks
+from services.generator.citations import covers, rewritten, unverified, verify, without_marks
 from services.generator.markup import inert, plain
 from services.generator.prompt import says_no_answer
 from shared.contracts.generate import Candidate
 from shared.contracts.outcome import Citation, Span
 from shared.text import brief
 
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*)```", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(r"\s?\[(\d+)\]")
 _LONGEST = 300  # characters of what is wrong
 
@@ -84,7 +85,11 @@ def data_of(reply: str, schema: Mapping[str, Any], passages: Sequence[Candidate]
     if value is None:
         return None
     sources = _sources(passages)
-    data = _mapped(value, lambda _, text: without_marks(inert(plain(text), sources)).strip())
+
+    def bare(_: str, text: str) -> str:
+        return rewritten(without_marks(inert(plain(text), sources)), lambda said: inert(said, sources)).strip()
+
+    data = _mapped(value, bare)
     _validate(data, schema)
     return data
 
@@ -108,7 +113,8 @@ def structured(reply: str, schema: Mapping[str, Any], passages: Sequence[Candida
             citations.setdefault(number, citation.replaced(marker=len(citations) + 1))
             pointers.setdefault(number, []).append(pointer)
             ours[citation.marker] = citations[number].marker
-        return _MARK.sub(lambda mark: f" [{ours[int(mark[1])]}]", inert(found.text, sources))
+        shown = rewritten(found.text, lambda said: inert(said, sources))
+        return _MARK.sub(lambda mark: f" [{ours[int(mark[1])]}]", shown)
 
     leaves = dict(_leaves(_mapped(_parsed(reply), marked)))
     cited = [passages[number - 1] for number in citations]
@@ -120,7 +126,7 @@ def structured(reply: str, schema: Mapping[str, Any], passages: Sequence[Candida
         if is_fact and said and not own and not any(covers(passage, said) for passage in cited):
             spans.append(Span(pointer=pointer, start=0, end=len(said)))
     lines = (
-        f"{pointer[1:].replace('/', '.')}: {value if isinstance(value, str) else json.dumps(value)}"
+        f"{_named(pointer)}: {value if isinstance(value, str) else json.dumps(value)}"
         for pointer, value in leaves.items()
     )
     found = tuple(each.replaced(pointers=tuple(pointers[number])) for number, each in citations.items())
@@ -139,7 +145,7 @@ def _parsed(reply: str) -> Any:
     if says_no_answer(text):
         return None
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as broken:
         raise InvalidStructure(f"it is not JSON: {broken}") from broken
     if isinstance(value, dict) and list(value) == ["answer"]:
@@ -147,8 +153,14 @@ def _parsed(reply: str) -> Any:
     return value
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(number: str) -> float:
+    """JSON has no infinity, but 1e400 would be read as one."""
+    found = float(number)
+    return found if math.isfinite(found) else _refuse(brief(number, 40))
 
 
 def _validate(data: Any, schema: Mapping[str, Any]) -> None:
@@ -189,6 +201,10 @@ def _leaves(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(each, f"{pointer}/{number}")
     else:
         yield pointer, value
+
+
+def _named(pointer: str) -> str:
+    return ".".join(step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/"))
 
 
 def _step(key: str) -> str:

@@ -6,8 +6,11 @@ optional one has the type `[string, "null"]`). No `pattern`: a model's text woul
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from shared.text import brief
 
 MOST_BYTES, MOST_PROPERTIES, MOST_DEPTH = 8 * 1024, 100, 5
 
@@ -22,12 +25,20 @@ _KEYWORDS: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), (int,)),
 }
+_REF = "#/$defs/"
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def check(schema: Mapping[str, Any]) -> None:
     """Raises `ValueError` that names the place and what to write there."""
-    size = len(json.dumps(schema, ensure_ascii=False).encode())
+    try:
+        written = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except TypeError as other:  # YAML reads 2024-01-31 as a date
+        raise ValueError(f"{other}; write it in quotes") from other
+    if json.loads(written) != schema:
+        raise ValueError("a key of it is no text; write it in quotes")
+    size = len(written.encode())
     if size > MOST_BYTES:
         raise ValueError(f"it has {size} bytes as JSON; a prompt has room for {MOST_BYTES}")
     if schema.get("type") != "object":
@@ -37,8 +48,36 @@ def check(schema: Mapping[str, Any]) -> None:
         raise ValueError(f"it has {count} properties, more than {MOST_PROPERTIES}")
     for where, part in parts:
         _check_part(part, where or "/", schema.get("$defs", {}), is_root=not where)
+    _check_values(schema)
+    _check_ends(schema)
     if not any("string" in _types(part) and "enum" not in part and "const" not in part for _, part in parts):
         raise ValueError("it has no free string, so no citation can stand in an answer; add one, such as a summary")
+
+
+def _check_values(schema: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as wrong:
+        raise ValueError(f"/{'/'.join(map(str, wrong.absolute_path))}: {brief(wrong.message)}") from wrong
+
+
+def _check_ends(schema: Mapping[str, Any]) -> None:
+    """Raises when a value would be looked up for ever: a definition that is, or may be, itself."""
+    definitions = _mapping(schema, "$defs")
+    for name in definitions:
+        seen: set[str] = set()
+        left = [definitions[name]]
+        while left:
+            part = left.pop()
+            left += part.get("anyOf", ())
+            if "$ref" in part and (found := part["$ref"][len(_REF) :]) not in seen:
+                seen.add(found)
+                left.append(definitions[found])
+        if name in seen:
+            raise ValueError(f"/$defs/{name}: it stands for itself; put it into a property or into items")
 
 
 def _parts(part: Mapping[str, Any], where: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -76,13 +115,16 @@ def _check_part(part: Mapping[str, Any], where: str, definitions: Mapping[str, A
     if part.get("$schema", DRAFT) != DRAFT:
         raise ValueError(f"{where}: $schema: only {DRAFT} is supported")
     if "$ref" in part:
-        if part["$ref"].removeprefix("#/$defs/") not in definitions:
+        start, name = part["$ref"][: len(_REF)], part["$ref"][len(_REF) :]
+        if start != _REF or name not in definitions or not _NAME.fullmatch(name):
             raise ValueError(f"{where}: $ref: {part['$ref']!r} is none of #/$defs/…")
         return
-    if wrong := [each for each in _types(part) if each not in _TYPES]:
+    if wrong := [each for each in _types(part) if not isinstance(each, str) or each not in _TYPES]:
         raise ValueError(f"{where}: type: {wrong[0]!r} is none of {', '.join(sorted(_TYPES))}")
     if not {"type", "enum", "const", "anyOf"} & part.keys():
         raise ValueError(f"{where}: say what it is: type, enum, const, anyOf or $ref")
+    if part.get("enum") == []:
+        raise ValueError(f"{where}: enum: it is empty, so no answer fits")
     if "array" in _types(part) and "items" not in part:
         raise ValueError(f"{where}: an array needs items")
     if "object" in _types(part):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.generator.citations import supports, unverified, verify, without_unverified
+from services.generator.citations import rewritten, supports, unverified, verify, without_unverified
+from services.generator.markup import inert
 from tests.support.builders import a_candidate
 
 LEAVE = a_candidate(
@@ -134,6 +135,72 @@ def test_sentences_without_a_citation_are_known() -> None:
     )
     assert [text[start:end] for start, end in unverified(text)] == ["Hello. You are welcome!", "Salaries double (2)."]
     assert without_unverified(text) == "Annual leave is paid. [1] \n- The per diem is EUR 62 [2]\n---"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The office opens at 9 a.m. and closes at 5 p.m. daily. [1]",
+        "You get benefits, e.g. a car. [1]",
+        "Please ask Dr. Smith for them. [1]",
+        "Der Urlaub beginnt am 1. Januar. [1]",
+        "It takes approx. 5 days, max. 10. [1]",
+    ],
+)
+def test_a_full_stop_of_an_abbreviation_ends_no_sentence(text: str) -> None:
+    assert unverified(text) == []
+
+
+@pytest.mark.parametrize("first", ["It opens at 9 a.m.", "You get a car, a phone etc.", "It is 30.", "Ask sales."])
+def test_a_sentence_may_end_in_an_abbreviation(first: str) -> None:
+    text = f"{first} Annual leave is paid. [1]"
+    assert [text[start:end] for start, end in unverified(text)] == [first]
+
+
+MARKUP = st.sampled_from(
+    [
+        "[",
+        "]",
+        "<",
+        ">",
+        "b",
+        "1",
+        "7",
+        " ",
+        "[9]",
+        "<b>",
+        "(",
+        ")",
+        ":",
+        "=",
+        "//",
+        "x",
+        "【",
+        "！",
+        "!",
+        "\n",
+        "Annual leave is paid [1]. ",
+    ]
+)
+
+
+@given(st.lists(MARKUP, max_size=24).map("".join))
+@settings(max_examples=300)
+def test_taking_out_markup_leaves_no_other_mark(text: str) -> None:
+    found = verify(inert(text, ()), PASSAGES)
+    shown = rewritten(found.text, lambda said: inert(said, ()))
+    assert set(re.findall(r"\[(\d+)\]", shown)) <= {str(citation.marker) for citation in found.citations}
+    assert len(re.findall(r"\[\d+\]", shown)) <= len(re.findall(r"\[\d+\]", found.text))
+    assert not re.search(r"<[a-z/!]|\]\(|\]:", shown)
+
+
+@pytest.mark.parametrize(
+    "text", ["A car is free [<[9]b>1]. Annual leave is paid [1].", "[<[9]b>7] Annual leave is paid [1]."]
+)
+def test_a_tag_inside_of_a_mark_makes_no_mark(text: str) -> None:
+    shown = rewritten(verify(inert(text, ()), PASSAGES).text, lambda said: inert(said, ()))
+    assert shown.count("[") == shown.count("[1]") == 1
+    assert shown.endswith("Annual leave is paid. [1]")
 
 
 @given(st.text(alphabet="ab. [1]\n?!", max_size=40))

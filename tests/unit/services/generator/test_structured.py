@@ -246,3 +246,36 @@ async def test_a_server_that_refuses_response_format_is_asked_without(redis: Fai
         outcome = await answered(a_task())
     assert outcome.code is Code.OK
     assert "response_format" not in provider.asked[1]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" + "0" * 400 + ".0"])
+def test_a_number_that_json_cannot_carry_is_no_structure(number: str) -> None:
+    with pytest.raises(InvalidStructure, match="is not a JSON number"):
+        data_of(a_reply().replace("24", number, 1).replace('"days": 24', f'"days": {number}'), SCHEMA, PASSAGES)
+
+
+def test_what_is_taken_out_puts_no_mark_and_no_tag_together() -> None:
+    said = "A car is free [<[9]b>7] <[9]b>. New employees receive 24 days of annual leave [1]."
+    found = structured(a_reply(summary=said, notes=[]), SCHEMA, PASSAGES)
+    assert found is not None
+    assert "<b>" not in found.data["summary"]
+    assert "[7]" not in found.text
+    assert "[1]" in found.text
+
+
+def test_the_names_of_values_are_read_by_people() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a/b~ü": {"type": "string"}},
+        "required": ["a/b~ü"],
+        "additionalProperties": False,
+    }
+    found = structured('{"answer": {"a/b~ü": "Annual leave is paid [1]"}}', schema, PASSAGES)
+    assert found is not None
+    assert found.text == "a/b~ü: Annual leave is paid [1]"
+    assert found.citations[0].pointers == ("/a~1b~0ü",)
+
+
+def test_a_fence_without_an_end_is_read_in_one_pass() -> None:
+    with pytest.raises(InvalidStructure):
+        data_of("```json" + "\n" * 100_000 + "x", SCHEMA, PASSAGES)

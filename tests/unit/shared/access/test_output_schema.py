@@ -1,5 +1,6 @@
 """Which JSON Schemas a use case may give."""
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -59,6 +60,24 @@ def deep(levels: int) -> dict[str, Any]:
         (an_object(a={"$ref": "https://evil.example/x"}), "is none of #/\\$defs"),
         (an_object(a={"$ref": "#"}), "is none of #/\\$defs"),
         ({**an_object(a=STRING), "$schema": "http://json-schema.org/draft-07/schema#"}, "only https://json-schema"),
+        (an_object(a={"$ref": "a"}) | {"$defs": {"a": STRING}}, "is none of #/\\$defs"),
+        (an_object(a={"$ref": "#/$defs/a/b"}) | {"$defs": {"a/b": STRING}}, "is none of #/\\$defs"),
+        (
+            an_object(a={"$ref": "#/$defs/a"}) | {"$defs": {"a": {"$ref": "#/$defs/a"}}},
+            "/\\$defs/a: it stands for itself",
+        ),
+        (
+            an_object(a=STRING, b={"$ref": "#/$defs/a"})
+            | {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}, STRING]}, "b": {"$ref": "#/$defs/a"}}},
+            "it stands for itself",
+        ),
+        (an_object(a=STRING, b={"type": "number", "multipleOf": 0}), "/properties/b/multipleOf: 0 is less"),
+        (an_object(a=STRING, b={"type": "number", "minimum": float("inf")}), "not JSON compliant"),
+        (an_object(a=STRING, b={"type": [["string"]]}), "/properties/b: type"),
+        (an_object(a=STRING, b={"enum": []}), "enum: it is empty"),
+        (an_object(a=STRING, b={"enum": [date(2024, 1, 31)]}), "date is not JSON serializable; write it in quotes"),
+        (an_object(a=STRING, b={"type": "string", "minLength": -1}), "minLength: -1 is less"),
+        (an_object(a=STRING) | {"properties": {1: STRING}}, "a key of it is no text"),
         (an_object(a={"type": "integer"}), "no free string"),
         (an_object(a={"type": "string", "enum": ["x"]}), "no free string"),
         (deep(30), "nested deeper"),
