@@ -44,7 +44,7 @@ class DeploymentBreakers:
         """
         breaker = self._breakers[deployment]
         circuit = await breaker.ask()
-        if circuit is Circuit.OPEN or deployment in self._probing:
+        if circuit is Circuit.OPEN or (circuit is Circuit.HALF_OPEN and deployment in self._probing):
             raise DeploymentOpen(f"{deployment} failed a moment ago; its circuit breaker is open")
         if circuit is Circuit.HALF_OPEN:
             self._probing.add(deployment)

@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 
 from shared.contracts.ids import digest
 from shared.embeddings.port import Embedded, Embedder
+from shared.errors import OverQuota
 from shared.llm.deployments import Deployment
+from shared.llm.errors import Throttled
 from shared.llm.tokens import count_tokens
 from shared.pacing.pacing import Demand, Pacing
 
@@ -36,7 +38,13 @@ class PacedEmbedder:
             due=due,
             patience=due - self._clock() - MARGIN if due else LONG,
         )
-        async with self._pacing.turn(self._deployment, demand) as turn:
-            embedded = await self._embedder.embed(texts)
-            turn.used = embedded.tokens
-            return embedded
+        try:
+            async with self._pacing.turn(self._deployment, demand) as turn:
+                embedded = await self._embedder.embed(texts)
+                turn.used = embedded.tokens
+                return embedded
+        except Throttled as busy:
+            if due is not None:
+                raise
+            # Ingestion has no deadline, and only a number of attempts: what has no quota must not use them up.
+            raise OverQuota(str(busy), after=busy.after) from busy

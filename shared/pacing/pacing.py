@@ -19,7 +19,7 @@ from shared.llm.errors import Throttled
 from shared.llm.rate_limits import RateLimits, seen
 from shared.pacing import rules
 from shared.pacing.rules import Ask, Granted, Pace, Quota, Said
-from shared.pacing.scripts import ASK, SETTLE, THROTTLED, keys, read
+from shared.pacing.scripts import ASK, ROOM, SETTLE, THROTTLED, keys, read
 from shared.redis import FailFastRedis, RedisUnavailable
 from shared.telemetry.logs import get_logger
 from shared.telemetry.metrics import Metrics, make
@@ -46,7 +46,7 @@ class Demand:
     due: datetime | None = None
     """Its deadline; None: it is ingestion, which comes after all asks."""
     patience: timedelta = timedelta(0)
-    """How long it can wait and still end in time; if its turn is later, it takes no place in the line."""
+    """How long it can wait and still end in time; if its turn is later, it takes no place in the line; see `Ask`."""
 
 
 @dataclass(slots=True)
@@ -95,11 +95,9 @@ class Pacing:
 
         Raises `RedisUnavailable`.
         """
-        pace, _, _ = keys(deployment.name)
-        stored = await self._redis.run(lambda redis: redis.hgetall(pace))
-        return rules.room(
-            read({str(name): str(value) for name, value in stored.items()}), _quota(deployment), seconds, self._clock()
-        )
+        now, *stored = map(str, await self._redis.script(ROOM, keys(deployment.name), []))
+        pace = read(dict(zip(stored[::2], stored[1::2], strict=True)))
+        return rules.room(pace, _quota(deployment), seconds, float(now))
 
     async def _ask(self, deployment: Deployment, demand: Demand) -> Turn:
         quota, is_local = _quota(deployment), False

@@ -71,7 +71,8 @@ class Ask:
     """Its deadline, only compared with others; 0 for ingestion, whose oldest is first."""
     ingestion: bool = False
     patience: float = 0.0
-    """Seconds that it can wait; if its turn is later, it takes no place."""
+    """Seconds that it can wait; if its turn is later, it takes no place, and leaves the one that it has. 0: it asks
+    whether its turn has come, and keeps the place that it has."""
 
     @property
     def flow(self) -> str:
@@ -194,6 +195,8 @@ def ask(pace: Pace, quota: Quota, wants: Ask, now: float) -> "tuple[Pace, Grante
             return replace(pace, line=line, tail=tail), tail - now
         if wait <= wants.patience:
             line[wants.who] = replace(own, lapses=now + wait + GRACE)
+        elif before and not wants.patience and before.lapses > now:
+            line[wants.who] = before
         return replace(pace, line=line), wait
     return _granted(pace, quota, wants, now)
 

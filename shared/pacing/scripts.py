@@ -175,7 +175,7 @@ if wait > 0 then
   elseif wait <= patience then
     local place = {exact(due), exact(since), exact(wanted), exact(now + wait + GRACE), flow}
     redis.call('HSET', KEYS[3], who, table.concat(place, ' '))
-  else
+  elseif patience ~= 0 then
     redis.call('HDEL', KEYS[3], who)
   end
   write()
@@ -246,3 +246,11 @@ write()
 return exact(now)
 """
 )
+
+# Returns now, and the fields and values of the hash `pace`.
+ROOM = """
+local time = redis.call('TIME')
+local read = redis.call('HGETALL', KEYS[1])
+table.insert(read, 1, string.format('%.17g', tonumber(time[1]) + tonumber(time[2]) / 1e6))
+return read
+"""

@@ -1,6 +1,7 @@
 """The line of a deployment in a real Redis: the scripts follow the rules, and the quota is shared."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -240,6 +241,41 @@ async def test_asks_are_embedded_before_ingestion(redis: FailFastRedis) -> None:
     with pytest.raises(OverQuota) as hasty:
         await embedder.embed([passage], tenant="a", due=NOW + timedelta(seconds=3))
     assert not hasty.value.fits
+
+
+async def test_ingestion_that_the_provider_refuses_comes_back_and_spends_no_attempt(redis: FailFastRedis) -> None:
+    class Refuses:
+        async def embed(self, texts: Sequence[str]) -> Embedded:
+            raise Throttled("429", after=timedelta(seconds=7))
+
+    embedder = PacedEmbedder(Refuses(), Pacing(redis), deployment(), lambda: NOW)
+    with pytest.raises(OverQuota) as over:
+        await embedder.embed(["a passage"], tenant="a")
+    assert (over.value.after, over.value.fits) == (timedelta(seconds=7), True)
+
+
+async def test_who_asks_whether_its_turn_has_come_keeps_its_place(redis: FailFastRedis) -> None:
+    """As a request does that first asks all deployments it may use, and then waits for one."""
+    pacing, quota = Pacing(redis), deployment(tokens_per_minute=1_000)
+    assert await call(pacing, demand("one"), quota) is None
+    assert await call(pacing, demand("two"), quota) is not None
+    before = (await stored(redis)).line["two"]
+    assert await call(pacing, demand("two", patience=timedelta(0)), quota) is not None
+    assert (await stored(redis)).line["two"] == before
+    assert await call(pacing, demand("two", patience=timedelta(seconds=1)), quota) is not None
+    assert "two" not in (await stored(redis)).line
+
+
+@pytest.mark.parametrize("ahead", [-3_600, 3_600])
+async def test_the_room_of_a_deployment_does_not_depend_on_the_clock_of_this_machine(
+    redis: FailFastRedis, ahead: float
+) -> None:
+    pacing, quota = Pacing(redis, clock=lambda: time.time() + ahead), deployment(tokens_per_minute=6_000)
+    for number in range(5):
+        assert await call(pacing, demand(f"r{number}"), quota) is None
+    room = await pacing.room(quota, 10)
+    assert room is not None
+    assert 1.6 < room < 2.6  # 1,000 without the cushion of 300, and 1,000 more in ten seconds
 
 
 async def test_the_room_of_a_deployment_is_what_its_levels_and_its_rate_allow(redis: FailFastRedis) -> None:

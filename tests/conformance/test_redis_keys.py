@@ -98,6 +98,7 @@ async def everything(redis: FailFastRedis, tenant: str) -> None:
     with suppress(Throttled):
         async with pacing.turn(deployment, Demand(who="r2", tenant=tenant, tokens=10, due=NOW)):
             raise Throttled("429")
+    await pacing.room(deployment, 10)
     breaker = SharedBreaker(redis, "retrieve")
     for _ in range(breaker.rules.threshold):
         await breaker.failed("down")

@@ -89,6 +89,26 @@ async def test_one_replica_has_one_probe_and_its_success_closes_the_breaker_of_a
         await call(replicas.other, "fine")
 
 
+async def test_a_probe_that_hangs_does_not_keep_its_process_from_calling_what_works_again(replicas: Replicas) -> None:
+    await replicas.fail()
+    replicas.after(11)
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def probe() -> None:
+        async with replicas.one.guarding("dead"):
+            began.set()
+            await end.wait()
+
+    running = asyncio.create_task(probe())
+    await began.wait()
+    replicas.after(11)  # its lease has ended
+    await call(replicas.other, "dead")
+    replicas.after(2)
+    await call(replicas.one, "dead")
+    end.set()
+    await running
+
+
 async def test_a_throttle_and_a_bug_are_no_failures(replicas: Replicas) -> None:
     for failure in (Throttled("429"), KeyError("x"), Throttled("429")):
         with pytest.raises(type(failure)):
