@@ -48,12 +48,11 @@ class RedisNodes(AsyncCoreCommands):
             # is the command's time.
             protocol=2,
             driver_info=None,
-            # The caller keeps the time. Where redis-py keeps it, it sends with `wait_for`, which in Python 3.11 can
-            # lose a cancellation (python/cpython#86296).
-            socket_timeout=None,
-            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
+        # The caller keeps the time, whatever the URL says. Where redis-py keeps it, it sends with `wait_for`, which in
+        # Python 3.11 can lose a cancellation (python/cpython#86296).
+        pool.connection_kwargs |= {"socket_timeout": None, "socket_connect_timeout": None}
         self._connect = pool.connection_class
         self._options = dict(pool.connection_kwargs)
         self._entrance: Address = (str(self._options.get("host", "")), int(self._options.get("port", 0)))

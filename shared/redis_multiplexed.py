@@ -93,8 +93,9 @@ class Multiplexed:
                     waiting.set_result(reply)
         except (RedisError, OSError) as error:
             await self._lose(connection, error)
-        except IndexError:
-            await self._lose(connection, RedisConnectionError("Redis sent a reply to no command"))
+        except (ValueError, IndexError) as error:
+            # A text that is not UTF-8, or a reply to no command: what follows cannot be told apart either.
+            await self._lose(connection, RedisConnectionError(f"Redis sent a reply that cannot be read: {error!r}"))
 
     async def _lose(self, connection: AbstractConnection, error: Exception | None) -> None:
         if self._connection is not connection:

@@ -51,6 +51,13 @@ async def ask(redis: FailFastRedis) -> str | None:
         return None
 
 
+async def test_the_time_outs_of_the_address_give_way_to_ours(redis_url: str) -> None:
+    redis = FailFastRedis(f"{redis_url}?socket_timeout=5&socket_connect_timeout=5", timeout=LONG, patience=LONG)
+    await redis.check()
+    assert await ask(redis) == "value"
+    await redis.close()
+
+
 async def fail(redis: FailFastRedis) -> None:
     """Have Redis answer with an error."""
     await redis.run(lambda connection: connection.set("text", "x"))

@@ -107,6 +107,27 @@ async def test_all_who_wait_are_told_when_the_connection_ends_and_the_next_one_c
         assert met == 2
 
 
+async def test_a_reply_that_cannot_be_read_ends_the_wait_of_all() -> None:
+    met = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        met += 1
+        if met > 1:
+            return await echo(reader, writer)
+        received = commands(reader)
+        await anext(received)
+        await anext(received)
+        writer.write(b"+\xff\r\n+two\r\n")
+        await reader.read()
+        return writer.close()
+
+    async with connection_to(serve) as redis:
+        got = await asyncio.gather(*(redis.execute("ECHO", each) for each in ("one", "two")), return_exceptions=True)
+        assert [type(each) for each in got] == [RedisConnectionError, RedisConnectionError]
+        assert await redis.execute("ECHO", "three") == "three"
+
+
 async def test_closing_ends_the_wait() -> None:
     received = asyncio.Event()
 
