@@ -1,4 +1,4 @@
-"""An HTTP client that reads only the beginning of an error: the SDK reads all of it, and some have no end."""
+"""An HTTP client that reads only the beginning of an error or redirection: the SDK reads all, and some never end."""
 
 from collections.abc import AsyncIterator
 
@@ -32,7 +32,7 @@ class Beginning(httpx2.AsyncByteStream):
 
 
 def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
-    """The SDK's HTTP client, with errors cut to `MOST_OF_AN_ERROR` bytes."""
+    """The SDK's HTTP client, with errors and redirections cut to `MOST_OF_AN_ERROR` bytes."""
     return DefaultAsyncHttpxClient(
         timeout=timeout, transport=transport or AiohttpTransport(), event_hooks={"response": [_bound]}
     )
@@ -40,5 +40,5 @@ def bounded_client(timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport
 
 async def _bound(response: httpx2.Response) -> None:
     rate_limits.read(response.headers)
-    if response.is_error and isinstance(response.stream, httpx2.AsyncByteStream):
+    if not response.is_success and isinstance(response.stream, httpx2.AsyncByteStream):
         response.stream = Beginning(response.stream, MOST_OF_AN_ERROR)

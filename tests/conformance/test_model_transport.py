@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from shared.errors import DependencyDown
+from shared.llm.aiohttp_transport import AiohttpTransport
 from shared.llm.client import make_client
 from shared.llm.deployments import Deployment
 from shared.llm.faults import translate
@@ -19,6 +20,7 @@ from shared.llm.post import CHAT, posted
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 LONG = timedelta(seconds=60)
+SHORT = timedelta(seconds=0.2)
 
 
 def a_deployment(url: str) -> Deployment:
@@ -103,6 +105,34 @@ async def test_half_a_body_is_an_error(reply: bytes) -> None:
         assert isinstance(translate(failure.value, a_deployment(url)), DependencyDown)
 
 
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"{}0\r\n\r\n"], ids=["no size", "no line end"])
+async def test_a_body_that_turns_out_to_be_no_http_is_an_error_at_once(rest: bytes, status: str) -> None:
+    begun = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(f"HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n".encode())
+        await begun.wait()
+        writer.write(rest)
+        await reader.read()
+
+    class Begun(AiohttpTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            response = await super().handle_async_request(request)
+            begun.set()
+            return response
+
+    async with (
+        served(serve) as url,
+        make_client(a_deployment(url), timeout=LONG * 100, transport=Begun(), environment={}) as client,
+    ):
+        with pytest.raises(httpx2.RemoteProtocolError) as failure:
+            async with posted(client, CHAT, BODY) as response:
+                await response.aread()
+        assert isinstance(translate(failure.value, a_deployment(url)), DependencyDown)
+
+
 @pytest.mark.parametrize("begun", [b"", answer(b"{}")[:-1]], ids=["no answer", "half an answer"])
 async def test_a_silent_server_is_a_time_out(begun: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +142,80 @@ async def test_a_silent_server_is_a_time_out(begun: bytes) -> None:
 
     async with served(serve) as url:
         with pytest.raises((openai.APITimeoutError, httpx2.ReadTimeout)):
-            await ask(url, patience=timedelta(seconds=0.2))
+            await ask(url, patience=SHORT)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_a_server_that_reads_nothing_is_a_time_out() -> None:
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await over.wait()  # asyncio itself reads a little ahead
+
+    async with served(serve) as url, make_client(a_deployment(url), timeout=SHORT, environment={}) as client:
+        with pytest.raises(openai.APITimeoutError):
+            async with posted(client, CHAT, {**BODY, "user": "x" * 12_000_000}):
+                pytest.fail("there is no answer")
+        over.set()
+
+
+async def test_a_proxy_that_does_not_connect_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with served(serve) as url:
+        monkeypatch.setenv("https_proxy", url.removesuffix("/v1"))
+        with pytest.raises(openai.APITimeoutError) as failure:
+            await ask("https://model.example/v1", patience=SHORT)
+        assert isinstance(failure.value.__cause__, httpx2.ConnectTimeout)
+
+
+@pytest.mark.parametrize("place", ["http://x:99999/", "ftp://x/", "http:///", "http://[::1/"])
+async def test_a_redirection_to_nowhere_is_down(place: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(f"HTTP/1.1 307 There\r\nlocation: {place}\r\ncontent-length: 0\r\n\r\n".encode())
+        await reader.read()
+
+    async with served(serve) as url:
+        with pytest.raises(openai.APIConnectionError) as failure:
+            await ask(url)
+        assert isinstance(translate(failure.value, a_deployment(url)), DependencyDown)
+
+
+async def test_of_a_redirection_only_the_beginning_is_read() -> None:
+    hung_up = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 302 There\r\nlocation: ftp://x/\r\ntransfer-encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                await writer.drain()
+        except ConnectionError:
+            hung_up.set()
+
+    async with served(serve) as url:
+        with pytest.raises(openai.APIConnectionError):
+            await ask(url)
+        await hung_up.wait()
+
+
+async def test_a_user_in_the_address_is_sent_as_a_header() -> None:
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await request(reader))
+        writer.write(answer())
+        await writer.drain()
+
+    async with served(serve) as url:
+        assert await ask(url.replace("://", "://user:secret@")) == b"{}"
+    [head] = heads
+    assert head.lower().count("authorization:") == 1
+    assert "Basic dXNlcjpzZWNyZXQ=" in head
+    assert "secret" not in head
 
 
 async def test_a_server_that_is_not_there_cannot_be_connected_to() -> None:
@@ -151,9 +254,10 @@ async def test_a_packed_body_is_unpacked() -> None:
         assert await ask(url) == b'{"said": 1}'
 
 
+@pytest.mark.parametrize("scheme", ["http://", ""])
 @pytest.mark.parametrize(("spared", "through"), [("", True), ("other.example", True), ("model.example", False)])
 async def test_the_proxies_of_the_environment_apply(
-    spared: str, through: bool, monkeypatch: pytest.MonkeyPatch
+    spared: str, through: bool, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[str] = []
 
@@ -163,7 +267,7 @@ async def test_the_proxies_of_the_environment_apply(
         await writer.drain()
 
     async with served(serve) as url:
-        monkeypatch.setenv("http_proxy", url.removesuffix("/v1"))
+        monkeypatch.setenv("http_proxy", url.removesuffix("/v1").replace("http://", scheme))
         monkeypatch.setenv("no_proxy", spared)
         # Without the proxy the name has no address.
         with suppress(openai.APIConnectionError):
