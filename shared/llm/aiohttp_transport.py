@@ -45,7 +45,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         whole = None if None in (connect, write, read) else connect + write + read
         # httpx2 has made a header of the user and the password.
         address = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
-        with named_by_httpx(request):
+        with named_by_httpx(request, late=httpx2.WriteTimeout):
             async with asyncio.timeout(whole):
                 response = await self._session.request(
                     request.method,
@@ -113,7 +113,7 @@ class _Body(httpx2.AsyncByteStream):
 # The first that fits: most of aiohttp's errors are kinds of one another.
 _NAMES: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx2.ConnectTimeout),
-    (TimeoutError, httpx2.ReadTimeout),
+    (aiohttp.ServerTimeoutError, httpx2.ReadTimeout),
     (aiohttp.ClientProxyConnectionError, httpx2.ProxyError),
     (aiohttp.ClientHttpProxyError, httpx2.ProxyError),
     (aiohttp.ClientConnectorError, httpx2.ConnectError),
@@ -127,12 +127,14 @@ _NAMES: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
 
 
 @contextmanager
-def named_by_httpx(request: httpx2.Request) -> Iterator[None]:
-    """Raise aiohttp's errors as those of httpx2, which the SDK knows."""
+def named_by_httpx(
+    request: httpx2.Request, *, late: type[httpx2.TimeoutException] = httpx2.ReadTimeout
+) -> Iterator[None]:
+    """Raise aiohttp's errors as those of httpx2, which the SDK knows; `late`: the name of a time-out of our own."""
     try:
         yield
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        name = next(name for kind, name in _NAMES if isinstance(error, kind))
+        name = late if type(error) is TimeoutError else next(name for kind, name in _NAMES if isinstance(error, kind))
         raise name(str(error) or name.__name__, request=request) from error
 
 

@@ -153,9 +153,10 @@ async def test_a_server_that_reads_nothing_is_a_time_out() -> None:
         await over.wait()  # asyncio itself reads a little ahead
 
     async with served(serve) as url, make_client(a_deployment(url), timeout=SHORT, environment={}) as client:
-        with pytest.raises(openai.APITimeoutError):
+        with pytest.raises(openai.APITimeoutError) as failure:
             async with posted(client, CHAT, {**BODY, "user": "x" * 12_000_000}):
                 pytest.fail("there is no answer")
+        assert isinstance(failure.value.__cause__, httpx2.WriteTimeout)  # it was not sent, so nothing is paid
         over.set()
 
 
