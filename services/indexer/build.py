@@ -65,11 +65,12 @@ async def build(
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
         store = connect(settings.qdrant_url, api_key=key, transport=vectors)
         closing.push_async_callback(store.close)
-        model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
+        timeout = timedelta(seconds=settings.embedding_timeout)
+        model = make_client(deployment, timeout=timeout, transport=models)
         closing.push_async_callback(model.close)
         parser = SandboxedParser(settings.limits(), settings.parsers)
         closing.push_async_callback(parser.close)
-        embedder = OpenAIEmbedder(model, deployment, metrics)
+        embedder = OpenAIEmbedder(model, deployment, metrics, timeout=timeout)
         registry = QdrantRegistry(store)
         writer = IndexWriter(
             passages=QdrantPassages(store, deployment.dimensions),

@@ -77,8 +77,9 @@ async def build(
 
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     store = connect(settings.qdrant_url, api_key=key, transport=vectors)
-    model = make_client(deployment, timeout=timedelta(seconds=settings.embedding_timeout), transport=models)
-    embedder = OpenAIEmbedder(model, deployment, metrics)
+    timeout = timedelta(seconds=settings.embedding_timeout)
+    model = make_client(deployment, timeout=timeout, transport=models)
+    embedder = OpenAIEmbedder(model, deployment, metrics, timeout=timeout)
     try:
         yield Retriever(
             knowledge=Knowledge(QdrantPassages(store, deployment.dimensions), QdrantRegistry(store)),

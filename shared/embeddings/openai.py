@@ -1,13 +1,15 @@
 """`Embedder` over the OpenAI protocol, for any provider that speaks it."""
 
+import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from shared.embeddings.port import Embedded
 from shared.embeddings.reply import most_bytes, vectors_of
 from shared.llm.deployments import Deployment
 from shared.llm.dialect import Learned, embedding_body
-from shared.llm.errors import Fault, InvalidReply, ModelError, ModelMisconfigured, Used
+from shared.llm.errors import Fault, InvalidReply, ModelDown, ModelError, ModelMisconfigured, Used
 from shared.llm.faults import translate
 from shared.llm.post import EMBEDDINGS, posted
 from shared.llm.tokens import count_tokens
@@ -28,8 +30,17 @@ BATCH = 128
 class OpenAIEmbedder:
     """Asks one `deployment` through its `client`, in its dialect."""
 
-    def __init__(self, client: "AsyncOpenAI", deployment: Deployment, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        client: "AsyncOpenAI",
+        deployment: Deployment,
+        metrics: Metrics | None = None,
+        *,
+        timeout: timedelta | None = None,
+    ) -> None:
+        """`timeout`: of one request, to the end of its reply; None: only the client's own limits apply."""
         self._client = client
+        self._timeout = timeout.total_seconds() if timeout else None
         self._metrics = metrics or make()
         self._deployment = deployment
         self._learned = Learned()
@@ -68,7 +79,7 @@ class OpenAIEmbedder:
         while True:
             arguments, body = embedding_body(self._deployment, texts, learned=self._learned), bytearray()
             try:
-                async with posted(self._client, EMBEDDINGS, arguments) as response:
+                async with asyncio.timeout(self._timeout), posted(self._client, EMBEDDINGS, arguments) as response:
                     most = most_bytes(texts, self._deployment)
                     async for block in response.aiter_bytes():
                         body += block
@@ -77,6 +88,9 @@ class OpenAIEmbedder:
                 return vectors_of(bytes(body), texts, self._deployment)
             except Exception as error:
                 meant = translate(error, self._deployment)
+                if isinstance(meant, TimeoutError):
+                    why = f"no complete reply within {self._timeout:g} s"
+                    meant = ModelDown(f"{self._deployment.name}: {why}", sentence=why)
                 if not isinstance(meant, ModelMisconfigured) or not self._learned.lesson(
                     self._deployment, arguments, meant.sentence, meant.param
                 ):
@@ -90,4 +104,4 @@ def _is_slow(error: Exception) -> bool:
     """Whether the request was sent, and its answer did not come in time."""
     import httpx2
 
-    return isinstance(error.__cause__ or error, httpx2.ReadTimeout)
+    return isinstance(error.__cause__ or error, httpx2.ReadTimeout) or isinstance(error, TimeoutError)

@@ -26,14 +26,20 @@ class Fixture:
     def __init__(self, provider: OddProvider) -> None:
         self.provider = provider
 
-    async def embed(self, texts: list[str], timeout: float = 300, **changes: Any) -> Any:  # noqa: ASYNC109
+    async def embed(
+        self,
+        texts: list[str],
+        timeout: float = 300,  # noqa: ASYNC109
+        within: timedelta | None = None,
+        **changes: Any,
+    ) -> Any:
         given = {"name": "e", "provider": "openai", "model": "m", "kind": "embedding", "region": "r"}
         deployment = Deployment.model_validate(
             {**given, "endpoint": self.provider.url, "context_window": 8000, "dimensions": 2, **changes}
         )
         client = make_client(deployment, timeout=timedelta(seconds=timeout), environment={})
         try:
-            return await OpenAIEmbedder(client, deployment).embed(texts)
+            return await OpenAIEmbedder(client, deployment, timeout=within).embed(texts)
         finally:
             await client.close()
 
@@ -100,6 +106,13 @@ async def test_what_is_no_reply_has_its_fault_and_is_paid_if_an_answer_had_begun
     assert raised.value.fault is fault
     assert raised.value.used == (Used(count_tokens("1"), estimated=True) if is_paid else NOTHING)
     assert isinstance(raised.value, DependencyDown) is (fault is Fault.DOWN)
+
+
+async def test_a_reply_that_drips_is_given_up_when_its_time_is_over(service: Fixture) -> None:
+    service.provider.play(Answer([b" "] * 100_000, pause=0.01))
+    with pytest.raises(ModelDown, match=r"no complete reply within 0\.3 s") as raised:
+        await service.embed(["1"], within=timedelta(seconds=0.3))
+    assert raised.value.used.tokens == count_tokens("1")
 
 
 async def test_a_call_that_is_answered_too_late_is_paid(service: Fixture) -> None:
