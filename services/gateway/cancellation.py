@@ -76,11 +76,12 @@ class Cancellation:
         Raises `RedisUnavailable`.
         """
         entry = await self._ledger.cancel(identity, caller.tenant, caller.name)
-        if entry.request is None:
+        request = entry.request
+        if request is None:
             log.info("cancel.recorded", request_id=identity, tenant=caller.tenant)
             self._noted(identity)
             return None
-        request, now = entry.request, self._clock()
+        now = self._clock()
         # A call that is being made is charged when it has stopped; it is not among these.
         stopped = charged(cancelled(request, now), await self._give_back(request))
         answer = (await self._ledger.decide(request, stopped)).answer or stopped

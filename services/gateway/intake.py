@@ -169,10 +169,11 @@ class Intake:
             known = self._from_ledger(request, arrival, entry)
             if known is not None:
                 return known
-            if entry.request is not None and isinstance(verdict, Admitted) and not arrival.run:
+            accepted = entry.request
+            if accepted is not None and isinstance(verdict, Admitted) and not arrival.run:
                 # The process that admitted it may have died before it sent the work, so it is sent once more. It has
                 # its tokens and its deadline, and nothing that is decided now may end what is being worked on.
-                again = entry.request.asking(request.question, request.conversation)
+                again = accepted.asking(request.question, request.conversation)
                 return Enqueued(again, [at_deadline(again), to_retriever(again)], resumed=True)
         taken: Known | Enqueued
         if isinstance(verdict, Refused):

@@ -110,7 +110,14 @@ class TenantBudget:
     async def reserve(self, request: Request, estimate: Amount) -> Reserved:
         """Hold `estimate` for `request` until it is called for, given back, or late."""
         lasts = max(timedelta(0), request.answer_by - self._clock()) + SPARE
-        return await self._reserve(request, request.spending, estimate, lasts)
+        refusal, quotas = await self._reserve(request, request.spending, estimate, lasts)
+        return Reserved(
+            refusal,
+            tuple(
+                Quota(Limit(scope, Unit(unit), Window(window), most), left, resets)
+                for unit, scope, window, most, left, resets in quotas
+            ),
+        )
 
     async def begin(
         self, request: Request, name: str, worst: Amount, lasts: timedelta, *, keep_estimate: bool = False
@@ -121,7 +128,8 @@ class TenantBudget:
         the call may use; more calls follow.
         """
         kind = {"instead": request.spending, "keep": keep_estimate}
-        return (await self._reserve(request, name, worst, lasts + SPARE, **kind)).refusal
+        refusal, _ = await self._reserve(request, name, worst, lasts + SPARE, **kind)
+        return refusal
 
     async def settle(self, request: Request, name: str, call: ModelCall, used: Amount, *, passages: int = -1) -> None:
         """Spend what the call `name` used, in the place of what is held for it. Never gives the estimate back.
@@ -175,7 +183,10 @@ class TenantBudget:
         except RedisUnavailable:
             return self._made.get(request.spending, ())
 
-    async def _reserve(self, request: Request, name: str, amount: Amount, lasts: timedelta, **kind: Any) -> Reserved:
+    async def _reserve(
+        self, request: Request, name: str, amount: Amount, lasts: timedelta, **kind: Any
+    ) -> tuple[Refusal | None, Sequence[Sequence[Any]]]:
+        """Why there is no room, and what is left of each limit, as the script says it."""
         limits = self._limits(request)
         asked = self._asked(
             name=name,
@@ -189,17 +200,14 @@ class TenantBudget:
             said = json.loads(await self._redis.script(RESERVE, _keys(request)[:3], [asked]))
             await self._catch_up()
         except RedisUnavailable:
-            return Reserved(self._reserve_locally(request, name, amount, lasts, **kind))
+            return self._reserve_locally(request, name, amount, lasts, **kind), ()
         if said["passages"] >= 0:
             self._passages[request.tenant, request.use_case] = said["passages"]
         self._note(request, said["overridden"])
-        quotas = tuple(
-            Quota(Limit(scope, Unit(unit), Window(window), most), left, resets)
-            for unit, scope, window, most, left, resets in said.get("quotas", ())
-        )
+        quotas = said.get("quotas", ())
         if said["wait"] == _NEVER:
-            return Reserved(Refusal(None), quotas)
-        return Reserved(Refusal(said["wait"] / 1_000) if said["wait"] >= 0 else None, quotas)
+            return Refusal(None), quotas
+        return Refusal(said["wait"] / 1_000) if said["wait"] >= 0 else None, quotas
 
     async def _tell(self, settled: _Settled) -> list[str]:
         request = settled.request
