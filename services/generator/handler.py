@@ -8,6 +8,7 @@ caller may have cancelled it.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from services.generator.calls import ModelCalls, OverBudget, TooLate
@@ -38,6 +39,7 @@ from shared.ledger.ledger import Ledger
 from shared.llm.deployments import Deployment
 from shared.llm.errors import ContextTooLong, ModelRefused
 from shared.redis import RedisUnavailable
+from shared.telemetry import traces
 from shared.telemetry.logs import get_logger
 from shared.text import escaped
 
@@ -132,10 +134,11 @@ class Generator:
             outcome = charged(cancelled(request, self._clock()), await self._budget.give_back(request))
             return [to_caller(request, outcome, self._clock())]
         outcome = fitted(charged(answer, await self._budget.calls(request, heard=True)))
+        traced, entry = outcome.replaced(trace_id=traces.trace_id()), None
         with suppress(RedisUnavailable):  # without Redis a crash from here on costs one more call
-            await self._ledger.decide(request, outcome)
+            entry = await self._ledger.decide(request, traced)
         await self._cache_answer(use_case, task, outcome)
-        return [to_caller(request, outcome, self._clock())]
+        return [replace(to_caller(request, traced, self._clock()), decision=entry)]
 
     async def _cache_answer(self, use_case: UseCase, task: GenerateAnswer, outcome: RequestOutcome) -> None:
         """Keep the outcome for the same question of others, unless it is uncertain or cut off."""

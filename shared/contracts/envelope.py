@@ -1,6 +1,6 @@
 """The address of a message: its queue, id, correlation and expiry. Pure: handlers return envelopes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from shared.contracts.base import Message
@@ -36,6 +36,8 @@ class Envelope:
     """For an outcome: whether the ledger decides it for `request` before it is sent. If not, it is for one ask only."""
     again: bool = False
     """For an outcome that is for one ask only: whether it repeats the request's outcome."""
+    decision: object = field(default=None, repr=False, compare=False)
+    """For an outcome that its handler has had decided just now: the ledger's `Entry`, so that it is not asked again."""
 
     def guarded_by(self, number: int) -> "Envelope":
         """The same with `number`, the sequence number of the request's sentinel, if it is work for the retriever."""

@@ -57,6 +57,15 @@ def fitted(answer: RequestOutcome, most: int = LARGEST_OUTCOME) -> RequestOutcom
     return too_large(answer) if lost_its_ground or _size(shorter) > most else shorter
 
 
+def fitted_body(answer: RequestOutcome) -> tuple[RequestOutcome, bytes]:
+    """`fitted(answer)`, and its JSON."""
+    body = answer.encode()
+    if len(body) <= LARGEST_OUTCOME:
+        return answer, body
+    shorter = fitted(answer)
+    return shorter, shorter.encode()
+
+
 def too_large(answer: RequestOutcome) -> RequestOutcome:
     """`failed (PayloadTooLarge)` in the place of `answer`, with its usage and cost."""
     return RequestOutcome(

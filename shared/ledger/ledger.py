@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.contracts.fit import fitted
+from shared.contracts.fit import fitted, fitted_body
 from shared.contracts.outcome import RequestOutcome, again_at
 from shared.contracts.request import Request
 from shared.ledger.states import LedgerState
@@ -182,8 +182,8 @@ class Entry:
     """The token of the message that the current admission belongs to."""
     admission: int = 0
     """How often the same ask was admitted again."""
-    request: Request | None = None
-    """What was accepted, without the question: enough to answer the caller."""
+    accepted: str | None = None
+    """What was accepted, as JSON; see `request`."""
     cancelled: bool = False
     """Whether it was cancelled before it was accepted."""
     unread: RequestOutcome | None = None
@@ -192,13 +192,18 @@ class Entry:
     """Tokens of earlier admissions."""
 
     @property
+    def request(self) -> Request | None:
+        """What was accepted, without the question: enough to answer the caller. Most workers need not read it."""
+        return Request.model_validate_json(self.accepted) if self.accepted else None
+
+    @property
     def state(self) -> LedgerState:
         """The state of the request."""
         if self.answer is not None:
             return LedgerState.DELIVERED if self.delivered else LedgerState.DECIDED
         if self.cancelled:
             return LedgerState.CANCELLED
-        if self.request is not None:
+        if self.accepted:
             return LedgerState.ACCEPTED
         return LedgerState.UNREAD if self.unread is not None else LedgerState.BOUND
 
@@ -278,15 +283,15 @@ class Ledger:
         """
         if not answer.trace_id:
             answer = answer.replaced(trace_id=traces.trace_id())
-        answer = fitted(answer)
-        body = answer.encode().decode()
+        answer, encoded = fitted_body(answer)
+        body = encoded.decode()
         args = [*_of_admission(request), body, _again(answer), int(delivered), int(request.recorded)]
         return _entry(await self._redis.script(_DECIDE, [_key(key_of(request))], args), {body: answer})
 
     async def replace(self, request: Request, answer: RequestOutcome) -> None:
         """Replace an outcome that the broker refuses with `answer`."""
-        answer = fitted(answer)
-        args = [request.admission, answer.encode(), _again(answer)]
+        answer, body = fitted_body(answer)
+        args = [request.admission, body, _again(answer)]
         await self._redis.script(_REPLACE, [_key(key_of(request))], args)
 
     async def store(
@@ -297,8 +302,8 @@ class Ledger:
         `ask`: the digest of the ask, if known.
         """
         key = _key(f"{answer.request_id}/{answer.run}" if answer.run else answer.request_id)
-        answer = fitted(answer)
-        args = [_SECONDS, admission, ask, "", tenant, caller, answer.encode(), _again(answer), 1, 0]
+        answer, body = fitted_body(answer)
+        args = [_SECONDS, admission, ask, "", tenant, caller, body, _again(answer), 1, 0]
         await self._redis.script(_DECIDE, [key], args)
 
     async def unread(self, request: Request, answer: RequestOutcome) -> None:
@@ -328,7 +333,7 @@ def _entry(fields: Sequence[str | None], known: Mapping[str, RequestOutcome] | N
         ask,
         token,
         int(admission or 0),
-        Request.model_validate_json(request) if request else None,
+        request,
         bool(cancelled),
         _outcome(unread),
         tuple((past or "").split()),

@@ -84,14 +84,13 @@ class OutcomeGuard:
         request = envelope.request
         if request is None or not isinstance(envelope.message, RequestOutcome):
             raise TypeError("an outcome needs its request to be decided for")
-        answer = fitted(envelope.message)
-        if not envelope.decide:
-            await send(replace(envelope, message=answer))
-            return Sent(answer)
-        # Without Redis the reply queue alone guards against a second outcome.
-        entry = None
-        with suppress(RedisUnavailable):
-            entry = await self._ledger.decide(request, answer)
+        answer, entry = envelope.message, envelope.decision
+        if not isinstance(entry, Entry):
+            answer = fitted(answer)
+            if not envelope.decide:
+                await send(replace(envelope, message=answer))
+                return Sent(answer)
+            entry = await self._decided(request, answer)
         if entry is not None and not entry.asks_the_same(request):
             # Redis was unavailable at its admission, and its id belongs to another question.
             await self.ended(request, entry)
@@ -108,17 +107,8 @@ class OutcomeGuard:
             await self.ended(holder, entry)
             return None
         guarded = entry is not None and not entry.is_lost(request)
-        winner = entry.answer if guarded and entry is not None and entry.answer is not None else answer
-        try:
-            await send(replace(envelope, message=winner))
-        except Unprocessable as refused:
-            if refused.reason is not Reason.PAYLOAD_TOO_LARGE:
-                raise
-            # This namespace takes smaller messages than Service Bus does elsewhere. The caller still gets an outcome.
-            winner = too_large(winner)
-            with suppress(RedisUnavailable):
-                await self._ledger.replace(request, winner)
-            await send(replace(envelope, message=winner))
+        winner = entry.answer if guarded and entry is not None and entry.answer is not None else fitted(answer)
+        winner = await self._sent(request, replace(envelope, message=winner), winner, send)
         if guarded:
             with suppress(RedisUnavailable):
                 await self._ledger.mark_delivered(request)
@@ -127,6 +117,27 @@ class OutcomeGuard:
         if self._tickets is not None and holder.reserved_tokens:  # a request refused at admission had no ticket
             await self._tickets.give_back(holder, winner)
         return Sent(winner, guarded)
+
+    async def _decided(self, request: Request, answer: RequestOutcome) -> Entry | None:
+        """The ledger's entry; None without Redis, when the reply queue alone guards against a second outcome."""
+        try:
+            return await self._ledger.decide(request, answer)
+        except RedisUnavailable:
+            return None
+
+    async def _sent(self, request: Request, envelope: Envelope, winner: RequestOutcome, send: Send) -> RequestOutcome:
+        """Send `winner` in `envelope`; returns it, or `too_large(winner)` in its place where the broker refuses it."""
+        try:
+            await send(envelope)
+        except Unprocessable as refused:
+            if refused.reason is not Reason.PAYLOAD_TOO_LARGE:
+                raise
+            # This namespace takes smaller messages than Service Bus does elsewhere. The caller still gets an outcome.
+            winner = too_large(winner)
+            with suppress(RedisUnavailable):
+                await self._ledger.replace(request, winner)
+            await send(replace(envelope, message=winner))
+        return winner
 
     async def ended(self, request: Request, entry: Entry) -> None:
         """Return the ticket of a request that ends without an outcome of its own because there is `entry`."""

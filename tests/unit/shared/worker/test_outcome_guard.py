@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,28 @@ async def test_what_another_worker_has_sent_meanwhile_is_not_sent_again(redis: F
         assert (sent is None) is (number > 0)
     [only] = left
     assert only.message == an_answer(request, "answer 0")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["first", "lost"])
+async def test_a_decision_made_just_now_is_the_outcome_that_is_sent(redis: FailFastRedis, lost: bool) -> None:
+    """Also of the worker that came second; but not what Redis has of an admission before, when it lost this one."""
+    ledger, request, left = Ledger(redis), a_request(), list[Envelope]()
+
+    async def send(envelope: Envelope) -> None:
+        left.append(envelope)
+
+    await ledger.decide(request, an_answer(request, "answer 0"))
+    again = request.replaced(admission=1, token="t2", recorded=True) if lost else request
+    mine = an_answer(again, "answer 1")
+    envelope = replace(to_caller(again, mine, NOW), decision=await ledger.decide(again, mine))
+    sent = await OutcomeGuard(ledger).send(envelope, send)
+    assert sent is not None
+    assert sent.guarded is not lost
+    [only] = left
+    assert only.message == (mine if lost else an_answer(request, "answer 0"))
+    entry = await ledger.find(request.request_id)
+    assert entry is not None
+    assert entry.delivered is not lost
 
 
 async def test_an_outcome_that_is_stored_late_does_not_replace_the_decided_one(redis: FailFastRedis) -> None:
