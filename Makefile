@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test test-unit test-ports test-system test-faults test-long test-servicebus test-selfhosted test-more test-all chaos crash-points mutation check format lock clean help
+.PHONY: demo up test test-unit test-ports test-system test-faults test-long test-servicebus test-misbehaving test-selfhosted test-more test-all chaos crash-points mutation check format lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,7 +38,10 @@ test-faults: $(VENV)/.dev    ## of them: killed parts, replays, start and stop o
 	@$(PYTEST) -m "not long" $(FAULTS)
 
 test-long: $(VENV)/.dev      ## what `make test` leaves out, because it takes longer
-	@$(PYTEST) -m long -n 3 tests/system
+	@$(PYTEST) -m "long and not misbehaving" -n 3 tests/system
+
+test-misbehaving: $(VENV)/.dev ## every known misbehaviour of a provider, through the whole system (N= of them, SEED=)
+	@$(PYTEST) -m misbehaving $(if $(N),--sample $(N)) $(if $(SEED),--seed $(SEED)) tests/system/test_misbehaving_models.py
 
 test-servicebus: $(VENV)/.dev ## all of servicebus-local's tests
 	@$(MAKE) --no-print-directory -C servicebus-local test-all BIN=../$(BIN)
@@ -52,7 +55,7 @@ test-selfhosted: $(VENV)/.dev ## the whole system on llama.cpp's own server (260
 test-more: $(VENV)/.dev      ## these two, side by side
 	@$(MAKE) --no-print-directory -k -j2 $(SYNC) test-long test-servicebus
 
-test-all: test test-more     ## every test
+test-all: test test-more test-misbehaving ## every test but those of another's model server
 
 # N: how many of them; SEED: the same ones again; ONLY: of this one. Each prints its seed.
 SEEDED = $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import random
+import secrets
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -33,6 +35,24 @@ KEYS = {"ask": "laptop-key-welcome-app", "ask-hr": "laptop-key-hr-portal"}
 # A busy machine must not look like a Redis that is away; what that costs is seen in test_dependencies_down.py.
 PATIENT = {"RAGBUS_REDIS_TIMEOUT": "1"}
 SETTINGS = {"*": {"RAGBUS_GRACE": "5", "OTEL_BSP_SCHEDULE_DELAY": "200", **PATIENT}}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--sample N`: only so many of the cases that are drawn by `--seed`; see test_misbehaving_models.py."""
+    parser.addoption("--sample", type=int, help="run so many of the cases of a provider's misbehaviour")
+    parser.addoption("--seed", type=int, default=secrets.randbelow(100_000), help="the same sample again")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the cases that are not in the sample."""
+    drawn = [item for item in items if item.get_closest_marker("misbehaving") and "[" in item.name]
+    most, seed = config.getoption("--sample"), config.getoption("--seed")
+    if most is None or len(drawn) <= most:
+        return
+    left_out = {*drawn} - {*random.Random(seed).sample(drawn, most)}
+    config.hook.pytest_deselected(items=sorted(left_out, key=drawn.index))
+    items[:] = [item for item in items if item not in left_out]
+    print(f"a sample of {most} misbehaviours, seed {seed}")
 
 
 class Collector:

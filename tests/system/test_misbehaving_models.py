@@ -1,5 +1,7 @@
 """Every known misbehaviour of a provider, through the whole system: one outcome, as promised, and nobody else waits.
 
+All of it takes ten minutes on a busy machine: `make test-misbehaving`, with `N=` for a sample.
+
 Each case has a use case and a deployment of its own, so that they can be met side by side.
 """
 
@@ -191,6 +193,7 @@ async def ended(misbehaving: App, request: pytest.FixtureRequest) -> dict[Case, 
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_misbehaving_model_ends_as_promised(ended: dict[Case, Ended], case: Case) -> None:
@@ -206,6 +209,7 @@ async def test_a_misbehaving_model_ends_as_promised(ended: dict[Case, Ended], ca
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_misbehaving_model_holds_up_no_other_use_case_and_no_other_tenant(misbehaving: App) -> None:
     app = misbehaving
@@ -229,6 +233,7 @@ async def test_a_misbehaving_model_holds_up_no_other_use_case_and_no_other_tenan
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 async def test_no_worker_ended_or_crashed(ended: dict[Case, Ended], misbehaving: App) -> None:
     assert ended
@@ -264,6 +269,7 @@ VECTORS = """
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("fault", VECTORS)
 async def test_embeddings_that_misbehave_once_are_asked_again(app: App, fault: str) -> None:
@@ -273,6 +279,7 @@ async def test_embeddings_that_misbehave_once_are_asked_again(app: App, fault: s
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("fault", ["emb-short", "emb-long", "401", "404-model", "422-tgi", "429-quota"])
 async def test_embeddings_that_are_wrongly_configured_are_the_operator_s_matter(app: App, fault: str) -> None:
@@ -282,6 +289,7 @@ async def test_embeddings_that_are_wrongly_configured_are_the_operator_s_matter(
 
 
 @pytest.mark.long
+@pytest.mark.misbehaving
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("fault", ["emb-nan", "emb-zeros", "emb-one-missing", "html-200", "null-200"])
 async def test_embeddings_that_are_never_any_end_in_time(app: App, fault: str) -> None:
