@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {*drawn} - {*random.Random(seed).sample(drawn, most)}
     config.hook.pytest_deselected(items=sorted(left_out, key=drawn.index))
     items[:] = [item for item in items if item not in left_out]
-    print(f"a sample of {most} misbehaviours, seed {seed}")
+    config.get_terminal_writer().line(f"a sample of {most} misbehaviours, seed {seed}")
 
 
 class Collector:
