@@ -220,7 +220,8 @@ def _combined(failures: Sequence[Failure]) -> Failure:
         kind = DependencyDown if all(isinstance(failure, DependencyDown) for failure in later) else TryLater
         return kind(said, after=min(failure.after for failure in later))
     # Failures of the deployments themselves (a key, a name, a window): waiting does not help. A reply tells more.
-    return next((failure for failure in failures if isinstance(failure, NoAnswer)), failures[-1])
+    # A window that is too small says least: the other deployment may have had a larger one.
+    return min(failures, key=lambda failure: (not isinstance(failure, NoAnswer), isinstance(failure, ContextTooLong)))
 
 
 def worth_calling(choices: Sequence[Choice], earlier: Sequence[ModelCall]) -> tuple[Sequence[Choice], list[Failure]]:

@@ -116,7 +116,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"""(['"]input['"]\s*:).*"""), r"\1 …"),
     (re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE), r"\1…@"),
     (re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),
-    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", re.IGNORECASE), r"\1 …"),
+    (re.compile(r"\b(bearer|basic|apikey)\s+[\w.~+/=*-]{6,}", re.IGNORECASE), r"\1 …"),
     (
         re.compile(
             r"\b((?:api|access|subscription|account|shared)?[-_ ]?(?:key|secret|signature|password|sig)s?)"
@@ -127,7 +127,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     # "too many tokens: 4292" is no secret.
     (re.compile(r"(tokens?[\"']?\s*[:=]\s*[\"']?)(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;)]{8,}", re.IGNORECASE), r"\1…"),
-    (re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key|pat|ghp)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"), "…"),
+    (re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|key|pat|ghp)[-_][\w*.-]{6,}|\b(?:AIza|AKIA|tgp_|nvapi-)[\w-]{10,}"), "…"),
     (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "…"),
     (re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9+/_]{28,}={0,2}"), "…"),
     (re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), "…@…"),

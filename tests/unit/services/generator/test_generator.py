@@ -372,6 +372,15 @@ async def test_when_no_deployment_can_be_used_the_task_is_unprocessable(setup: G
     assert end.value.reason is Reason.UNAUTHORIZED
 
 
+@pytest.mark.parametrize("last", [True, False])
+async def test_an_operators_mistake_is_not_hidden_by_a_window_that_is_too_small(
+    setup: GeneratorFixture, last: bool
+) -> None:
+    says = [ContextTooLong("4,100 tokens"), ContextTooLong("4,100 tokens"), ModelMisconfigured("key")]
+    with pytest.raises(ModelMisconfigured):
+        await setup.run(Script(*(says if last else says[::-1])))
+
+
 async def test_a_model_that_asks_for_a_long_wait_is_left_at_once(setup: GeneratorFixture) -> None:
     model = Script(throttled(59), GOOD)
     answer = await setup.run(model)

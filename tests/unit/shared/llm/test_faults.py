@@ -370,3 +370,16 @@ def test_an_odd_page_of_any_size_does_not_hold_up_the_worker(page: str) -> None:
 def test_a_key_at_the_cut_is_not_shown_in_part(before: int) -> None:
     key = "0f3c9b7d5a1e" * 7
     assert key[:6] not in redacted("x " * (before // 2) + key)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "secret"),
+    [
+        ("Authorization: ApiKey abcdefgh is unknown", "abcdefgh"),
+        ("AKIAIOSFODNN7EXAMPLE may not invoke the model", "IOSFODNN7"),
+        ("Invalid API key 'tgp_v1_abcDEF1234567890'", "abcDEF"),
+        ("nvapi-abcdefghijkl is not a key", "abcdefghijkl"),
+    ],
+)
+def test_keys_of_other_providers_are_not_shown(sentence: str, secret: str) -> None:
+    assert secret not in redacted(sentence)
