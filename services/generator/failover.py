@@ -1,5 +1,6 @@
 """The deployments of a plan in turn, until one answers."""
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -53,8 +54,8 @@ class Failover:
 
         `earlier`: the calls that this request has made, in all attempts; see `worth_calling`.
 
-        Raises the failure that all of them together mean, `OverQuota` with a place in a line, or `TooLate` when none
-        can answer in time.
+        Raises the failure that all of them together mean, `OverQuota` with a place in a line, `OverBudget`, or
+        `TooLate` when none can answer in time.
         """
         choices, failures = worth_calling(choices, earlier)
         try:
@@ -74,6 +75,7 @@ class Failover:
     ) -> RequestOutcome:
         """See `answer`; adds to `failures`."""
         too_late: list[TooLate] = []
+        too_dear: list[OverBudget] = []
         full: list[tuple[OverQuota | Throttled, Choice]] = []
         for position, choice in enumerate(choices):
             following = [self._calls.usual(later.deployment, task.request) for later in choices[position + 1 :]]
@@ -86,6 +88,8 @@ class Failover:
                 raise
             except TooLate as late:
                 too_late.append(late)
+            except OverBudget as dear:
+                too_dear.append(dear)  # the next may cost less
             except (OverQuota, Throttled) as over:
                 if isinstance(over, OverQuota) and over.fits:
                     raise
@@ -103,8 +107,10 @@ class Failover:
                 return await self._in_line(choice, use_case, task, earlier)
             except TooLate as late:
                 too_late.append(late)
-        if any(isinstance(failure, TryLater) for failure in failures) or not too_late:
+        if any(isinstance(failure, TryLater) for failure in failures) or not (too_late or too_dear):
             raise _combined(failures)
+        if too_dear:
+            raise min(too_dear, key=lambda dear: math.inf if dear.retry_after is None else dear.retry_after)
         raise min(too_late, key=lambda late: late.wait)
 
     async def _in_line(

@@ -15,6 +15,7 @@ from services.generator.failover import MOST_IN_VAIN
 from services.generator.handler import Generator
 from services.generator.reply import CallTimeout, Cancelled, NoAnswer, Reply
 from shared.answer_cache import AnswerCache, CachePartition
+from shared.budget.tenant import TenantBudget
 from shared.contracts.fit import LARGEST_OUTCOME
 from shared.contracts.generate import Candidate, GenerateAnswer
 from shared.contracts.outcome import CacheState, Code, Outcome, RequestOutcome, cancelled
@@ -34,6 +35,7 @@ from shared.llm.errors import (
 from shared.pacing.pacing import Pacing
 from shared.pacing.scripts import keys
 from shared.redis import FailFastRedis
+from shared.settings.budget import TENANT, Limit, Unit, Window
 from shared.text import visible
 from shared.worker.shared_breaker import Circuit
 from tests.support.budget import a_budget, gone, hold, spend
@@ -841,6 +843,29 @@ async def test_a_call_that_may_cost_more_than_a_limit_is_refused_for_good(setup:
     setup.budget = a_budget(setup.redis, 400)
     answer = await setup.run(Script())
     assert (answer.outcome, answer.code, answer.retryable) == (Outcome.REFUSED, Code.BUDGET_EXCEEDED, False)
+
+
+@pytest.fixture
+def dear(setup: GeneratorFixture) -> GeneratorFixture:
+    """Of two deployments, the first costs more than may be spent."""
+    limit = Limit(TENANT, Unit.USD, Window.DAY, 100)
+    setup.budget = TenantBudget(setup.redis, lambda _request: [limit], lambda: NOW)
+    return setup
+
+
+async def test_another_deployment_answers_when_the_first_costs_too_much(dear: GeneratorFixture) -> None:
+    model = Script(GOOD)
+    assert (await dear.run(model)).code is Code.OK
+    assert model.called == ["other"]
+
+
+async def test_a_deployment_that_costs_too_much_does_not_end_what_another_may_answer_later(
+    dear: GeneratorFixture,
+) -> None:
+    model = Script(ModelDown("503"))
+    with pytest.raises(DependencyDown):
+        await dear.run(model)
+    assert model.called == ["other"]
 
 
 async def test_what_a_provider_counts_beyond_its_cap_is_an_overrun(setup: GeneratorFixture) -> None:
