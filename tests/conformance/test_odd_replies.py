@@ -427,7 +427,12 @@ async def test_a_reset_after_the_end_does_no_harm(odd: Odd) -> None:
         (Answer(before=600), False, {"first_token": 1}, "did not begin to answer"),
         (Answer(before=600), False, {"total": 1}, "had not finished"),
         (Answer((b" ",), end="open"), False, {"total": 1}, "had not finished"),
-        (replace(stream(*[ONE] * 600), pause=0.1), True, {"total": 1}, "had not finished"),
+        (
+            replace(stream(*[ONE] * 600), pause=0.1),
+            True,
+            {"total": 1, "first_token": 60, "between_tokens": 60},
+            "had not finished",
+        ),
     ],
     ids=["headers", "first token", "between tokens", "whole headers", "whole total", "whole body", "drip"],
 )
@@ -440,6 +445,15 @@ async def test_a_server_that_hangs_is_given_up(
     assert failure.used.estimated
     assert failure.used.prompt_tokens > 20
     assert len(odd.provider.asked) <= 1  # it may be given up before the server has read it
+
+
+async def test_a_slow_server_that_may_take_long_in_all_may_take_long_to_begin() -> None:
+    """Half of a call's usual time is too little for a large prompt on a processor without a GPU."""
+    async with OddProvider() as provider:
+        odd = Odd(provider, longest=timedelta(seconds=1))
+        reply = await odd.tell(replace(stream(ONE, STOP), before=1.5), streams=True, timeouts={"total": 600})
+        assert isinstance(reply, Reply), repr(reply)
+        await odd.chat.close()
 
 
 # -- a parameter that is refused is learned

@@ -297,3 +297,14 @@ def test_no_minute_is_granted_more_than_a_burst_and_the_rate(
 def test_a_clock_that_steps_back_adds_nothing(back: float) -> None:
     pace = emptied(now=100)
     assert waits(pace, wants("one"), 100 + back)[1] == 10 - back
+
+
+def test_a_place_is_kept_by_one_that_only_asks_and_does_not_outlive_its_time() -> None:
+    pace, wait = waits(emptied(), wants("one"), 0)
+    place = pace.line["one"]
+    pace, _ = waits(pace, wants("one", patience=0), wait - 1)
+    assert pace.line["one"] == place
+    pace, _ = waits(replace(pace, tokens=0.0, at=wait + GRACE), wants("one", patience=0), wait + GRACE)
+    assert pace.line == {}
+    pace, _ = waits(pace, wants("two", patience=0), wait + GRACE)
+    assert pace.line == {}
