@@ -22,6 +22,8 @@ from shared.text import brief
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*)```", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(r"\s?\[(\d+)\]")
 _LONGEST = 300  # characters of what is wrong
+# Levels of the data. An outcome of more than `MAX_DEPTH` could be written, and never be read again.
+_DEEPEST = 32
 
 
 class InvalidStructure(ValueError):
@@ -179,15 +181,14 @@ def _validate(data: Any, schema: Mapping[str, Any]) -> None:
 
 def _mapped(value: Any, change: Callable[[str, str], str], pointer: str = "") -> Any:
     """`value` with `change(pointer, string)` for each of its strings; raises `InvalidStructure` when it is too deep."""
-    try:
-        if isinstance(value, str):
-            return change(pointer, value)
-        if isinstance(value, dict):
-            return {key: _mapped(each, change, f"{pointer}/{_step(key)}") for key, each in value.items()}
-        if isinstance(value, list):
-            return [_mapped(each, change, f"{pointer}/{number}") for number, each in enumerate(value)]
-    except RecursionError as deep:
-        raise InvalidStructure("it is nested too deeply") from deep
+    if pointer.count("/") > _DEEPEST:
+        raise InvalidStructure("it is nested too deeply")
+    if isinstance(value, str):
+        return change(pointer, value)
+    if isinstance(value, dict):
+        return {key: _mapped(each, change, f"{pointer}/{_step(key)}") for key, each in value.items()}
+    if isinstance(value, list):
+        return [_mapped(each, change, f"{pointer}/{number}") for number, each in enumerate(value)]
     return value
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from services.generator.structured import InvalidStructure, data_of, structured, system_prompt, wrapped
 from shared.contracts.generate import GenerateAnswer
-from shared.contracts.outcome import Code, Outcome
+from shared.contracts.outcome import Code, Outcome, RequestOutcome, ending
 from shared.redis import FailFastRedis
 from tests.support.builders import a_candidate, a_request, a_use_case
 from tests.support.obedient_model import CANARY, obedient_generator
@@ -279,3 +279,24 @@ def test_the_names_of_values_are_read_by_people() -> None:
 def test_a_fence_without_an_end_is_read_in_one_pass() -> None:
     with pytest.raises(InvalidStructure):
         data_of("```json" + "\n" * 100_000 + "x", SCHEMA, PASSAGES)
+
+
+def test_data_is_no_deeper_than_a_message_that_can_be_read() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "next": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]}},
+        "required": ["text", "next"],
+        "additionalProperties": False,
+    }
+    schema = {**tree, "$defs": {"tree": tree}}
+    said: dict[str, Any] | None = None
+    for _ in range(30):
+        said = {"text": "Annual leave is paid [1].", "next": said}
+    found = structured(json.dumps({"answer": said}), schema, PASSAGES)
+    assert found is not None
+    outcome = ending(a_request(), Outcome.ANSWERED, Code.OK, data=found.data, text=found.text)
+    assert RequestOutcome.decode(outcome.encode()).data == found.data
+    for _ in range(30):
+        said = {"text": "Annual leave is paid [1].", "next": said}
+    with pytest.raises(InvalidStructure, match="too deeply"):
+        data_of(json.dumps({"answer": said}), schema, PASSAGES)
