@@ -78,6 +78,10 @@ _ABBREVIATED = re.compile(
     re.IGNORECASE,
 )
 _MONTH = re.compile(r"(?:jan|feb|m[aä]r|ap[rp]|ma[ij]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]{0,6}\b", re.IGNORECASE)
+# What is left of a list, a table or a block of code when its sentences are taken out.
+_LEFT_OVER = re.compile(r"^[ \t]*(?:(?:[-*+]|>{1,3}|#{1,6}|\d{1,3}[.)])[ \t]*|\|[-:| \t]*)(?:\n|\Z)", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```[\w+-]{0,20}[ \t]*(?:\n|\Z)", re.MULTILINE)
+_EMPTY_FENCE = re.compile(r"^[ \t]*```[^\n`]{0,40}\n\s*```[ \t]*$", re.MULTILINE)
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -145,7 +149,10 @@ def without_unverified(text: str) -> str:
     for start, end in unverified(text):
         kept.append(text[at:start])
         at = end
-    return re.sub(r"\n{3,}", "\n\n", "".join((*kept, text[at:]))).strip()
+    left = _LEFT_OVER.sub("", _EMPTY_FENCE.sub("", "".join((*kept, text[at:]))))
+    if len(_FENCE.findall(left)) % 2:  # without its other half it would turn the rest into code
+        left = _FENCE.sub("", left)
+    return re.sub(r"\n{3,}", "\n\n", left).strip()
 
 
 def rewritten(text: str, change: Callable[[str], str]) -> str:

@@ -56,7 +56,9 @@ def outcome_of(
 
     def quotable() -> str:
         turns = (turn.text for turn in task.request.conversation)
-        return "\n".join((*sources, task.request.question, *turns, json.dumps(use_case.output_schema)))
+        return "\n".join(
+            (*sources, task.request.question, *turns, json.dumps(use_case.output_schema, ensure_ascii=False))
+        )
 
     deployment = choice.deployment
     outcome, text, truncated = Outcome.NO_ANSWER, "", False

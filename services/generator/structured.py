@@ -86,9 +86,11 @@ def data_of(reply: str, schema: Mapping[str, Any], passages: Sequence[Candidate]
     value = _parsed(reply)
     if value is None:
         return None
-    sources = _sources(passages)
+    sources, constants = _sources(passages), frozenset(_constants(schema))
 
     def bare(_: str, text: str) -> str:
+        if text in constants:  # the use case's own words, not the model's
+            return text
         return rewritten(without_marks(inert(plain(text), sources)), lambda said: inert(said, sources)).strip()
 
     data = _mapped(value, bare)
@@ -133,6 +135,17 @@ def structured(reply: str, schema: Mapping[str, Any], passages: Sequence[Candida
     )
     found = tuple(each.replaced(pointers=tuple(pointers[number])) for number, each in citations.items())
     return Structured(data, "\n".join(lines), found, tuple(spans))
+
+
+def _constants(part: Any) -> Iterator[str]:
+    """The strings that a schema, or a part of it, names as values."""
+    if isinstance(part, dict):
+        enum = part.get("enum", ())
+        yield from (
+            each for each in (*(enum if isinstance(enum, list) else ()), part.get("const")) if isinstance(each, str)
+        )
+    for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _constants(each)
 
 
 def _sources(passages: Sequence[Candidate]) -> tuple[str, ...]:

@@ -157,6 +157,27 @@ def test_a_sentence_may_end_in_an_abbreviation(first: str) -> None:
     assert [text[start:end] for start, end in unverified(text)] == [first]
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("1. Salaries double.\n2. Annual leave is paid. [1]\n3. Bye.", "2. Annual leave is paid. [1]"),
+        ("| What | Paid |\n|---|:--|\n| Annual leave | yes [1] |", "| Annual leave | yes [1] |"),
+        ("```sh\nrm -rf x\n```\nAnnual leave is paid. [1]", "Annual leave is paid. [1]"),
+        ("# Leave\n\n- Annual leave is paid. [1]\n- Salaries double.", "- Annual leave is paid. [1]"),
+        ("```Annual leave is paid [1]\nBye", "```Annual leave is paid [1]"),
+        ("```\nannual leave is paid [1]\n```\n2026", "```\nannual leave is paid [1]\n```\n2026"),
+    ],
+)
+def test_nothing_is_left_of_what_is_unverified(text: str, left: str) -> None:
+    assert without_unverified(text) == left
+
+
+@pytest.mark.parametrize("piece", ["|", "| ", "|" + " " * 100_000, "```", "```\n", "\n", " ", "1. ", "- ", "a. "])
+def test_taking_out_what_is_unverified_takes_linear_time(piece: str) -> None:
+    text = piece * (100_000 // len(piece)) + "x"
+    assert "x" not in without_unverified(text)
+
+
 MARKUP = st.sampled_from(
     [
         "[",

@@ -300,3 +300,30 @@ def test_data_is_no_deeper_than_a_message_that_can_be_read() -> None:
         said = {"text": "Annual leave is paid [1].", "next": said}
     with pytest.raises(InvalidStructure, match="too deeply"):
         data_of(json.dumps({"answer": said}), schema, PASSAGES)
+
+
+def test_a_value_that_the_schema_names_stays_as_it_is() -> None:
+    named = ["https://intra.example/leave", "=0", "<b>"]
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "enum": {"enum": named}, "const": {"const": "@all"}},
+        "required": ["text", "enum", "const"],
+        "additionalProperties": False,
+    }
+    for value in named:
+        said = {"text": "See https://intra.example/leave [1]", "enum": value, "const": "@all"}
+        assert data_of(json.dumps(said), schema, PASSAGES) == {"text": "See …", "enum": value, "const": "@all"}
+
+
+async def test_a_name_of_the_schema_is_no_leak_in_any_alphabet(redis: FailFastRedis) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"größe_2026": {"type": "string"}},
+        "required": ["größe_2026"],
+        "additionalProperties": False,
+    }
+    reply = whole(json.dumps({"answer": {"größe_2026": SAID}}))
+    use_case = USE_CASE.model_copy(update={"output_schema": schema})
+    async with OddProvider(reply) as provider, obedient_generator(redis, provider, use_case) as answered:
+        outcome = await answered(a_task())
+    assert (outcome.code, outcome.data) == (Code.OK, {"größe_2026": SAID.replace(" [1]", "")})
