@@ -32,6 +32,8 @@ LEAST_CALL = timedelta(seconds=1)
 OK = "ok"
 # How much later than its turn rescheduled work may come back.
 LATE = timedelta(seconds=0.5)
+# The worker has looked whether the request is over this many seconds before its first call, or fewer.
+JUST_NOW = 0.1
 # How long a cancelled call may continue.
 POLL_INTERVAL = timedelta(seconds=0.5)
 
@@ -149,7 +151,7 @@ class ModelCalls:
         left = request.answer_by - self._clock() - MARGIN
         if left <= timedelta(0):
             raise DeadlineMissed(f"no time is left before the deadline, {request.answer_by:%X} UTC")
-        if not await self._is_open(request):
+        if not await self._is_open(request, lately=JUST_NOW):
             raise Cancelled
         usual = self.usual(deployment, request)
         within = share(left, usual, next_usual)
@@ -209,8 +211,8 @@ class ModelCalls:
         await paid.settle(reply.used, OK)
         return reply
 
-    async def _is_open(self, request: Request) -> bool:
+    async def _is_open(self, request: Request, *, lately: float = 0.0) -> bool:
         try:
-            return await self._ledger.is_open(request)
+            return await self._ledger.is_open(request, lately=lately)
         except RedisUnavailable:
             return True

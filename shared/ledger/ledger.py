@@ -14,7 +14,9 @@ duplicates of `{request}/reply` by itself.
 Every step is one script on one key, so it is atomic, on a cluster too.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,6 +48,9 @@ _KNOWN = "redis.call('HMGET', KEYS[1], " + ", ".join(f"'{name}'" for name in _FI
 _ANEW = "redis.call('HDEL', KEYS[1], 'answer', 'delivered', 'again_at', 'answer_by', 'request', 'cancelled')"
 # Characters of `past`: sixteen tokens of 26, each with a blank. The asks of earlier admissions may be delivered again.
 _PAST = 16 * 27
+
+# The key that `find` last found without an outcome in this task, and when by the event loop's clock.
+_found_open: ContextVar[tuple[str, float]] = ContextVar("found_open", default=("", 0.0))
 
 # Every script: KEYS: the request's hash. All but `_UNREAD`, `_DELIVERED`, `_REPLACE` and `_FORGET`, which return 0,
 # return the entry after the step: the values of `_FIELDS`.
@@ -266,9 +271,17 @@ class Ledger:
         """
         return _entry(await self._redis.script(_CANCEL, [_key(request_id)], [tenant, caller, _SECONDS]))
 
-    async def is_open(self, request: Request) -> bool:
-        """Whether `request` has no outcome yet and was not cancelled. One HMGET, so that long work can ask often."""
-        key = _key(key_of(request))
+    async def is_open(self, request: Request, *, lately: float = 0.0) -> bool:
+        """Whether `request` has no outcome yet and was not cancelled. One HMGET, so that long work can ask often.
+
+        `lately`: what `find` found in this task counts once if it is no older than these seconds, and Redis is not
+        asked again.
+        """
+        (found, at), key = _found_open.get(), key_of(request)
+        if lately and found == key and asyncio.get_running_loop().time() - at <= lately:
+            _found_open.set(("", 0.0))
+            return True
+        key = _key(key)
         names = ("answer", "cancelled", "admission", "token")
         answer, gone, admission, token = await self._redis.run(lambda redis: redis.hmget(key, *names))
         known = int(admission or 0)
@@ -318,7 +331,10 @@ class Ledger:
     async def find(self, key: str) -> Entry | None:
         """The entry of a request id (or `{request}/p{n}` for a rerun); None if there is none."""
         found: list[Any] = await self._redis.run(lambda redis: redis.hmget(_key(key), *_FIELDS))
-        return _entry(found) if any(value is not None for value in found) else None
+        entry = _entry(found) if any(value is not None for value in found) else None
+        if entry is None or entry.is_open:
+            _found_open.set((key, asyncio.get_running_loop().time()))
+        return entry
 
 
 def _entry(fields: Sequence[str | None], known: Mapping[str, RequestOutcome] | None = None) -> Entry:

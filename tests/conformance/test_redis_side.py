@@ -168,6 +168,24 @@ async def test_a_cancelled_request_is_not_open(redis: FailFastRedis, accepted: b
     assert not await ledger.is_open(request)
 
 
+async def test_what_was_found_open_just_now_is_not_asked_again_once_and_in_its_own_task_only(
+    redis: FailFastRedis,
+) -> None:
+    ledger, request = Ledger(redis), a_request()
+    await ledger.accept(request)
+
+    async def found_then_cancelled() -> list[bool]:
+        await ledger.find("r1")
+        await ledger.decide(request, cancelled(request, NOW))
+        at_once = await ledger.is_open(request)
+        return [at_once, *[await ledger.is_open(request, lately=60) for _ in range(2)]]
+
+    assert await asyncio.create_task(found_then_cancelled()) == [False, True, False]
+    assert not await ledger.is_open(request, lately=60)
+    await ledger.find("r1")  # which is over
+    assert not await ledger.is_open(request, lately=60)
+
+
 async def test_a_tombstone_is_seen_by_its_ask_and_changes_no_outcome(redis: FailFastRedis) -> None:
     ledger, request = Ledger(redis), a_request()
     await ledger.cancel("r1", "tessolund", "welcome-app")
