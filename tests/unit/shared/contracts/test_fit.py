@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted
+from shared.contracts.fit import LARGEST_MESSAGE, LARGEST_OUTCOME, MARK, clipped, fitted, fitted_body
 from shared.contracts.ids import MAX_ID
 from shared.contracts.outcome import Citation, Code, ModelCall, Outcome, Plan, RequestOutcome, Span, charged, ending
 from tests.support.builders import NOW, a_request
@@ -94,6 +94,14 @@ def test_a_marker_is_not_cut_in_half() -> None:
         found = fitted(answer, most)
         assert found.truncated
         assert re.search(r"\[[\d\s,]*$", found.text.removesuffix(MARK)) is None
+
+
+@pytest.mark.parametrize("length", [10, 2 * LARGEST_OUTCOME])
+def test_the_body_is_that_of_the_outcome_that_fits(length: int) -> None:
+    answer = ending(a_request(), Outcome.ANSWERED, Code.OK, text="x" * length)
+    found, body = fitted_body(answer)
+    assert (found, body) == (fitted(answer), fitted(answer).encode())
+    assert (found is answer) is (length == 10)
 
 
 def test_long_quotes_are_cut_and_the_text_is_whole() -> None:
