@@ -81,6 +81,8 @@ _SAME = frozenset(("day", "working day"))
 _BEHIND = ("", "", "", "")
 # "half the staff", "both", "first": a value that bears no quantity out.
 _OF_SOMETHING = "of something"
+# A time with am or pm, and a time of day without it: "5:30" may be 17:30, "5:30 am" may not.
+_CLOCK, _TWELVE = "of the day", "of twelve hours"
 _CONNECTING = frozenset(("to", "or", "and"))
 
 
@@ -157,7 +159,7 @@ def read(text: str) -> Reading:
         number, taken, weak = _number(tokens, at)
         if number is None:
             continue
-        if open_range is not None and at == next_to and number.unit:
+        if open_range is not None and at == next_to and number.unit and not isinstance(number.value, str):
             found.add(Number(open_range.value, number.unit))
             found.stated[-1] = Number(open_range.value, number.unit)
         if weak and tokens[at] in _ARTICLES:  # "a day" bears "one day" and "24 hours" out, and no bare 1
@@ -204,7 +206,8 @@ def _number(tokens: Sequence[str], at: int) -> tuple[Number | None, int, bool]:
     else:
         value, unit = _written(token)
     if isinstance(value, str):
-        return Number(value), at + 1, False
+        number, end = _with_unit(value, unit, tokens, at, at + 1) if _TIME.fullmatch(value) else (Number(value), at + 1)
+        return (number, end, False) if number.unit == _CLOCK else (Number(value), at + 1, False)
     end = at + 1
     while tokens[end] in _SCALES and value < _HUGE:
         value, end = _exact(value * _SCALES[tokens[end]]), end + 1
@@ -221,9 +224,9 @@ def _with_unit(value: Value, unit: str, tokens: Sequence[str], at: int, end: int
     if unit:
         return Number(value, unit), end
     if following in ("am", "pm"):
-        return Number(_clock(value, following[0])), end + 1
+        return Number(_clock(value, following[0]), _CLOCK), end + 1
     if following in ("a", "p") and tokens[end + 1] == "m":
-        return Number(_clock(value, following)), end + 2
+        return Number(_clock(value, following), _CLOCK), end + 2
     unit, behind = _unit(tokens, end)
     before = _UNITS.get(tokens[at - 1], "") if at else ""
     if not unit and before in _CURRENCIES:
@@ -271,7 +274,7 @@ def _written(token: str) -> tuple[Value, str]:
     before, digits, behind = whole[1] or "", whole[2], whole[3] or ""
     value = _plain(digits)
     if behind in ("am", "pm") and not before and (not isinstance(value, str) or _TIME.fullmatch(value)):
-        return _clock(value, behind[0]), ""
+        return _clock(value, behind[0]), _CLOCK
     if isinstance(value, str):
         return (value, "") if not before and not behind else (token, "")
     if behind in _PARTS:
@@ -316,7 +319,7 @@ def _also(number: Number) -> Iterable[Number]:
     """What else is true where `number` stands."""
     if isinstance(number.value, str) and (time := _TIME.fullmatch(number.value)):
         hours, minutes = int(time[1]), time[2]
-        yield Number(f"{hours % 12 or 12}:{minutes}")
+        yield Number(f"{hours % 12 or 12}:{minutes}", _TWELVE)
         if minutes == "00":
             yield Number(hours, "o'clock")
             yield Number(hours % 12 or 12, "o'clock")
