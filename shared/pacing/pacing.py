@@ -28,8 +28,6 @@ log = get_logger()
 
 # A process does not know how many others call at the same time; with four replicas this is exact.
 FALLBACK_SHARE = 0.25
-# Seconds to wait after a throttle that does not say how long.
-THROTTLE = 1.0
 # Added to a wait, so that it is over when the work comes back.
 _MORE = 0.05
 
@@ -57,8 +55,10 @@ class Turn:
     is_local: bool
     used: int | None = None
     """Set by the caller: the tokens that the call used, if known."""
-    throttled: timedelta | None = None
-    """Set when the provider refused the call: how long it asks to wait."""
+    succeeded: bool = False
+    """Set when the call ended without an error."""
+    throttled: Throttled | None = None
+    """Set when the provider refused the call."""
 
 
 class Pacing:
@@ -77,15 +77,17 @@ class Pacing:
     async def turn(self, deployment: Deployment, demand: Demand) -> AsyncIterator[Turn]:
         """Make one call within the block, if it is this work's turn; else raises `OverQuota`.
 
-        A `Throttled` that leaves the block stops all replicas for as long as the provider says.
+        A `Throttled` that leaves the block stops all replicas for as long as the provider says; if it does not say,
+        for twice as long after each in a row. Its `after` is set to that.
         """
         turn = await self._ask(deployment, demand)
         with seen() as limits:
             try:
                 yield turn
+                turn.succeeded = True
             except Throttled as failure:
-                failure.after = failure.after or timedelta(seconds=limits.back_after or THROTTLE)
-                turn.throttled = failure.after
+                failure.after = failure.after or timedelta(seconds=limits.back_after or 0)
+                turn.throttled = failure
                 raise
             finally:
                 await self._settle(deployment, turn, limits)
@@ -112,8 +114,8 @@ class Pacing:
         args = [quota.tokens, quota.requests, wants.who, wants.flow, wants.tokens, wants.due, wants.patience]
         granted: Granted | float
         try:
-            wait, now, tokens, requests = await self._redis.script(ASK, keys(deployment.name), args)
-            granted = float(wait) if wait else Granted(wants.tokens, float(now), float(tokens), float(requests))
+            wait, *numbers = await self._redis.script(ASK, keys(deployment.name), args)
+            granted = float(wait) if wait else Granted(wants.tokens, *map(float, numbers))
         except RedisUnavailable:
             is_local, pace = True, self._local.get(deployment.name, Pace())
             self._local[deployment.name], granted = rules.ask(pace, _share(quota), wants, self._clock())
@@ -129,25 +131,34 @@ class Pacing:
 
     async def _settle(self, deployment: Deployment, turn: Turn, limits: RateLimits) -> None:
         quota, granted, said = _quota(deployment), turn.granted, _said(limits)
-        after = None if turn.throttled is None else turn.throttled.total_seconds()
-        if turn.is_local:
+        if turn.throttled is not None:
+            await self._stop(deployment, turn, turn.throttled)
+        elif turn.is_local:
             pace, now = self._local[deployment.name], self._clock()
-            self._local[deployment.name] = (
-                rules.settle(pace, _share(quota), granted, said, turn.used, now)
-                if after is None
-                else rules.throttled(pace, _share(quota), granted, after, now)
+            self._local[deployment.name] = rules.settle(
+                pace, _share(quota), granted, said, turn.used, now, succeeded=turn.succeeded
             )
-            return
-        both: list[float | str] = [quota.tokens, quota.requests]
-        with suppress(RedisUnavailable):
-            if after is not None:
-                log.info("model.throttled", deployment=deployment.name, wait=round(after, 1))
-                await self._redis.script(THROTTLED, keys(deployment.name), [*both, granted.tokens, after])
-            elif quota != Quota() or said != Said():
-                args = [*both, granted.tokens, granted.at, granted.total_tokens]
-                told = (limits.limit_tokens, limits.limit_requests, limits.remaining_tokens, limits.remaining_requests)
-                args += ["" if each is None else each for each in (*told, turn.used)]
-                await self._redis.script(SETTLE, keys(deployment.name), args)
+        elif quota != Quota() or said != Said() or granted.backoff:
+            args: list[float | str] = [quota.tokens, quota.requests, granted.tokens, granted.at, granted.total_tokens]
+            told = (limits.limit_tokens, limits.limit_requests, limits.remaining_tokens, limits.remaining_requests)
+            args += ["" if each is None else each for each in (*told, turn.used)]
+            with suppress(RedisUnavailable):
+                await self._redis.script(SETTLE, keys(deployment.name), [*args, int(turn.succeeded)])
+
+    async def _stop(self, deployment: Deployment, turn: Turn, failure: Throttled) -> None:
+        """Stop all replicas, and say in `failure` for how long."""
+        quota, granted, asked = _quota(deployment), turn.granted, failure.after.total_seconds() or None
+        wait = asked or rules.BACKOFF
+        if turn.is_local:
+            pace = self._local[deployment.name]
+            self._local[deployment.name], wait = rules.throttled(pace, _share(quota), granted, asked, self._clock())
+        else:
+            args = [quota.tokens, quota.requests, granted.tokens, granted.at, asked or ""]
+            with suppress(RedisUnavailable):
+                _, said = await self._redis.script(THROTTLED, keys(deployment.name), args)
+                wait = float(said)
+        log.info("model.throttled", deployment=deployment.name, wait=round(wait, 1))
+        failure.after = timedelta(seconds=wait)
 
 
 def _quota(deployment: Deployment) -> Quota:

@@ -34,6 +34,8 @@ CUSHION = 0.05
 PLACES = 100
 # Seconds between calls when a throttle is over and the quota is unknown.
 SPACING = 0.1
+# Seconds to wait after a throttle that does not say how long; twice as long after each more in a row.
+BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class Granted:
     total_tokens: float
     """All that was granted so far, with this call."""
     total_requests: float
+    backoff: float = 0.0
+    """`Pace.backoff` then: this call tries whether the throttles are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,10 @@ class Pace:
     line: Mapping[str, Place] = field(default_factory=dict)
     tail: float = 0.0
     """The last time that was given to ingestion without a place."""
+    backoff: float = 0.0
+    """Seconds of the pause after the last throttle that did not say how long; 0 after a success."""
+    backoff_at: float = 0.0
+    """When that throttle came: calls granted before do not count."""
 
     def in_turn(self) -> Iterator[tuple[str, Place]]:
         """The line, first to last."""
@@ -201,8 +209,10 @@ def ask(pace: Pace, quota: Quota, wants: Ask, now: float) -> "tuple[Pace, Grante
     return _granted(pace, quota, wants, now)
 
 
-def settle(pace: Pace, quota: Quota, call: Granted, said: Said, used: float | None, now: float) -> Pace:
-    """The state after a call that was not throttled; `used`: its tokens, None if unknown.
+def settle(
+    pace: Pace, quota: Quota, call: Granted, said: Said, used: float | None, now: float, *, succeeded: bool = True
+) -> Pace:
+    """The state after a call that was not throttled; `used`: its tokens, None if unknown. A success ends a back-off.
 
     What remained for the provider when the call arrived bounds what remains now: since then it was refilled, and it has
     counted the calls that were granted at least `ARRIVES` ago, at most all. It raises our level only if its limit is
@@ -226,20 +236,27 @@ def settle(pace: Pace, quota: Quota, call: Granted, said: Said, used: float | No
     if requests is not None and said.remaining_requests is not None:
         high = said.remaining_requests + (now - call.at) * quota.requests / MINUTE
         requests = min(requests, high)
+    if succeeded and call.at >= pace.backoff_at:
+        pace = replace(pace, backoff=0.0)
     return replace(pace, tokens=tokens, requests=requests)
 
 
-def throttled(pace: Pace, quota: Quota, call: Granted, after: float, now: float) -> Pace:
-    """The state after a call was refused until `after` seconds from now: then there is enough for it, and no more.
+def throttled(pace: Pace, quota: Quota, call: Granted, after: float | None, now: float) -> tuple[Pace, float]:
+    """The state after a call was refused until some seconds from now, and these: then there is enough for it, no more.
 
-    It stays counted: some providers count refused calls.
+    `after`: as the provider said; None: it did not, and each refusal in a row doubles the pause. Calls that were under
+    way together are refused together, and count as one. It stays counted: some providers count refused calls.
     """
     quota = quota.least(pace.limit)
     pace = _refilled(pace, quota, now)
-    if now + after <= pace.at:
-        return pace
-    tokens = min(call.tokens + CUSHION * quota.tokens_burst, quota.tokens_burst) if quota.tokens else None
-    return replace(pace, at=now + after, tokens=tokens, requests=1.0 if quota.requests else None)
+    if after is None:
+        if call.at >= pace.backoff_at:
+            pace = replace(pace, backoff=min(2 * pace.backoff or BACKOFF, LONGEST_BACKOFF), backoff_at=now)
+        after = pace.backoff or BACKOFF
+    if now + after > pace.at:
+        tokens = min(call.tokens + CUSHION * quota.tokens_burst, quota.tokens_burst) if quota.tokens else None
+        pace = replace(pace, at=now + after, tokens=tokens, requests=1.0 if quota.requests else None)
+    return pace, after
 
 
 def room(pace: Pace, quota: Quota, seconds: float, now: float) -> float | None:
@@ -278,7 +295,7 @@ def _granted(pace: Pace, quota: Quota, wants: Ask, now: float) -> tuple[Pace, Gr
         served=served,
         line={who: place for who, place in pace.line.items() if who != wants.who},
     )
-    return after, Granted(wants.tokens, now, total_tokens, total_requests)
+    return after, Granted(wants.tokens, now, total_tokens, total_requests, pace.backoff)
 
 
 def _refilled(pace: Pace, quota: Quota, now: float) -> Pace:

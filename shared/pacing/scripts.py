@@ -11,7 +11,20 @@ line    hash: who -> "due since tokens lapses flow"
 from collections.abc import Mapping
 
 from shared.contracts.ids import escaped
-from shared.pacing.rules import ARRIVES, CUSHION, GRACE, MINUTE, PLACES, REQUESTS_BURST, RESERVE, SPACING, Pace, Quota
+from shared.pacing.rules import (
+    ARRIVES,
+    BACKOFF,
+    CUSHION,
+    GRACE,
+    LONGEST_BACKOFF,
+    MINUTE,
+    PLACES,
+    REQUESTS_BURST,
+    RESERVE,
+    SPACING,
+    Pace,
+    Quota,
+)
 
 # Seconds without a call after which the state of a deployment is forgotten: every bucket is full again by then.
 KEEP = 3600
@@ -34,6 +47,7 @@ _COMMON = (
     f"""
 local MINUTE, RESERVE, SPACING, GRACE, KEEP = {MINUTE}, {RESERVE}, {SPACING}, {GRACE}, {KEEP}
 local BURST, ARRIVES, CUSHION, PLACES = {REQUESTS_BURST}, {ARRIVES}, {CUSHION}, {PLACES}
+local BACKOFF, LONGEST_BACKOFF = {BACKOFF}, {LONGEST_BACKOFF}
 """
     + """
 local time = redis.call('TIME')
@@ -51,7 +65,7 @@ local total_tokens, total_requests = known.total_tokens or 0, known.total_reques
 local limit_tokens, limit_requests = known.limit_tokens or 0, known.limit_requests or 0
 local tokens, requests = known.tokens, known.requests
 local mark_at, mark_total = known.mark_at or 0, known.mark_total or 0
-local tail = known.tail or 0
+local tail, backoff, backoff_at = known.tail or 0, known.backoff or 0, known.backoff_at or 0
 local next_mark_at, next_mark_total = known.next_mark_at or 0, known.next_mark_total or 0
 local quota_tokens, quota_requests, tokens_burst, requests_burst
 local function limited()
@@ -72,7 +86,8 @@ end
 local function write()
   redis.call('HSET', KEYS[1], 'at', exact(at), 'virtual', exact(virtual), 'limit_tokens', limit_tokens,
     'limit_requests', limit_requests, 'total_tokens', exact(total_tokens), 'total_requests', exact(total_requests),
-    'tail', exact(tail), 'mark_at', exact(mark_at), 'mark_total', exact(mark_total),
+    'tail', exact(tail), 'backoff', exact(backoff), 'backoff_at', exact(backoff_at),
+    'mark_at', exact(mark_at), 'mark_total', exact(mark_total),
     'next_mark_at', exact(next_mark_at), 'next_mark_total', exact(next_mark_total))
   if tokens then redis.call('HSET', KEYS[1], 'tokens', exact(tokens)) else redis.call('HDEL', KEYS[1], 'tokens') end
   if requests then redis.call('HSET', KEYS[1], 'requests', exact(requests))
@@ -84,7 +99,7 @@ limited()
 )
 
 # ARGV: …, who, flow, tokens, due, seconds that it can wait
-# Returns {"" when the call is granted, else the seconds until its turn; now, total tokens, total requests}.
+# Returns {"" when the call is granted, else the seconds until its turn; now, total tokens, total requests, back-off}.
 ASK = (
     _COMMON
     + """
@@ -179,7 +194,7 @@ if wait > 0 then
     redis.call('HDEL', KEYS[3], who)
   end
   write()
-  return {exact(wait), exact(now), '0', '0'}
+  return {exact(wait), exact(now), '0', '0', '0'}
 end
 local start = math.max(served[flow] or 0, virtual)
 for name, tag in pairs(served) do
@@ -194,12 +209,12 @@ if now - next_mark_at >= ARRIVES then
 end
 virtual, total_tokens, total_requests = start, total_tokens + wanted, total_requests + 1
 write()
-return {'', exact(now), exact(total_tokens), exact(total_requests)}
+return {'', exact(now), exact(total_tokens), exact(total_requests), exact(backoff)}
 """
 )
 
 # ARGV: …, tokens granted, granted at, total tokens then, limits of tokens and requests as the provider said ('' if it
-#       did not), what remains of them ('' if unknown), tokens used ('' if unknown)
+#       did not), what remains of them ('' if unknown), tokens used ('' if unknown), 1 for a success, else 0
 # Returns now.
 SETTLE = (
     _COMMON
@@ -224,18 +239,26 @@ end
 if requests and left_requests then
   requests = math.min(requests, left_requests + (now - granted_at) * quota_requests / MINUTE)
 end
+if ARGV[11] == '1' and granted_at >= backoff_at then backoff = 0 end
 write()
 return exact(now)
 """
 )
 
-# ARGV: …, tokens granted, seconds until it may be tried again
-# Returns now.
+# ARGV: …, tokens granted, granted at, seconds until it may be tried again ('' if the provider did not say)
+# Returns {now, these seconds}.
 THROTTLED = (
     _COMMON
     + """
-local granted, after = tonumber(ARGV[3]), tonumber(ARGV[4])
+local granted, granted_at, after = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 refill()
+if not after then
+  if granted_at >= backoff_at then
+    backoff = math.min(backoff > 0 and 2 * backoff or BACKOFF, LONGEST_BACKOFF)
+    backoff_at = now
+  end
+  after = backoff > 0 and backoff or BACKOFF
+end
 if now + after > at then
   at = now + after
   tokens, requests = nil, nil
@@ -243,7 +266,7 @@ if now + after > at then
   if quota_requests > 0 then requests = 1 end
 end
 write()
-return exact(now)
+return {exact(now), exact(after)}
 """
 )
 

@@ -64,8 +64,9 @@ steps = st.lists(
             st.one_of(st.none(), st.integers(0, 90)),
             st.sampled_from([0, 3_000, 6_000, 20_000]),
             st.one_of(st.none(), st.integers(0, 4_000)),
+            st.booleans(),
         ),
-        st.tuples(st.just("throttled"), st.floats(0, 100)),
+        st.tuples(st.just("throttled"), st.one_of(st.none(), st.just(0.0), st.floats(0, 100))),
     ),
     max_size=25,
 )
@@ -83,23 +84,23 @@ async def test_the_scripts_do_as_rules_py_does(
             who, tenant, tokens, due, ingestion, patience = step
             wants = Ask(who, tenant, tokens, 0.0 if ingestion else due, ingestion, patience)
             args = [*both, who, wants.flow, tokens, wants.due, patience]
-            wait, now, tokens_then, requests_then = await redis.script(ASK, keys(NAME), args)
+            wait, now, *then = await redis.script(ASK, keys(NAME), args)
             pace, result = rules.ask(pace, quota, wants, float(now))
-            found: Granted | float = (
-                float(wait) if wait else Granted(tokens, float(now), float(tokens_then), float(requests_then))
-            )
+            found: Granted | float = float(wait) if wait else Granted(tokens, *map(float, (now, *then)))
             assert found == result
             last = found if isinstance(found, Granted) else last
         elif last is not None and kind == "settle":
-            left, requests_left, limit, used = step
+            left, requests_left, limit, used, succeeded = step
             said = Said(Quota(limit, 0), left, requests_left)
             args = [*both, last.tokens, last.at, last.total_tokens, limit or "", ""]
             args += ["" if each is None else each for each in (left, requests_left, used)]
-            now = await redis.script(SETTLE, keys(NAME), args)
-            pace = rules.settle(pace, quota, last, said, used, float(now))
+            now = await redis.script(SETTLE, keys(NAME), [*args, int(succeeded)])
+            pace = rules.settle(pace, quota, last, said, used, float(now), succeeded=succeeded)
         elif last is not None:
-            now = await redis.script(THROTTLED, keys(NAME), [*both, last.tokens, *step])
-            pace = rules.throttled(pace, quota, last, step[0], float(now))
+            after = "" if step[0] is None else step[0]
+            now, waited = await redis.script(THROTTLED, keys(NAME), [*both, last.tokens, last.at, after])
+            pace, wait = rules.throttled(pace, quota, last, step[0], float(now))
+            assert float(waited) == wait
         if last is not None or pace.line:
             assert await stored(redis) == pace
 
@@ -109,7 +110,7 @@ async def test_behind_the_last_place_the_script_gives_times_as_rules_py_does(
     redis: FailFastRedis, quota: Quota
 ) -> None:
     pace, both = Pace(), [quota.tokens, quota.requests]
-    await redis.script(THROTTLED, keys(NAME), [*both, 1, 500])
+    await redis.script(THROTTLED, keys(NAME), [*both, 1, 0, 500])
     pace = await stored(redis)
     for number in range(rules.PLACES + 5):
         wants = Ask(f"r{number}", "a", 100, ingestion=True, patience=100_000)
@@ -169,6 +170,64 @@ async def test_a_throttle_without_a_time_waits_for_the_headers_or_a_moment(redis
         wait = await call(pacing, demand("two"), a_deployment(name, 4000))
         assert wait is not None
         assert wait > least
+
+
+async def throttles(pacing: Pacing, who: str, *, quota: Deployment) -> float:
+    """The pause after a call that is refused without a word of how long."""
+    failure = Throttled("429")
+    with pytest.raises(Throttled):
+        async with pacing.turn(quota, demand(who)):
+            raise failure
+    return failure.after.total_seconds()
+
+
+async def over(redis: FailFastRedis) -> None:
+    """The pause is over."""
+    pace, _, _ = keys(NAME)
+    await redis.run(lambda client: client.hset(pace, "at", 0))
+
+
+async def test_each_throttle_in_a_row_doubles_the_pause_of_all_replicas(redis: FailFastRedis) -> None:
+    one, other, quota = Pacing(redis), Pacing(redis), deployment()
+    pauses = []
+    for number in range(8):
+        pauses.append(await throttles((one, other)[number % 2], "r", quota=quota))
+        await over(redis)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    # A call that fails in another way shows nothing; one that succeeds ends it, also without any quota known.
+    with pytest.raises(DependencyDown):
+        async with one.turn(quota, demand("r")):
+            raise DependencyDown("503")
+    assert await throttles(one, "r", quota=quota) == 60
+    await over(redis)
+    assert await call(other, demand("r"), quota) is None
+    assert await throttles(one, "r", quota=quota) == 1
+
+
+async def test_calls_that_are_refused_together_double_the_pause_once(redis: FailFastRedis) -> None:
+    pacing, quota = Pacing(redis), deployment()
+    begun = asyncio.Barrier(5)
+
+    async def refused_with_others(number: int) -> None:
+        async with pacing.turn(quota, demand(f"r{number}")):
+            await begun.wait()
+            raise Throttled("429")
+
+    refusals = await asyncio.gather(*map(refused_with_others, range(5)), return_exceptions=True)
+    assert [each.after for each in refusals if isinstance(each, Throttled)] == [timedelta(seconds=1)] * 5
+
+
+async def test_without_redis_the_pause_doubles_too() -> None:
+    now = 0.0
+    gone = FailFastRedis("redis://127.0.0.1:1/0")
+    pacing, quota, pauses = Pacing(gone, clock=lambda: now), deployment(), []
+    for _ in range(4):
+        pauses.append(await throttles(pacing, "r", quota=quota))
+        now += pauses[-1] + 1
+    assert pauses == [1, 2, 4, 8]
+    assert await call(pacing, demand("r"), quota) is None
+    assert await throttles(pacing, "r", quota=quota) == 1
+    await gone.close()
 
 
 async def test_a_failure_that_is_no_throttle_stops_nothing(redis: FailFastRedis) -> None:

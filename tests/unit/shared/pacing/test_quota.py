@@ -126,7 +126,7 @@ class World:
     def _arrives(self, work: Work, call: Granted) -> None:
         wait = self.provider.call(COUNTED, self.now)
         if wait:
-            self.pace = throttled(self.pace, self.quota, call, wait, self.now)
+            self.pace, _ = throttled(self.pace, self.quota, call, wait, self.now)
             self._comes(work)
             return
         limit = Quota(self.provider.per_minute) if self.says else Quota()

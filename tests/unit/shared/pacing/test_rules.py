@@ -208,7 +208,7 @@ def test_requests_that_others_sent_are_not_sent_again() -> None:
 def test_after_a_throttle_requests_begin_one_by_one() -> None:
     quota = Quota(requests=60)
     pace, call = granted(Pace(), wants("one"), 0, quota)
-    pace = throttled(pace, quota, call, 20, 0)
+    pace, _ = throttled(pace, quota, call, 20, 0)
     pace, _ = granted(pace, wants("one"), 20, quota)
     assert waits(pace, wants("two"), 20, quota)[1] == 1
 
@@ -239,30 +239,55 @@ def test_room_is_what_may_begin_within_a_time() -> None:
     assert room(Pace(), Quota(requests=120), 10, 0) == 20 + 20
     pace, call = granted(emptied(quota), wants("one", 300), 3, quota)
     assert room(replace(pace, total_tokens=1_000, total_requests=2), quota, 10, 3) == 2
-    assert room(throttled(pace, quota, call, 20, 3), quota, 10, 3) == pytest.approx(300 / (6_300 / 2))
+    assert room(throttled(pace, quota, call, 20, 3)[0], quota, 10, 3) == pytest.approx(300 / (6_300 / 2))
 
 
 def test_after_a_throttle_the_refused_call_is_first_and_the_others_follow_one_by_one() -> None:
     pace, call = granted(Pace(), wants("one"), 0)
-    pace = throttled(pace, QUOTA, call, 20, 0)
+    pace, _ = throttled(pace, QUOTA, call, 20, 0)
     pace, wait = waits(pace, wants("one"), 0)
     assert wait == 20
     pace, wait = waits(pace, wants("two", due=61), 5)
     assert wait == 25
-    assert throttled(pace, QUOTA, call, 2, 5) == replace(pace, tokens=pace.tokens)
+    assert throttled(pace, QUOTA, call, 2, 5) == (pace, 2)
     pace, _ = granted(pace, wants("one"), 20)
     assert waits(pace, wants("two", due=61), 20)[1] == 10
 
 
 def test_after_a_throttle_of_an_unknown_quota_calls_do_not_begin_together() -> None:
     pace, call = granted(Pace(), wants("one"), 0, Quota())
-    pace = throttled(pace, Quota(), call, 20, 0)
+    pace, _ = throttled(pace, Quota(), call, 20, 0)
     times = []
     for number in range(5):
         pace, wait = waits(pace, wants(str(number)), 0, Quota())
         times.append(round(wait, 3))
     assert times == [20, 20.1, 20.2, 20.3, 20.4]
     granted(pace, wants("0"), 20, Quota())
+
+
+def test_a_throttle_without_a_time_doubles_the_pause_until_a_success() -> None:
+    pace, now, pauses = Pace(), 0.0, list[float]()
+    for number in range(8):
+        pace, call = granted(pace, wants("one"), now, Quota())
+        assert call.backoff == (pauses[-1] if pauses else 0)
+        pace, pause = throttled(pace, Quota(), call, None, now)
+        # Its like, refused at the same time, waits as long.
+        pace, same = throttled(pace, Quota(), replace(call, at=call.at - 1 - number), None, now)
+        assert (same, pace.at) == (pause, now + pause)
+        pauses.append(pause)
+        now += pause
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    # What the provider says holds, and changes nothing of it; neither does another failure, nor an older success.
+    pace, call = granted(pace, wants("one"), now, Quota())
+    assert throttled(pace, Quota(), call, 3, now)[1] == 3
+    assert throttled(pace, Quota(), call, 0, now)[1] == 0
+    assert settle(pace, Quota(), call, Said(), None, now, succeeded=False).backoff == 60
+    assert settle(pace, Quota(), replace(call, at=0), Said(), None, now).backoff == 60
+    pace = settle(pace, Quota(), call, Said(), None, now)
+    assert pace.backoff == 0
+    # One that was under way since before the success.
+    assert throttled(pace, Quota(), replace(call, at=0), None, now)[1] == 1
+    assert throttled(pace, Quota(), call, None, now)[1] == 1
 
 
 @given(
