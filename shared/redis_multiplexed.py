@@ -20,6 +20,10 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+# Bytes of a command that is sent without a task of its own: sixty-four of them at once (`shared/redis.py`) do not fill
+# asyncio's buffer of 64 KiB, so sending them does not wait.
+SMALL = 1000
+
 
 class Multiplexed:
     """Connects with the first command, and again with the first one after the connection is lost."""
@@ -34,6 +38,7 @@ class Multiplexed:
         self._connecting = asyncio.Lock()
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Future[None]] = set()
 
     async def execute(self, *args: Any, asking: bool = False) -> Any:
         """The reply to one command; raises redis-py's errors, an error reply among them, and `OSError`.
@@ -44,18 +49,37 @@ class Multiplexed:
         """
         connection = self._connection if self._connection is not None else await self._connect()
         loop = asyncio.get_running_loop()
-        packed, reply = connection.pack_command(*args), loop.create_future()
+        packed, replies = connection.pack_command(*args), [loop.create_future()]
         if asking:
             packed = [*connection.pack_command("ASKING"), *packed]
-            self._waiting.append(_unread(loop.create_future()))
+            replies.insert(0, _unread(loop.create_future()))
+        if self._sending or sum(map(len, packed)) > SMALL:
+            # It may have to wait for Redis to read. redis-py closes the connection if the task is cancelled meanwhile.
+            sending = asyncio.create_task(self._send(connection, packed, replies))
+            self._sending.add(_unread(sending))
+
+            def sent(task: asyncio.Future[None]) -> None:
+                self._sending.discard(task)
+                if task.cancelled() and not replies[-1].done():  # before it began
+                    _unread(replies[-1]).set_exception(RedisConnectionError("the connection was closed"))
+
+            sending.add_done_callback(sent)
+        else:
+            await self._send(connection, packed, replies)
+        return await replies[-1]
+
+    async def _send(self, connection: AbstractConnection, packed: list[bytes], replies: list[Any]) -> None:
+        if connection is not self._connection:
+            if not replies[-1].done():
+                _unread(replies[-1]).set_exception(RedisConnectionError("the connection was closed"))
+            return
         # Until the commands are written nothing is awaited, so the order of the replies is that of `_waiting`.
-        self._waiting.append(reply)
+        self._waiting.extend(_unread(reply) for reply in replies)
         try:
             await connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
             await self._lose(connection, error if isinstance(error, RedisError | OSError) else None)
             raise
-        return await reply
 
     async def close(self) -> None:
         """Close the connection; commands that wait for a reply fail."""
@@ -105,6 +129,8 @@ class Multiplexed:
             if not reply.done():
                 _unread(reply).set_exception(error or RedisConnectionError("the connection was closed"))
         self._waiting.clear()
+        for sending in self._sending - {asyncio.current_task()}:
+            sending.cancel()
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
         with suppress(RedisError, OSError):

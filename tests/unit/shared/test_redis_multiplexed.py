@@ -82,6 +82,31 @@ async def test_the_reply_to_a_task_that_left_reaches_no_other() -> None:
         assert leaving.cancelled()
 
 
+async def test_a_task_that_leaves_while_it_sends_takes_nobody_along() -> None:
+    go_on, large = asyncio.Event(), "x" * 12_000_000
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        rest = b""
+        while block := await reader.read(1 << 20):
+            rest = rest[-100:] + block
+            if rest.endswith(b"stays\r\n"):
+                writer.write(b"+left\r\n+stays\r\n")
+        writer.close()
+
+    async with connection_to(late) as redis:
+        leaving = asyncio.create_task(redis.execute("ECHO", large))
+        while not redis._sending:
+            await asyncio.sleep(0)
+        staying = asyncio.create_task(redis.execute("ECHO", "stays"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        go_on.set()
+        assert await staying == "stays"
+
+
 async def test_all_who_wait_are_told_when_the_connection_ends_and_the_next_one_connects_anew() -> None:
     met = 0
 
