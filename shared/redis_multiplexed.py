@@ -74,7 +74,7 @@ class Multiplexed:
                 _unread(replies[-1]).set_exception(RedisConnectionError("the connection was closed"))
             return
         # Until the commands are written nothing is awaited, so the order of the replies is that of `_waiting`.
-        self._waiting.extend(_unread(reply) for reply in replies)
+        self._waiting.extend(replies)
         try:
             await connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
