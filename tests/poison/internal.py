@@ -144,7 +144,7 @@ _SPOKEN: RequestOutcome = ending(
 OUTCOME_STRAYS = [
     Stray(OUTCOMES, "no subject", b"{}", None, UNSUPPORTED),
     Stray(OUTCOMES, "an outcome that is none", b'{"outcome": "perhaps"}', "answer.v1", INVALID),
-    Stray(OUTCOMES, "an unknown code", _SPOKEN.encode().replace(b"Crashed", b"Perhaps"), "answer.v1", INVALID),
+    Stray(OUTCOMES, "a code that is no word", _SPOKEN.encode().replace(b"Crashed", b"per haps"), "answer.v1", INVALID),
     Stray(OUTCOMES, "outcome of an unknown request", _SPOKEN.encode(), "answer.v1", None),
     Stray(OUTCOMES, "an outcome whose owner is a number", _SPOKEN.encode(), "answer.v1", None,
           properties={"ragbus-tenant": 7, "ragbus-caller": NO_TEXT}),
