@@ -194,13 +194,21 @@ def _brief(args: list[Any]) -> str:
 
 
 def _name_of(source: str) -> str:
-    """What a script is called where it is written, `ledger.DECIDE`; its hash where that cannot be found."""
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith(("shared.", "services.")):
-            for name, value in vars(module).items():
-                if value is source:
-                    return f"{module.__name__.rpartition('.')[2]}.{name.strip('_')}"
-    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
+    """What a script is called where it is written, `ledger.DECIDE`; its hash where that cannot be found.
+
+    Of a module `scripts` the name is that of its package: `budget.SETTLE`.
+    """
+    found = {
+        module.__name__: name.strip("_")
+        for module in list(sys.modules.values())
+        if getattr(module, "__name__", "").startswith(("shared.", "services."))
+        for name, value in vars(module).items()
+        if value is source
+    }
+    if not found:
+        return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()[:8]
+    written = next((module for module in found if module.endswith(".scripts")), next(iter(found)))
+    return f"{written.removesuffix('.scripts').rpartition('.')[2]}.{found[written]}"
 
 
 # ---------------------------------------------------------------------- HTTP

@@ -270,7 +270,7 @@ _ALL = (
     ),
     _effect(
         "every-reservation-is-the-first",
-        Fault("redis tenant.RESERVE", forgotten()),
+        Fault("redis budget.RESERVE", forgotten()),
         request(
             "Requests that come together overspend together.",
             BUDGET + "test_concurrent_requests_never_overspend",
@@ -278,7 +278,7 @@ _ALL = (
     ),
     _effect(
         "estimate-not-given-back",
-        Fault("redis tenant.GIVE_BACK", undone()),
+        Fault("redis budget.GIVE_BACK", undone()),
         request(
             "Each request that dies takes its tokens along.",
             INTAKE + "test_the_caller_of_dead_work_is_told_and_gets_its_tokens_back",
@@ -290,7 +290,7 @@ _ALL = (
     ),
     _effect(
         "reservation-stays",
-        Fault("redis tenant.GIVE_BACK", undone(only="*:holds")),
+        Fault("redis budget.GIVE_BACK", undone(only="*:holds")),
         request(
             "A tenant that is told twice may spend twice.",
             BUDGET + "test_a_reservation_that_is_given_back_repeatedly_is_returned_once",
@@ -298,7 +298,7 @@ _ALL = (
     ),
     _effect(
         "call-not-remembered",
-        Fault("redis tenant.SETTLE", undone(only="*:calls:*")),
+        Fault("redis budget.SETTLE", undone(only="*:calls:*")),
         request(
             "One call is charged twice.",
             BUDGET + "test_a_call_is_charged_once_however_often_it_is_settled",
@@ -306,7 +306,7 @@ _ALL = (
     ),
     _effect(
         "call-not-charged",
-        Fault("redis tenant.SETTLE", undone()),
+        Fault("redis budget.SETTLE", undone()),
         request(
             "A call that was made is free.",
             GENERATOR + "test_an_answer_that_is_cancelled_is_stopped_and_what_it_used_is_charged",
