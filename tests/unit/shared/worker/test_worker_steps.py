@@ -271,7 +271,9 @@ async def test_in_flight_work_is_bounded(setup: WorkerFixture) -> None:
     worker.consumer = Consumer("retrieve", worker.consumer.decode, counting, internal_identity, worker.consumer.request)
     stopping = asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, timedelta(seconds=5)))
-    while now < 2:  # both handlers are inside, and a third would have been let in by now
+    while now < 2:
+        await asyncio.sleep(0.01)
+    for _ in range(30):  # time for a third to be let in
         await asyncio.sleep(0.01)
     assert worker.in_flight == 2
     release.set()
