@@ -83,7 +83,7 @@ class Chat:
     def __init__(
         self, timeout: timedelta, metrics: Metrics, transport: "httpx2.AsyncBaseTransport | None" = None
     ) -> None:
-        """`timeout`: of one call. `transport`: carries the HTTP of all clients; None: the SDK's own."""
+        """`timeout`: of one call. `transport`: carries the HTTP of all clients; None: `AiohttpTransport`."""
         self._timeout = timeout
         self._transport = transport
         self._metrics = metrics

@@ -155,8 +155,8 @@ class Completion:
     async def read(self, received: AsyncIterator[bytes]) -> AsyncGenerator[None, None]:
         """Read a response body; yields whenever something was added.
 
-        Raises a `ModelError` for an error of the provider and for what is no completion, `Overlong` when the answer is
-        too long.
+        Raises a `ModelError` for an error of the provider and for a body that is not a completion, `Overlong` when the
+        answer is too long.
         """
         first = b""
         async for block in received:

@@ -68,7 +68,7 @@ def usable_usage(
 ) -> tuple[Used, bool]:
     """What a call used, and whether the provider's count could not be taken as it is.
 
-    `reported`: prompt and completion tokens as the provider sent them, of any type. A count that is no number, is
+    `reported`: prompt and completion tokens as the provider sent them, of any type. A count that is not a number, is
     negative, or is zero where there must be some, is replaced by the estimate; one that is larger than the request
     could have used becomes the most that it could: `most_prompt`, `most_output`.
     """

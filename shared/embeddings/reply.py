@@ -36,7 +36,7 @@ def vectors_of(body: bytes, texts: Sequence[str], deployment: Deployment) -> Emb
     """The vectors of `texts`, in their order, from a 200's `body`.
 
     Raises a `ModelError`: what the provider's error says, `ModelMisconfigured` when all vectors have another length
-    than `dimensions`, `InvalidReply` for everything else that is no vector for each text.
+    than `dimensions`, `InvalidReply` for anything else but one vector for each text.
     """
     name = deployment.name
     try:

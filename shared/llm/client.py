@@ -32,8 +32,8 @@ def make_client(
 ) -> "AsyncOpenAI":
     """A client for `deployment` that gives up after `timeout` and never retries; close it when done.
 
-    `transport` carries its HTTP; None: the SDK's own. `identity`: the tokens for Azure where there is no key; None:
-    those of the worker's own identity. Raises `SettingsError` when the key is missing.
+    `transport` carries its HTTP; None: `AiohttpTransport`. `identity`: the tokens for Azure where there is no key;
+    None: those of the worker's own identity. Raises `SettingsError` when the key is missing.
     """
     from openai import AsyncAzureOpenAI, AsyncOpenAI, Timeout
 

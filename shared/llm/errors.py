@@ -4,7 +4,7 @@ TryLater
 ├── Throttled           THROTTLED      the deployment has no quota left    -> another deployment, or wait
 └── DependencyDown
     └── ModelDown       DOWN           unreachable, 5xx, broken off        -> another deployment, or wait
-        └── InvalidReply               a 200 that is no usable completion  -> the same, a bounded number of times
+        └── InvalidReply               200, but not a usable completion   -> the same, a bounded number of times
 Unprocessable
 ├── ModelMisconfigured  CONFIGURATION  key, name, parameter, quota plan    -> another deployment, and the operator
 ├── ContextTooLong      TOO_LONG       more tokens than the window         -> one smaller prompt
@@ -86,7 +86,7 @@ class ModelDown(DependencyDown, ModelError):
 
 
 class InvalidReply(ModelDown):
-    """The deployment answered 200, and the body is no completion, or one without an end.
+    """The deployment answered 200, and the body is not a completion, or has no end.
 
     It may be the same at every attempt, so paid ones are counted (`services/generator/failover.py`).
     """

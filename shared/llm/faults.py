@@ -40,8 +40,6 @@ from shared.text import brief
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-__all__ = ["LONGEST_WAIT", "Fault", "Said", "error_in", "fault_of", "redacted", "said", "translate", "wait_asked"]
-
 # Characters of a provider's sentence that we keep.
 SENTENCE = 300
 # Then it is asked again: daily quotas are the longest that providers have.

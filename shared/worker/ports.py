@@ -33,7 +33,7 @@ class Ports:
     redis: FailFastRedis
     metrics: Metrics
     models: "httpx2.AsyncBaseTransport | None" = None
-    """Carries HTTP to chat and embedding models; None: the SDK's own transport."""
+    """Carries HTTP to chat and embedding models; None: `AiohttpTransport`."""
     vectors: "httpx.AsyncBaseTransport | None" = None
     """Carries HTTP to Qdrant; None: the client's own transport."""
     clock: Callable[[], datetime] = utc_now
