@@ -21,10 +21,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.access.use_cases import COLLECTION
-from shared.settings.files import read_yaml
+from shared.settings.files import Section, read_yaml
 
 _LONGEST_PATH = 1024  # characters of a blob's name
 _CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
@@ -62,10 +62,8 @@ def _folder(prefix: str) -> str:
 Name = Annotated[str, Field(min_length=1)]
 
 
-class Source(BaseModel):
+class Source(Section):
     """A prefix of a container and whose it is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     container: Name
     prefix: Annotated[str, AfterValidator(_folder)] = ""
@@ -74,10 +72,8 @@ class Source(BaseModel):
     groups: tuple[Name, ...] = Field(min_length=1, description="who may read it; there is no 'everybody'")
 
 
-class Sources(BaseModel):
+class Sources(Section):
     """The lake's map."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[Source, ...] = ()
 

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from shared.contracts.queues import CORE, OUTCOMES
 from shared.settings.budget import TENANT, Budget, Limit, Tokens, Unit, Window
-from shared.settings.files import read_yaml
+from shared.settings.files import Section, read_yaml
 
 KEY_PREFIX = "sha256:"
 _HASHED = re.compile(KEY_PREFIX + "[0-9a-f]{64}")
@@ -37,12 +37,7 @@ _HASHED = re.compile(KEY_PREFIX + "[0-9a-f]{64}")
 QueueName = Annotated[str, Field(max_length=260, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/~-]*[A-Za-z0-9])?$")]
 
 
-class _Strict(BaseModel):
-    # Unknown fields are errors: a misspelt right must not be read as "no restriction".
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tenant(_Strict):
+class Tenant(Section):
     """What a tenant may spend. `tokens_per_minute: n` is short for `budget: {tokens: {minute: n}}`."""
 
     tokens_per_minute: Tokens | None = None
@@ -63,7 +58,7 @@ class Tenant(_Strict):
         yield from self.budget.limits(scope)
 
 
-class Caller(_Strict):
+class Caller(Section):
     """An upstream app and its rights."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -88,10 +83,10 @@ class Caller(_Strict):
         return self
 
 
-class Callers(_Strict):
+class Callers(Section):
     """All callers and tenants of an installation."""
 
-    tenants: dict[str, Tenant] = {}
+    tenants: dict[str, Tenant] = Field(default={})
     callers: tuple[Caller, ...] = ()
 
     @model_validator(mode="after")

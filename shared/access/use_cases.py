@@ -5,24 +5,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.access.output_schema import check
 from shared.contracts.ids import digest
 from shared.errors import SettingsError
 from shared.settings.base import existing
 from shared.settings.budget import Budget
-from shared.settings.files import read_yaml
+from shared.settings.files import Section, read_yaml
 
 # The names of collections, as use cases and sources give them.
 COLLECTION = r"^[a-z][a-z0-9-]{0,62}$"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Deadline(_Strict):
+class Deadline(Section):
     """How long a caller may wait, in seconds."""
 
     default: float = Field(default=60, gt=0)
@@ -34,14 +30,14 @@ class Deadline(_Strict):
         return min(asked, longest) if asked is not None else min(timedelta(seconds=self.default), longest)
 
 
-class Retrieval(_Strict):
+class Retrieval(Section):
     """How passages are searched."""
 
     candidates: int = Field(default=16, ge=1, le=100, description="ranked passages handed to the generator")
     overfetch: int = Field(default=3, ge=1, le=10, description="times as many are fetched, for the version filter")
 
 
-class CachePolicy(_Strict):
+class CachePolicy(Section):
     """How long answers are kept, in seconds; 0: not at all."""
 
     ttl: int = Field(default=3600, ge=0)
@@ -66,7 +62,7 @@ class UseCaseBudget(Budget):
     )
 
 
-class UseCase(_Strict):
+class UseCase(Section):
     """One thing that callers may ask for."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")

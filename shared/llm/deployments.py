@@ -14,9 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -28,7 +26,7 @@ from pydantic import (
 
 from shared.errors import SettingsError
 from shared.llm.dialect import NOT_SENT, Encoding, Preset, StructuredOutput, TokenLimit
-from shared.settings.files import Where, invalid, read_yaml
+from shared.settings.files import Section, Where, invalid, read_yaml
 
 # The key of the environment in the validation's context.
 ENVIRONMENT = "environment"
@@ -88,18 +86,14 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Price(_Strict):
+class Price(Section):
     """USD per million tokens."""
 
     input: float = Field(default=0, ge=0, description="of the prompt")
     output: float = Field(default=0, ge=0, description="of the answer, reasoning included")
 
 
-class Timeouts(_Strict):
+class Timeouts(Section):
     """The seconds that a call may take."""
 
     first_token: float | None = Field(
@@ -135,7 +129,7 @@ def _a_name(name: str) -> str:
     return name
 
 
-class Deployment(_Strict):
+class Deployment(Section):
     """One deployment of a model."""
 
     name: str = Field(min_length=1, max_length=64, description="what use cases and settings call it")
@@ -333,7 +327,7 @@ def _misaddressed(endpoint: str, provider: object) -> Iterator[tuple[Where, str]
         yield ("endpoint",), "has a path: https://api.openai.com/v1"
 
 
-class Deployments(_Strict):
+class Deployments(Section):
     """The registry of deployments."""
 
     deployments: tuple[Deployment, ...] = Field(min_length=1)

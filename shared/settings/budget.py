@@ -13,9 +13,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shared.contracts.request import Request
+from shared.settings.files import Section
 
 TENANT = "tenant"
 # Times 60,000 (milliseconds of a minute) it is still a whole number in Lua, whose numbers are doubles.
@@ -56,15 +57,11 @@ def scopes(request: Request) -> tuple[str, str, str]:
     return TENANT, f"use_case:{request.use_case}", f"caller:{request.caller}"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 Tokens = Annotated[int, Field(gt=0, le=MOST)]
 Dollars = Annotated[Decimal, Field(gt=0, le=MOST // MICROS, decimal_places=6)]
 
 
-class TokenLimits(_Strict):
+class TokenLimits(Section):
     """The most tokens, prompt and answer together."""
 
     minute: Tokens | None = None
@@ -72,7 +69,7 @@ class TokenLimits(_Strict):
     month: Tokens | None = None
 
 
-class MoneyLimits(_Strict):
+class MoneyLimits(Section):
     """The most US dollars, by the prices in models.yaml."""
 
     minute: Dollars | None = None
@@ -80,7 +77,7 @@ class MoneyLimits(_Strict):
     month: Dollars | None = None
 
 
-class Budget(_Strict):
+class Budget(Section):
     """The limits of a tenant, a use case or a caller."""
 
     tokens: TokenLimits = TokenLimits()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from shared.errors import SettingsError
@@ -25,6 +25,12 @@ Model = TypeVar("Model", bound=BaseModel)
 Where = tuple[int | str, ...]
 """The keys and positions that lead to a value."""
 _FINDING = "finding"
+
+
+class Section(BaseModel):
+    """A part of a configuration file. A key that it does not know is an error: a misspelt right must not be ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def read_yaml(path: Path, model: type[Model], what: str, context: Mapping[str, Any] | None = None) -> Model:
