@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.generator.numbers import Reading, read, words_of
+from services.generator.prompt import as_seen
 from shared.contracts.generate import Candidate
 from shared.contracts.outcome import Citation
 from shared.text import escaped, visible
@@ -103,9 +104,7 @@ def verify(text: str, passages: Sequence[Candidate]) -> Verified:
 
     @functools.cache
     def reading_of(number: int) -> Reading:
-        # All that the model saw of a passage: the label is part of it, and may contain the relevant year.
-        passage = passages[number - 1]
-        return read(f"{passage.title}\n{passage.section}\n{passage.text}")
+        return read(as_seen(passages[number - 1]))
 
     found: dict[int, Citation] = {}
     kept: list[str] = []
@@ -178,7 +177,7 @@ def supports(passage: str, statement: str) -> bool:
 
 def covers(passage: Candidate, value: str) -> bool:
     """Whether `passage` has every word and number of `value`."""
-    there, said = read(f"{passage.title}\n{passage.section}\n{passage.text}"), read(value)
+    there, said = read(as_seen(passage)), read(value)
     return all(map(there.bears, said.stated)) and said.words <= there.words | said.number_words
 
 

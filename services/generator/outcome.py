@@ -8,7 +8,7 @@ from services.generator.citations import rewritten, unverified, verify, without_
 from services.generator.leak import leaks
 from services.generator.markup import inert, plain
 from services.generator.planner import Choice
-from services.generator.prompt import NO_ANSWER, Prompt, says_no_answer
+from services.generator.prompt import NO_ANSWER, Prompt, as_seen, says_no_answer
 from services.generator.reply import Reply
 from services.generator.structured import structured
 from shared.access.use_cases import Grounding, UseCase
@@ -38,7 +38,7 @@ def outcome_of(
     what is unverified. With an `output_schema` the reply is one that `data_of` accepts. The handler adds
     what it cost.
     """
-    sources = tuple(f"{passage.title}\n{passage.section}\n{passage.text}" for passage in prompt.passages)
+    sources = tuple(map(as_seen, prompt.passages))
     said, data = inert(plain(reply.text), sources), None
     if use_case.output_schema is None:
         verified = verify(said, prompt.passages)
@@ -60,7 +60,6 @@ def outcome_of(
             (*sources, task.request.question, *turns, json.dumps(use_case.output_schema, ensure_ascii=False))
         )
 
-    deployment = choice.deployment
     outcome, text, truncated = Outcome.NO_ANSWER, "", False
     if says_none:
         code, message, citations = Code.NOT_IN_DOCUMENTS, "the documents do not contain the answer", ()
@@ -88,15 +87,21 @@ def outcome_of(
         data=data if text else None,
         unverified=spans if text else (),
         truncated=truncated,
-        plan=Plan(
-            deployment=deployment.name,
-            model=deployment.model,
-            region=deployment.region,
-            context_window=deployment.context_window,
-            passages_used=len(prompt.passages),
-            passages_offered=len(task.candidates),
-            why=choice.why,
-        ),
+        plan=_plan(choice, len(prompt.passages), len(task.candidates)),
         cache=CacheState.MISS if task.request.cache_key else CacheState.OFF,
         finished_at=finished_at,
+    )
+
+
+def _plan(choice: Choice, used: int, offered: int) -> Plan:
+    """Which deployment answered; `used`: the passages in its prompt, of those that were `offered`."""
+    deployment = choice.deployment
+    return Plan(
+        deployment=deployment.name,
+        model=deployment.model,
+        region=deployment.region,
+        context_window=deployment.context_window,
+        passages_used=used,
+        passages_offered=offered,
+        why=choice.why,
     )

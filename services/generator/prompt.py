@@ -107,6 +107,11 @@ def _text_of(passage: Candidate) -> str:
     return passage.text if passage.plain == PLAIN else quoted(passage.text)
 
 
+def as_seen(passage: Candidate) -> str:
+    """All that a model sees of a passage: its label is a part of it, and may hold the year that an answer names."""
+    return f"{passage.title}\n{passage.section}\n{passage.text}"
+
+
 def label(candidate: Candidate) -> str:
     """One line that says where a passage stands: title, section, page."""
     return _label_of(candidate.title, candidate.section, candidate.page)[0]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from services.generator.citations import covers, rewritten, unverified, verify, without_marks
 from services.generator.markup import inert, plain
-from services.generator.prompt import says_no_answer
+from services.generator.prompt import as_seen, says_no_answer
 from shared.contracts.generate import Candidate
 from shared.contracts.outcome import Citation, Span
 from shared.text import brief
@@ -86,7 +86,7 @@ def data_of(reply: str, schema: Mapping[str, Any], passages: Sequence[Candidate]
     value = _parsed(reply)
     if value is None:
         return None
-    sources, constants = _sources(passages), frozenset(_constants(schema))
+    sources, constants = tuple(map(as_seen, passages)), frozenset(_constants(schema))
 
     def bare(_: str, text: str) -> str:
         if text in constants:  # the use case's own words, not the model's
@@ -106,7 +106,7 @@ def structured(reply: str, schema: Mapping[str, Any], passages: Sequence[Candida
     data = data_of(reply, schema, passages)
     if data is None:
         return None
-    sources = _sources(passages)
+    sources = tuple(map(as_seen, passages))
     citations: dict[int, Citation] = {}
     pointers: dict[int, list[str]] = {}
 
@@ -146,10 +146,6 @@ def _constants(part: Any) -> Iterator[str]:
         )
     for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
         yield from _constants(each)
-
-
-def _sources(passages: Sequence[Candidate]) -> tuple[str, ...]:
-    return tuple(f"{passage.title}\n{passage.section}\n{passage.text}" for passage in passages)
 
 
 def _parsed(reply: str) -> Any:
